@@ -1,0 +1,123 @@
+"""Which network a state dict belongs to, read off its names and shapes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from derain.checkpoints.files import Tensors, read_tensors
+from derain.errors import DerainError
+from derain.methods import all_architectures, all_methods
+from derain.methods.contract import Architecture, Method, StateDict
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint file that was opened and understood.
+
+    Attributes:
+        path: of the file.
+        method: the published system it belongs to.
+        architecture: its kind of network.
+        variant: the name of the variant with the same hyper-parameters, None for an unusual size.
+        config: hyper-parameters; `architecture.build(**config)` is the network.
+        network: with the weights loaded (strictly), in eval mode, on the CPU.
+        nest: the dotted key below which the weights lay in the file, "" at the top.
+        facts: what the file says of itself (training step, ...).
+    """
+
+    path: Path
+    method: Method
+    architecture: Architecture
+    variant: str | None
+    config: dict[str, Any]
+    network: nn.Module
+    nest: str
+    facts: dict[str, Any]
+
+
+def open_checkpoint(path: str | Path) -> Checkpoint:
+    """Opens an official or own checkpoint of any known network.
+
+    Raises:
+        DerainError: unreadable, unsafe, unknown or not matching its network; says what was seen.
+    """
+    tensors = read_tensors(path)
+    architecture, config = identify(tensors.state, str(path))
+    network = _load(architecture, config, tensors, str(path))
+    method = next(m for m in all_methods() if architecture in m.architectures)
+    variants = (name for name, wanted in architecture.variants.items() if _same(wanted, config))
+    return Checkpoint(
+        path=Path(path),
+        method=method,
+        architecture=architecture,
+        variant=next(variants, None),
+        config=config,
+        network=network,
+        nest=tensors.nest,
+        facts=tensors.facts,
+    )
+
+
+def identify(state: StateDict, source: str = "state dict") -> tuple[Architecture, dict[str, Any]]:
+    """The architecture of a state dict and its hyper-parameters.
+
+    Raises:
+        DerainError: no known network has such names; names the nearest and the first keys seen.
+    """
+    for architecture in all_architectures():
+        config = architecture.recognise(state)
+        if config is not None:
+            return architecture, config
+    nearest, shared = max(
+        ((a, len(_names(a).intersection(state))) for a in all_architectures()), key=lambda pair: pair[1]
+    )
+    hint = (
+        f"The nearest known network is {nearest.name}, with {shared} of its names."
+        if shared
+        else f"Known networks: {', '.join(a.name for a in all_architectures())}."
+    )
+    first = ", ".join(list(state)[:4])
+    raise DerainError(f"{source}: no known network. First of its {len(state)} keys: {first}. {hint}")
+
+
+def _load(architecture: Architecture, config: dict[str, Any], tensors: Tensors, source: str) -> nn.Module:
+    with torch.device("meta"):
+        network: nn.Module = architecture.build(**config)
+    wanted = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    problems = [f"{name} is missing" for name in wanted if name not in tensors.state]
+    problems += [f"{name} is not part of it" for name in tensors.state if name not in wanted]
+    problems += [
+        f"{name} is {tuple(tensor.shape)} instead of {tuple(wanted[name])}"
+        for name, tensor in tensors.state.items()
+        if name in wanted and tensor.shape != wanted[name]
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise DerainError(
+            f"{source}: looks like {architecture.name} but does not fit: {'; '.join(problems[:3])}{more}."
+        )
+    bad = [name for name, tensor in tensors.state.items() if not torch.isfinite(tensor).all()]
+    if bad:
+        raise DerainError(f"{source}: {bad[0]} holds values that are not finite.")
+    network = architecture.build(**config)
+    network.load_state_dict(tensors.state, strict=True)
+    return network.eval()
+
+
+def _names(architecture: Architecture) -> set[str]:
+    with torch.device("meta"):
+        network: nn.Module = architecture.build(**next(iter(architecture.variants.values())))
+    return set(network.state_dict())
+
+
+def _same(wanted: Any, config: dict[str, Any]) -> bool:
+    return all(_plain(config.get(key)) == _plain(value) for key, value in wanted.items())
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list | tuple) else value

@@ -1,0 +1,30 @@
+"""`derain convert FILE -o X.safetensors`: any checkpoint as one safe file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def convert(
+    file: Annotated[Path, typer.Argument(help="A checkpoint: .pth, .pt, .ckpt or .safetensors.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The safetensors file to write.")],
+    overwrite: Annotated[bool, typer.Option(help="Replace the output when it exists.")] = False,
+) -> None:
+    """Write a checkpoint of a known network as safetensors: weights only, safe to share.
+
+    Example: derain convert latest.pth -o spanet.safetensors
+    """
+    from derain.checkpoints import open_checkpoint, save_checkpoint
+    from derain.errors import UsageError
+
+    if output.suffix != ".safetensors":
+        raise UsageError(f"{output}: the output must end in .safetensors.")
+    if output.exists() and not overwrite:
+        raise UsageError(f"{output}: exists already; use --overwrite to replace it.")
+    checkpoint = open_checkpoint(file)
+    facts = {**checkpoint.facts, "network": checkpoint.architecture.name, "config": checkpoint.config}
+    save_checkpoint(output, checkpoint.network.state_dict(), facts)
+    typer.echo(f"{output}: {checkpoint.architecture.name}, {len(checkpoint.network.state_dict())} tensors.")

@@ -1,0 +1,40 @@
+"""`derain info FILE`: what a checkpoint is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def info(
+    file: Annotated[Path, typer.Argument(help="A checkpoint: .pth, .pt, .ckpt or .safetensors.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+) -> None:
+    """Say what a checkpoint is: network, hyper-parameters, size, training step.
+
+    Example: derain info latest.pth
+    """
+    from derain.checkpoints import open_checkpoint
+
+    checkpoint = open_checkpoint(file)
+    parameters = sum(p.numel() for p in checkpoint.network.parameters())
+    facts: dict[str, Any] = {
+        "file": str(file),
+        "method": checkpoint.method.title,
+        "network": checkpoint.architecture.name,
+        "variant": checkpoint.variant or "custom",
+        "config": checkpoint.config,
+        "parameters": parameters,
+        "tensors": len(checkpoint.network.state_dict()),
+        "nested_under": checkpoint.nest,
+        **{f"file says: {key}" if not as_json else key: value for key, value in checkpoint.facts.items()},
+    }
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    for key, value in facts.items():
+        if value not in ("", None):
+            typer.echo(f"{key.replace('_', ' '):>20}  {f'{value:,}' if key == 'parameters' else value}")

@@ -1,0 +1,53 @@
+"""The registry: every folder beside this file is one published system and exports `METHOD`."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from typing import Any
+
+from torch import nn
+
+from derain.errors import unknown_name
+from derain.methods.contract import Architecture, Method
+
+
+@functools.cache
+def all_methods() -> tuple[Method, ...]:
+    """Every method of this package, in alphabetical order of its folder."""
+    folders = sorted(info.name for info in pkgutil.iter_modules(__path__) if info.ispkg)
+    return tuple(importlib.import_module(f"{__name__}.{folder}").METHOD for folder in folders)
+
+
+def all_architectures() -> tuple[Architecture, ...]:
+    """Every network architecture of every method."""
+    return tuple(architecture for method in all_methods() for architecture in method.architectures)
+
+
+@functools.cache
+def network_names() -> dict[str, tuple[Architecture, str]]:
+    """Names as users type them: "drsformer" (default variant), "drsformer-light", ..."""
+    names = {}
+    for architecture in all_architectures():
+        for position, variant in enumerate(architecture.variants):
+            name = architecture.name if position == 0 else f"{architecture.name}-{variant}"
+            names[name] = (architecture, variant)
+    return names
+
+
+def create_network(name: str, **overrides: Any) -> nn.Module:
+    """A network with fresh weights.
+
+    Args:
+        name: "spanet", "drsformer", "drsformer-light", ...; see `derain models`.
+        overrides: keyword arguments of the network that replace those of the variant.
+
+    Raises:
+        UsageError: the name is not known.
+    """
+    if name not in network_names():
+        raise unknown_name("network", name, network_names())
+    architecture, variant = network_names()[name]
+    network: nn.Module = architecture.build(**{**architecture.variants[variant], **overrides})
+    return network

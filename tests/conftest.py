@@ -1,0 +1,36 @@
+"""Fixtures that many tests use. Oracles and real pictures lie outside the project; see `shared`."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of specifications, oracles and real pictures; absent for users."""
+    if not SHARED.is_dir():
+        pytest.skip("the folder with oracles and real pictures is not beside the project")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def fill(shared: Path) -> ModuleType:
+    """The rule that gives every oracle its weights: `fill_state_dict`, `test_image`, `uniform`."""
+    spec = importlib.util.spec_from_file_location("fill", shared / "oracles" / "fill.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(autouse=True)
+def _deterministic() -> None:
+    torch.manual_seed(0)
