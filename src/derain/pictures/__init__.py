@@ -1,0 +1,24 @@
+"""Still pictures, in and out, with all that they carry: 8/16 bit, alpha, EXIF, ICC."""
+
+from derain.pictures.finding import EXTENSIONS, Found, find_pictures
+from derain.pictures.picture import Picture, grey_map, to_rgb8, to_tensor, with_pixels
+from derain.pictures.reading import MAX_PIXELS, read_picture
+from derain.pictures.sheets import comparison_sheet, side_by_side
+from derain.pictures.writing import encode_picture, write_picture
+
+__all__ = [
+    "EXTENSIONS",
+    "MAX_PIXELS",
+    "Found",
+    "Picture",
+    "comparison_sheet",
+    "encode_picture",
+    "find_pictures",
+    "grey_map",
+    "read_picture",
+    "side_by_side",
+    "to_rgb8",
+    "to_tensor",
+    "with_pixels",
+    "write_picture",
+]

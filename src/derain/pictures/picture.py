@@ -1,0 +1,121 @@
+"""A still picture in memory, and its way to a tensor and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from derain.errors import DerainError
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """An upright picture with what its file carried besides the pixels.
+
+    Attributes:
+        pixels: (H, W, C) uint8 or uint16, C = 1 (grey) or 3 (RGB).
+        alpha: (H, W) of the same type, straight (not premultiplied), or None.
+        exif: EXIF with its `Exif\\0\\0` prefix; orientation is 1, as the pixels are turned already.
+        icc: the colour profile of `pixels`.
+        dpi: horizontal and vertical resolution in pixels per inch.
+    """
+
+    pixels: Array
+    alpha: Array | None = None
+    exif: bytes | None = None
+    icc: bytes | None = None
+    dpi: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        assert self.pixels.ndim == 3, self.pixels.shape
+        assert self.pixels.shape[2] in (1, 3), self.pixels.shape
+        assert self.pixels.dtype in (np.uint8, np.uint16), self.pixels.dtype
+        if self.alpha is not None:
+            assert self.alpha.shape == self.pixels.shape[:2], self.alpha.shape
+            assert self.alpha.dtype == self.pixels.dtype, self.alpha.dtype
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+    @property
+    def largest(self) -> int:
+        """The value of white: 255 or 65535."""
+        return int(np.iinfo(self.pixels.dtype).max)
+
+
+def to_tensor(picture: Picture) -> Tensor:
+    """The colours as a (1, 3, H, W) float32 tensor in [0, 1]; grey is repeated in the three channels."""
+    height, width = picture.size
+    tensor = torch.empty(1, 3, height, width)
+    # One pass from interleaved integers to planar floats, without a copy in between.
+    np.divide(
+        picture.pixels.transpose(2, 0, 1),
+        np.float32(picture.largest),
+        out=tensor[0].numpy(),
+        dtype=np.float32,
+        casting="unsafe",
+    )
+    return tensor
+
+
+def with_pixels(picture: Picture, tensor: Tensor) -> Picture:
+    """`picture` with other colours, in the same depth; everything else is carried over.
+
+    Values are clamped to [0, 1] and rounded, half to even; a grey picture gets the mean of the channels.
+    `with_pixels(p, to_tensor(p))` equals `p` bit for bit.
+
+    Args:
+        tensor: (1, 3, H, W) or (3, H, W), of the picture's size.
+
+    Raises:
+        DerainError: a value is not finite.
+    """
+    tensor = tensor[0] if tensor.ndim == 4 else tensor
+    assert tensor.shape == (3, *picture.size), (tensor.shape, picture.size)
+    if picture.pixels.shape[2] == 1:
+        # In float64 the mean of three equal float32 values is that value exactly.
+        tensor = tensor.mean(0, keepdim=True, dtype=torch.float64)
+    return replace(picture, pixels=_quantised(tensor, picture.largest))
+
+
+def grey_map(tensor: Tensor) -> Picture:
+    """A (1, 1, H, W) tensor in [0, 1], such as a mask or an uncertainty, as an 8-bit grey picture.
+
+    Raises:
+        DerainError: a value is not finite.
+    """
+    assert tensor.ndim == 4, tensor.shape
+    assert tensor.shape[:2] == (1, 1), tensor.shape
+    return Picture(_quantised(tensor[0], 255))
+
+
+def _quantised(tensor: Tensor, largest: int) -> Array:
+    """(C, H, W) in [0, 1] -> (H, W, C) uint8 or uint16."""
+    values = tensor.detach().cpu()
+    values = values if values.dtype == torch.float64 else values.float()
+    if not torch.isfinite(values).all():
+        raise DerainError("the network gave values that are not finite; try --precision fp32.")
+    values = values.clamp(0, 1).mul_(largest).round_()
+    dtype = np.uint8 if largest == 255 else np.uint16
+    return values.numpy().transpose(1, 2, 0).astype(dtype, order="C")
+
+
+def to_rgb8(picture: Picture) -> Array:
+    """The colours as (H, W, 3) uint8 to look at: 16 bits rounded to 8, grey repeated, alpha left out."""
+    return np.repeat(to_8_bits(picture.pixels), 3 // picture.pixels.shape[2], axis=2)
+
+
+def to_8_bits(values: Array) -> Array:
+    """uint16 rounded to uint8 (65535 -> 255); uint8 as it is."""
+    if values.dtype == np.uint8:
+        return values
+    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)

@@ -1,0 +1,49 @@
+"""Before and after, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from derain.pictures.picture import Array
+
+GAP = 12
+PAPER = (255, 255, 255)
+INK = (40, 40, 40)
+
+
+def side_by_side(before: Array, after: Array) -> Array:
+    """Two (H, W, 3) uint8 RGB pictures of one size -> (H, 2 W + 12, 3), a white gap between them."""
+    assert before.shape == after.shape, (before.shape, after.shape)
+    gap = np.full((before.shape[0], GAP, 3), PAPER, np.uint8)
+    return np.concatenate([before, gap, after], axis=1)
+
+
+def comparison_sheet(pairs: Sequence[tuple[str, Array, Array]], width: int = 1600) -> Array:
+    """Rows of before and after with captions, on white.
+
+    Args:
+        pairs: (title, before, after) with (H, W, 3) uint8 RGB; the pair is scaled to half the width each.
+        width: of the sheet in pixels.
+
+    Returns:
+        (H, width, 3) uint8 RGB.
+    """
+    assert pairs
+    column = (width - 3 * GAP) // 2
+    size = max(12, width // 80)
+    font = ImageFont.load_default(size)
+    line = 2 * size
+    heights = [max(1, round(before.shape[0] * column / before.shape[1])) for _, before, _ in pairs]
+    sheet = Image.new("RGB", (width, GAP + sum(heights) + len(pairs) * (line + GAP)), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    top = GAP
+    for (title, before, after), height in zip(pairs, heights, strict=True):
+        for left, caption, array in ((GAP, title, before), (2 * GAP + column, "derained", after)):
+            draw.text((left, top + line // 2), caption, INK, font, anchor="lm")
+            scaled = Image.fromarray(array).resize((column, height), Image.Resampling.LANCZOS)
+            sheet.paste(scaled, (left, top + line))
+        top += line + height + GAP
+    return np.array(sheet)
