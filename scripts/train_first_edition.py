@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import time
 from pathlib import Path
 
@@ -81,7 +80,9 @@ def main():
     loader = DataLoader(patches, options.batch, sampler=order, num_workers=1, prefetch_factor=8)
     began, sums = time.time(), {}
     for step, pair in enumerate(loader, start + 1):
-        rate = options.rate * min(1, step / 200) * (0.5 + 0.5 * math.cos(math.pi * step / options.steps)) + 1e-6
+        rate = (
+            options.rate * min(1, step / 200) * (0.5 + 0.5 * math.cos(math.pi * step / options.steps)) + 1e-6
+        )
         for group in optimiser.param_groups:
             group["lr"] = rate
         rainy, clean = pair[:, 0], pair[:, 1]
@@ -99,13 +100,16 @@ def main():
             sums[name] = sums.get(name, 0) + value.item()
         if step % 50 == 0:
             means = " ".join(f"{n} {v / 50:.4f}" for n, v in sums.items())
-            print(f"{step} {means} rate {rate:.1e} {(time.time() - began) / (step - start):.2f} s/step", flush=True)
+            print(
+                f"{step} {means} rate {rate:.1e} {(time.time() - began) / (step - start):.2f} s/step",
+                flush=True,
+            )
             sums = {}
         if step % 250 == 0 or step == options.steps:
             print(f"{step} validation {validate(network, validation)}", flush=True)
             state = {"state_dict": network.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
             torch.save(state, last.with_suffix(".new"))
-            os.replace(last.with_suffix(".new"), last)
+            last.with_suffix(".new").replace(last)
 
 
 def validate(network, pairs):
@@ -113,7 +117,9 @@ def validate(network, pairs):
     rainy, clean = pairs[:, 0], pairs[:, 1]
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         restored = torch.cat([network(x) for x in rainy.split(8)]).float().clamp(0, 1)
-    return [f"{(-10 * torch.log10(((x - clean) ** 2).mean((1, 2, 3)))).mean():.3f}" for x in (rainy, restored)]
+    return [
+        f"{(-10 * torch.log10(((x - clean) ** 2).mean((1, 2, 3)))).mean():.3f}" for x in (rainy, restored)
+    ]
 
 
 if __name__ == "__main__":

@@ -3,5 +3,6 @@
 from derain.checkpoints import open_checkpoint
 from derain.errors import DerainError, UsageError
 from derain.methods import create_network
+from derain.restore import Derainer, load
 
-__all__ = ["DerainError", "UsageError", "create_network", "open_checkpoint"]
+__all__ = ["DerainError", "Derainer", "UsageError", "create_network", "load", "open_checkpoint"]

@@ -7,7 +7,7 @@ import sys
 import click
 import typer
 
-from derain.cli import convert, info
+from derain.cli import convert, info, run
 from derain.errors import DerainError
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.command("run")(run.run)
 app.command("info")(info.info)
 app.command("convert")(convert.convert)
 

@@ -47,6 +47,11 @@ class RainNetwork(Protocol):
         """The restored picture only: `outputs(rainy)["image"]`."""
         ...
 
+    def working_bytes(self, height: int, width: int) -> int:
+        """Most bytes of intermediate values that one `forward` on a (1, 3, height, width) float32
+        picture holds at once, without gradients; `restore` chooses tiles by it."""
+        ...
+
     def multiply_adds(self, height: int, width: int) -> int:
         """Multiply-adds of one `forward` on a (1, 3, height, width) picture."""
         ...
@@ -78,6 +83,8 @@ class Architecture:
             is ours but something that cannot be inferred is missing.
         tiny: keyword arguments of a network small enough for tests.
         figures: published scores.
+        idle_parameters: parts of the names of parameters that the published network carries but
+            that never influence its output.
     """
 
     name: str
@@ -86,6 +93,7 @@ class Architecture:
     recognise: Callable[[StateDict], dict[str, Any] | None]
     tiny: Mapping[str, Any]
     figures: tuple[Figure, ...] = ()
+    idle_parameters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ and writing the maps; on a CUDA device one Triton kernel walks all lines in para
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -24,7 +25,9 @@ from torch import Tensor
 from derain.nn import irnn_triton
 
 
-def sweep(x: Tensor, weight: Tensor, bias: Tensor, reverse: bool = False) -> Tensor:
+def sweep(
+    x: Tensor, weight: Tensor, bias: Tensor, reverse: bool = False, before: Tensor | None = None
+) -> Tensor:
     """One sweep along the first axis.
 
     Args:
@@ -32,13 +35,19 @@ def sweep(x: Tensor, weight: Tensor, bias: Tensor, reverse: bool = False) -> Ten
         weight: (C,) recurrent weight q.
         bias: (C,) bias r.
         reverse: start at the last step and travel towards the first.
+        before: (M, C) the state h of the step before the first one, when x continues a longer line.
 
     Returns:
         (L, M, C) float32 (float64 for float64 input): under mixed precision the state stays in
         float32, because trained weights near 1 remember hundreds of pixels.
     """
     kind = torch.promote_types(x.dtype, torch.float32)
-    result: Tensor = _Sweep.apply(x.to(kind), weight.to(kind), bias.to(kind), reverse)
+    x, weight, bias = x.to(kind), weight.to(kind), bias.to(kind)
+    if before is not None:
+        start = -1 if reverse else 0
+        x = x.clone()
+        x[start] += before * weight + bias
+    result: Tensor = _Sweep.apply(x, weight, bias, reverse)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -69,7 +78,7 @@ def _forward_slabs(x: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> Te
     h = x + bias
     slabs = h.unbind(0)[::-1] if reverse else h.unbind(0)
     torch.clamp(x[-1 if reverse else 0], min=0, out=slabs[0])
-    for before, here in zip(slabs, slabs[1:], strict=False):
+    for before, here in itertools.pairwise(slabs):
         here.addcmul_(before, q).clamp_(min=0)
     return h
 

@@ -54,7 +54,7 @@ def _kernels() -> tuple[Any, Any] | None:
 
     # Offsets are 64-bit: a 4K batch has more than 2^31 elements.
     @triton.jit  # type: ignore[untyped-decorator]
-    def sweep_forward(x, q, r, h, steps, lanes, channels, REVERSE: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
+    def sweep_forward(x, q, r, h, steps, lanes, channels, REVERSE: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
         lane = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
         inside = lane < lanes
         weight = tl.load(q + lane % channels, mask=inside, other=0.0)
@@ -70,7 +70,7 @@ def _kernels() -> tuple[Any, Any] | None:
             tl.store(h + offset, state, mask=inside)
 
     @triton.jit  # type: ignore[untyped-decorator]
-    def sweep_backward(g, h, q, d, steps, lanes, channels, REVERSE: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
+    def sweep_backward(g, h, q, d, steps, lanes, channels, REVERSE: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
         lane = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
         inside = lane < lanes
         weight = tl.load(q + lane % channels, mask=inside, other=0.0)

@@ -88,5 +88,6 @@ def add_rain(rng: np.random.Generator, clean: FloatArray, looks: tuple[StreakLoo
     height, width = clean.shape[:2]
     layer = streak_layer(rng, height, width, looks[rng.integers(len(looks))])[..., None]
     if rng.random() < 0.2:
-        return clean + layer - clean * np.minimum(layer, 1)  # screen: bright skies show less rain
-    return np.clip(clean + layer, 0, 1)
+        layer = layer - clean * np.minimum(layer, 1)  # screen: bright skies show less rain
+    rainy: FloatArray = np.clip(clean + layer, 0, 1)
+    return rainy

@@ -6,9 +6,8 @@ may change the features only in proportion to it. The SAM sees along whole strea
 four-direction recurrent sweeps (`nn/irnn.py`).
 
 Form, not value, differs from the paper's code in three places: pictures are RGB here and are
-turned to the blue-green-red order of the published weights inside; horizontal sweeps run on the
-transposed picture, where the convolution after them is applied with transposed kernels; and the
-SAM's direction attention, whose result the published network discards, is kept as parameters only.
+turned to the blue-green-red order of the published weights inside; large pictures are restored in
+strips (`strips.py`); and the SAM is computed as `attention.py` says.
 """
 
 from __future__ import annotations
@@ -21,10 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from derain.methods.contract import Tile
-from derain.nn.irnn import sweep
+from derain.methods.spanet import strips
+from derain.methods.spanet.attention import SpatialAttention
 
-DIRECTIONS = ("left", "right", "up", "down")
 BLOCKS = 17
+# Pictures of more pixels are restored in strips of rows when no gradients are needed.
+LARGE = 1 << 19
 
 
 class SPANet(nn.Module):
@@ -39,6 +40,10 @@ class SPANet(nn.Module):
     tile: Tile | None = None
     refused_precisions: ClassVar[Mapping[str, str]] = {}
 
+    # Residual blocks by number; before each attentive group the SAM makes a map for it.
+    attentive = (range(4, 7), range(7, 10), range(10, 13), range(13, 16))
+    groups = (range(1, 4), *attentive, range(16, 18))
+
     def __init__(self, width: int = 32) -> None:
         super().__init__()
         self.width = width
@@ -50,20 +55,45 @@ class SPANet(nn.Module):
 
     def outputs(self, rainy: Tensor) -> dict[str, Tensor]:
         """`image` (B, 3, H, W), not clamped; `mask` (B, 1, H, W) in (0, 1), the first rain map."""
-        masks = []
-        f = self.conv_in(rainy.flip(1))
-        for number in range(1, BLOCKS + 1):
+        if not torch.is_grad_enabled() and rainy.shape[2] * rainy.shape[3] > LARGE:
+            image, first = strips.restore(self, rainy)
+            return {"image": image, "mask": first}
+        masks: list[Tensor] = []
+        f = self.features(rainy)
+        for group in self.groups:
+            mask: Tensor | None = self.SAM1(f) if group in self.attentive else None
+            f = self.blocks(f, group, mask)
+            masks += [mask] if mask is not None else []
+        return {"image": self.image(f), "mask": masks[0]}
+
+    def features(self, rainy: Tensor) -> Tensor:
+        """The first convolution: RGB (B, 3, H, W) -> (B, C, H, W)."""
+        f: Tensor = self.conv_in(rainy.flip(1))
+        return f
+
+    def blocks(self, f: Tensor, group: range, mask: Tensor | None) -> Tensor:
+        """A group of residual blocks; the mask (B, 1, H, W) scales what they add."""
+        for number in group:
             branch = self.get_submodule(f"res_block{number}")(f)
-            if 4 <= number <= 15:
-                if number % 3 == 1:
-                    masks.append(self.SAM1(f))
-                branch = branch * masks[-1]
-            f = F.relu(branch + f)
-        return {"image": self.conv_out(f).flip(1), "mask": masks[0]}
+            f = F.relu(branch + f if mask is None else branch * mask + f)
+        return f
+
+    def image(self, f: Tensor) -> Tensor:
+        """The last convolution: (B, C, H, W) -> RGB (B, 3, H, W)."""
+        image: Tensor = self.conv_out(f)
+        return image.flip(1)
 
     def forward(self, rainy: Tensor) -> Tensor:
         """The restored picture, (B, 3, H, W) RGB; values may leave [0, 1] slightly."""
         return self.outputs(rainy)["image"]
+
+    def working_bytes(self, height: int, width: int) -> int:
+        """A dozen feature maps; for large pictures one, and a dozen strips."""
+        pixels, element = height * width, 4 * self.width
+        if pixels <= LARGE:
+            return 12 * element * pixels
+        strip = max(last - first for first, last in strips.strips_of(height, width)) + 12
+        return element * pixels + 16 * pixels + 14 * element * strip * width
 
     def multiply_adds(self, height: int, width: int) -> int:
         """526,144 per pixel at width 32."""
@@ -89,76 +119,3 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         branch: Tensor = self.group1(x)
         return branch
-
-
-class IRNN(nn.Module):
-    """Weights and biases of the four sweeps, stored as 1x1 depthwise convolutions."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        for direction in DIRECTIONS:
-            conv = nn.Conv2d(width, width, 1, groups=width)
-            nn.init.constant_(conv.weight, 0.2)
-            nn.init.uniform_(conv.bias, -(width**-0.5), width**-0.5)  # the rule of the published release
-            self.add_module(f"{direction}_weight", conv)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, 4C, H, W): the sweeps up, right, down, left, in this order."""
-        vertical, horizontal = self.sweeps(x)
-        (up, down), (left, right) = vertical.chunk(2, 1), horizontal.transpose(2, 3).chunk(2, 1)
-        return torch.cat([up, right, down, left], 1)
-
-    def sweeps(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """[up, down] as (B, 2C, H, W) and [left, right] as (B, 2C, W, H), transposed."""
-        return self._pair(x, "up", "down"), self._pair(x.transpose(2, 3), "left", "right")
-
-    def _pair(self, x: Tensor, backward: str, forward: str) -> Tensor:
-        """Both sweeps along the rows of (B, C, H, W) -> (B, 2C, H, W)."""
-        b, c, h, w = x.shape
-        lines = x.permute(2, 0, 3, 1).reshape(h, b * w, c)
-        both = [
-            sweep(lines, *self._parameters_of(name), reverse=name == backward)
-            for name in (backward, forward)
-        ]
-        return torch.cat(both, 2).reshape(h, b, w, 2 * c).permute(1, 3, 0, 2).to(x.dtype)
-
-    def _parameters_of(self, direction: str) -> tuple[Tensor, Tensor]:
-        conv = self.get_submodule(f"{direction}_weight")
-        assert isinstance(conv, nn.Conv2d)
-        assert conv.bias is not None
-        return conv.weight.flatten(), conv.bias
-
-
-class SpatialAttention(nn.Module):
-    """SAM: features (B, C, H, W) -> map (B, 1, H, W) in (0, 1)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.irnn1 = IRNN(width)
-        self.irnn2 = IRNN(width)
-        self.conv_in = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.conv2 = nn.Conv2d(4 * width, width, 3, padding=1, bias=False)
-        self.conv3 = nn.Conv2d(4 * width, width, 3, padding=1, bias=False)
-        # The published network computes this attention and discards it. Parameters only.
-        self.attention_layer = nn.ModuleDict(
-            {
-                "conv1": nn.Conv2d(width, width // 2, 3),
-                "conv2": nn.Conv2d(width // 2, width // 2, 3),
-                "conv3": nn.Conv2d(width // 2, 4, 1),
-            }
-        )
-        self.conv_out = nn.Conv2d(width, 1, 1, bias=False)
-
-    def forward(self, f: Tensor) -> Tensor:
-        a = self.conv_in(f)
-        b = _conv_of_sweeps(*self.irnn1.sweeps(a), self.conv2.weight)
-        c = F.relu(_conv_of_sweeps(*self.irnn2.sweeps(b), self.conv3.weight))
-        return torch.sigmoid(self.conv_out(c))
-
-
-def _conv_of_sweeps(vertical: Tensor, horizontal: Tensor, weight: Tensor) -> Tensor:
-    """3x3 convolution of concat[up, right, down, left] without making that tensor."""
-    up, right, down, left = weight.chunk(4, 1)
-    upright = F.conv2d(vertical, torch.cat([up, down], 1), padding=1)
-    lying = F.conv2d(horizontal, torch.cat([left, right], 1).transpose(2, 3), padding=1)
-    return upright + lying.transpose(2, 3)

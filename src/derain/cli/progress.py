@@ -1,0 +1,58 @@
+"""A progress bar with count and time left; quiet when the output is not a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class Bar:
+    """A running bar of whole steps, each of which may have parts."""
+
+    def __init__(self, progress: Progress, title: str, total: int) -> None:
+        self._progress = progress
+        self._task = progress.add_task(title, total=total)
+        self._whole = 0
+
+    def part(self, done: int, total: int) -> None:
+        """Part of the current step is done."""
+        self._progress.update(self._task, completed=self._whole + done / total)
+
+    def advance(self) -> None:
+        """The current step is done."""
+        self._whole += 1
+        self._progress.update(self._task, completed=self._whole)
+
+    def say(self, text: str, error: bool = False) -> None:
+        """Prints a line above the bar, on standard error for errors."""
+        if self._progress.console.is_terminal:
+            self._progress.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=sys.stderr if error else sys.stdout, flush=True)
+
+
+@contextmanager
+def bar(title: str, total: int) -> Iterator[Bar]:
+    """A bar over `total` steps on standard error."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("time left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        yield Bar(progress, title, total)
+
+
+def duration(seconds: float) -> str:
+    """12 s, 3 min 20 s, 2 h 5 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

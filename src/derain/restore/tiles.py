@@ -1,0 +1,130 @@
+"""Cutting a picture into overlapping tiles and putting the results together without a seam."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Span = tuple[int, int]  # (first, last + 1) along one axis
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The tiles along one axis and the weight of each of their pixels.
+
+    Attributes:
+        spans: (first, last + 1) of each tile, increasing; together they cover the axis.
+        weights: one float32 tensor per tile; at every pixel the weights of all tiles sum to 1.
+    """
+
+    spans: tuple[Span, ...]
+    weights: tuple[Tensor, ...]
+
+
+def even_axis(length: int, size: int, overlap: int, multiple: int, trim: int | None) -> Axis:
+    """Tiles of equal size, as few as cover the axis.
+
+    Args:
+        length: of the axis, a multiple of `multiple`.
+        size: the largest tile allowed.
+        overlap: the fewest pixels that neighbours share.
+        multiple: sizes and starts of tiles are multiples of it, so that a network that halves
+            the picture sees every pixel in the same phase as in the whole picture.
+        trim: results within this distance of a tile's inner edge are wrong and never used; the
+            rest of the overlap is right in both tiles, so the cut is hard. None: every pixel is
+            only nearly right, so the outer quarter of the overlap is dropped and the rest blended.
+    """
+    size = max(size // multiple * multiple, multiple)
+    if size >= length:
+        return Axis(((0, length),), (torch.ones(length),))
+    overlap = min(-(-overlap // multiple) * multiple, size - multiple)
+    count = -(-(length - overlap) // (size - overlap))
+    units = length // multiple
+    size = -(-(units + (count - 1) * overlap // multiple) // count) * multiple
+    starts = [round(i * (length - size) / (count - 1) / multiple) * multiple for i in range(count)]
+    spans = tuple((start, start + size) for start in starts)
+    weights = [torch.ones(size) for _ in spans]
+    for i, ((_, end), (start, _)) in enumerate(itertools.pairwise(spans)):
+        ramp = _ramp(end - start, trim)
+        weights[i][size - len(ramp) :] *= 1 - ramp
+        weights[i + 1][: len(ramp)] *= ramp
+    # With much overlap three tiles share a pixel, and the products of ramps no longer sum to 1.
+    total = torch.zeros(length)
+    for (start, end), weight in zip(spans, weights, strict=True):
+        total[start:end] += weight
+    return Axis(spans, tuple(w / total[start:end] for w, (start, end) in zip(weights, spans, strict=True)))
+
+
+def _ramp(shared: int, trim: int | None) -> Tensor:
+    """Weight of the later tile over the pixels that two tiles share: 0 first, 1 last."""
+    position = torch.arange(shared, dtype=torch.float32) + 0.5
+    if trim is not None:
+        return (position > shared / 2).float()
+    outer = shared / 4
+    return ((position - outer) / (shared - 2 * outer)).clamp(0, 1)
+
+
+def published_axis(length: int, size: int, overlap: int) -> Axis:
+    """Tiles as test scripts of this field cut them: every size - overlap pixels, the last one flush
+    with the edge; where tiles share pixels their results are averaged with equal weight."""
+    size = min(size, length)
+    starts = [*range(0, length - size, max(size - overlap, 1)), length - size]
+    counts = torch.zeros(length)
+    for start in starts:
+        counts[start : start + size] += 1
+    return Axis(
+        tuple((start, start + size) for start in starts),
+        tuple(1 / counts[start : start + size] for start in starts),
+    )
+
+
+def run_tiles(
+    picture: Tensor,
+    network: Callable[[Tensor], Mapping[str, Tensor]],
+    rows: Axis,
+    columns: Axis,
+    progress: Callable[[int, int], None],
+) -> dict[str, Tensor]:
+    """Runs every tile of a picture (1, C, H, W) and adds the results up by weight.
+
+    The network gives named maps of the tile's size; the same names of full size come back, float32
+    on the picture's device. `progress(done, total)` is called after each tile.
+    """
+    canvas: dict[str, Tensor] = {}
+    tiles = list(_tiles(rows, columns))
+    for done, ((top, bottom), (left, right), weight) in enumerate(tiles, 1):
+        for name, tile in network(picture[..., top:bottom, left:right]).items():
+            if len(tiles) == 1:
+                canvas[name] = tile.float()
+                continue
+            if name not in canvas:
+                canvas[name] = picture.new_zeros((*tile.shape[:2], *picture.shape[2:]), dtype=torch.float32)
+            canvas[name][..., top:bottom, left:right].add_(tile.float() * weight.to(tile.device))
+        progress(done, len(tiles))
+    return canvas
+
+
+def _tiles(rows: Axis, columns: Axis) -> Iterator[tuple[Span, Span, Tensor]]:
+    for row, vertical in zip(rows.spans, rows.weights, strict=True):
+        for column, horizontal in zip(columns.spans, columns.weights, strict=True):
+            yield row, column, vertical[:, None] * horizontal
+
+
+def pad_to(picture: Tensor, height: int, width: int) -> Tensor:
+    """Extends (..., H, W) at the bottom and right by reflection that does not repeat the edge pixel;
+    a picture smaller than the extension is reflected repeatedly."""
+    for axis, total in ((-2, height), (-1, width)):
+        if total != picture.shape[axis]:
+            index = _reflected(picture.shape[axis], total).to(picture.device)
+            picture = picture.index_select(axis, index)
+    return picture
+
+
+def _reflected(length: int, total: int) -> Tensor:
+    period = max(2 * (length - 1), 1)
+    index = torch.arange(total) % period
+    return torch.where(index < length, index, period - index)

@@ -1,0 +1,93 @@
+"""The fast sweeps equal the plain recurrence in values and gradients."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from derain.nn.irnn import sweep
+
+
+def plain_sweep(x: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> Tensor:
+    """The recurrence as it is written in the paper, differentiated by autograd."""
+    steps = list(x.flip(0) if reverse else x)
+    h = [steps[0].clamp(min=0)]
+    for v in steps[1:]:
+        h.append(((h[-1] * weight + bias) + v).clamp(min=0))
+    return torch.stack(h[::-1] if reverse else h)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    steps=st.integers(1, 9),
+    lines=st.integers(1, 4),
+    channels=st.integers(1, 3),
+    reverse=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_equals_the_plain_recurrence(steps: int, lines: int, channels: int, reverse: bool, seed: int) -> None:
+    random = torch.Generator().manual_seed(seed)
+    x = torch.randn(steps, lines, channels, generator=random, dtype=torch.float64)
+    weight = torch.randn(channels, generator=random, dtype=torch.float64)
+    bias = torch.randn(channels, generator=random, dtype=torch.float64)
+    upstream = torch.randn(steps, lines, channels, generator=random, dtype=torch.float64)
+    values, gradients = [], []
+    for form in (sweep, plain_sweep):
+        inputs = [t.clone().requires_grad_() for t in (x, weight, bias)]
+        out = form(*inputs, reverse)
+        values.append(out.detach())
+        gradients.append(torch.autograd.grad(out, inputs, upstream, materialize_grads=True))
+    torch.testing.assert_close(values[0], values[1], rtol=0, atol=1e-10)
+    for ours, plain in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-9, atol=1e-10)
+
+
+def test_keeps_its_state_in_float32_under_half_precision() -> None:
+    x = torch.randn(50, 2, 4)
+    weight, bias = torch.full((4,), 0.99), torch.zeros(4)
+    half = sweep(x.bfloat16(), weight, bias)
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, sweep(x.bfloat16().float(), weight, bias))
+
+
+def test_zero_has_no_slope() -> None:
+    x = torch.zeros(3, 1, 1, requires_grad=True)
+    sweep(x, torch.ones(1), torch.zeros(1)).sum().backward()
+    assert x.grad is not None
+    assert torch.equal(x.grad, torch.zeros(3, 1, 1))
+
+
+KERNELS = """
+import torch
+from derain.nn import irnn, irnn_triton
+for reverse in (False, True):
+    x, g = torch.randn(2, 9, 40, 5)
+    q, r = torch.randn(2, 5)
+    h = irnn_triton.forward(x, q, r, reverse)
+    torch.testing.assert_close(h, irnn._forward_slabs(x, q, r, reverse), rtol=1e-5, atol=1e-5)
+    d = irnn_triton.backward(g, h, q, reverse)
+    torch.testing.assert_close(d, irnn._backward_slabs(g, h, q, reverse), rtol=1e-5, atol=1e-5)
+"""
+
+
+def test_triton_kernels_equal_the_slab_form_in_the_interpreter() -> None:
+    pytest.importorskip("triton", reason="Triton comes with PyTorch's CUDA builds only")
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    result = subprocess.run([sys.executable, "-c", KERNELS], env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_triton_kernels_equal_the_slab_form_on_a_gpu() -> None:
+    x = torch.randn(300, 40, 32)
+    weight, bias = torch.rand(32), torch.randn(32) * 0.1
+    for reverse in (False, True):
+        on_gpu = sweep(x.cuda(), weight.cuda(), bias.cuda(), reverse).cpu()
+        torch.testing.assert_close(on_gpu, sweep(x, weight, bias, reverse), rtol=1e-4, atol=1e-4)
