@@ -37,7 +37,7 @@ READERS: dict[str, type[ImageFile.ImageFile]] = {
 GREY_MODES = {"1", "L", "LA", "La"}
 COLOUR_MODES = {"P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
 # TIFF tags
-SUBFILE_TYPE, BITS_PER_SAMPLE, PHOTOMETRIC, PLANAR, EXTRA_SAMPLES = 254, 258, 262, 284, 338
+SUBFILE_TYPE, BITS_PER_SAMPLE, PHOTOMETRIC, X_RESOLUTION, PLANAR, EXTRA_SAMPLES = 254, 258, 262, 282, 284, 338
 
 
 def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Picture:
@@ -75,8 +75,9 @@ def _read(file: BinaryIO, name: str, max_pixels: int) -> Picture:
     try:
         image = READERS[kind](file, name)
         _refuse_unsuitable(image, name, max_pixels)
-        pixels, alpha = _pixels(image, file, kind)
         exif, orientation = _exif(image)
+        dpi = _dpi(image, orientation)
+        pixels, alpha = _pixels(image, file, kind)
     except DerainError:
         raise
     except MemoryError:
@@ -84,13 +85,15 @@ def _read(file: BinaryIO, name: str, max_pixels: int) -> Picture:
     except Exception as error:  # decoders raise whatever broken bytes provoke
         reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise DerainError(f"{name}: a {kind} file that is damaged or cut short ({reason}).") from None
+    if kind == "TIFF":  # both decoders turn TIFF themselves, and no other format
+        orientation = 1
     return Picture(
         pixels=exif_blocks.turned(pixels, orientation),
         alpha=None if alpha is None else exif_blocks.turned(alpha, orientation),
         exif=exif,
         # The profile of a CMYK picture describes inks, not the RGB that it is turned into.
         icc=None if image.mode == "CMYK" else image.info.get("icc_profile") or None,
-        dpi=_dpi(image, orientation),
+        dpi=dpi,
     )
 
 
@@ -163,10 +166,7 @@ def _pixels(image: ImageFile.ImageFile, file: BinaryIO, kind: str) -> tuple[Arra
         depth, colour_type = file.read(2)
         if depth == 16:
             return _with_opencv(file, grey=colour_type == 4, has_alpha=True)
-    if (
-        isinstance(image, TiffImagePlugin.TiffImageFile)
-        and max(image.tag_v2.get(BITS_PER_SAMPLE, (1,))) == 16
-    ):
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and _is_16_bit(image):
         return _with_opencv(file, grey=False, has_alpha=image.mode == "RGBA")
     return _with_pillow(image)
 
@@ -184,7 +184,7 @@ def _with_pillow(image: ImageFile.ImageFile) -> tuple[Array, Array | None]:
 
 
 def _with_opencv(file: BinaryIO, *, grey: bool, has_alpha: bool) -> tuple[Array, Array | None]:
-    """Decodes 16-bit colour; the orientation is left alone by `IMREAD_UNCHANGED`."""
+    """Decodes 16-bit colour."""
     import cv2
 
     file.seek(0)
@@ -211,6 +211,8 @@ def _exif(image: ImageFile.ImageFile) -> tuple[bytes | None, int]:
 
 def _dpi(image: ImageFile.ImageFile, orientation: int) -> tuple[float, float] | None:
     dpi = image.info.get("dpi")
+    if isinstance(image, TiffImagePlugin.TiffImageFile) and X_RESOLUTION not in image.tag_v2:
+        return None  # Pillow makes one up
     if dpi is None or not all(0 < float(value) < 1e6 for value in dpi):
         return None
     across, down = float(dpi[0]), float(dpi[1])

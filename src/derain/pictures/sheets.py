@@ -25,7 +25,7 @@ def comparison_sheet(pairs: Sequence[tuple[str, Array, Array]], width: int = 160
     """Rows of before and after with captions, on white.
 
     Args:
-        pairs: (title, before, after) with (H, W, 3) uint8 RGB; the pair is scaled to half the width each.
+        pairs: (title, before, after) with (H, W, 3) uint8 RGB, each scaled to half the width.
         width: of the sheet in pixels.
 
     Returns:
@@ -41,9 +41,20 @@ def comparison_sheet(pairs: Sequence[tuple[str, Array, Array]], width: int = 160
     draw = ImageDraw.Draw(sheet)
     top = GAP
     for (title, before, after), height in zip(pairs, heights, strict=True):
-        for left, caption, array in ((GAP, title, before), (2 * GAP + column, "derained", after)):
+        title = _shortened(title, font, column - font.getlength(": before"))
+        cells = ((GAP, f"{title}: before", before), (2 * GAP + column, "after", after))
+        for left, caption, array in cells:
             draw.text((left, top + line // 2), caption, INK, font, anchor="lm")
             scaled = Image.fromarray(array).resize((column, height), Image.Resampling.LANCZOS)
             sheet.paste(scaled, (left, top + line))
         top += line + height + GAP
     return np.array(sheet)
+
+
+def _shortened(title: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> str:
+    """The end of a title that is wider than `width` pixels: names differ more often there."""
+    if font.getlength(title) <= width:
+        return title
+    while title and font.getlength("..." + title) > width:
+        title = title[1:]
+    return "..." + title
