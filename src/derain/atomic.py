@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from derain.errors import DerainError
@@ -22,7 +22,7 @@ def new_file(path: str | Path) -> Iterator[Path]:
         DerainError: the folder cannot be written to, or the disk is full.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem[:80]}.{secrets.token_hex(4)}.part{path.suffix}")
+    temporary = path.with_name(f".{path.stem[:40]}.{secrets.token_hex(4)}.part{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -32,7 +32,8 @@ def new_file(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise DerainError(f"{path}: cannot be written ({error.strerror or error}).") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the parent may be no folder at all
+            temporary.unlink()
 
 
 def replace_file(path: str | Path, content: bytes) -> None:

@@ -18,11 +18,11 @@ from derain.pictures.picture import Array
 PREFIX = b"Exif\0\0"
 ORIENTATION = 0x0112
 # In a TIFF file EXIF shares one directory with the layout of the pixels; these tags describe the picture.
+# The orientation is not among them, as the pixels of a `Picture` are upright.
 DESCRIPTION = {
     0x010E: "ImageDescription",
     0x010F: "Make",
     0x0110: "Model",
-    ORIENTATION: "Orientation",
     0x011A: "XResolution",
     0x011B: "YResolution",
     0x0128: "ResolutionUnit",
@@ -72,7 +72,10 @@ def turned(array: Array, orientation: int) -> Array:
 
 
 def from_tiff(directory: Image.Exif) -> bytes | None:
-    """The descriptive part of a TIFF file's first directory, as EXIF."""
+    """The descriptive part of a TIFF file's first directory, as EXIF.
+
+    Without the orientation: Pillow and OpenCV turn the pixels of TIFF, and of no other format, themselves.
+    """
     exif = Image.Exif()
     for tag, value in directory_tags(directory).items():
         exif[tag] = value

@@ -6,6 +6,8 @@ Pillow reads the headers and all 8-bit pixels. It has no mode for 16-bit colour,
 
 from __future__ import annotations
 
+import os
+import warnings
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,6 +26,9 @@ from derain.errors import DerainError
 from derain.pictures import exif as exif_blocks
 from derain.pictures.picture import Array, Picture
 
+# Pillow warns of oddities in metadata that spoil no pixel; whatever does raises.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
+
 MAX_PIXELS = 400_000_000
 # Opened by class: `Image.open` would try every format that Pillow knows, below a limit of its own.
 READERS: dict[str, type[ImageFile.ImageFile]] = {
@@ -38,6 +43,7 @@ GREY_MODES = {"1", "L", "LA", "La"}
 COLOUR_MODES = {"P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
 # TIFF tags
 SUBFILE_TYPE, BITS_PER_SAMPLE, PHOTOMETRIC, X_RESOLUTION, PLANAR, EXTRA_SAMPLES = 254, 258, 262, 282, 284, 338
+STRIP_OFFSETS, STRIP_SIZES, TILE_OFFSETS, TILE_SIZES = 273, 279, 324, 325
 
 
 def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Picture:
@@ -62,6 +68,8 @@ def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Picture:
         raise
     except OSError as error:
         raise DerainError(f"{path}: cannot be read ({error.strerror or error}).") from None
+    except ValueError as error:  # a name that no file can have
+        raise DerainError(f"{path}: cannot be read ({error}).") from None
 
 
 def _read(file: BinaryIO, name: str, max_pixels: int) -> Picture:
@@ -75,9 +83,8 @@ def _read(file: BinaryIO, name: str, max_pixels: int) -> Picture:
     try:
         image = READERS[kind](file, name)
         _refuse_unsuitable(image, name, max_pixels)
-        exif, orientation = _exif(image)
-        dpi = _dpi(image, orientation)
         pixels, alpha = _pixels(image, file, kind)
+        exif, orientation = _exif(image)  # PNG may hold it behind the pixels
     except DerainError:
         raise
     except MemoryError:
@@ -85,15 +92,13 @@ def _read(file: BinaryIO, name: str, max_pixels: int) -> Picture:
     except Exception as error:  # decoders raise whatever broken bytes provoke
         reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise DerainError(f"{name}: a {kind} file that is damaged or cut short ({reason}).") from None
-    if kind == "TIFF":  # both decoders turn TIFF themselves, and no other format
-        orientation = 1
     return Picture(
         pixels=exif_blocks.turned(pixels, orientation),
         alpha=None if alpha is None else exif_blocks.turned(alpha, orientation),
         exif=exif,
         # The profile of a CMYK picture describes inks, not the RGB that it is turned into.
         icc=None if image.mode == "CMYK" else image.info.get("icc_profile") or None,
-        dpi=dpi,
+        dpi=_dpi(image),
     )
 
 
@@ -157,6 +162,8 @@ def _is_16_bit(image: TiffImagePlugin.TiffImageFile) -> bool:
 
 def _pixels(image: ImageFile.ImageFile, file: BinaryIO, kind: str) -> tuple[Array, Array | None]:
     """(H, W, C) and (H, W) alpha, as stored, not yet turned."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        _expect_all_pixels(image, file)
     if image.mode.startswith("I;16"):
         grey = np.array(image).astype(np.uint16, copy=False)[..., None]
         key = image.info.get("transparency")
@@ -165,10 +172,21 @@ def _pixels(image: ImageFile.ImageFile, file: BinaryIO, kind: str) -> tuple[Arra
         file.seek(24)
         depth, colour_type = file.read(2)
         if depth == 16:
+            image.load()  # Pillow's errors are clearer, and it finds metadata behind the pixels
             return _with_opencv(file, grey=colour_type == 4, has_alpha=True)
     if isinstance(image, TiffImagePlugin.TiffImageFile) and _is_16_bit(image):
         return _with_opencv(file, grey=False, has_alpha=image.mode == "RGBA")
     return _with_pillow(image)
+
+
+def _expect_all_pixels(image: TiffImagePlugin.TiffImageFile, file: BinaryIO) -> None:
+    """Finds a TIFF file cut short before its decoder, which writes to the terminal."""
+    length = file.seek(0, os.SEEK_END)
+    for offsets, sizes in ((STRIP_OFFSETS, STRIP_SIZES), (TILE_OFFSETS, TILE_SIZES)):
+        parts = zip(image.tag_v2.get(offsets, ()), image.tag_v2.get(sizes, ()), strict=False)
+        end = max((offset + size for offset, size in parts), default=0)
+        if end > length:
+            raise ValueError(f"pixels up to byte {end:,} of {length:,}")
 
 
 def _with_pillow(image: ImageFile.ImageFile) -> tuple[Array, Array | None]:
@@ -202,6 +220,7 @@ def _with_opencv(file: BinaryIO, *, grey: bool, has_alpha: bool) -> tuple[Array,
 
 
 def _exif(image: ImageFile.ImageFile) -> tuple[bytes | None, int]:
+    """EXIF with orientation 1, and the orientation that the pixels are still to be turned by."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         block = exif_blocks.from_tiff(image.getexif())
     else:
@@ -209,11 +228,10 @@ def _exif(image: ImageFile.ImageFile) -> tuple[bytes | None, int]:
     return exif_blocks.upright(block) if block else (None, 1)
 
 
-def _dpi(image: ImageFile.ImageFile, orientation: int) -> tuple[float, float] | None:
+def _dpi(image: ImageFile.ImageFile) -> tuple[float, float] | None:
     dpi = image.info.get("dpi")
     if isinstance(image, TiffImagePlugin.TiffImageFile) and X_RESOLUTION not in image.tag_v2:
         return None  # Pillow makes one up
     if dpi is None or not all(0 < float(value) < 1e6 for value in dpi):
         return None
-    across, down = float(dpi[0]), float(dpi[1])
-    return (down, across) if orientation >= 5 else (across, down)
+    return float(dpi[0]), float(dpi[1])
