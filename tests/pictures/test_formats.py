@@ -191,6 +191,16 @@ def test_exif_and_profile_are_kept(tmp_path: Path, extension: str, dtype: type) 
         assert image.info["icc_profile"] == picture.icc
 
 
+def test_a_grey_profile_stays_with_grey_only(tmp_path: Path) -> None:
+    profile = bytearray(icc_profile())
+    profile[16:20] = b"GRAY"
+    grey = Picture(smooth(40, 50)[..., :1], icc=bytes(profile))
+    for extension in WITH_METADATA:
+        write_picture(tmp_path / f"a{extension}", grey)
+        back = read_picture(tmp_path / f"a{extension}")
+        assert back.icc == (grey.icc if back.pixels.shape[2] == 1 else None), extension
+
+
 @pytest.mark.parametrize("extension", [".png", ".jpg", ".tif", ".bmp"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_resolution_is_kept(tmp_path: Path, extension: str, dtype: type) -> None:

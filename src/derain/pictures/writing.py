@@ -10,6 +10,7 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ FORMATS = {
     ".avif": "AVIF",
 }
 HOLD_16_BITS = {"PNG", "TIFF"}
+HOLD_GREY = {"PNG", "JPEG", "TIFF", "BMP"}
 HOLD_ALPHA = {"PNG", "TIFF", "WebP", "AVIF"}
 # Lossy formats other than JPEG: visually lossless at a fraction of the size of their lossless modes.
 WEBP_QUALITY = 95
@@ -44,8 +46,8 @@ def write_picture(path: str | Path, picture: Picture, jpeg_quality: int = 95) ->
 
     PNG, TIFF and BMP are lossless; JPEG has full colour resolution (4:4:4). PNG and TIFF keep 16 bits, the
     others get 8, rounded. WebP and AVIF have no grey and hold it as RGB, as do PNG and TIFF for 16-bit
-    grey with alpha. EXIF and the colour profile are written everywhere but to BMP, which has no place for
-    them, as has no alpha: an alpha that is opaque throughout is left out, any other is refused.
+    grey with alpha; a grey profile is left out then. JPEG and BMP have no alpha: one that is opaque
+    throughout is left out, any other is refused. BMP has no place for EXIF and colour profiles.
 
     Raises:
         UsageError: an unknown extension, or a quality outside 1 to 100.
@@ -67,6 +69,8 @@ def encode_picture(picture: Picture, extension: str, jpeg_quality: int = 95) -> 
     if not 1 <= jpeg_quality <= 100:
         raise UsageError(f"JPEG quality {jpeg_quality} is outside 1 to 100.")
     samples = _samples(picture, name)
+    if picture.icc is not None and picture.icc[16:20] == b"GRAY" and samples.shape[2] >= 3:
+        picture = replace(picture, icc=None)  # grey that had to become RGB
     try:
         if name == "TIFF":
             return _tiff(picture, samples)
@@ -89,10 +93,11 @@ def _samples(picture: Picture, name: str) -> Array:
     if name not in HOLD_16_BITS:
         pixels = to_8_bits(pixels)
         alpha = None if alpha is None else to_8_bits(alpha)
+    # OpenCV writes no such PNG, and Pillow reads no such TIFF, as 16-bit grey with alpha.
+    if name not in HOLD_GREY or (alpha is not None and pixels.dtype == np.uint16):
+        pixels = np.repeat(pixels, 3 // pixels.shape[2], axis=2)
     if alpha is None:
         return pixels
-    if pixels.dtype == np.uint16:  # no decoder in use here reads 16-bit grey with alpha everywhere
-        pixels = np.repeat(pixels, 3 // pixels.shape[2], axis=2)
     return np.concatenate([pixels, alpha[..., None]], axis=2)
 
 
