@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 
-import click
 import typer
 
 from derain.cli import convert, info, run
@@ -26,14 +25,11 @@ app.command("convert")(convert.convert)
 def main() -> None:
     """Entry point: exit 0 if all went well, 1 on failure, 2 for wrong usage, 130 on Ctrl-C."""
     try:
-        code = app(standalone_mode=False)
+        app()
     except DerainError as error:
         print(f"derain: {error}", file=sys.stderr)
-        code = error.exit_code
-    except click.ClickException as error:
-        error.show()
-        code = 2
-    except (KeyboardInterrupt, click.Abort):
-        print("derain: stopped; nothing half written was left behind.", file=sys.stderr)
-        code = 130
-    sys.exit(code or 0)
+        sys.exit(error.exit_code)
+    except SystemExit as end:
+        if end.code == 130:
+            print("derain: stopped; nothing half written was left behind.", file=sys.stderr)
+        raise

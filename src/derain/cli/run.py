@@ -42,7 +42,7 @@ def run(
     jpeg_quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG results.")] = 95,
     overwrite: Annotated[bool, typer.Option(help="Replace results that exist.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcomes as JSON for machines.")] = False,
-) -> int:
+) -> None:
     """Take the rain out of pictures.
 
     Example: derain run holiday/ -o dry/ --compare
@@ -88,4 +88,5 @@ def run(
         where = output or jobs[0].target.parent
         summary = ", ".join(f"{count} {status}" for status, count in counts.items())
         typer.echo(f"{summary} in {duration(time.monotonic() - began)} with {derainer.name} -> {where}")
-    return 1 if counts["failed"] else 0
+    if counts["failed"]:
+        raise typer.Exit(1)
