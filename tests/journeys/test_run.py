@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command_line import derain, environment
 from PIL import Image, ImageCms
 
+from command_line import derain, environment
 from derain.checkpoints import save_checkpoint
 from derain.checkpoints.bundled import DEFAULT, bundled
 from derain.methods import create_network

@@ -12,16 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from derain.nn.irnn import sweep
+from derain.nn.irnn import sweep, sweep_both
 
 
 def plain_sweep(x: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> Tensor:
     """The recurrence as it is written in the paper, differentiated by autograd."""
-    steps = list(x.flip(0) if reverse else x)
+    steps = list((x.flip(1) if reverse else x).unbind(1))
     h = [steps[0].clamp(min=0)]
     for v in steps[1:]:
         h.append(((h[-1] * weight + bias) + v).clamp(min=0))
-    return torch.stack(h[::-1] if reverse else h)
+    return torch.stack(h[::-1] if reverse else h, 1)
 
 
 @settings(deadline=None, max_examples=40)
@@ -34,10 +34,10 @@ def plain_sweep(x: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> Tenso
 )
 def test_equals_the_plain_recurrence(steps: int, lines: int, channels: int, reverse: bool, seed: int) -> None:
     random = torch.Generator().manual_seed(seed)
-    x = torch.randn(steps, lines, channels, generator=random, dtype=torch.float64)
+    x = torch.randn(2, steps, lines, channels, generator=random, dtype=torch.float64)
     weight = torch.randn(channels, generator=random, dtype=torch.float64)
     bias = torch.randn(channels, generator=random, dtype=torch.float64)
-    upstream = torch.randn(steps, lines, channels, generator=random, dtype=torch.float64)
+    upstream = torch.randn(2, steps, lines, channels, generator=random, dtype=torch.float64)
     values, gradients = [], []
     for form in (sweep, plain_sweep):
         inputs = [t.clone().requires_grad_() for t in (x, weight, bias)]
@@ -50,7 +50,7 @@ def test_equals_the_plain_recurrence(steps: int, lines: int, channels: int, reve
 
 
 def test_keeps_its_state_in_float32_under_half_precision() -> None:
-    x = torch.randn(50, 2, 4)
+    x = torch.randn(1, 50, 2, 4)
     weight, bias = torch.full((4,), 0.99), torch.zeros(4)
     half = sweep(x.bfloat16(), weight, bias)
     assert half.dtype == torch.float32
@@ -58,20 +58,20 @@ def test_keeps_its_state_in_float32_under_half_precision() -> None:
 
 
 def test_zero_has_no_slope() -> None:
-    x = torch.zeros(3, 1, 1, requires_grad=True)
+    x = torch.zeros(1, 3, 1, 1, requires_grad=True)
     sweep(x, torch.ones(1), torch.zeros(1)).sum().backward()
     assert x.grad is not None
-    assert torch.equal(x.grad, torch.zeros(3, 1, 1))
+    assert torch.equal(x.grad, torch.zeros(1, 3, 1, 1))
 
 
 KERNELS = """
 import torch
 from derain.nn import irnn, irnn_triton
 for reverse in (False, True):
-    x, g = torch.randn(2, 9, 40, 5)
+    x, g = torch.randn(2, 3, 9, 40, 5)
     q, r = torch.randn(2, 5)
     h = irnn_triton.forward(x, q, r, reverse)
-    torch.testing.assert_close(h, irnn._forward_slabs(x, q, r, reverse), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(h, irnn.sweep(x, q, r, reverse), rtol=1e-5, atol=1e-5)
     d = irnn_triton.backward(g, h, q, reverse)
     torch.testing.assert_close(d, irnn._backward_slabs(g, h, q, reverse), rtol=1e-5, atol=1e-5)
 """
@@ -86,8 +86,24 @@ def test_triton_kernels_equal_the_slab_form_in_the_interpreter() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_triton_kernels_equal_the_slab_form_on_a_gpu() -> None:
-    x = torch.randn(300, 40, 32)
+    x = torch.randn(2, 300, 40, 32)
     weight, bias = torch.rand(32), torch.randn(32) * 0.1
     for reverse in (False, True):
         on_gpu = sweep(x.cuda(), weight.cuda(), bias.cuda(), reverse).cpu()
         torch.testing.assert_close(on_gpu, sweep(x, weight, bias, reverse), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("continued", [False, True])
+def test_both_sweeps_side_by_side(continued: bool) -> None:
+    """Without gradients they are written into one tensor, with them joined; the numbers are equal."""
+    x = torch.randn(2, 7, 5, 3)
+    weights, biases = torch.rand(2, 3).unbind(0), torch.randn(2, 3).unbind(0)
+    before = tuple(torch.rand(2, 2, 5, 3).unbind(0)) if continued else (None, None)
+    with torch.enable_grad():
+        joined = sweep_both(x, weights, biases, before)
+    with torch.no_grad():
+        written = sweep_both(x, weights, biases, before)
+    torch.testing.assert_close(written, joined)
+    whole = torch.cat([torch.randn(2, 4, 5, 3), x], 1)
+    down = sweep(whole, weights[1], biases[1])
+    torch.testing.assert_close(sweep(x, weights[1], biases[1], False, down[:, 3]), down[:, 4:])

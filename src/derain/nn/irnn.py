@@ -24,31 +24,49 @@ from torch import Tensor
 
 from derain.nn import irnn_triton
 
+Pair = tuple[Tensor, Tensor]
+
 
 def sweep(
     x: Tensor, weight: Tensor, bias: Tensor, reverse: bool = False, before: Tensor | None = None
 ) -> Tensor:
-    """One sweep along the first axis.
+    """One sweep along the second axis.
 
     Args:
-        x: (L, M, C), L steps over M lines of C channels; any float type.
+        x: (B, L, M, C), L steps over M lines of C channels; any float type.
         weight: (C,) recurrent weight q.
         bias: (C,) bias r.
         reverse: start at the last step and travel towards the first.
-        before: (M, C) the state h of the step before the first one, when x continues a longer line.
+        before: (B, M, C) the state h of the step before the first one, when x continues a longer line.
 
     Returns:
-        (L, M, C) float32 (float64 for float64 input): under mixed precision the state stays in
+        (B, L, M, C) float32 (float64 for float64 input): under mixed precision the state stays in
         float32, because trained weights near 1 remember hundreds of pixels.
     """
     kind = torch.promote_types(x.dtype, torch.float32)
     x, weight, bias = x.to(kind), weight.to(kind), bias.to(kind)
     if before is not None:
-        start = -1 if reverse else 0
         x = x.clone()
-        x[start] += before * weight + bias
+        x[:, -1 if reverse else 0] += before * weight + bias
     result: Tensor = _Sweep.apply(x, weight, bias, reverse)  # type: ignore[no-untyped-call]
     return result
+
+
+def sweep_both(
+    x: Tensor, weights: Pair, biases: Pair, before: tuple[Tensor | None, Tensor | None] = (None, None)
+) -> Tensor:
+    """The sweeps from the last step and from the first one side by side, (B, L, M, 2C); else as `sweep`.
+
+    Weights, biases and states come as (of the sweep from the last step, of the one from the first).
+    Without gradients on a CPU both are written where they belong, in x's type, which saves joining
+    and converting them.
+    """
+    if torch.is_grad_enabled() or x.is_cuda:
+        return torch.cat([sweep(x, weights[i], biases[i], i == 0, before[i]) for i in (0, 1)], 3)
+    h = torch.empty(*x.shape[:3], 2 * x.shape[3], dtype=x.dtype)
+    for i, half in enumerate(h.chunk(2, 3)):
+        _fill_slabs(half, x, weights[i], biases[i], i == 0, before[i])
+    return h
 
 
 class _Sweep(torch.autograd.Function):
@@ -57,7 +75,8 @@ class _Sweep(torch.autograd.Function):
         if irnn_triton.usable(x):
             h = irnn_triton.forward(x, weight, bias, reverse)
         else:
-            h = _forward_slabs(x, weight, bias, reverse)
+            h = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+            _fill_slabs(h, x, weight, bias, reverse, None)
         ctx.save_for_backward(h, weight)
         ctx.reverse = reverse
         return h
@@ -69,25 +88,36 @@ class _Sweep(torch.autograd.Function):
             d = irnn_triton.backward(grad, h, weight, ctx.reverse)
         else:
             d = _backward_slabs(grad, h, weight, ctx.reverse)
-        before, after = (h[1:], d[:-1]) if ctx.reverse else (h[:-1], d[1:])
-        return d, (before * after).sum((0, 1)), after.sum((0, 1)), None
+        before, after = (h[:, 1:], d[:, :-1]) if ctx.reverse else (h[:, :-1], d[:, 1:])
+        return d, (before * after).sum((0, 1, 2)), after.sum((0, 1, 2)), None
 
 
-def _forward_slabs(x: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> Tensor:
-    q = weight.expand_as(x[0]).contiguous()
-    h = x + bias
-    slabs = h.unbind(0)[::-1] if reverse else h.unbind(0)
-    torch.clamp(x[-1 if reverse else 0], min=0, out=slabs[0])
-    for before, here in itertools.pairwise(slabs):
-        here.addcmul_(before, q).clamp_(min=0)
-    return h
+def _fill_slabs(
+    h: Tensor, x: Tensor, weight: Tensor, bias: Tensor, reverse: bool, before: Tensor | None
+) -> None:
+    """Writes the sweep of x into h (B, L, M, C), which may be a part of a larger tensor."""
+    kind = torch.promote_types(x.dtype, torch.float32)
+    q, r = (p.to(kind).expand_as(h[:, 0]).contiguous() for p in (weight, bias))
+    values, slabs = x.unbind(1), h.unbind(1)
+    if reverse:
+        values, slabs = values[::-1], slabs[::-1]
+    # One slab at a time stays in the cache.
+    state = values[0].to(kind) if before is None else torch.addcmul(r, before.to(kind), q).add_(values[0])
+    slabs[0].copy_(state.clamp(min=0))
+    state = slabs[0].to(kind)
+    for here, value in zip(slabs[1:], values[1:], strict=True):
+        if h.dtype == kind:
+            state = torch.addcmul(r, state, q, out=here).add_(value).clamp_(min=0)
+        else:
+            torch.addcmul(r, state, q, out=state).add_(value).clamp_(min=0)
+            here.copy_(state)
 
 
 def _backward_slabs(grad: Tensor, h: Tensor, weight: Tensor, reverse: bool) -> Tensor:
-    q = weight.expand_as(h[0]).contiguous()
+    q = weight.expand_as(h[:, 0]).contiguous()
     alive = (h > 0).to(h.dtype)
     d = grad * alive
-    gates, slabs = alive.unbind(0), d.unbind(0)
+    gates, slabs = alive.unbind(1), d.unbind(1)
     if not reverse:
         gates, slabs = gates[::-1], slabs[::-1]
     for after, here, gate in zip(slabs, slabs[1:], gates[1:], strict=False):

@@ -21,27 +21,27 @@ def usable(x: Tensor) -> bool:
 
 
 def forward(x: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> Tensor:
-    """The sweep of `irnn.sweep` on x (L, M, C) float32."""
+    """The sweep of `irnn.sweep` on x (B, L, M, C) float32."""
     kernels = _kernels()
     assert kernels is not None
-    x = x.contiguous()
+    x = x.transpose(0, 1).contiguous()
     h = torch.empty_like(x)
-    steps, lanes, channels = x.shape[0], x.shape[1] * x.shape[2], x.shape[2]
+    steps, lanes, channels = x.shape[0], x[0].numel(), x.shape[3]
     grid = (-(-lanes // _BLOCK),)
     kernels[0][grid](x, weight, bias, h, steps, lanes, channels, REVERSE=reverse, BLOCK=_BLOCK)
-    return h
+    return h.transpose(0, 1)
 
 
 def backward(grad: Tensor, h: Tensor, weight: Tensor, reverse: bool) -> Tensor:
-    """The gradient of the sweep's input, (L, M, C), from the gradient and value of its output."""
+    """The gradient of the sweep's input, (B, L, M, C), from the gradient and value of its output."""
     kernels = _kernels()
     assert kernels is not None
-    grad = grad.contiguous()
+    grad, h = grad.transpose(0, 1).contiguous(), h.transpose(0, 1).contiguous()
     d = torch.empty_like(grad)
-    steps, lanes, channels = h.shape[0], h.shape[1] * h.shape[2], h.shape[2]
+    steps, lanes, channels = h.shape[0], h[0].numel(), h.shape[3]
     grid = (-(-lanes // _BLOCK),)
     kernels[1][grid](grad, h, weight, d, steps, lanes, channels, REVERSE=not reverse, BLOCK=_BLOCK)
-    return d
+    return d.transpose(0, 1)
 
 
 @functools.cache

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from derain.nn.irnn import sweep
+from derain.nn.irnn import sweep, sweep_both
 
 DIRECTIONS = ("left", "right", "up", "down")
 
@@ -36,25 +36,39 @@ class IRNN(nn.Module):
         `below` and `above`, each (B, C, 1, W), are the up state of the row below x and the down
         state of the row above it, when x is a strip of a larger picture.
         """
-        vertical = [self.sweep(x, "up", below), self.sweep(x, "down", above)]
-        lying = x.transpose(2, 3)
-        horizontal = [self.sweep(lying, "left"), self.sweep(lying, "right")]
-        return torch.cat(vertical, 1), torch.cat(horizontal, 1)
+        return self._both(x, "up", "down", below, above), self._both(x.transpose(2, 3), "left", "right")
 
-    def sweep(self, x: Tensor, direction: str, before: Tensor | None = None) -> Tensor:
-        """One sweep along the rows of x (B, C, H, W), same shape; left and right take x transposed."""
+    def sweep(self, x: Tensor, direction: str, before: Tensor | None) -> Tensor:
+        """The vertical sweep "up" or "down" of x alone, continuing the state `before`; same shape."""
+        weight, bias = self._parameters_of(direction)
+        state = None if before is None else _channels_last(before)[:, 0]
+        h = sweep(_channels_last(x), weight, bias, direction == "up", state)
+        return h.permute(0, 3, 1, 2).to(x.dtype)
+
+    def _both(
+        self,
+        x: Tensor,
+        backward: str,
+        forward: str,
+        after: Tensor | None = None,
+        before: Tensor | None = None,
+    ) -> Tensor:
+        """Both sweeps along the rows of x."""
+        weights, biases = zip(self._parameters_of(backward), self._parameters_of(forward), strict=True)
+        states = [None if state is None else _channels_last(state)[:, 0] for state in (after, before)]
+        h = sweep_both(_channels_last(x), weights, biases, (states[0], states[1]))
+        return h.permute(0, 3, 1, 2).to(x.dtype)
+
+    def _parameters_of(self, direction: str) -> tuple[Tensor, Tensor]:
         conv = self.get_submodule(f"{direction}_weight")
         assert isinstance(conv, nn.Conv2d)
         assert conv.bias is not None
-        state = None if before is None else _lines(before)[0]
-        backward = direction in ("up", "left")
-        h = sweep(_lines(x), conv.weight.flatten(), conv.bias, backward, state)
-        return h.view(x.shape[2], x.shape[0], x.shape[3], -1).permute(1, 3, 0, 2).to(x.dtype)
+        return conv.weight.flatten(), conv.bias
 
 
-def _lines(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (H, B W, C), what `nn.irnn.sweep` steps over."""
-    return x.permute(2, 0, 3, 1).flatten(1, 2)
+def _channels_last(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, H, W, C), what `nn.irnn` sweeps."""
+    return x.permute(0, 2, 3, 1)
 
 
 class SpatialAttention(nn.Module):
@@ -85,7 +99,7 @@ class SpatialAttention(nn.Module):
 
     def map_of(self, c: Tensor) -> Tensor:
         """The last step: what the second sweeps gave, (B, C, H, W), to the map (B, 1, H, W)."""
-        return torch.sigmoid(self.conv_out(F.relu(c)))
+        return torch.sigmoid(self.conv_out(c.relu_()))
 
 
 def conv_of_sweeps(sweeps: tuple[Tensor, Tensor], weight: Tensor) -> Tensor:
@@ -99,4 +113,4 @@ def conv_of_sweeps(sweeps: tuple[Tensor, Tensor], weight: Tensor) -> Tensor:
     up, right, down, left = weight.chunk(4, 1)
     upright = F.conv2d(vertical, torch.cat([up, down], 1), padding=1)
     lying = F.conv2d(horizontal, torch.cat([left, right], 1).transpose(2, 3), padding=1)
-    return upright + lying.transpose(2, 3)
+    return upright.add_(lying.transpose(2, 3))

@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from derain.methods.contract import Tile
@@ -47,7 +46,7 @@ class SPANet(nn.Module):
     def __init__(self, width: int = 32) -> None:
         super().__init__()
         self.width = width
-        self.conv_in = nn.Sequential(nn.Conv2d(3, width, 3, padding=1, bias=False), nn.ReLU())
+        self.conv_in = nn.Sequential(nn.Conv2d(3, width, 3, padding=1, bias=False), nn.ReLU(inplace=True))
         self.SAM1 = SpatialAttention(width)
         for number in range(1, BLOCKS + 1):
             self.add_module(f"res_block{number}", ResidualBlock(width))
@@ -75,7 +74,9 @@ class SPANet(nn.Module):
         """A group of residual blocks; the mask (B, 1, H, W) scales what they add."""
         for number in group:
             branch = self.get_submodule(f"res_block{number}")(f)
-            f = F.relu(branch + f if mask is None else branch * mask + f)
+            # In place where autograd does not need the old values.
+            f = branch.add_(f) if mask is None else torch.addcmul(f, branch, mask)
+            f.relu_()
         return f
 
     def image(self, f: Tensor) -> Tensor:
@@ -111,9 +112,9 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.group1 = nn.Sequential()
         self.group1.add_module("conv1", nn.Conv2d(width, width, 1, bias=False))
-        self.group1.add_module("relu1", nn.ReLU())
+        self.group1.add_module("relu1", nn.ReLU(inplace=True))
         self.group1.add_module("conv2", nn.Conv2d(width, width, 3, padding=2, dilation=2, bias=False))
-        self.group1.add_module("relu2", nn.ReLU())
+        self.group1.add_module("relu2", nn.ReLU(inplace=True))
         self.group1.add_module("conv3", nn.Conv2d(width, width, 1, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
