@@ -16,7 +16,6 @@ and writing the maps; on a CUDA device one Triton kernel walks all lines in para
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import torch
