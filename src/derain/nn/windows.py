@@ -39,7 +39,7 @@ def by_windows(function: Callable[[Tensor, Sides], Tensor], x: Tensor, halo: int
 
     Args:
         function: given a window that `halo` pixels were added to on each of the `sides`, its result
-            without them; all its convolutions go through `conv`.
+            without them. Its convolutions go through `conv`.
         x: (B, C, H, W).
         halo: pixels that the result depends on, to each side.
         channels: of the widest buffer inside the function.
@@ -69,10 +69,11 @@ def by_windows(function: Callable[[Tensor, Sides], Tensor], x: Tensor, halo: int
 
 
 def _window_side(x: Tensor, halo: int, channels: int) -> int:
-    if torch.is_grad_enabled():
-        return max(x.shape[2:])
     numbers = CPU_NUMBERS if x.device.type == "cpu" else GPU_NUMBERS
-    return max(math.isqrt(numbers // (channels * x.shape[0])) - 2 * halo, SMALLEST_SIDE)
+    batch, _, height, width = x.shape
+    if torch.is_grad_enabled() or batch * channels * height * width <= numbers:
+        return max(height, width)
+    return max(math.isqrt(numbers // (channels * batch)) - 2 * halo, SMALLEST_SIDE)
 
 
 def _even_parts(length: int, most: int) -> Iterator[tuple[int, int]]:
@@ -85,36 +86,36 @@ def _even_parts(length: int, most: int) -> Iterator[tuple[int, int]]:
 def crop(x: Tensor, sides: Sides, pixels: int) -> Tensor:
     """(B, C, H, W) without so many pixels on those sides; a view."""
     height, width = x.shape[2:]
-    return x[
-        :,
-        :,
-        pixels * sides.top : height - pixels * sides.bottom,
-        pixels * sides.left : width - pixels * sides.right,
-    ]
+    rows = slice(pixels * sides.top, height - pixels * sides.bottom)
+    columns = slice(pixels * sides.left, width - pixels * sides.right)
+    return x[:, :, rows, columns]
+
+
+def crop_to(x: Tensor, like: Tensor, sides: Sides) -> Tensor:
+    """(B, C, H, W) without what it has more than `like` on those sides; a view."""
+    top = _before(x.shape[2] - like.shape[2], sides.top, sides.bottom)
+    left = _before(x.shape[3] - like.shape[3], sides.left, sides.right)
+    return x[:, :, top : top + like.shape[2], left : left + like.shape[3]]
+
+
+def _before(excess: int, first: bool, last: bool) -> int:
+    return excess // (first + last) if first else 0
 
 
 def conv(
     x: Tensor, weight: Tensor, bias: Tensor | None, sides: Sides, dilation: int = 1, groups: int = 1
 ) -> Tensor:
-    """A convolution of a window: zero padding at the picture's sides, real neighbours used up at others.
+    """A convolution of a window: zero padding at the picture's sides, real neighbours at the others.
+
+    The library pads both ends of an axis alike. So an axis that goes on at both ends gets r pixels
+    shorter at each, r = dilation (k - 1) / 2; another one keeps its length, and the outer r pixels
+    of the end that goes on become worthless. `crop_to` at the end of a chain cuts either off.
 
     Args:
-        x: (B, C, h, w); on `sides` it has at least r = dilation (k - 1) / 2 pixels to spare.
+        x: (B, C, h, w).
         weight: (C', C / groups, k, k), k odd.
         bias: (C',) or None.
-
-    Returns:
-        (B, C', h', w'), r pixels less than x on each of the sides.
     """
     r = dilation * (weight.shape[-1] // 2)
-    # The library pads both ends of an axis alike: where only one is the picture's, cut the other.
-    rows, columns = sides.top and sides.bottom, sides.left and sides.right
-    padding = (0 if rows else r, 0 if columns else r)
-    y = F.conv2d(x, weight, bias, 1, padding, dilation, groups)
-    cut = Sides(
-        sides.top and not rows,
-        sides.bottom and not rows,
-        sides.left and not columns,
-        sides.right and not columns,
-    )
-    return crop(y, cut, r)
+    padding = (0 if sides.top and sides.bottom else r, 0 if sides.left and sides.right else r)
+    return F.conv2d(x, weight, bias, 1, padding, dilation, groups)

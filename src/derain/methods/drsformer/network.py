@@ -16,7 +16,7 @@ matrix each.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -28,7 +28,7 @@ from derain.methods.contract import Tile
 from derain.methods.drsformer.selection import blended_attention
 from derain.nn.channel_attention import CosineSums, merged_projection
 from derain.nn.norms import ChannelNorm
-from derain.nn.windows import Sides, by_windows, conv, crop
+from derain.nn.windows import Sides, by_windows, conv, crop, crop_to
 
 STEPS = 4
 EXPERTS = 8
@@ -273,7 +273,8 @@ class SparseAttention(nn.Module):
         def values(window: Tensor, sides: Sides) -> Tensor:
             qkv = pointwise(norm(window), self.qkv.weight, self.qkv.bias)
             qkv = conv(qkv, self.qkv_dwconv.weight, self.qkv_dwconv.bias, sides, groups=qkv.shape[1])
-            q, k, v = qkv.chunk(3, 1)
+            inside = crop(window, sides, 1)
+            q, k, v = crop_to(qkv, inside, sides).chunk(3, 1)
             sums.add(q, k)
             return v
 
@@ -310,12 +311,12 @@ class FeedForward(nn.Module):
 
         def added(window: Tensor, sides: Sides) -> Tensor:
             z = norm(window)
-            y = crop(window, sides, 4).permute(0, 2, 3, 1).reshape(-1, x.shape[1])
-            for chain in chains:
-                y = chain.add_to(y, z, sides)
+            inside = crop(window, sides, 4)
+            products = [product for chain in chains for product in chain.products(z, inside, sides)]
+            y = _picture(sum_of_products(products), inside)
             if self.project_out.bias is not None:
-                y = y + self.project_out.bias
-            return _picture(y, crop(window, sides, 4))
+                y = y + self.project_out.bias.view(-1, 1, 1)
+            return y + inside
 
         return by_windows(added, x, halo=4, channels=len(chains[0].project_in))
 
@@ -377,15 +378,17 @@ class Chain(NamedTuple):
     out_b: Tensor
     middle: int | None
 
-    def add_to(self, y: Tensor, z: Tensor, sides: Sides) -> Tensor:
-        """y (pixels, C) plus this chain's part of feed_forward(z); z is a window with a halo of 4."""
+    def products(self, z: Tensor, inside: Tensor, sides: Sides) -> Iterator[tuple[Tensor, Tensor]]:
+        """Matrix products (B, pixels, slots) x (slots, C) whose sum is this chain's part of the result.
+
+        z is the normalised window with a halo of 4 around `inside`.
+        """
         u = pointwise(z, self.project_in, self.bias_in)
         groups = u.shape[1]
         a = conv(u, self.dw3, self.bias3, sides, groups=groups).relu_()
         b = conv(u, self.dw5, self.bias5, sides, groups=groups).relu_()
-        radius = self.of_a.shape[-1] // 2
-        a = crop(conv(a, self.of_a, self.bias_a, sides, groups=groups), sides, 3 - radius)
-        b = crop(conv(b, self.of_b, self.bias_b, sides, groups=groups), sides, 2 - radius)
+        a = crop_to(conv(a, self.of_a, self.bias_a, sides, groups=groups), inside, sides)
+        b = crop_to(conv(b, self.of_b, self.bias_b, sides, groups=groups), inside, sides)
         a_even, a_odd = a.permute(0, 2, 3, 1).chunk(2, -1)
         b_even, b_odd = b.permute(0, 2, 3, 1).chunk(2, -1)
         p = a_even + a_odd
@@ -394,8 +397,8 @@ class Chain(NamedTuple):
         else:
             p[..., self.middle] += b_even[..., 0]
             q = b_even[..., 1:] + b_odd[..., :-1]
-        y = torch.addmm(y, p.relu_().flatten(0, 2), self.out_a)
-        return torch.addmm(y, q.relu_().flatten(0, 2), self.out_b)
+        yield p.relu_().flatten(1, 2), self.out_a
+        yield q.relu_().flatten(1, 2), self.out_b
 
 
 def _slots(hidden: int) -> int:
@@ -479,21 +482,20 @@ class Experts(nn.Module):
 
         def step(window: Tensor, sides: Sides) -> Tensor:
             inside = crop(window, sides, 6)
-            y = None
-            for number, matrix in enumerate(matrices):
-                features = _pixels(self._features(number, window, sides))
-                y = features @ matrix if y is None else torch.baddbmm(y, features, matrix)
-            assert y is not None
+            products = (
+                (_pixels(crop_to(self._features(e, window, sides), inside, sides)), m)
+                for e, m in enumerate(matrices)
+            )
+            y = sum_of_products(products)
             return _picture(y.relu_(), inside) + inside
 
         return by_windows(step, s, halo=6, channels=channels)
 
     def _features(self, number: int, window: Tensor, sides: Sides) -> Tensor:
-        """What the linear end of an expert is applied to, for a window with a halo of 6."""
+        """What the linear end of an expert is applied to, for a window with a halo of 6; may be larger."""
         channels = window.shape[1]
         if number == EXPERTS - 1:
-            mean = F.avg_pool2d(crop(window, sides, 5), 3, 1, 1, count_include_pad=False)
-            return crop(mean, sides, 1)
+            return F.avg_pool2d(crop(window, sides, 5), 3, 1, 1, count_include_pad=False)
         expert = self._ops[number]
         assert isinstance(expert, Operation)
         first = expert.weight(0)
@@ -546,9 +548,20 @@ def _separable(channels: int, k: int) -> list[nn.Module]:
     return [depthwise(), mixing(), nn.ReLU(), depthwise(), mixing()]
 
 
+def sum_of_products(products: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """Sum of x @ m over pairs of x (B, P, K) and m (K, C) or (B, K, C), in one buffer: (B, P, C)."""
+    y = None
+    for x, m in products:
+        m = m.expand(len(x), -1, -1)
+        y = torch.bmm(x, m) if y is None else y.baddbmm_(x, m)
+    assert y is not None
+    return y
+
+
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """A 1x1 convolution (C', C, 1, 1) of (B, C, H, W) as the matrix product it is on channels-last data."""
-    return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
+    flat = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+    return _picture(F.linear(flat, weight.flatten(1), bias), x)
 
 
 def _pixels(x: Tensor) -> Tensor:
