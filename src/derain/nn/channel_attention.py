@@ -10,6 +10,7 @@ logits are temperature * cos(q_i, k_j), a C x C matrix; the result is A V with A
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 SMALLEST_NORM = 1e-12
@@ -18,7 +19,8 @@ SMALLEST_NORM = 1e-12
 class CosineSums:
     """Adds up Q K^T and the squared norms over pieces of the picture.
 
-    Which logits are largest can hang on their last digits, so pieces are added in float64.
+    Which logits are largest can hang on their last digits, so products are taken in float32 at
+    least, and pieces are added in float64.
     """
 
     def __init__(self, heads: int) -> None:
@@ -38,15 +40,20 @@ class CosineSums:
         """(B, c, h, w) -> (B, heads, pixels, C)."""
         batch, channels, height, width = x.shape
         pixels = x.permute(0, 2, 3, 1).reshape(batch, height * width, self.heads, channels // self.heads)
-        return pixels.transpose(1, 2)
+        return _widened(pixels.transpose(1, 2))
 
     def logits(self, temperature: Tensor) -> Tensor:
-        """(B, heads, C, C), rows belong to Q, in the type of the temperature (heads, 1, 1)."""
+        """(B, heads, C, C), rows belong to Q; float32, or float64 if the temperature (heads, 1, 1) is."""
         assert self._sums is not None
         qk, qq, kk = self._sums
         q_norm, k_norm = (squares.sqrt().clamp_min(SMALLEST_NORM) for squares in (qq, kk))
         cosines = qk / (q_norm.unsqueeze(-1) * k_norm.unsqueeze(-2))
+        temperature = _widened(temperature)
         return temperature * cosines.to(temperature.dtype)
+
+
+def _widened(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _squares(x: Tensor) -> Tensor:
@@ -62,8 +69,9 @@ def merged_projection(weight: Tensor, attention: Tensor) -> Tensor:
         attention: (B, heads, C, C) with heads * C = c.
 
     Returns:
-        (B, c', c), to be applied to V.
+        (B, c', c) in the weight's type, to be applied to V.
     """
     heads, size = attention.shape[1:3]
     blocks = weight.reshape(-1, heads, size).transpose(0, 1)
-    return (blocks @ attention).transpose(1, 2).flatten(2)
+    merged = blocks.to(attention.dtype) @ attention
+    return merged.transpose(1, 2).flatten(2).to(weight.dtype)
