@@ -1,0 +1,70 @@
+"""DRSformer's hyper-parameters, read off the names and shapes of a state dict."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from derain.errors import DerainError
+from derain.methods.contract import StateDict
+
+# Parameters that no other network of this package has together.
+SIGNS = ("patch_embed.proj.weight", "encoder_level1.0.ffn.dwconv5x5_1.weight")
+LEVELS = ("encoder_level1", "encoder_level2", "encoder_level3", "latent")
+
+
+def recognise(state: StateDict) -> dict[str, Any] | None:
+    """Keyword arguments of `DRSformer`, or None when the state dict is another network's.
+
+    Raises:
+        DerainError: it is a DRSformer's, but its shapes cannot be those of one.
+    """
+    if any(name not in state for name in SIGNS):
+        return None
+    dim, inp_channels = _shape(state, "patch_embed.proj.weight", 4)[:2]
+    return {
+        "inp_channels": inp_channels,
+        "out_channels": _shape(state, "output.weight", 4)[0],
+        "dim": dim,
+        "num_blocks": [_count(state, level) for level in LEVELS],
+        "heads": [_shape(state, f"{level}.0.attn.temperature", 3)[0] for level in LEVELS],
+        "ffn_expansion_factor": _expansion_factor(state, dim),
+        "bias": "output.bias" in state,
+        "LayerNorm_type": "WithBias" if "encoder_level1.0.norm1.body.bias" in state else "BiasFree",
+        "mefc": any(name.startswith("encoder_level0.") for name in state),
+    }
+
+
+def _shape(state: StateDict, name: str, dimensions: int) -> tuple[int, ...]:
+    if name not in state:
+        raise DerainError(f"looks like drsformer, but {name} is missing.")
+    shape = tuple(state[name].shape)
+    if len(shape) != dimensions or 0 in shape:
+        raise DerainError(f"looks like drsformer, but {name} is {shape}, not of {dimensions} dimensions.")
+    return shape
+
+
+def _count(state: StateDict, level: str) -> int:
+    count = 0
+    while f"{level}.{count}.attn.temperature" in state:
+        count += 1
+    return count
+
+
+def _expansion_factor(state: StateDict, dim: int) -> float:
+    """A factor f with int(width f) hidden channels at every level: 2.66 if it fits, else the
+    shortest decimal."""
+    hidden = {
+        dim * 2**level: _shape(state, f"{name}.0.ffn.project_out.weight", 4)[1] // 2
+        for level, name in enumerate(LEVELS)
+    }
+    lowest = max(h / width for width, h in hidden.items())
+    highest = min((h + 1) / width for width, h in hidden.items())
+    middle = (lowest + highest) / 2
+    for factor in (2.66, *(round(middle, digits) for digits in range(16))):
+        if all(int(width * factor) == h for width, h in hidden.items()):
+            return float(factor)
+    raise DerainError(
+        "looks like drsformer, but no expansion factor gives hidden channels of "
+        + ", ".join(f"{h} at width {width}" for width, h in hidden.items())
+        + "."
+    )
