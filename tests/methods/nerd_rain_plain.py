@@ -1,7 +1,7 @@
 """NeRD-Rain written down as its formulas stand, without regard to time or memory.
 
-The fast network must equal this one. Everything is a function of the state dict; `names` of modules
-are the published ones.
+The fast network must equal this one. Everything is a function of the state dict, so a module is named
+by its published name.
 """
 
 from __future__ import annotations
@@ -13,12 +13,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from derain.methods.nerd_rain.network import NeRDRain
+
 State = Mapping[str, Tensor]
 
 
-def plain_image(state: State, rainy: Tensor) -> Tensor:
-    """The result only, with all the work of `plain_outputs`."""
-    return plain_outputs(state, rainy)["image"]
+class PlainNeRDRain(NeRDRain):
+    """The same parameters, used by the plain formulas."""
+
+    def outputs(self, rainy: Tensor) -> dict[str, Tensor]:
+        return plain_outputs(dict(self.named_parameters()), rainy)
+
+    def forward(self, rainy: Tensor) -> Tensor:
+        return self.outputs(rainy)["image"]
 
 
 def plain_outputs(state: State, rainy: Tensor) -> dict[str, Tensor]:
@@ -76,7 +83,9 @@ def _decode(
     reduction: str | None = None,
 ) -> Tensor:
     u = torch.cat([_up(state, f"up3_2_{scale}{resizer}", z), e2], 1)
-    u = _stage(state, f"decoder_level2_{scale}{stage}", _conv1(state, f"reduce_chan_level2_{scale}{stage}", u))
+    u = _stage(
+        state, f"decoder_level2_{scale}{stage}", _conv1(state, f"reduce_chan_level2_{scale}{stage}", u)
+    )
     u = torch.cat([_up(state, f"up2_1_{scale}{resizer}", u), e1], 1)
     u = _conv1(state, f"reduce_chan_level1_{scale}{reduction or stage}", u)
     return _stage(state, f"decoder_level1_{scale}{stage}", u)

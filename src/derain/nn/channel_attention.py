@@ -10,7 +10,6 @@ logits are temperature * cos(q_i, k_j), a C x C matrix; the result is A V with A
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 SMALLEST_NORM = 1e-12
@@ -37,7 +36,9 @@ class CosineSums:
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, c, h, w) -> (B, heads, pixels, C)."""
-        return x.permute(0, 2, 3, 1).flatten(1, 2).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        batch, channels, height, width = x.shape
+        pixels = x.permute(0, 2, 3, 1).reshape(batch, height * width, self.heads, channels // self.heads)
+        return pixels.transpose(1, 2)
 
     def logits(self, temperature: Tensor) -> Tensor:
         """(B, heads, C, C), rows belong to Q, in the type of the temperature (heads, 1, 1)."""
@@ -64,5 +65,5 @@ def merged_projection(weight: Tensor, attention: Tensor) -> Tensor:
         (B, c', c), to be applied to V.
     """
     heads, size = attention.shape[1:3]
-    blocks = weight.unflatten(1, (heads, size)).transpose(0, 1)
+    blocks = weight.reshape(-1, heads, size).transpose(0, 1)
     return (blocks @ attention).transpose(1, 2).flatten(2)

@@ -111,5 +111,10 @@ def conv(
     rows, columns = sides.top and sides.bottom, sides.left and sides.right
     padding = (0 if rows else r, 0 if columns else r)
     y = F.conv2d(x, weight, bias, 1, padding, dilation, groups)
-    cut = Sides(sides.top and not rows, sides.bottom and not rows, sides.left and not columns, sides.right and not columns)
+    cut = Sides(
+        sides.top and not rows,
+        sides.bottom and not rows,
+        sides.left and not columns,
+        sides.right and not columns,
+    )
     return crop(y, cut, r)

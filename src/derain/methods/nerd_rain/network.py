@@ -188,7 +188,9 @@ class NeRDRain(nn.Module):
             return self.get_submodule(_name(kind, scale, number))
 
         # The published third pass of the full scale takes the second one's reduction.
-        reduction = part("reduce_chan_level1") if number < 3 else self.get_submodule("reduce_chan_level1_max2")
+        reduction = (
+            part("reduce_chan_level1") if number < 3 else self.get_submodule("reduce_chan_level1_max2")
+        )
         e1, e2, z = encoded
         u = part("decoder_level2")(_reduce(part("reduce_chan_level2"), part("up3_2")(z), e2))
         features: Tensor = part("decoder_level1")(_reduce(reduction, part("up2_1")(u), e1))
@@ -258,7 +260,9 @@ def _check_sizes(dim: int, num_blocks: Sequence[int], heads: Sequence[int], norm
         raise DerainError("NeRD-Rain has three sizes per scale: num_blocks and heads are lists of three.")
     for level, count in enumerate(heads):
         if count < 1 or (dim << level) % count:
-            raise DerainError(f"NeRD-Rain's heads[{level}] is {count}; it must divide {dim << level} channels.")
+            raise DerainError(
+                f"NeRD-Rain's heads[{level}] is {count}; it must divide {dim << level} channels."
+            )
     if norm not in ("WithBias", "BiasFree"):
         raise DerainError(f"NeRD-Rain's LayerNorm_type must be 'WithBias' or 'BiasFree', not '{norm}'.")
 
@@ -347,9 +351,7 @@ class Block(nn.Module):
         self.ffn = FeedForward(channels, hidden, bias)
         # 1x1 layers with the merged projection, depthwise layers, Q K^T
         self.multiply_adds = (
-            (4 * channels + 3 * hidden) * channels
-            + 9 * (3 * channels + 2 * hidden)
-            + channels**2 // heads
+            (4 * channels + 3 * hidden) * channels + 9 * (3 * channels + 2 * hidden) + channels**2 // heads
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -433,8 +435,8 @@ class FeedForward(nn.Module):
         def added(window: Tensor, sides: Sides) -> Tensor:
             z = norm(window)
             a, b = (self._half(half, z, sides) for half in halves)
-            y = pointwise(F.gelu(a) * b, self.project_out.weight, self.project_out.bias)
-            return y + crop(window, sides, 1)
+            y = pointwise(F.gelu(a).mul_(b), self.project_out.weight, self.project_out.bias)
+            return y.add_(crop(window, sides, 1))
 
         return by_windows(added, x, halo=1, channels=self.hidden)
 
