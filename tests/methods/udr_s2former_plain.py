@@ -1,7 +1,8 @@
 """UDR-S2Former as its formulas read, without any of the network's fast forms: the truth in tests.
 
 Everything is a function of a state dict, so that values and gradients of the network can be
-compared with it under any weights: `outputs(state, rainy)`.
+compared with it under any weights: `outputs(state, rainy)`. `PlainUDRS2Former` is the same as a
+module, with the network's constructor and state dict, for the benchmark.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Mapping
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from derain.methods.udr_s2former.network import UDRS2Former
 
 
 class Weights:
@@ -59,7 +62,11 @@ def largest(x: Tensor, count: int) -> Tensor:
 
 def encoder_block(x: Tensor, w: Weights) -> Tensor:
     a = conv(conv(x, w / "0"), w / "1")
-    b = a / torch.sqrt(a.var(1, keepdim=True, unbiased=False) + 1e-5) * (w / "2")["body.weight"].view(-1, 1, 1)
+    b = (
+        a
+        / torch.sqrt(a.var(1, keepdim=True, unbiased=False) + 1e-5)
+        * (w / "2")["body.weight"].view(-1, 1, 1)
+    )
     d = conv(F.gelu(b), w / "4")
     gate = w / "5" / "channel_map"
     scale = torch.sigmoid(conv(F.leaky_relu(conv(average(d), gate / "0"), 0.01), gate / "2"))
@@ -250,3 +257,10 @@ def outputs(state: Mapping[str, Tensor], rainy: Tensor) -> dict[str, Tensor]:
     final = w / "var_conv_final"
     result["uncertainty"] = F.elu(conv(F.elu(conv(z, final / "0")), final / "2"))
     return result
+
+
+class PlainUDRS2Former(UDRS2Former):
+    """The network's parameters, used as above."""
+
+    def forward(self, rainy: Tensor) -> Tensor:
+        return outputs(self.state_dict(), rainy)["image"]

@@ -66,7 +66,7 @@ METHOD = Method(
                 "bottleneck_blocks": 1,
             },
             figures=tuple(
-                Figure("published", dataset, psnr, ssim, "udr_s2former", _TABLE)
+                Figure("published", dataset, psnr, ssim, "udr_test_y", _TABLE)
                 for dataset, psnr, ssim in (
                     ("RainDS-Syn streaks", 42.39, 0.988),
                     ("RainDS-Syn drops", 39.78, 0.983),

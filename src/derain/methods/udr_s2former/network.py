@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from derain.errors import DerainError, UsageError
 from derain.methods.contract import Tile
-from derain.methods.udr_s2former.gates import channel_gate, gated_1x1, named, pixels, squeeze
-from derain.methods.udr_s2former.ranking import boosted_pairs, constraint
+from derain.methods.udr_s2former.layers import Squeeze, by_pixels, gated_1x1, named, pixels, spatial_means
+from derain.methods.udr_s2former.ranking import constraint, modulation
 from derain.methods.udr_s2former.refinement import BLOCKS, Refinement
 from derain.methods.udr_s2former.window_attention import LocalAttention, SamplingAttention
 
@@ -66,7 +66,9 @@ class UDRS2Former(nn.Module):
     ) -> None:
         super().__init__()
         _check_sizes(dims, heads, windows)
-        self.dims, self.windows = tuple(dims), tuple(windows)
+        self.dims, self.heads, self.windows = tuple(dims), tuple(heads), tuple(windows)
+        self.encoder_blocks, self.decoder_blocks = tuple(encoder_blocks), tuple(decoder_blocks)
+        self.bottleneck_blocks, self.expand_ratios = bottleneck_blocks, tuple(expand_ratios)
         self.size_multiple = math.lcm(16, *(w * 2**k for k, w in enumerate(windows)))
         self.embed = named("down", nn.Sequential(nn.Conv2d(3, dims[0], 3, padding=1, bias=False)))
         for k in LEVELS:
@@ -81,7 +83,8 @@ class UDRS2Former(nn.Module):
             c = dims[k]
             up = nn.ConvTranspose2d(dims[k + 1], c, 4, stride=2, padding=1)
             self.add_module(f"up{k}", named("up", nn.Sequential(nn.Sequential(up))))
-            self.add_module(f"ca{k}", squeeze("conv_du", 2 * c, c // 2, nn.ReLU(), bias=False))
+            squeeze = Squeeze(2 * c, c // 2, nn.ReLU(), bias=False)
+            self.add_module(f"ca{k}", named("conv_du", squeeze))
             self.add_module(f"reduce_chan_level{k}", nn.Conv2d(2 * c, c, 1, bias=False))
             decoder = (DecoderBlock(c, heads[k], windows[k], i % 2 == 0) for i in range(decoder_blocks[k]))
             self.add_module(f"decoder_level{k}", named("model", nn.Sequential(*decoder)))
@@ -142,25 +145,39 @@ class UDRS2Former(nn.Module):
 
     def _reduced(self, k: int, up: Tensor, encoded: Tensor) -> Tensor:
         """Gate and 1x1 convolution of concat(up, encoded), without making that: (B, dims[k], h, w)."""
-        means = [x.mean((2, 3), keepdim=True) for x in (up, encoded)]
-        gate = torch.sigmoid(self.get_submodule(f"ca{k}")(torch.cat(means, 1)))
-        weights = self.get_parameter(f"reduce_chan_level{k}.weight").chunk(2, 1)
+        gate = self.get_submodule(f"ca{k}")(torch.cat([spatial_means(up), spatial_means(encoded)], 1))
         gates = gate.chunk(2, 1)
-        first = gated_1x1(up, gates[0], weights[0], torch.zeros_like(weights[0][:, 0, 0, 0]))
+        weights = self.get_parameter(f"reduce_chan_level{k}.weight").chunk(2, 1)
+        first = gated_1x1(up, gates[0], weights[0], up.new_zeros(()))
         return gated_1x1(encoded, gates[1], weights[1], first)
 
     def _decoder(self, k: int, x: Tensor, uncertainty: Tensor) -> Tensor:
         blocks = self.get_submodule(f"decoder_level{k}.model")
         sampling = constraint(uncertainty)
-        local = boosted_pairs(uncertainty, self.windows[k])
+        local = modulation(uncertainty, self.windows[k])
         x = x.permute(0, 2, 3, 1).contiguous()
         for number, block in enumerate(blocks.children()):
             x = block(x, local if number % 2 else sampling)
         return x.permute(0, 3, 1, 2)
 
     def multiply_adds(self, height: int, width: int) -> int:
-        """18.98 G at 256 x 256 as published: convolutions, linear layers and matrix products."""
-        raise NotImplementedError
+        """18.9 G at 256 x 256 as published: convolutions, linear layers and matrix products."""
+        c, area = self.dims, [(height >> k) * (width >> k) for k in range(5)]
+        total = 2 * 27 * c[0] * area[0]
+        for k in LEVELS:
+            window = self.windows[k] ** 2
+            hidden, decoder_blocks = self.expand_ratios[k] * c[k], self.decoder_blocks[k]
+            encoder = self.encoder_blocks[k] * (2 * c[k] * hidden + 18 * hidden)
+            ranking = 9 * c[k] ** 2 + window * c[k]
+            decoder = decoder_blocks * (12 * c[k] ** 2 + 2 * window * c[k])
+            reduction = 4 * c[k] * c[k + 1] + 2 * c[k] ** 2
+            total += area[k] * (encoder + ranking + decoder + reduction) + area[k + 1] * 9 * c[k] * c[k + 1]
+            samplers = (decoder_blocks + 1) // 2
+            total += samplers * area[k] // window * 4 * self.heads[k] * c[k]
+        d = c[4]
+        total += self.bottleneck_blocks * area[4] * (7 * d * d + 77 * d + 2 * area[4] * d)
+        stage = (2 * BLOCKS + 1) * 9 * c[0] ** 2 + 2 * (c[0] + 1) * (c[0] // 16)
+        return total + 4 * area[0] * stage + sum(2 * c[0] * c[k] * area[k] for k in (1, 2, 3))
 
 
 class EncoderBlock(nn.Module):
@@ -171,10 +188,10 @@ class EncoderBlock(nn.Module):
         self.conv = nn.Sequential(
             nn.Conv2d(dim, hidden, 1),
             nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden),
-            named("body", DeviationNorm(hidden)),
-            nn.GELU(),
+            named("body", NormedGELU(hidden)),
+            nn.Identity(),  # the GELU is applied with the norm
             nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden),
-            squeeze("channel_map", hidden, hidden // 4, nn.LeakyReLU(), bias=True),
+            named("channel_map", Squeeze(hidden, hidden // 4, nn.LeakyReLU(), bias=True)),
             nn.Conv2d(hidden, dim, 1),
         )
 
@@ -183,20 +200,24 @@ class EncoderBlock(nn.Module):
         narrow = self.conv[6]
         assert isinstance(narrow, nn.Conv2d)
         assert narrow.bias is not None
-        return x + gated_1x1(d, channel_gate(self.conv[5], d), narrow.weight, narrow.bias)
+        return x + gated_1x1(d, self.conv[5](spatial_means(d)), narrow.weight, narrow.bias)
 
 
-class DeviationNorm(nn.Module):
-    """Divides each pixel by the standard deviation over its channels; the mean is not removed."""
+class NormedGELU(nn.Module):
+    """GELU of each pixel over the standard deviation of its channels; the mean is not removed."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(channels))
 
     def forward(self, a: Tensor) -> Tensor:
+        normed = by_pixels(self._pixels, a.permute(0, 2, 3, 1), len(self.weight))
+        return normed.permute(0, 3, 1, 2)
+
+    def _pixels(self, a: Tensor) -> Tensor:
         centred = a - a.mean(1, keepdim=True)
         variance = (centred * centred).mean(1, keepdim=True)
-        return a * torch.rsqrt(variance + 1e-5) * self.weight.view(-1, 1, 1)
+        return F.gelu(a * torch.rsqrt(variance + 1e-5) * self.weight)
 
 
 class BottleneckBlock(nn.Module):
@@ -264,11 +285,16 @@ class DecoderBlock(nn.Module):
         self.norm1 = nn.LayerNorm(dim)
         self.attn = (SamplingAttention if samples else LocalAttention)(dim, heads, window)
         self.norm2 = nn.LayerNorm(dim)
+        self.dim = dim
         self.mlp = nn.ModuleDict({"fc1": nn.Linear(dim, 4 * dim), "fc2": nn.Linear(4 * dim, dim)})
 
     def forward(self, x: Tensor, ranking: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x), ranking)
-        return x + self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x))))
+        return by_pixels(self._feed_forward, x, 4 * self.dim)
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x))))
+        return out
 
 
 def _over_channels(norm: nn.Module, x: Tensor) -> Tensor:
@@ -303,6 +329,8 @@ def _check_sizes(dims: Sequence[int], heads: Sequence[int], windows: Sequence[in
         raise UsageError(f"dims[0] = {dims[0]}: the refinement needs a multiple of 16.")
     for k, (c, n, w) in enumerate(zip(dims, heads, windows, strict=False)):
         if c % n or c % w:
-            raise UsageError(f"dims[{k}] = {c} must be a multiple of heads[{k}] = {n} and windows[{k}] = {w}.")
+            raise UsageError(
+                f"dims[{k}] = {c} must be a multiple of heads[{k}] = {n} and windows[{k}] = {w}."
+            )
     if dims[4] % (2 * heads[3]):
         raise UsageError(f"dims[4] = {dims[4]} must be a multiple of twice heads[3] = {heads[3]}.")

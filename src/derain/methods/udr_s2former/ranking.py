@@ -10,10 +10,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from derain.methods.udr_s2former.layers import pieces
+
 SHARE = 0.8
 DAMPING = 0.6  # of the features that decide where to sample, outside the share
 BOOST = 1.2  # of the logits of local attention, outside the share
-_WINDOWS_AT_ONCE = 128
+_WINDOWS_AT_ONCE = 64
 
 
 def constraint(uncertainty: Tensor) -> Tensor:
@@ -33,8 +35,8 @@ def constraint(uncertainty: Tensor) -> Tensor:
     return factors.contiguous(memory_format=torch.channels_last) if channels_last else factors
 
 
-def boosted_pairs(uncertainty: Tensor, window: int) -> Tensor:
-    """Which logits of local attention are boosted, from the rows of each window's Gram matrix.
+def modulation(uncertainty: Tensor, window: int) -> Tensor:
+    """The factors 1 (in the share) and 1.2 of local attention's logits, from each window's Gram matrix.
 
     The published network cuts the channel-first features into windows as if they were channel-last,
     which mixes unrelated pixels and channels; trained weights expect exactly that.
@@ -43,14 +45,15 @@ def boosted_pairs(uncertainty: Tensor, window: int) -> Tensor:
         uncertainty: (B, C, H, W) with all of C, H, W multiples of `window`.
 
     Returns:
-        (B * windows, window^2, window^2) bool, true where the logit is multiplied by `BOOST`.
+        (B * windows, window^2, window^2), each row with its own ranking.
     """
     u = uncertainty.detach()
     b, c, h, w = u.shape
     scrambled = u.reshape(b, c // window, window, h // window, window, w).transpose(2, 3)
-    slices = scrambled.reshape(-1, window * window, c).split(_WINDOWS_AT_ONCE)
+    slices = scrambled.reshape(-1, window * window, c)
     count = int(SHARE * window * window)
-    return torch.cat([~largest(torch.bmm(v, v.transpose(1, 2)), count) for v in slices])
+    grams = (torch.bmm(v, v.transpose(1, 2)) for (v,) in pieces(_WINDOWS_AT_ONCE, slices))
+    return torch.cat([torch.where(largest(gram, count), 1.0, BOOST).to(u.dtype) for gram in grams])
 
 
 def largest(x: Tensor, count: int) -> Tensor:

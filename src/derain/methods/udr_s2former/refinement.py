@@ -7,14 +7,13 @@ channels replaces two of many.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from derain.methods.udr_s2former.gates import channel_gate, named, squeeze
+from derain.methods.udr_s2former.layers import Squeeze, named, spatial_means
 
 BLOCKS = 6
 
@@ -58,7 +57,8 @@ class Stage(nn.Module):
         self.body = nn.Sequential(*(Block(width) for _ in range(BLOCKS)), last)
 
     def forward(self, z: Tensor) -> Tensor:
-        return z + self.body(z)
+        change: Tensor = self.body(z)
+        return z + change
 
 
 class Block(nn.Module):
@@ -66,14 +66,14 @@ class Block(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.CA = squeeze("conv_du", width, width // 4, nn.ReLU(), bias=True)
+        self.CA = named("conv_du", Squeeze(width, width // 4, nn.ReLU(), bias=True))
         self.body = nn.Sequential(
             nn.Conv2d(width, width, 3, padding=1), nn.GELU(), nn.Conv2d(width, width, 3, padding=1)
         )
 
     def forward(self, v: Tensor) -> Tensor:
         y = self.body(v)
-        return torch.addcmul(v, y, channel_gate(self.CA, y))
+        return torch.addcmul(v, y, self.CA(spatial_means(y))[:, :, None, None])
 
 
 class Gates(nn.Sequential):
@@ -89,13 +89,11 @@ class ChannelGate(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        inner = width // 16
-        self.conv_du = nn.Sequential(
-            nn.Conv2d(width, inner, 1, bias=False), nn.ReLU(), nn.Conv2d(inner, width, 1, bias=False)
-        )
+        self.conv_du = Squeeze(width, width // 16, nn.ReLU(), bias=False)
 
     def forward(self, v: Tensor) -> Tensor:
-        return v * channel_gate(self.conv_du, v)
+        gate: Tensor = self.conv_du(spatial_means(v))
+        return v * gate[:, :, None, None]
 
 
 class PixelGate(nn.Module):

@@ -15,13 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from derain.methods.udr_s2former.ranking import BOOST
-
-_WINDOWS_AT_ONCE = 64
+from derain.methods.udr_s2former.layers import linear, pieces
 
 
 class SamplingAttention(nn.Module):
     """Sparse sampling attention on (B, H, W, C)."""
+
+    relative_position_bias_table: nn.Parameter
+    _index: Tensor
 
     def __init__(self, dim: int, heads: int, window: int) -> None:
         super().__init__()
@@ -58,7 +59,7 @@ class SamplingAttention(nn.Module):
         position = _position_bias(self.relative_position_bias_table, self._index)
         q = _to_windows(q.unsqueeze(3), n, self.window)[0]
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=position.to(q.dtype).unsqueeze(0))
-        return F.linear(_from_windows(out, h, w), self.proj.weight.flatten(1), self.proj.bias)
+        return linear(_from_windows(out, h, w), self.proj)
 
     def _neighbours(self, t: Tensor, constraint: Tensor) -> tuple[Tensor, Tensor]:
         """The four pixels around each sampling position, as rows of (B, H, W, heads), and their weights.
@@ -105,6 +106,9 @@ class SamplingAttention(nn.Module):
 class LocalAttention(nn.Module):
     """Local reconstruction: window attention on (B, H, W, C), steered by uncertainty."""
 
+    relative_position_bias_table: nn.Parameter
+    _index: Tensor
+
     def __init__(self, dim: int, heads: int, window: int) -> None:
         super().__init__()
         self.heads, self.window = heads, window
@@ -112,22 +116,19 @@ class LocalAttention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, t: Tensor, boosted: Tensor) -> Tensor:
+    def forward(self, t: Tensor, modulation: Tensor) -> Tensor:
         """
         Args:
             t: (B, H, W, C).
-            boosted: (B * windows, w^2, w^2), of `ranking.boosted_pairs`.
+            modulation: (B * windows, w^2, w^2), the factors of `ranking.modulation`.
         """
         b, h, w, c = t.shape
         q, k, v = _to_windows(self.qkv(t).view(b, h, w, 3, c), self.heads, self.window)
         q = q * (c // self.heads) ** -0.5
         position = _position_bias(self.relative_position_bias_table, self._index).to(q.dtype)
         out = []
-        size = max(1, _WINDOWS_AT_ONCE // self.heads)
-        for few in zip(q.split(size), k.split(size), v.split(size), boosted.split(size), strict=True):
-            queries, keys, values, pairs = few
-            factors = torch.where(pairs, BOOST, 1.0).to(q.dtype).unsqueeze(1)
-            logits = torch.addcmul(position, queries @ keys.transpose(2, 3), factors)
+        for queries, keys, values, factors in pieces(max(1, 64 // self.heads), q, k, v, modulation):
+            logits = torch.addcmul(position, queries @ keys.transpose(2, 3), factors.unsqueeze(1))
             out.append(torch.softmax(logits, -1) @ values)
         mixed: Tensor = self.proj(_from_windows(torch.cat(out), h, w))
         return mixed
