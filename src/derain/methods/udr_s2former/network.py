@@ -234,7 +234,8 @@ class BottleneckBlock(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         z = self.attn_nn(_over_channels(self.norm1, z))
-        return z + self.ffn(_over_channels(self.norm3, z))
+        change: Tensor = self.ffn(_over_channels(self.norm3, z))
+        return z + change
 
 
 class GlobalAttention(nn.Module):

@@ -145,7 +145,7 @@ def _add_position_table(module: nn.Module, heads: int, window: int) -> None:
     module.register_parameter("relative_position_bias_table", table)
     index = relative_position_index(window)
     module.register_buffer("relative_position_index", index)
-    module.register_buffer("_index", index.flatten(), persistent=False)
+    module.register_buffer("_index", index.flatten().clone(), persistent=False)
 
 
 def relative_position_index(window: int) -> Tensor:
