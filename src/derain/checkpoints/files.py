@@ -26,6 +26,10 @@ from derain.errors import DerainError
 NESTS = ("params_ema", "params", "state_dict", "model_state_dict", "model", "net", "network", "weights")
 # Counters that training codes store beside the weights.
 STEPS = ("step", "clock", "iter", "iteration", "global_step", "epoch")
+# What data-parallel and Lightning training put before the names.
+PREFIXES = ("module.", "model.")
+# Where Lightning training keeps the networks that only its loss needs.
+LOSS_NETWORKS = ("loss_per.",)
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Tensors:
     """What a file holds: a flat state dict, where it lay, and what else was said.
 
     Attributes:
-        state: {name: tensor} on the CPU, without `module.` prefixes.
+        state: {name: tensor} on the CPU, without the prefixes of training codes.
         nest: the dotted key below which the state dict lay, "" at the top.
         facts: numbers and texts found beside it (training step, our metadata).
     """
@@ -117,9 +121,11 @@ def _find_state(content: Mapping[Any, Any], nest: str = "") -> tuple[str, dict[s
 
 
 def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Removes the `module.` that data-parallel training puts before names."""
-    while state and all(name.startswith("module.") for name in state):
-        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    """Removes what training codes put before all names, and the tensors of loss networks beside them."""
+    for prefix in PREFIXES:
+        inside = {name: tensor for name, tensor in state.items() if not name.startswith(LOSS_NETWORKS)}
+        while inside and all(name.startswith(prefix) for name in inside):
+            inside = state = {name.removeprefix(prefix): tensor for name, tensor in inside.items()}
     return state
 
 
