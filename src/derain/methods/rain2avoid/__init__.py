@@ -20,7 +20,10 @@ METHOD = Method(
         Architecture(
             name="rain2avoid_unet",
             build=UNet,
-            variants={"published": {"levels": 4, "width": 64, "channels": 3}},
+            variants={
+                "published": {"levels": 4, "width": 64, "channels": 3},
+                "slim": {"levels": 4, "width": 32, "channels": 3},
+            },
             recognise=recognise_unet,
             tiny={"width": 8},
             figures=(

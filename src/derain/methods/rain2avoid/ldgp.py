@@ -77,7 +77,7 @@ def rain_prior(picture: Bytes, rule: Rule = JOURNAL) -> Prior:
     angles = patch_angles(grey(picture))
     voted, agreement = vote(angles)
     theta = 0 if voted in rule.upright else voted - 180 if voted > 90 else voted
-    turned = _turned_grey(picture, theta)
+    turned = turned_grey(picture, theta)
     streaks = opening(brighter_than_surroundings(turned), rule.opening or len(turned) // 30)
     return Prior(turn_back(streaks, theta, height, width), theta, agreement)
 
@@ -265,8 +265,8 @@ def turn_back(turned: Bytes, theta: int, height: int, width: int) -> Bytes:
     return np.concatenate([_unpacked(strip, 1) for strip in strips]).reshape(height, width)
 
 
-def _turned_grey(picture: Bytes, theta: int) -> Bytes:
-    """Turned in colour, then grey."""
+def turned_grey(picture: Bytes, theta: int) -> Bytes:
+    """Turned in colour, then grey, (H', W')."""
     if theta == 0:
         return grey(picture)
     height, width = turned_size(picture.shape[0], picture.shape[1], theta)
