@@ -7,7 +7,7 @@ import sys
 import click
 import typer
 
-from derain.cli import convert, info, run
+from derain.cli import convert, info, run, score
 from derain.errors import DerainError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("info")(info.info)
 app.command("convert")(convert.convert)
+app.command("score")(score.score)
 
 
 def main() -> None:

@@ -42,7 +42,7 @@ def niqe_live(picture: Picture, quantise: Quantise = "round") -> float:
 
 
 def niqe_stable(picture: Picture, quantise: Quantise = "round") -> float:
-    """NIQE without rounding noise; raises as `niqe_live` does."""
+    """NIQE without the rounding noise of flat areas, the one to report. Raises as `niqe_live` does."""
     return _niqe(picture, quantise, noise=NOISE)
 
 
@@ -56,7 +56,7 @@ def brisque_live(picture: Picture, quantise: Quantise = "round") -> float:
 
 
 def brisque_stable(picture: Picture, quantise: Quantise = "round") -> float:
-    """BRISQUE without rounding noise; raises as `brisque_live` does."""
+    """BRISQUE without the rounding noise of flat areas, the one to report. Raises as `brisque_live` does."""
     return _brisque(picture, quantise, noise=NOISE)
 
 
@@ -129,7 +129,7 @@ def _normalised(grey: Array, border: int, noise: float) -> Array:
         cv2.sepFilter2D(plane, cv2.CV_64F, _WINDOW, _WINDOW, borderType=border)
         for plane in (grey, grey * grey)
     )
-    z = (grey - mean) / (np.sqrt(np.abs(energy - mean * mean)) + 1)
+    z: Array = (grey - mean) / (np.sqrt(np.abs(energy - mean * mean)) + 1)
     z[np.abs(z) < noise] = 0
     return z
 
@@ -142,7 +142,7 @@ def _half(grey: Array) -> Array:
     x = np.abs(np.arange(-3.5, 4)) / 2
     weights = np.where(x <= 1, 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2)
     weights /= weights.sum()
-    filtered = cv2.sepFilter2D(
+    filtered: Array = cv2.sepFilter2D(
         grey, cv2.CV_64F, weights, weights, anchor=(3, 3), borderType=cv2.BORDER_REFLECT
     )
     return filtered[::2, ::2]
@@ -186,7 +186,8 @@ def _nearest_shape(table: Array, values: Array) -> Array:
     after = np.clip(after, 1, len(table) - 1)
     nearer_before = np.abs(table[after - 1] - values) <= np.abs(table[after] - values)
     index = np.where(np.isnan(values), 0, np.where(nearer_before, after - 1, after))
-    return _shapes()[0][index]
+    shapes: Array = _shapes()[0][index]
+    return shapes
 
 
 @functools.cache
