@@ -7,7 +7,7 @@ import sys
 import click
 import typer
 
-from derain.cli import convert, info, run, score
+from derain.cli import convert, data, info, run, score
 from derain.errors import DerainError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command("run")(run.run)
 app.command("info")(info.info)
 app.command("convert")(convert.convert)
 app.command("score")(score.score)
+app.add_typer(data.app, name="data")
 
 
 def main() -> None:
