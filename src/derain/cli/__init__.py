@@ -7,7 +7,7 @@ import sys
 import click
 import typer
 
-from derain.cli import convert, data, info, run, score
+from derain.cli import convert, data, evaluate, info, run, score
 from derain.errors import DerainError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command("run")(run.run)
 app.command("info")(info.info)
 app.command("convert")(convert.convert)
 app.command("score")(score.score)
+app.command("evaluate")(evaluate.evaluate)
 app.add_typer(data.app, name="data")
 
 

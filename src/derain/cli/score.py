@@ -13,8 +13,6 @@ import typer
 if TYPE_CHECKING:
     from derain.evaluation.scores import SetScore
 
-UNITS = {"psnr": "PSNR dB", "ssim": "SSIM", "niqe": "NIQE", "brisque": "BRISQUE"}
-
 
 def _list_protocols(wanted: bool) -> None:
     if wanted:
@@ -85,6 +83,8 @@ def _print_table(sets: tuple[SetScore, ...]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from derain.evaluation.scores import UNITS, figure
+
     table = Table("protocol", "measure", box=None, pad_edge=False, header_style="bold")
     for title in ("pictures", "mean", "lowest", "highest"):
         table.add_column(title, justify="right", no_wrap=True)
@@ -100,8 +100,3 @@ def _print_table(sets: tuple[SetScore, ...]) -> None:
             print(f"{s.protocol}: {s.infinite} pictures equal their truth; mean of the others: {others}.")
         elif s.infinite:
             print(f"{s.protocol}: all pictures equal their truth.")
-
-
-def figure(measure: str, value: float) -> str:
-    """A value with the digits that the tables of the field print."""
-    return f"{value:.4f}" if measure == "ssim" else f"{value:.2f}"

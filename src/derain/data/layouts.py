@@ -30,6 +30,7 @@ class PublicSet:
         words: what its folder may be called, in lower case without punctuation.
         sizes: rainy pictures in each split, e.g. {"train": 1800, "test": 200}.
         source: where its authors publish it.
+        protocol: by which most published figures on it were computed.
         side_by_side: published with the rainy and the clean picture as two halves of one file.
     """
 
@@ -37,6 +38,7 @@ class PublicSet:
     words: tuple[str, ...]
     sizes: Mapping[str, int]
     source: str
+    protocol: str
     side_by_side: bool = False
 
 
@@ -49,24 +51,31 @@ SPA = "https://stevewongv.github.io/derain-project.html"
 RAINDS = "https://github.com/Songforrr/RainDS_CCN"
 AGAN = "https://github.com/rui1996/DeRaindrop"
 LI = "https://yu-li.github.io"
+BYTES, DOUBLE = "matlab_y_uint8", "matlab_y_double"
 
 SETS = (
-    PublicSet("Rain200L", ("rain200l",), {"train": 1800, "test": 200}, YANG),
-    PublicSet("Rain200H", ("rain200h",), {"train": 1800, "test": 200}, YANG),
-    PublicSet("Rain100L", ("rain100l", "raintrainl"), {"train": 200, "test": 100}, YANG),
-    PublicSet("Rain100H", ("rain100h", "raintrainh"), {"train": 1800, "test": 100}, YANG),
-    PublicSet("Rain12", ("rain12",), {"test": 12}, LI),
-    PublicSet("Rain800", ("rain800", "idcgan"), {"train": 700, "test": 100}, ID_CGAN, side_by_side=True),
-    PublicSet("Rain13K", ("rain13k",), {"train": 13712}, MPRNET),
-    PublicSet("Test100", ("test100",), {"test": 100}, MPRNET),
-    PublicSet("Test1200", ("test1200",), {"test": 1200}, MPRNET),
-    PublicSet("Test2800", ("test2800",), {"test": 2800}, MPRNET),
-    PublicSet("DID-Data", ("did", "didmdn"), {"train": 12000, "test": 1200}, DID_MDN, side_by_side=True),
-    PublicSet("DDN-Data", ("ddn", "rain1400", "rain14000"), {"train": 12600, "test": 1400}, DDN),
-    PublicSet("SPA-Data", ("spa", "realworld", "realtest1000"), {"train": 638492, "test": 1000}, SPA),
-    PublicSet("RainDS-Syn", ("raindssyn",), {"train": 1000, "test": 200}, RAINDS),
-    PublicSet("RainDS-Real", ("raindsreal",), {"train": 150, "test": 98}, RAINDS),
-    PublicSet("AGAN-Data", ("agan", "raindropagan"), {"train": 861, "test_a": 58, "test_b": 249}, AGAN),
+    PublicSet("Rain200L", ("rain200l",), {"train": 1800, "test": 200}, YANG, BYTES),
+    PublicSet("Rain200H", ("rain200h",), {"train": 1800, "test": 200}, YANG, BYTES),
+    PublicSet("Rain100L", ("rain100l", "raintrainl"), {"train": 200, "test": 100}, YANG, DOUBLE),
+    PublicSet("Rain100H", ("rain100h", "raintrainh"), {"train": 1800, "test": 100}, YANG, DOUBLE),
+    PublicSet("Rain12", ("rain12",), {"test": 12}, LI, DOUBLE),
+    PublicSet(
+        "Rain800", ("rain800", "idcgan"), {"train": 700, "test": 100}, ID_CGAN, BYTES, side_by_side=True
+    ),
+    PublicSet("Rain13K", ("rain13k",), {"train": 13712}, MPRNET, BYTES),
+    PublicSet("Test100", ("test100",), {"test": 100}, MPRNET, BYTES),
+    PublicSet("Test1200", ("test1200",), {"test": 1200}, MPRNET, BYTES),
+    PublicSet("Test2800", ("test2800",), {"test": 2800}, MPRNET, BYTES),
+    PublicSet(
+        "DID-Data", ("did", "didmdn"), {"train": 12000, "test": 1200}, DID_MDN, DOUBLE, side_by_side=True
+    ),
+    PublicSet("DDN-Data", ("ddn", "rain1400", "rain14000"), {"train": 12600, "test": 1400}, DDN, DOUBLE),
+    PublicSet("SPA-Data", ("spa", "realworld", "realtest1000"), {"train": 638492, "test": 1000}, SPA, BYTES),
+    PublicSet("RainDS-Syn", ("raindssyn",), {"train": 1000, "test": 200}, RAINDS, "udr_test_y"),
+    PublicSet("RainDS-Real", ("raindsreal",), {"train": 150, "test": 98}, RAINDS, "udr_test_y"),
+    PublicSet(
+        "AGAN-Data", ("agan", "raindropagan"), {"train": 861, "test_a": 58, "test_b": 249}, AGAN, "raindrop_y"
+    ),
 )
 
 RAINY_FOLDERS = {
@@ -81,6 +90,7 @@ SPLITS = {
     "validation": "test", "testa": "test_a", "testb": "test_b", "realtest1000": "test",
     "raintrainl": "train", "raintrainh": "train",
 }  # fmt: skip
+RAINDS_KINDS = {"rainstreak": "RS", "raindrop": "RD", "rainstreakraindrop": "RDS"}
 # Sets that can be told by the names of their files alone: (a name of a rainy file, set).
 TELLING_NAMES = (
     (r"rd-(rain-)?.+", ("RainDS-Syn", "RainDS-Real")),
@@ -113,9 +123,19 @@ class Split:
         return f"{names} {self.purpose}" if self.purpose else names
 
     @property
+    def dataset(self) -> str:
+        """What published tables call the pictures, "" when the set is not known for certain."""
+        if len(self.sets) != 1:
+            return ""
+        name, kind = self.sets[0].name, RAINDS_KINDS.get(_word(self.rainy))
+        if name.startswith("RainDS") and kind:
+            return f"{name} {kind}"
+        return f"{name} {self.purpose}" if name == "AGAN-Data" else name
+
+    @property
     def expected(self) -> tuple[int, ...]:
         """How many pairs the public set has: in this split, or in each when that is not known."""
-        in_split = [s.sizes[self.purpose] for s in self.sets if self.purpose in s.sizes]
+        in_split = [s.sizes[self.purpose] for s in self.sets if self.purpose and self.purpose in s.sizes]
         return tuple(dict.fromkeys(in_split or (size for s in self.sets for size in s.sizes.values())))
 
 
@@ -140,6 +160,19 @@ def find_splits(root: Path, required: bool = True) -> list[Split]:
             "and clean, input and target, rain and norain."
         )
     return splits
+
+
+def split_of(rainy: Path, clean: Path) -> Split:
+    """Two folders as a split; pictures without a partner are in its pairing.
+
+    Raises:
+        UsageError: one of them does not exist or holds no picture.
+        DerainError: a name occurs with two extensions.
+    """
+    inputs, truths = pictures_below(rainy), pictures_below(clean)
+    if clean in rainy.parents:
+        truths = {name: path for name, path in truths.items() if path.parent == clean}
+    return _recognised(rainy, clean, best_pairing(inputs, truths))
 
 
 def problems(split: Split, on_pair: Callable[[], None] = lambda: None) -> list[str]:
@@ -200,12 +233,9 @@ def _below(folder: Path) -> Iterator[Split]:
 
 def _split(rainy: Path, clean: Path) -> Split | None:
     try:
-        inputs, truths = pictures_below(rainy), pictures_below(clean)
+        return split_of(rainy, clean)
     except UsageError:  # one of them holds no picture
         return None
-    if clean in rainy.parents:
-        truths = {name: path for name, path in truths.items() if path.parent == clean}
-    return _recognised(rainy, clean, best_pairing(inputs, truths))
 
 
 def _sharing(folder: Path) -> Split | None:

@@ -74,12 +74,17 @@ def pair_folders(restored: Path, clean: Path) -> tuple[Pair, ...]:
     """Pairs two folders, with all below them, by the first rule that leaves nothing over.
 
     Raises:
-        DerainError: a file on either side has no partner (names the first), a name occurs with two
-            extensions, or a folder holds no picture.
+        DerainError: as `pictures_below` and `refuse_leftovers`.
     """
     pairing = best_pairing(pictures_below(restored), pictures_below(clean))
-    rules = "; ".join(rule.summary for rule in RULES)
+    refuse_leftovers(pairing, restored, clean)
+    return pairing.pairs
+
+
+def refuse_leftovers(pairing: Pairing, restored: Path, clean: Path) -> None:
+    """Raises `DerainError` when a file on either side has no partner; names the first."""
     if not pairing.pairs:
+        rules = "; ".join(rule.summary for rule in RULES)
         raise DerainError(
             f"{restored / pairing.unmatched_restored[0]}: no clean picture of its name in {clean}. "
             f"Names are paired like this: {rules}."
@@ -94,7 +99,6 @@ def pair_folders(restored: Path, clean: Path) -> tuple[Pair, ...]:
                 f"{folder / names[0]} has no partner in {other}{more}; {len(pairing.pairs)} others pair like "
                 f"{pairing.rule.summary}."
             )
-    return pairing.pairs
 
 
 def pictures_below(folder: Path) -> dict[str, Path]:

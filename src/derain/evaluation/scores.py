@@ -130,3 +130,18 @@ def _mean(pictures: Sequence[PictureScore]) -> dict[str, float]:
 
 def _plain(values: Mapping[str, float]) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+UNITS = {"psnr": "PSNR dB", "ssim": "SSIM", "niqe": "NIQE", "brisque": "BRISQUE"}
+
+
+def figure(measure: str, value: float) -> str:
+    """A value with the digits that the tables of the field print."""
+    return f"{value:.4f}" if measure == "ssim" else f"{value:.2f}"
+
+
+def described(values: Mapping[str, float]) -> str:
+    """All values of a picture or a mean in a few words, e.g. "31.52 dB, SSIM 0.9412"."""
+    return ", ".join(
+        f"{figure(m, v)} dB" if m == "psnr" else f"{UNITS[m]} {figure(m, v)}" for m, v in values.items()
+    )
