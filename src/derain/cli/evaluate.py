@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from derain.data.layouts import Split
     from derain.evaluation.evaluate import Contender
     from derain.evaluation.report import Report
+    from derain.restore import Derainer
 
 
 def evaluate(
@@ -110,27 +113,33 @@ def _notes(test_set: Split) -> tuple[str, ...]:
 def _contenders(models: list[str] | list[None], settings: dict[str, Any]) -> tuple[list[Contender], str]:
     """The rainy picture and every network, with names of their own; and the device that they run on."""
     from derain import load
-    from derain.evaluation.evaluate import Contender, rainy_contender
+    from derain.evaluation.evaluate import rainy_contender
 
     contenders, device = [rainy_contender()], ""
     for model in models:
         derainer = load(model, **settings)
         device = str(derainer.device)
-        weights = hashlib.sha256(derainer.checkpoint.path.read_bytes()).hexdigest()
-        name = derainer.checkpoint.path.stem
-        taken = [c.name for c in contenders]
-        name = next(n for n in (name, *(f"{name}-{i}" for i in range(2, 1000))) if n not in taken)
-        contenders.append(
-            Contender(
-                name=name,
-                method=derainer.name,
-                restore=lambda rainy, derainer=derainer: derainer.restore(rainy).image,
-                identity=f"{weights} {derainer.settings} {device}",
-                parameters=sum(p.numel() for p in derainer.network.parameters()),
-                multiply_adds=derainer.network.multiply_adds,
-            )
-        )
+        stem, taken = derainer.checkpoint.path.stem, [c.name for c in contenders]
+        names = (stem, *(f"{stem}-{i}" for i in range(2, len(taken) + 2)))
+        contenders.append(_contender(derainer, next(name for name in names if name not in taken)))
     return contenders, device
+
+
+def _contender(derainer: Derainer, name: str) -> Contender:
+    from derain.evaluation.evaluate import Contender
+
+    def restore(rainy: Tensor) -> Tensor:
+        return derainer.restore(rainy).image
+
+    weights = hashlib.sha256(derainer.checkpoint.path.read_bytes()).hexdigest()
+    return Contender(
+        name=name,
+        method=derainer.name,
+        restore=restore,
+        identity=f"{weights} {derainer.settings} {derainer.device}",
+        parameters=sum(p.numel() for p in derainer.network.parameters()),
+        multiply_adds=cast(Any, derainer.network).multiply_adds,
+    )
 
 
 def _print(report: Report, page: Path) -> None:
