@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from derain.cli import convert, info, run
+from derain.cli import convert, data, evaluate, info, run, score
 from derain.errors import DerainError
 
 app = typer.Typer(
@@ -20,6 +20,9 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("info")(info.info)
 app.command("convert")(convert.convert)
+app.command("score")(score.score)
+app.command("evaluate")(evaluate.evaluate)
+app.add_typer(data.app, name="data")
 
 
 def main() -> None:

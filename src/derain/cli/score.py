@@ -1,0 +1,102 @@
+"""`derain score RESTORED CLEAN`: pictures under the published protocols."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from derain.evaluation.scores import SetScore
+
+
+def _list_protocols(wanted: bool) -> None:
+    if wanted:
+        from derain.evaluation import PROTOCOLS
+
+        for protocol in PROTOCOLS.values():
+            typer.echo(f"{protocol.name:<20}{protocol.summary}")
+        raise typer.Exit
+
+
+def score(
+    restored: Annotated[Path, typer.Argument(help="A restored picture, or a folder of them.")],
+    clean: Annotated[
+        Path | None, typer.Argument(help="The clean picture or folder; NIQE and BRISQUE need none.")
+    ] = None,
+    protocols: Annotated[
+        list[str] | None,
+        typer.Option("--protocol", "-p", metavar="NAME", help="A protocol; may be given several times."),
+    ] = None,
+    crop_to_common: Annotated[
+        bool, typer.Option("--crop-to-common", help="Cut pictures of different sizes to their common centre.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON; an infinite value is null.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, a row per picture and protocol.")] = False,
+    _: Annotated[
+        bool,
+        typer.Option("--list", help="List the protocols and stop.", is_eager=True, callback=_list_protocols),
+    ] = False,
+) -> None:
+    """Score restored pictures against clean ones, under one or several published protocols.
+
+    Folders are paired by name, never by rank; a picture without a partner is refused.
+
+    Example: derain score restored/ clean/ -p matlab_y_uint8 -p matlab_y_double --json
+
+    Example: derain score restored/ -p niqe_stable
+    """
+    from derain.cli.progress import bar
+    from derain.errors import UsageError
+    from derain.evaluation.files import plan, score_files
+
+    if as_json and as_csv:
+        raise UsageError("--json and --csv exclude each other; give one.")
+    items = plan(restored, clean, protocols or [])
+    with bar("scoring", len(items)) as progress:
+        scored = score_files(items, protocols or [], crop_to_common, progress.advance)
+    for note in scored.notes:
+        print(f"derain: {note}", file=sys.stderr)
+    if as_json:
+        content = {"protocols": {s.protocol: s.to_json() for s in scored.sets}}
+        typer.echo(json.dumps(content, indent=2, allow_nan=False))
+    elif as_csv:
+        _print_csv(scored.sets)
+    else:
+        _print_table(scored.sets)
+
+
+def _print_csv(sets: tuple[SetScore, ...]) -> None:
+    measures = list(dict.fromkeys(m for s in sets for m in s.mean))
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["protocol", "name", *measures])
+    for s in sets:
+        for picture in s.pictures:
+            writer.writerow([s.protocol, picture.name, *(picture.values.get(m, "") for m in measures)])
+
+
+def _print_table(sets: tuple[SetScore, ...]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from derain.evaluation.scores import UNITS, figure
+
+    table = Table("protocol", "measure", box=None, pad_edge=False, header_style="bold")
+    for title in ("pictures", "mean", "lowest", "highest"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for s in sets:
+        for measure, mean in s.mean.items():
+            by_value = sorted(s.pictures, key=lambda p: p.values[measure])
+            ends = (f"{figure(measure, p.values[measure])} {p.name}" for p in (by_value[0], by_value[-1]))
+            table.add_row(s.protocol, UNITS[measure], str(s.count), figure(measure, mean), *ends)
+    Console().print(table)
+    for s in sets:
+        if s.infinite and s.mean_finite:
+            others = ", ".join(f"{UNITS[m]} {figure(m, v)}" for m, v in s.mean_finite.items())
+            print(f"{s.protocol}: {s.infinite} pictures equal their truth; mean of the others: {others}.")
+        elif s.infinite:
+            print(f"{s.protocol}: all pictures equal their truth.")

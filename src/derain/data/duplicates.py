@@ -1,0 +1,86 @@
+"""Near-duplicates between two sets of pictures: the same scene in a training and in a test set.
+
+Each picture is reduced to a small grey thumbnail without its mean and contrast. Those of the same scene
+correlate almost fully, whatever the compression, a cut edge, light rain or a mirror has done to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from derain.pictures import read_picture, to_rgb8
+
+SIDE = 24  # of the thumbnail, pixels
+ALIKE = 0.97  # correlation from which two pictures count as one scene
+_BLOCK = 4096  # thumbnails that are compared at once
+
+
+@dataclass(frozen=True)
+class Duplicate:
+    """Two files that show one scene; `likeness` is the correlation of their thumbnails, at most 1."""
+
+    first: Path
+    second: Path
+    likeness: float
+    mirrored: bool
+
+
+def find_duplicates(
+    first: Sequence[Path],
+    second: Sequence[Path],
+    workers: int = 1,
+    on_picture: Callable[[], None] = lambda: None,
+) -> list[Duplicate]:
+    """Pictures of `first` that occur in `second` too, each with the one that is most like it.
+
+    Args:
+        first, second: picture files of any size; a file that occurs in both is one scene, too.
+        workers: threads that read pictures.
+        on_picture: called after each picture that was read.
+
+    Raises:
+        DerainError: a picture cannot be read.
+    """
+    a, b = (_thumbnails(paths, workers, on_picture) for paths in (first, second))
+    if not len(a) or not len(b):
+        return []
+    found = []
+    mirrored = b.reshape(-1, SIDE, SIDE)[:, :, ::-1].reshape(len(b), -1)
+    for start in range(0, len(a), _BLOCK):
+        block = a[start : start + _BLOCK]
+        plain, flipped = block @ b.T, block @ mirrored.T
+        likeness = np.maximum(plain, flipped)
+        for row, column in enumerate(likeness.argmax(axis=1)):
+            if likeness[row, column] >= ALIKE:
+                is_mirrored = bool(flipped[row, column] > plain[row, column])
+                value = float(likeness[row, column])
+                found.append(Duplicate(first[start + row], second[column], value, is_mirrored))
+    return found
+
+
+def _thumbnails(paths: Sequence[Path], workers: int, on_picture: Callable[[], None]) -> NDArray[np.float32]:
+    rows = []
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for row in pool.map(_thumbnail, paths):
+                rows.append(row)
+                on_picture()
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return np.array(rows, np.float32).reshape(len(paths), SIDE * SIDE)
+
+
+def _thumbnail(path: Path) -> NDArray[np.float32]:
+    """(SIDE * SIDE,) float32 of length 1; zero for a flat picture, which is like nothing."""
+    grey = cv2.cvtColor(to_rgb8(read_picture(path)), cv2.COLOR_RGB2GRAY)
+    small = cv2.resize(grey.astype(np.float32), (SIDE, SIDE), interpolation=cv2.INTER_AREA).ravel()
+    row: NDArray[np.float32] = (small - small.mean()).astype(np.float32)
+    length = float(np.linalg.norm(row))
+    return row / np.float32(length) if length > SIDE else np.zeros_like(row)

@@ -1,0 +1,146 @@
+"""Which clean picture belongs to which rainy or restored one: by name, never by rank.
+
+Sorted lists do not pair: `norain-10.png` and `rain-10x2.png` sort differently, and one stray or missing file
+shifts every later pair without a sign. So one rule of names must explain a whole folder, or it is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+from derain.errors import DerainError
+from derain.pictures import find_pictures
+
+
+@dataclass(frozen=True)
+class NameRule:
+    """How the stem of a clean picture follows from that of a rainy or restored one.
+
+    Attributes:
+        summary: an example, as error messages show it.
+        pattern: matches the whole stem of the rainy picture.
+        clean: the stem of its clean picture, as a template of `pattern`.
+    """
+
+    summary: str
+    pattern: str
+    clean: str
+
+    def clean_stem(self, stem: str) -> str | None:
+        """The stem of the clean picture, None where the rule does not apply."""
+        match = re.fullmatch(self.pattern, stem)
+        return match.expand(self.clean) if match else None
+
+
+RULES = (
+    NameRule("1 with 1", r"(.+)", r"\1"),
+    NameRule("rain-1x2 with norain-1 (Rain200L/H)", r"(?:no)?rain-(\d+)x\d", r"norain-\1"),
+    NameRule("1x2 with 1 (Rain200L/H)", r"(.+)x\d", r"\1"),
+    NameRule(
+        "rain-1, rd-1 or rd-rain-1 with norain-1 (RainDS, Rain100L/H)",
+        r"(?:rd-rain|rd|rain)-(.+)",
+        r"norain-\1",
+    ),
+    NameRule("1_DR with 1_GT (DID-Data, DDN-Data)", r"(.+)_DR", r"\1_GT"),
+    NameRule("1_rain with 1_clean (AGAN-Data)", r"(.+)_rain", r"\1_clean"),
+    NameRule("901_14 with 901 (Rain1400, DDN-Data)", r"(.+)_\d+", r"\1"),
+    NameRule("000 with 000gt (SPA-Data)", r"(.+)", r"\1gt"),
+)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A rainy or restored file and its clean one; `name` is the former below its folder."""
+
+    name: str
+    restored: Path
+    clean: Path
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """The best rule for two folders and what it leaves over, all in natural order (2 before 10)."""
+
+    rule: NameRule
+    pairs: tuple[Pair, ...]
+    unmatched_restored: tuple[str, ...]
+    unmatched_clean: tuple[str, ...]
+
+
+def pair_folders(restored: Path, clean: Path) -> tuple[Pair, ...]:
+    """Pairs two folders, with all below them, by the first rule that leaves nothing over.
+
+    Raises:
+        DerainError: as `pictures_below` and `refuse_leftovers`.
+    """
+    pairing = best_pairing(pictures_below(restored), pictures_below(clean))
+    refuse_leftovers(pairing, restored, clean)
+    return pairing.pairs
+
+
+def refuse_leftovers(pairing: Pairing, restored: Path, clean: Path) -> None:
+    """Raises `DerainError` when a file on either side has no partner; names the first."""
+    if not pairing.pairs:
+        rules = "; ".join(rule.summary for rule in RULES)
+        raise DerainError(
+            f"{restored / pairing.unmatched_restored[0]}: no clean picture of its name in {clean}. "
+            f"Names are paired like this: {rules}."
+        )
+    for folder, other, names in (
+        (restored, clean, pairing.unmatched_restored),
+        (clean, restored, pairing.unmatched_clean),
+    ):
+        if names:
+            more = f" (nor have {len(names) - 1} more)" if len(names) > 1 else ""
+            raise DerainError(
+                f"{folder / names[0]} has no partner in {other}{more}; {len(pairing.pairs)} others pair like "
+                f"{pairing.rule.summary}."
+            )
+
+
+def pictures_below(folder: Path) -> dict[str, Path]:
+    """{path below the folder: path} of its pictures, in natural order.
+
+    Raises:
+        DerainError: there is none, or a name occurs with two extensions.
+    """
+    found = {picture.relative.as_posix(): picture.source for picture in find_pictures([folder])}
+    names = sorted(found, key=natural_order)
+    stems: dict[PurePath, str] = {}
+    for name in names:
+        first = stems.setdefault(PurePath(name).with_suffix(""), name)
+        if first != name:
+            raise DerainError(f"{folder}: holds both {first} and {name}; keep one of them.")
+    return {name: found[name] for name in names}
+
+
+def best_pairing(restored: Mapping[str, Path], clean: Mapping[str, Path]) -> Pairing:
+    """The rule that leaves the fewest files over; on ties the first of `RULES`."""
+    return min(
+        (_pair(rule, restored, clean) for rule in RULES),
+        key=lambda p: len(p.unmatched_restored) + len(p.unmatched_clean),
+    )
+
+
+def _pair(rule: NameRule, restored: Mapping[str, Path], clean: Mapping[str, Path]) -> Pairing:
+    partners = {PurePath(name).with_suffix("").as_posix(): name for name in clean}
+    pairs, left_over, used = [], [], set()
+    for name, path in restored.items():
+        place = PurePath(name)
+        stem = rule.clean_stem(place.stem)
+        partner = partners.get((place.parent / stem).as_posix()) if stem else None
+        if partner is None:
+            left_over.append(name)
+        else:
+            pairs.append(Pair(name, path, clean[partner]))
+            used.add(partner)
+    return Pairing(rule, tuple(pairs), tuple(left_over), tuple(n for n in clean if n not in used))
+
+
+def natural_order(name: str) -> list[tuple[int, int, str]]:
+    """A sorting key that puts 2 before 10."""
+    parts = re.split(r"(\d+)", name)
+    return [(0, int(part), part) if part.isdigit() else (1, 0, part) for part in parts]

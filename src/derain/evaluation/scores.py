@@ -1,0 +1,147 @@
+"""Scores of a set: gathered picture by picture, summed up with the protocol's name on them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from derain.errors import UsageError
+from derain.evaluation.pairs import Picture, Quantise
+from derain.evaluation.registry import protocol
+
+
+@dataclass(frozen=True)
+class PictureScore:
+    """The figures of one picture, {measure: value}."""
+
+    name: str
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class SetScore:
+    """The figures of a set under one protocol."""
+
+    protocol: str
+    pictures: tuple[PictureScore, ...]
+
+    @property
+    def count(self) -> int:
+        return len(self.pictures)
+
+    @property
+    def infinite(self) -> int:
+        """Pictures equal to their truth, whose PSNR is infinite."""
+        return sum(not _finite(picture) for picture in self.pictures)
+
+    @property
+    def mean(self) -> dict[str, float]:
+        """Arithmetic mean of each measure over the pictures; of decibels, not of squared errors."""
+        return _mean(self.pictures)
+
+    @property
+    def mean_finite(self) -> dict[str, float] | None:
+        """The mean without the infinite pictures; None when nothing remains."""
+        finite = [picture for picture in self.pictures if _finite(picture)]
+        return _mean(finite) if finite else None
+
+    def to_json(self) -> dict[str, Any]:
+        """`pictures`, `mean`, `count`, `infinite`; `mean_finite` too where a value is infinite.
+
+        JSON knows no infinity: an infinite value is null.
+        """
+        content: dict[str, Any] = {
+            "pictures": [{"name": p.name, **_plain(p.values)} for p in self.pictures],
+            "mean": _plain(self.mean),
+            "count": self.count,
+            "infinite": self.infinite,
+        }
+        if self.infinite:
+            content["mean_finite"] = self.mean_finite
+        return content
+
+
+class Scores:
+    """Accumulates a set's scores under one protocol, as a validation loop does.
+
+        scores = Scores("matlab_y_uint8")
+        scores.update(network(rainy), clean)      # (B, 3, H, W), or one picture of any kind
+        scores.compute().mean["psnr"]
+
+    Args:
+        name: of the protocol.
+        quantise: how floats become bytes where the protocol reads bytes: "round" or "floor".
+    """
+
+    def __init__(self, name: str, quantise: Quantise = "round") -> None:
+        self.protocol = protocol(name)
+        self.quantise = quantise
+        self._pictures: list[PictureScore] = []
+
+    def update(
+        self, restored: Picture, clean: Picture | None = None, names: Sequence[str] | None = None
+    ) -> None:
+        """Adds a picture, or a batch (B, 3, H, W) of them; names are counted from 1 unless given.
+
+        Raises:
+            DerainError: the pictures cannot be compared; nothing of the batch is added then.
+            UsageError: the number of clean pictures or of names differs from that of the restored.
+        """
+        is_batch = restored.ndim == 4
+        batch = list(restored) if is_batch else [restored]
+        truths = [None] * len(batch) if clean is None else list(clean) if is_batch else [clean]
+        first = len(self._pictures) + 1
+        names = [str(first + i) for i in range(len(batch))] if names is None else names
+        if not len(batch) == len(truths) == len(names):
+            raise UsageError(
+                f"{len(batch)} restored pictures, {len(truths)} clean ones and {len(names)} names; "
+                "the numbers must be equal."
+            )
+        self._pictures += [
+            PictureScore(name, self.protocol(picture, truth, self.quantise))
+            for name, picture, truth in zip(names, batch, truths, strict=True)
+        ]
+
+    def compute(self) -> SetScore:
+        """The scores so far.
+
+        Raises:
+            UsageError: no picture was added yet.
+        """
+        if not self._pictures:
+            raise UsageError(f"{self.protocol.name}: there is no picture to take the mean of.")
+        return SetScore(self.protocol.name, tuple(self._pictures))
+
+    def reset(self) -> None:
+        """Forgets everything."""
+        self._pictures.clear()
+
+
+def _finite(picture: PictureScore) -> bool:
+    return all(math.isfinite(value) for value in picture.values.values())
+
+
+def _mean(pictures: Sequence[PictureScore]) -> dict[str, float]:
+    measures = pictures[0].values
+    return {m: math.fsum(p.values[m] for p in pictures) / len(pictures) for m in measures}
+
+
+def _plain(values: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+UNITS = {"psnr": "PSNR dB", "ssim": "SSIM", "niqe": "NIQE", "brisque": "BRISQUE"}
+
+
+def figure(measure: str, value: float) -> str:
+    """A value with the digits that the tables of the field print."""
+    return f"{value:.4f}" if measure == "ssim" else f"{value:.2f}"
+
+
+def described(values: Mapping[str, float]) -> str:
+    """All values of a picture or a mean in a few words, e.g. "31.52 dB, SSIM 0.9412"."""
+    return ", ".join(
+        f"{figure(m, v)} dB" if m == "psnr" else f"{UNITS[m]} {figure(m, v)}" for m, v in values.items()
+    )
