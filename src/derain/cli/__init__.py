@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from derain.cli import convert, info, run
+from derain.cli import convert, info, run, synth, train
 from derain.errors import DerainError
 
 app = typer.Typer(
@@ -20,6 +20,8 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("info")(info.info)
 app.command("convert")(convert.convert)
+app.command("synth")(synth.synth)
+app.command("train")(train.train)
 
 
 def main() -> None:
