@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from derain.errors import DerainError
-
-EXTENSIONS = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
+from derain.pictures import EXTENSIONS, read_picture, to_rgb8
 
 
 def pictures_in(folder: str | Path) -> list[Path]:
@@ -24,7 +22,7 @@ def pictures_in(folder: str | Path) -> list[Path]:
         raise DerainError(f"{folder}: no such folder.")
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in EXTENSIONS and p.name[0] != ".")
     if not files:
-        raise DerainError(f"{folder}: no pictures in it (looked for {', '.join(sorted(EXTENSIONS))}).")
+        raise DerainError(f"{folder}: no pictures in it (looked for {' '.join(EXTENSIONS)}).")
     return files
 
 
@@ -45,11 +43,4 @@ def pairs_in(rainy: str | Path, clean: str | Path) -> list[tuple[Path, Path]]:
 
 def read_rgb(path: str | Path) -> NDArray[np.uint8]:
     """A picture upright as (H, W, 3) RGB uint8. Raises `DerainError` naming a file that is none."""
-    try:
-        content = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise DerainError(f"{path}: cannot be read ({error.strerror or error}).") from None
-    picture = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
-    if picture is None:
-        raise DerainError(f"{path}: not a picture, or damaged; remove or replace it.")
-    return np.ascontiguousarray(picture[..., ::-1])
+    return np.asarray(to_rgb8(read_picture(path)), np.uint8)

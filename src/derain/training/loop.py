@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
 import math
 import time
 from collections.abc import Mapping
@@ -170,7 +171,7 @@ class _Trainer:
             return
         if not bad:
             raise DerainError(f"step {self.step + 1}: the loss is not finite in another process.")
-        values = ", ".join(f"{name} {float(value):.4g}" for name, value in terms.items())
+        values = ", ".join(f"{name} {value.item():.4g}" for name, value in terms.items())
         raise DerainError(
             f"step {self.step + 1}: the loss is not finite ({values}); the pictures were {', '.join(names)}. "
             f"The last good state is in {self.folder}; try a smaller 'optimiser.rate', or float32."
@@ -277,6 +278,11 @@ def architecture_of(recipe: Recipe) -> tuple[Architecture, dict[str, Any]]:
     architecture, variant = network_names()[recipe.network]
     if architecture.loss is None:
         raise UsageError(f"{recipe.network} has no loss to be trained with.")
+    options = list(inspect.signature(architecture.loss).parameters)[3:]
+    for name in recipe.loss:
+        if name not in options:
+            known = f"known: {', '.join(options)}" if options else "it has no options"
+            raise UsageError(f"'loss': the loss of {recipe.network} has no option '{name}'; {known}.")
     return architecture, {**architecture.variants[variant], **recipe.options}
 
 

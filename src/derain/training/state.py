@@ -78,7 +78,7 @@ def load_state(run: Path) -> RunState | None:
         try:
             return RunState(**torch.load(path, map_location="cpu", weights_only=True))
         except Exception as error:  # damaged bytes provoke anything
-            problems.append(f"{path}: damaged ({str(error).splitlines()[0][:120]})")
+            problems.append(f"{path}: damaged ({f'{type(error).__name__} {error}'.splitlines()[0][:120]})")
     if problems:
         raise DerainError(f"{'; '.join(problems)}. Remove the files to start the run again.")
     return None

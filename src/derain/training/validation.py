@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from derain.data.patches import read_pair, to_tensor
 from derain.data.synthesis import make_rainy, preset
 from derain.evaluation import protocol
+from derain.methods.contract import RainNetwork
+from derain.restore.tiles import pad_to, published_axis, run_tiles
 from derain.training.recipe import Recipe, Validation
 from derain.training.streams import Source
 
@@ -64,11 +66,17 @@ def validate(
 
 
 def restore(network: nn.Module, rainy: Tensor) -> Tensor:
-    """`network` on a picture (1, 3, H, W) of any size, mirrored up to the multiple that it needs."""
+    """`network` on a picture (1, 3, H, W) of any size, padded and tiled as its test protocol does."""
+    described = cast(RainNetwork, network)
     height, width = rainy.shape[-2:]
-    multiple = int(network.size_multiple)  # type: ignore[arg-type]
-    padding = (0, -width % multiple, 0, -height % multiple)
-    restored: Tensor = network(F.pad(rainy, padding, mode="reflect"))
+    multiple, tile = described.size_multiple, described.tile
+    padded = pad_to(rainy, -(-height // multiple) * multiple, -(-width // multiple) * multiple)
+    if tile is None:
+        restored = described.forward(padded)
+    else:
+        rows, columns = (published_axis(side, tile.size, tile.overlap) for side in padded.shape[-2:])
+        run = lambda part: {"image": described.forward(part)}  # noqa: E731
+        restored = run_tiles(padded, run, rows, columns, lambda done, total: None)["image"]
     return restored[..., :height, :width]
 
 
