@@ -53,6 +53,15 @@ def test_a_run_leaves_weights_logs_and_a_plot(photos: Path, tmp_path: Path) -> N
     assert plot_run(tmp_path).stat().st_size > 1000
 
 
+def test_tensorboard_gets_figures_and_sample_pictures(photos: Path, tmp_path: Path) -> None:
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    train(recipe(photos, validation=VALIDATION, tensorboard=True), tmp_path)
+    events = reader.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("training/l1")] == [1, 2, 3, 4, 5, 6]
+    assert [event.step for event in events.Images("rainy, restored, clean")] == [3, 6]
+
+
 def test_learning_lowers_the_loss(photos: Path, tmp_path: Path) -> None:
     changes = {
         "options": {"width": 8},

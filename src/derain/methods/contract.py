@@ -85,8 +85,8 @@ class Architecture:
         figures: published scores.
         idle_parameters: parts of the names of parameters that the published network carries but
             that never influence its output.
-        loss: called with the network's outputs, the clean and the rainy pictures, (B, 3, H, W), and
-            with the keyword arguments that a recipe gives under `loss`; returns the terms of the
+        loss: called with the network's `outputs`, with `clean` (B, 3, H, W) and, if it takes it,
+            `rainy`; its other arguments are given by recipes under `loss`. Returns the terms of the
             training loss, which is their sum. None if the network is not trained with pairs.
     """
 

@@ -12,7 +12,7 @@ import copy
 import inspect
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,7 @@ class _Trainer:
         self.recipe, self.folder, self.accelerator, self.signals = recipe, run, accelerator, signals
         self.main = accelerator.is_main_process
         self.architecture, self.config = architecture_of(recipe)
+        self.loss = loss_of(recipe, self.architecture)
         self.pictures, self.held_out = open_sources(recipe)
         state = load_state(run)
         if self.main:
@@ -150,8 +151,7 @@ class _Trainer:
             final = number + 1 == len(parts)
             with contextlib.nullcontext() if final else accelerator.no_sync(self.model):
                 outputs = {name: value.float() for name, value in self.model(rainy).items()}
-                assert self.architecture.loss is not None
-                terms = self.architecture.loss(outputs, clean, rainy, **recipe.loss)
+                terms = self.loss(outputs, clean, rainy)
                 loss = torch.stack(list(terms.values())).sum()
                 self._stop_if_not_finite(loss, terms, part["name"])
                 accelerator.backward(loss / len(parts))
@@ -277,13 +277,35 @@ def architecture_of(recipe: Recipe) -> tuple[Architecture, dict[str, Any]]:
         raise unknown_name("network", recipe.network, network_names())
     architecture, variant = network_names()[recipe.network]
     if architecture.loss is None:
-        raise UsageError(f"{recipe.network} has no loss to be trained with.")
-    options = list(inspect.signature(architecture.loss).parameters)[3:]
+        raise UsageError(f"{recipe.network} is not trained with pairs of pictures.")
+    return architecture, {**architecture.variants[variant], **recipe.options}
+
+
+def loss_of(recipe: Recipe, architecture: Architecture) -> Callable[..., dict[str, Tensor]]:
+    """The loss as a function of (outputs, clean, rainy), with the recipe's options.
+
+    Raises:
+        UsageError: an option is not known or not given.
+    """
+    loss = architecture.loss
+    assert loss is not None
+    parameters = dict(inspect.signature(loss).parameters)
+    takes_rainy = "rainy" in parameters
+    options = {name: p for name, p in parameters.items() if name not in ("outputs", "clean", "rainy")}
     for name in recipe.loss:
         if name not in options:
-            known = f"known: {', '.join(options)}" if options else "it has no options"
+            known = f"known: {', '.join(options)}" if options else "it has none"
             raise UsageError(f"'loss': the loss of {recipe.network} has no option '{name}'; {known}.")
-    return architecture, {**architecture.variants[variant], **recipe.options}
+    for name, parameter in options.items():
+        if parameter.default is parameter.empty and name not in recipe.loss:
+            about = (inspect.getdoc(loss) or "").splitlines()[0]
+            raise UsageError(f"'loss.{name}' is not given; {recipe.network}: {about}")
+
+    def terms(outputs: Mapping[str, Tensor], clean: Tensor, rainy: Tensor) -> dict[str, Tensor]:
+        pictures = {"clean": clean, "rainy": rainy} if takes_rainy else {"clean": clean}
+        return loss(outputs, **pictures, **recipe.loss)
+
+    return terms
 
 
 def fresh_network(recipe: Recipe, architecture: Architecture, config: dict[str, Any]) -> nn.Module:
