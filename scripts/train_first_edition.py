@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from derain.data.synthesis.streaks import HEAVY, LIGHT, add_rain
+from derain.data.synthesis import PRESETS, make_rainy
 from derain.methods.spanet.loss import loss_terms
 from derain.methods.spanet.network import SPANet
 
-LOOKS = (LIGHT, LIGHT, LIGHT, HEAVY)
+KINDS = 3 * PRESETS["light"] + PRESETS["heavy"][:1]
 
 
 class RainyPatches(Dataset):
@@ -39,11 +39,11 @@ class RainyPatches(Dataset):
         picture = self.pictures[rng.integers(len(self.pictures))]
         top = rng.integers(picture.shape[0] - self.size + 1)
         left = rng.integers(picture.shape[1] - self.size + 1)
-        clean = picture[top : top + self.size, left : left + self.size].astype(np.float32) / 255
+        clean = picture[top : top + self.size, left : left + self.size]
         if rng.random() < 0.5:
             clean = np.ascontiguousarray(clean[:, ::-1])
-        rainy = np.round(add_rain(rng, clean, LOOKS) * 255) / 255
-        return torch.from_numpy(np.stack([rainy, clean]).astype(np.float32)).permute(0, 3, 1, 2)
+        rainy = make_rainy(rng, clean, KINDS)
+        return torch.from_numpy(np.stack([rainy, clean]).astype(np.float32) / 255).permute(0, 3, 1, 2)
 
 
 def load_pictures(folder):

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from derain.cli import convert, data, evaluate, info, run, score
+from derain.cli import convert, data, evaluate, info, run, score, synth, train
 from derain.errors import DerainError
 
 app = typer.Typer(
@@ -18,10 +18,12 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("run")(run.run)
-app.command("info")(info.info)
-app.command("convert")(convert.convert)
 app.command("score")(score.score)
 app.command("evaluate")(evaluate.evaluate)
+app.command("train")(train.train)
+app.command("synth")(synth.synth)
+app.command("info")(info.info)
+app.command("convert")(convert.convert)
 app.add_typer(data.app, name="data")
 
 

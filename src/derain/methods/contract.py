@@ -85,6 +85,9 @@ class Architecture:
         figures: published scores.
         idle_parameters: parts of the names of parameters that the published network carries but
             that never influence its output.
+        loss: called with the network's `outputs`, with `clean` (B, 3, H, W) and, if it takes it,
+            `rainy`; its other arguments are given by recipes under `loss`. Returns the terms of the
+            training loss, which is their sum. None if the network is not trained with pairs.
     """
 
     name: str
@@ -94,6 +97,7 @@ class Architecture:
     tiny: Mapping[str, Any]
     figures: tuple[Figure, ...] = ()
     idle_parameters: tuple[str, ...] = ()
+    loss: Callable[..., dict[str, Tensor]] | None = None
 
 
 @dataclass(frozen=True)

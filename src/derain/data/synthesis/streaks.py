@@ -1,8 +1,11 @@
-"""Rain streaks made from nothing: sparse drops, each smeared along its fall.
+"""Rain streaks made from nothing: thousands of drops, each smeared along its fall by the exposure.
 
-A streak layer is a sum of a few groups of drops. A group is a map of sparse impulses of random
-brightness, correlated with one streak profile: a line segment at the group's angle, Gaussian
-across, tapered along. All randomness comes from the generator that is passed in.
+Every drop has its own place, length and brightness, and is drawn upright as a trapezoid along one
+column of a canvas: bright in the middle, fading to both ends. A trapezoid is two cumulative sums
+of four impulses, so a sheet of any number of drops costs the same two passes over the canvas.
+The sheet is then blurred across to the width of its streaks and sheared to the angle of the fall.
+A layer is the sum of several sheets: near ones with long and wide streaks, far ones with short
+and thin streaks. All randomness comes from the generator that is passed in.
 """
 
 from __future__ import annotations
@@ -14,80 +17,161 @@ import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
+FloatArray64 = NDArray[np.float64]
 Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class StreakLook:
-    """The distribution that each layer's parameters are drawn from; every pair is (low, high).
+    """The ranges that each picture's rain is drawn from, uniformly unless said otherwise.
 
     Attributes:
-        angle: of the fall, degrees from vertical, one value a layer.
-        spread: standard deviation of a group's angle about the layer's, degrees.
-        length: of a streak, pixels.
-        width: of a streak, pixels (full width at half maximum).
-        coverage: sum of streak lengths per pixel of the picture and group.
-        brightness: of a typical streak, 0 to 1; drops vary about it by a long-tailed law.
-        groups: how many groups of drops a layer has.
+        angle: of the fall, degrees from vertical; positive leans to the right going down.
+        length: of a sheet's streaks, pixels, log-uniform; a single one is 0.5 to 1.5 times as long.
+        width: full width of a streak at half maximum, pixels.
+        coverage: of all sheets together: sum of the streaks' areas per area of the picture.
+        brightness: of a typical streak, 1 is white.
+        tail: standard deviation of the logarithm of a single streak's brightness.
+        gusts: the same of the smooth field along the fall that makes streaks come in bundles.
+        glint: how much brighter than the rest the brightest piece of a streak is.
+        sheets: how many sheets of drops each direction has.
+        directions: how many falls of different angles lie over each other.
+        spread: standard deviation of a sheet's angle about the fall's, degrees.
+        sharp: every streak of a sheet is equally bright and ends sharply, as the line streaks of
+            some public sets do.
     """
 
-    angle: Range = (-30.0, 30.0)
-    spread: Range = (0.0, 4.0)
-    length: Range = (8.0, 60.0)
-    width: Range = (0.8, 2.4)
-    coverage: Range = (0.02, 0.25)
-    brightness: Range = (0.05, 0.25)
-    groups: tuple[int, int] = (2, 5)
-
-
-LIGHT = StreakLook(length=(10.0, 60.0), coverage=(0.01, 0.12), brightness=(0.03, 0.16))
-HEAVY = StreakLook(length=(15.0, 80.0), coverage=(0.04, 0.25), brightness=(0.05, 0.20))
+    angle: Range
+    length: Range
+    width: Range
+    coverage: Range
+    brightness: Range
+    tail: Range
+    gusts: Range
+    glint: Range
+    sheets: tuple[int, int] = (3, 6)
+    directions: tuple[int, int] = (1, 1)
+    spread: Range = (0.0, 1.5)
+    sharp: bool = False
 
 
 def streak_layer(rng: np.random.Generator, height: int, width: int, look: StreakLook) -> FloatArray:
-    """The brightness that rain adds, (height, width) float32, not clipped."""
+    """The brightness that rain adds, (height, width) float32, at least 0 and not clipped at 1."""
     layer = np.zeros((height, width), np.float32)
-    fall = rng.uniform(*look.angle)
-    spread = rng.uniform(*look.spread)
-    brightness = rng.uniform(*look.brightness)
-    for _ in range(rng.integers(look.groups[0], look.groups[1] + 1)):
-        length, thickness = rng.uniform(*look.length), rng.uniform(*look.width)
-        profile = streak_profile(rng.normal(fall, spread), length, thickness, taper=rng.uniform(0.5, 3.0))
-        margin = profile.shape[0] // 2
-        shape = (height + 2 * margin, width + 2 * margin)
-        drops = (rng.random(shape, np.float32) < rng.uniform(*look.coverage) / length).astype(np.float32)
-        drops *= rng.gamma(rng.uniform(0.8, 2.5), size=shape).astype(np.float32)
-        smeared = cv2.filter2D(drops, -1, profile, borderType=cv2.BORDER_CONSTANT)
-        layer += brightness * smeared[margin : margin + height, margin : margin + width]
+    directions = rng.integers(look.directions[0], look.directions[1] + 1)
+    brightness, coverage = rng.uniform(*look.brightness), rng.uniform(*look.coverage)
+    tail, gusts, spread = rng.uniform(*look.tail), rng.uniform(*look.gusts), rng.uniform(*look.spread)
+    glint = rng.uniform(*look.glint)
+    for _ in range(directions):
+        fall = rng.uniform(*look.angle)
+        sheets = rng.integers(look.sheets[0], look.sheets[1] + 1)
+        for _ in range(sheets):
+            layer += _sheet(
+                rng,
+                height,
+                width,
+                angle=rng.normal(fall, spread),
+                length=float(np.exp(rng.uniform(*np.log(look.length)))),
+                thickness=rng.uniform(*look.width),
+                coverage=coverage / (directions * sheets),
+                brightness=brightness * rng.uniform(0.6, 1.4),
+                tail=tail,
+                gusts=gusts,
+                glint=glint,
+                sharp=look.sharp,
+            )
     return layer
 
 
-def streak_profile(angle: float, length: float, width: float, taper: float) -> FloatArray:
-    """One streak of peak brightness 1 on an odd square canvas.
+def _sheet(
+    rng: np.random.Generator,
+    height: int,
+    width: int,
+    *,
+    angle: float,
+    length: float,
+    thickness: float,
+    coverage: float,
+    brightness: float,
+    tail: float,
+    gusts: float,
+    glint: float,
+    sharp: bool,
+) -> FloatArray:
+    """Drops of one distance, (height, width); arguments are single draws from a `StreakLook`."""
+    slope = np.tan(np.deg2rad(angle))
+    upright = 1 / np.hypot(1, slope)  # the height of one pixel along the fall
+    above, aside = int(2 * length) + 2, 2 * int(np.ceil(thickness)) + 1
+    rows, columns = height + above, width + int(abs(slope) * height) + 2 * aside
+    count = rng.poisson(coverage * rows * columns / (length * upright * thickness))
 
-    Args:
-        angle: degrees from vertical, positive leans to the right going down.
-        length: pixels from end to end.
-        width: full width at half maximum, pixels.
-        taper: exponent of the fall-off towards the ends; 0 gives blunt ends.
-    """
-    radius = int(np.ceil(length / 2 + width + 1))
-    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1].astype(np.float32)
-    dx, dy = np.sin(np.deg2rad(angle)), np.cos(np.deg2rad(angle))
-    along, across = x * dx + y * dy, x * dy - y * dx
-    ends = np.clip(1 - (2 * along / length) ** 2, 0, 1) ** taper
-    sigma = width / 2.3548
-    # Averaged over the pixel, so that thin streaks keep their energy at every angle.
-    blur = np.sqrt(sigma**2 + 1 / 12)
-    profile: FloatArray = (ends * np.exp(-0.5 * (across / blur) ** 2)).astype(np.float32)
-    return profile
+    lengths = np.maximum(length * upright * rng.uniform(0.5, 1.5, count), 3)
+    tops = rng.uniform(0, rows, count)
+    places = rng.integers(0, columns, count)
+    light = np.exp(
+        rng.normal(0, tail, count) + gusts * _gusts(rng, tops + lengths / 2, places, rows, columns)
+    )
+    ramps = lengths * rng.uniform(0.2, 0.5, count)
+    # Within its streak a drop glints: a shorter and brighter piece.
+    cores = lengths * rng.uniform(0.15, 0.5, count)
+    starts = tops + rng.uniform(0.1, 0.9, count) * (lengths - cores)
+    sheet = _trapezoids(
+        np.concatenate([tops, starts]),
+        np.concatenate([lengths, cores]),
+        np.concatenate([ramps, cores / 2]),
+        np.concatenate([light, glint * light * rng.uniform(0, 2, count)]),
+        np.concatenate([places, places]),
+        rows,
+        columns,
+    )[above:]
+
+    # A column of 1 px, the blur and the bilinear shear together give the wanted width.
+    sigma = float(np.sqrt(max((thickness / 2.3548 / upright) ** 2 - 1 / 6, 0.1)))
+    wide = cv2.GaussianBlur(sheet, (2 * aside + 1, 1), sigmaX=sigma, borderType=cv2.BORDER_CONSTANT)
+    wide = wide * np.float32(np.sqrt(2 * np.pi) * sigma)
+    if sharp:
+        wide = (wide > 0.3).astype(np.float32)
+    left = aside + max(slope, 0) * height
+    shear = np.array([[1, -slope, left], [0, 1, 0]])
+    way = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return np.asarray(
+        cv2.warpAffine(wide * np.float32(brightness), shear, (width, height), flags=way), np.float32
+    )
 
 
-def add_rain(rng: np.random.Generator, clean: FloatArray, looks: tuple[StreakLook, ...]) -> FloatArray:
-    """A rainy version of a clean picture (H, W, 3) in [0, 1]; one of the looks is drawn."""
-    height, width = clean.shape[:2]
-    layer = streak_layer(rng, height, width, looks[rng.integers(len(looks))])[..., None]
-    if rng.random() < 0.2:
-        layer = layer - clean * np.minimum(layer, 1)  # screen: bright skies show less rain
-    rainy: FloatArray = np.clip(clean + layer, 0, 1)
-    return rainy
+def _trapezoids(
+    tops: FloatArray64,
+    lengths: FloatArray64,
+    ramps: FloatArray64,
+    heights: FloatArray64,
+    places: NDArray[np.int64],
+    rows: int,
+    columns: int,
+) -> FloatArray:
+    """Sum of upright trapezoids on a (rows, columns) canvas; all start inside, ends may leave it."""
+    corners = np.stack([tops, tops + ramps, tops + lengths - ramps, tops + lengths])
+    bends = heights / ramps * np.array([[1], [-1], [-1], [1]])
+    first = np.minimum(corners.astype(np.int64), rows)
+    part = corners - first  # a corner between two rows is shared by them
+    index = first * columns + places
+    size = (rows + 2) * columns
+    canvas = np.bincount(index.ravel(), (bends * (1 - part)).ravel(), size)
+    canvas += np.bincount(index.ravel() + columns, (bends * part).ravel(), size)
+    canvas = canvas.reshape(rows + 2, columns)[:rows]
+    np.cumsum(canvas, 0, out=canvas)
+    np.cumsum(canvas, 0, out=canvas)
+    return canvas.astype(np.float32)
+
+
+def _gusts(
+    rng: np.random.Generator, heights: FloatArray64, places: NDArray[np.int64], rows: int, columns: int
+) -> FloatArray64:
+    """A smooth field at the drops, mean 0, deviation about 1: bundles 8 px wide and 150 px long."""
+    field = rng.normal(size=(rows // 150 + 3, columns // 8 + 2))
+    y, x = np.minimum(heights / 150, field.shape[0] - 1.001), places / 8
+    top, left = y.astype(np.int64), x.astype(np.int64)
+    y, x = y - top, x - left
+    upper = field[top, left] * (1 - x) + field[top, left + 1] * x
+    lower = field[top + 1, left] * (1 - x) + field[top + 1, left + 1] * x
+    smooth: FloatArray64 = 1.5 * (upper * (1 - y) + lower * y)
+    return smooth

@@ -1,0 +1,34 @@
+"""`derain synth CLEAN -o PAIRS`: rain made on clean pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def synth(
+    clean: Annotated[Path, typer.Argument(help="A folder of clean pictures.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Gets the folders rainy/ and clean/.")],
+    preset: Annotated[
+        str, typer.Option(help="Kind of rain: light, heavy, ddn, did, real, drops or mixed.")
+    ] = "mixed",
+    count: Annotated[int, typer.Option(help="Rainy versions of each picture.", min=1)] = 1,
+    seed: Annotated[int, typer.Option(help="Another number gives other rain.", min=0)] = 0,
+    overwrite: Annotated[bool, typer.Option(help="Replace files that exist.")] = False,
+) -> None:
+    """Make pairs of rainy and clean pictures for training or testing.
+
+    Example: derain synth photos -o pairs --preset light --count 4
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    from derain.data.synthesis.pairs import plan_pairs, write_pair
+
+    plan = plan_pairs(clean, output, preset, count, overwrite)
+    console = Console(stderr=True)
+    for pair in track(plan, "rain", console=console, transient=True, disable=not console.is_terminal):
+        write_pair(pair, preset, seed)
+    typer.echo(f"{output}: {len(plan)} pairs.")

@@ -1,0 +1,181 @@
+"""Training patches: endless streams of (rainy, clean) pairs.
+
+Item i is a pure function of (seed, i), whatever the loader, the number of its workers or of
+processes, so a training run goes on exactly from a step number. Every pass over the pictures takes
+them in a new order. An item is a dict of `rainy` and `clean`, (3, patch, patch) float32 RGB in
+[0, 1], and `name`, the picture's file. The streams have no length: give the loader a sampler, e.g.
+`DataLoader(pairs, batch_size=8, sampler=range(8000))`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from derain.data.folders import read_rgb
+from derain.data.synthesis import make_rainy, preset
+from derain.errors import DerainError
+
+Levels = NDArray[np.uint8]
+Item = dict[str, Tensor | str]
+Crop = Literal["window", "resized"]
+Turns = Literal["none", "mirror", "eight", "nine"]
+POSITIONS = {"none": 1, "mirror": 2, "eight": 8, "nine": 9}
+
+
+class Pictures:
+    """Files read as uint8 RGB at first use and kept in memory, where `keep` is set."""
+
+    def __init__(self, paths: Sequence[Path], keep: bool = True) -> None:
+        self.paths = list(paths)
+        self._read: dict[int, Levels] = {}
+        self._keep = keep
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, number: int) -> Levels:
+        if number in self._read:
+            return self._read[number]
+        picture = read_rgb(self.paths[number])
+        if self._keep:
+            self._read[number] = picture
+        return picture
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How a patch is taken from a picture.
+
+    Attributes:
+        patch: side in pixels; a smaller picture is mirrored at its right and bottom edges.
+        crop: "window", or "resized": 80 to 100 % of the area at an aspect ratio of 3/4 to 4/3,
+            resized to the patch (Wang et al., SPANet).
+        turns: "none"; "mirror" left-right; "eight" mirrored quarter turns, equally likely; "nine"
+            the same with no turn twice as likely (Chen et al., NeRD-Rain).
+        saturation: with probability 1/3 make colours up to 20 % stronger or weaker (the same).
+    """
+
+    patch: int
+    crop: Crop = "window"
+    turns: Turns = "eight"
+    saturation: bool = False
+
+
+class SyntheticPairs(Dataset[Item]):
+    """Patches of clean pictures, with rain made on each.
+
+    Args:
+        clean: the pictures.
+        rain: name of a preset of `data.synthesis`.
+        cut: how patches are taken; the clean patch is turned before it rains on it.
+        seed: of everything.
+    """
+
+    def __init__(self, clean: Pictures, rain: str, cut: Cut, seed: int = 0) -> None:
+        self.clean, self.kinds, self.cut, self.seed = clean, preset(rain), cut, seed
+
+    def __getitem__(self, index: int) -> Item:
+        rng = np.random.default_rng([self.seed, index])
+        number = picture_number(self.seed, index, len(self.clean))
+        (clean,) = take(rng, self.cut, self.clean[number])
+        rainy = make_rainy(rng, clean, self.kinds)
+        return {"rainy": to_tensor(rainy), "clean": to_tensor(clean), "name": self.clean.paths[number].name}
+
+
+class PairedPatches(Dataset[Item]):
+    """Patches at the same random place of a rainy and a clean picture.
+
+    Args:
+        rainy, clean: pictures in the same order.
+        cut: how patches are taken.
+        seed: of everything.
+    """
+
+    def __init__(self, rainy: Pictures, clean: Pictures, cut: Cut, seed: int = 0) -> None:
+        self.rainy, self.clean, self.cut, self.seed = rainy, clean, cut, seed
+
+    def __getitem__(self, index: int) -> Item:
+        rng = np.random.default_rng([self.seed, index])
+        number = picture_number(self.seed, index, len(self.clean))
+        rainy, clean = take(rng, self.cut, *read_pair(self.rainy, self.clean, number))
+        return {"rainy": to_tensor(rainy), "clean": to_tensor(clean), "name": self.rainy.paths[number].name}
+
+
+def read_pair(rainy: Pictures, clean: Pictures, number: int) -> tuple[Levels, Levels]:
+    """Both pictures of a pair. Raises `DerainError` naming both files when their sizes differ."""
+    pair = rainy[number], clean[number]
+    if pair[0].shape != pair[1].shape:
+        sizes = " and ".join(f"{x.shape[1]}x{x.shape[0]}" for x in pair)
+        raise DerainError(f"{rainy.paths[number]} and {clean.paths[number]}: sizes differ ({sizes}).")
+    return pair
+
+
+def picture_number(seed: int, index: int, count: int) -> int:
+    """The picture that item `index` is cut from: each once in every pass, in a new order."""
+    rounds, place = divmod(index, count)
+    return int(np.random.default_rng([seed, rounds, 1]).permutation(count)[place])
+
+
+def take(rng: np.random.Generator, cut: Cut, *pictures: Levels) -> list[Levels]:
+    """One patch of each picture, at the same place and with the same turn and saturation."""
+    if cut.crop == "resized":
+        patches = _resized(rng, cut.patch, pictures)
+    else:
+        patches = _window(rng, cut.patch, pictures)
+    if cut.saturation and rng.random() < 1 / 3:
+        factor = rng.uniform(0.8, 1.2)
+        patches = [_saturated(patch, factor) for patch in patches]
+    position = int(rng.integers(POSITIONS[cut.turns])) % 8
+    return [turned(patch, position) for patch in patches]
+
+
+def _window(rng: np.random.Generator, patch: int, pictures: Sequence[Levels]) -> list[Levels]:
+    height, width = pictures[0].shape[:2]
+    missing = ((0, max(patch - height, 0)), (0, max(patch - width, 0)), (0, 0))
+    if min(height, width) < patch:
+        pictures = [np.pad(picture, missing, "symmetric") for picture in pictures]
+    top, left = rng.integers(max(height - patch, 0) + 1), rng.integers(max(width - patch, 0) + 1)
+    return [picture[top : top + patch, left : left + patch] for picture in pictures]
+
+
+def _resized(rng: np.random.Generator, patch: int, pictures: Sequence[Levels]) -> list[Levels]:
+    height, width = pictures[0].shape[:2]
+    side = min(height, width)
+    tall, wide, top, left = side, side, (height - side) // 2, (width - side) // 2
+    for _ in range(10):
+        area, aspect = rng.uniform(0.8, 1) * width * height, rng.uniform(3 / 4, 4 / 3)
+        sides = round(np.sqrt(area / aspect)), round(np.sqrt(area * aspect))
+        if rng.random() < 0.5:
+            sides = sides[::-1]
+        if sides[0] <= height and sides[1] <= width:
+            tall, wide = sides
+            top, left = int(rng.integers(height - tall + 1)), int(rng.integers(width - wide + 1))
+            break
+    windows = [picture[top : top + tall, left : left + wide] for picture in pictures]
+    return [np.array(Image.fromarray(w).resize((patch, patch), Image.Resampling.BICUBIC)) for w in windows]
+
+
+def _saturated(patch: Levels, factor: float) -> Levels:
+    grey = np.rint(patch @ np.array([0.299, 0.587, 0.114]))[..., None]
+    return np.asarray(np.clip(grey + factor * (patch - grey), 0, 255), np.uint8)
+
+
+def turned(patch: Levels, position: int) -> Levels:
+    """One of the 8 positions of a square: odd ones are mirrored, position // 2 quarter turns."""
+    rotated = np.rot90(patch, position // 2)
+    return np.ascontiguousarray(rotated[:, ::-1] if position % 2 else rotated)
+
+
+def to_tensor(levels: Levels) -> Tensor:
+    """(H, W, 3) uint8 -> (3, H, W) float32 in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(levels.transpose(2, 0, 1), np.float32) / 255)

@@ -1,0 +1,40 @@
+"""What a camera adds last: sensor noise and JPEG."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from derain.data.synthesis.streaks import FloatArray, Range
+
+
+@dataclass(frozen=True)
+class CameraLook:
+    """The ranges that each picture's camera is drawn from.
+
+    Attributes:
+        noise: standard deviation at white, 1 is white; it falls with the root of the brightness.
+        quality: of the JPEG file, 1 to 100.
+    """
+
+    noise: Range = (0.0, 0.02)
+    quality: tuple[int, int] = (60, 95)
+
+
+def photograph(rng: np.random.Generator, picture: FloatArray, look: CameraLook) -> NDArray[np.uint8]:
+    """`picture` (H, W, 3) RGB in [0, 1] with noise, through JPEG; (H, W, 3) RGB uint8."""
+    noise = rng.standard_normal(picture.shape, np.float32) * np.float32(rng.uniform(*look.noise))
+    levels = to_levels(picture + noise * np.sqrt(0.1 + 0.9 * picture))
+    quality = int(rng.integers(look.quality[0], look.quality[1] + 1))
+    _, file = cv2.imencode(".jpg", levels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    decoded = cv2.imdecode(file, cv2.IMREAD_COLOR)
+    assert decoded is not None
+    return np.ascontiguousarray(decoded[..., ::-1], np.uint8)
+
+
+def to_levels(picture: FloatArray) -> NDArray[np.uint8]:
+    """Values in [0, 1], clipped and rounded to the 256 levels of a file."""
+    return (np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8)

@@ -1,0 +1,76 @@
+"""Drops of water on the glass in front of the lens.
+
+A drop is a short lens: it shows the scene behind it upside down, left and right exchanged and
+smaller, darker at its upper rim and lit at its lower one. The glass is out of focus, so the drops
+are soft.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from derain.data.synthesis.streaks import FloatArray, Range
+
+
+@dataclass(frozen=True)
+class DropLook:
+    """The ranges that each picture's drops are drawn from.
+
+    Attributes:
+        density: drops per 100 x 100 pixels.
+        radius: pixels, log-uniform.
+        roundness: height of a drop over its width.
+        wobble: how far the outline leaves an ellipse, as a share of the radius.
+        reach: how many radii away from its centre a drop's rim shows the scene.
+        defocus: standard deviation of the blur, as a share of the median radius.
+        shade: how much darker the upper rim and lighter the lower rim is, 1 is white.
+    """
+
+    density: Range = (0.5, 6.0)
+    radius: Range = (3.0, 22.0)
+    roundness: Range = (0.9, 1.5)
+    wobble: Range = (0.0, 0.15)
+    reach: Range = (2.0, 5.0)
+    defocus: Range = (0.05, 0.35)
+    shade: Range = (0.03, 0.2)
+
+
+def add_drops(rng: np.random.Generator, picture: FloatArray, look: DropLook) -> FloatArray:
+    """`picture` (H, W, 3) in [0, 1] through wet glass; the same shape and range."""
+    height, width = picture.shape[:2]
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    cover, shade = np.zeros((height, width), np.float32), np.zeros((height, width), np.float32)
+    reach, wobble, dark = rng.uniform(*look.reach), rng.uniform(*look.wobble), rng.uniform(*look.shade)
+    largest = look.radius[1] * 1.3 * look.roundness[1]
+    area = (height + 2 * largest) * (width + 2 * largest)
+    count = rng.poisson(rng.uniform(*look.density) * area / 1e4)
+    if not count:
+        return picture
+    radii = np.exp(rng.uniform(np.log(look.radius[0]), np.log(look.radius[1]), count))
+    for radius in radii:
+        cy, cx = rng.uniform(-largest, height + largest), rng.uniform(-largest, width + largest)
+        tall = radius * rng.uniform(*look.roundness)
+        lobes, phase = rng.integers(2, 5), rng.uniform(0, 2 * np.pi)
+        size = int(np.ceil(1.3 * max(radius, tall)))
+        rows = np.arange(max(int(cy) - size, 0), min(int(cy) + size + 1, height))
+        columns = np.arange(max(int(cx) - size, 0), min(int(cx) + size + 1, width))
+        here = np.ix_(rows, columns)
+        down, across = rows[:, None] - cy, columns[None] - cx
+        distance = np.hypot(across / radius, down / tall)
+        outline = 1 + wobble * np.cos(lobes * np.arctan2(down, across) + phase)
+        inside = np.clip((outline - distance) * radius + 0.5, 0, 1)
+        # The bend grows towards the rim, as the surface of a drop steepens.
+        bend = (reach + 1) * inside * np.minimum(distance, 1) ** 0.5
+        cover[here] = np.maximum(cover[here], inside)
+        shade[here] += inside * dark * np.minimum(distance, 1) ** 3 * down / tall
+        x[here] -= across * bend
+        y[here] -= down * bend
+    scene = cv2.remap(picture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    scene = np.clip(scene + shade[..., None], 0, 1)
+    sigma = float(rng.uniform(*look.defocus) * np.median(radii)) + 0.3
+    soft = cv2.GaussianBlur(np.dstack([scene * cover[..., None], cover]), (0, 0), sigma)
+    wet: FloatArray = picture * (1 - soft[..., 3:]) + soft[..., :3]
+    return wet

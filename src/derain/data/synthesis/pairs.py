@@ -1,0 +1,65 @@
+"""A folder of clean pictures turned into folders of pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from derain.atomic import replace_file
+from derain.data.folders import pictures_in, read_rgb
+from derain.data.synthesis.presets import make_rainy
+from derain.data.synthesis.presets import preset as find_preset
+from derain.errors import UsageError
+
+
+@dataclass(frozen=True)
+class PlannedPair:
+    """One pair to be made: `number` decides its rain, together with the seed."""
+
+    source: Path
+    rainy: Path
+    clean: Path
+    number: int
+
+
+def plan_pairs(
+    folder: str | Path, output: str | Path, preset: str, count: int = 1, overwrite: bool = False
+) -> list[PlannedPair]:
+    """What will be written: NAME.png, or NAME-1.png, NAME-2.png, ... where `count` is above 1.
+
+    Raises:
+        UsageError: the preset is unknown, a file exists already, or two pictures share a name.
+        DerainError: there is no such folder or no picture in it.
+    """
+    find_preset(preset)
+    plan: list[PlannedPair] = []
+    for file in pictures_in(folder):
+        for version in range(1, count + 1):
+            name = f"{file.stem}-{version}.png" if count > 1 else f"{file.stem}.png"
+            rainy, clean = Path(output) / "rainy" / name, Path(output) / "clean" / name
+            plan.append(PlannedPair(file, rainy, clean, len(plan)))
+    written: set[Path] = set()
+    for pair in plan:
+        if pair.rainy in written:
+            raise UsageError(f"{pair.source}: another picture there has the same name; rename one of them.")
+        written.add(pair.rainy)
+        if not overwrite and (pair.rainy.exists() or pair.clean.exists()):
+            raise UsageError(f"{pair.rainy}: exists already; choose another folder, or use --overwrite.")
+    return plan
+
+
+def write_pair(pair: PlannedPair, preset: str, seed: int) -> None:
+    """Makes the rain and writes both PNG files, each whole or not at all; raises as they do."""
+    clean = read_rgb(pair.source)
+    rng = np.random.default_rng([seed, pair.number])
+    _write_png(pair.clean, clean)
+    _write_png(pair.rainy, make_rainy(rng, clean, find_preset(preset)))
+
+
+def _write_png(path: Path, picture: NDArray[np.uint8]) -> None:
+    _, content = cv2.imencode(".png", picture[..., ::-1])
+    replace_file(path, content.tobytes())

@@ -1,0 +1,179 @@
+"""Named kinds of rain, and the function that rains on a picture.
+
+`light` and `heavy` resemble the public sets Rain200L/Rain100L and Rain200H, `ddn` and `did` those
+of Fu et al. (2017) and Zhang and Patel (2018), `real` photographs of real rain, `drops` photographs
+through wet glass; `mixed` is all of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from derain.data.synthesis.camera import CameraLook, photograph, to_levels
+from derain.data.synthesis.drops import DropLook, add_drops
+from derain.data.synthesis.mixing import Mixing, mix
+from derain.data.synthesis.streaks import FloatArray, StreakLook, streak_layer
+from derain.data.synthesis.veil import VeilLook, add_veil
+from derain.errors import unknown_name
+
+
+@dataclass(frozen=True)
+class Rain:
+    """One kind of rain: what lies over the scene, from the scene to the file.
+
+    Attributes:
+        streaks: looks whose layers are added up.
+        mixing: one of them is drawn for each picture.
+        veil, drops, camera: None for none.
+    """
+
+    streaks: tuple[StreakLook, ...] = ()
+    mixing: tuple[Mixing, ...] = ("additive",)
+    veil: VeilLook | None = None
+    drops: DropLook | None = None
+    camera: CameraLook | None = None
+
+
+FINE = StreakLook(
+    angle=(-35, 35),
+    sheets=(3, 6),
+    length=(25, 130),
+    width=(1.3, 2.3),
+    coverage=(0.12, 0.65),
+    brightness=(0.03, 0.11),
+    tail=(0.25, 0.7),
+    gusts=(0.0, 0.6),
+    glint=(0.2, 1.4),
+)
+LINES = StreakLook(
+    angle=(-30, 30),
+    directions=(1, 2),
+    sheets=(1, 2),
+    length=(40, 120),
+    width=(1.2, 1.8),
+    coverage=(0.25, 0.9),
+    brightness=(0.2, 0.45),
+    tail=(0.1, 0.4),
+    gusts=(0.3, 1.0),
+    glint=(0.0, 0.3),
+    sharp=True,
+)
+SHOWER = StreakLook(
+    angle=(-30, 30),
+    directions=(1, 3),
+    sheets=(2, 4),
+    length=(30, 120),
+    width=(1.3, 2.6),
+    coverage=(0.4, 1.4),
+    brightness=(0.05, 0.2),
+    tail=(0.25, 0.6),
+    gusts=(0.2, 0.8),
+    glint=(0.0, 0.7),
+)
+CURTAINS = StreakLook(
+    angle=(-15, 15),
+    spread=(0.0, 2.0),
+    length=(60, 200),
+    width=(2.0, 7.0),
+    coverage=(0.6, 2.5),
+    brightness=(0.02, 0.09),
+    tail=(0.2, 0.5),
+    gusts=(0.3, 1.0),
+    glint=(0.0, 0.5),
+)
+DRIZZLE = StreakLook(
+    angle=(-45, 45),
+    spread=(0.0, 2.0),
+    sheets=(2, 4),
+    length=(7, 40),
+    width=(1.2, 2.0),
+    coverage=(1.0, 4.0),
+    brightness=(0.02, 0.06),
+    tail=(0.3, 0.7),
+    gusts=(0.0, 0.3),
+    glint=(0.0, 1.0),
+)
+DASHES = StreakLook(
+    angle=(-45, 45),
+    spread=(0.0, 3.0),
+    sheets=(2, 4),
+    length=(12, 45),
+    width=(1.8, 3.2),
+    coverage=(0.03, 0.2),
+    brightness=(0.06, 0.2),
+    tail=(0.2, 0.5),
+    gusts=(0.0, 0.3),
+    glint=(0.0, 0.3),
+)
+# In linear light on dark ground 0.05 already looks like 0.22.
+NEAR = StreakLook(
+    angle=(-35, 35),
+    spread=(0.0, 3.0),
+    sheets=(2, 4),
+    length=(10, 80),
+    width=(1.3, 4.0),
+    coverage=(0.03, 0.3),
+    brightness=(0.02, 0.12),
+    tail=(0.3, 0.8),
+    gusts=(0.0, 0.4),
+    glint=(0.0, 1.0),
+)
+MIST = VeilLook()
+THIN_MIST = VeilLook(near=(0.0, 0.05), far=(0.0, 0.25))
+CAMERA = CameraLook()
+
+LIGHT = (Rain((FINE,)),)
+HEAVY = (Rain((SHOWER,)), Rain((LINES,)), Rain((LINES, SHOWER)))
+DDN = (Rain((CURTAINS,)), Rain((DRIZZLE,)), Rain((DASHES,)), Rain((CURTAINS, DRIZZLE)))
+DID = (Rain((SHOWER,), ("additive", "screen")), Rain((DRIZZLE,)), Rain((DRIZZLE, SHOWER)))
+REAL = (
+    Rain((NEAR,), ("linear", "screen"), camera=CAMERA),
+    Rain((NEAR, DRIZZLE), ("linear", "screen"), veil=THIN_MIST, camera=CAMERA),
+    Rain((NEAR, FINE), ("linear",), veil=MIST, camera=CAMERA),
+)
+DROPS = (Rain(drops=DropLook()), Rain(drops=DropLook(density=(0.2, 1.0), radius=(8.0, 40.0))))
+
+PRESETS: dict[str, tuple[Rain, ...]] = {
+    "light": LIGHT,
+    "heavy": HEAVY,
+    "ddn": DDN,
+    "did": DID,
+    "real": REAL,
+    "drops": DROPS,
+    "mixed": (*LIGHT, *HEAVY, *DDN, *DID, *REAL, *DROPS),
+}
+
+
+def preset(name: str) -> tuple[Rain, ...]:
+    """The kinds of rain of a preset. Raises `UsageError` for an unknown name."""
+    if name not in PRESETS:
+        raise unknown_name("rain preset", name, PRESETS)
+    return PRESETS[name]
+
+
+def make_rainy(
+    rng: np.random.Generator, clean: NDArray[np.uint8], kinds: tuple[Rain, ...]
+) -> NDArray[np.uint8]:
+    """Rain of one of the kinds, drawn at random, on a picture.
+
+    Args:
+        rng: all randomness; the same state gives the same picture.
+        clean: (H, W, 3) RGB uint8.
+
+    Returns:
+        (H, W, 3) RGB uint8.
+    """
+    rain = kinds[rng.integers(len(kinds))]
+    picture: FloatArray = clean.astype(np.float32) / np.float32(255)
+    if rain.veil:
+        picture = add_veil(rng, picture, rain.veil)
+    if rain.streaks:
+        height, width = clean.shape[:2]
+        layer = sum(streak_layer(rng, height, width, look) for look in rain.streaks)
+        picture = mix(picture, np.asarray(layer, np.float32), rain.mixing[rng.integers(len(rain.mixing))])
+    if rain.drops:
+        picture = add_drops(rng, picture, rain.drops)
+    return photograph(rng, picture, rain.camera) if rain.camera else to_levels(picture)

@@ -1,0 +1,38 @@
+"""The mist of drops too far away to be seen one by one: thin near the bottom, dense towards the top."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from derain.data.synthesis.streaks import FloatArray, Range
+
+
+@dataclass(frozen=True)
+class VeilLook:
+    """The ranges that each picture's veil is drawn from.
+
+    Attributes:
+        near: share of the veil's light at the bottom of the picture.
+        far: the same at the top, where the scene is far away.
+        light: brightness of the veil, 1 is white.
+        patches: how much the density varies in soft clouds, as a share of itself.
+    """
+
+    near: Range = (0.0, 0.1)
+    far: Range = (0.1, 0.5)
+    light: Range = (0.6, 0.9)
+    patches: float = 0.3
+
+
+def add_veil(rng: np.random.Generator, picture: FloatArray, look: VeilLook) -> FloatArray:
+    """`picture` (H, W, 3) in [0, 1] behind a veil; the same shape and range."""
+    height, width = picture.shape[:2]
+    near, far, light = rng.uniform(*look.near), rng.uniform(*look.far), rng.uniform(*look.light)
+    rows = np.linspace(far, near, height, dtype=np.float32)[:, None]
+    clouds = rng.uniform(1 - look.patches, 1 + look.patches, (4, 5)).astype(np.float32)
+    density = np.clip(rows * cv2.resize(clouds, (width, height), interpolation=cv2.INTER_LINEAR), 0, 1)
+    veiled: FloatArray = picture + density[..., None] * (np.float32(light) - picture)
+    return veiled

@@ -1,0 +1,293 @@
+"""A recipe: everything that a training run is, in one YAML file.
+
+Unknown keys, wrong types and impossible values are errors of one line that name the place and, for
+a misspelt key, the nearest right one. Recipes of the published systems lie below
+`methods/<name>/recipes/`; "nerd_rain/rain200l" names one of them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.resources
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
+
+from derain.errors import UsageError, unknown_name
+from derain.training.schedule import Constant, Schedule
+
+Scalar = bool | int | float | str | None
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Data(_Part):
+    """What is trained on: a folder of clean pictures with a rain preset, or folders of pairs.
+
+    Attributes:
+        clean: folder of clean pictures.
+        rainy: folder of rainy pictures with the same names; None to make rain.
+        rain: preset of `derain synth`, where no rainy folder is given.
+        crop: "window" cuts a patch; "resized" cuts 80 to 100 % of the area with an aspect ratio of
+            3/4 to 4/3 and resizes it to the patch, as SPANet does.
+        turns: "none"; "mirror" left-right; "eight" mirrored quarter turns, all equally likely;
+            "nine" the same with no turn twice as likely, as NeRD-Rain does.
+        saturation: with probability 1/3, colours are made up to 20 % stronger or weaker.
+        keep: keep the decoded pictures in memory.
+    """
+
+    clean: str | None = None
+    rainy: str | None = None
+    rain: str | None = None
+    crop: Literal["window", "resized"] = "window"
+    turns: Literal["none", "mirror", "eight", "nine"] = "eight"
+    saturation: bool = False
+    keep: bool = True
+
+
+class Stage(_Part):
+    """Patch side in pixels and pictures per step, for so many steps; the last stage has the rest."""
+
+    patch: PositiveInt
+    batch: PositiveInt
+    steps: PositiveInt | None = None
+
+
+class Optimiser(_Part):
+    """Adam, or AdamW with decoupled weight decay.
+
+    Attributes:
+        clip: largest L2 norm of the gradient, None for no limit.
+    """
+
+    name: Literal["adam", "adamw"] = "adam"
+    rate: PositiveFloat
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: NonNegativeFloat = 0.0
+    clip: PositiveFloat | None = None
+
+
+class Validation(_Part):
+    """What the run is judged by. Without `clean`, every `hold_out`-th training picture is kept for it.
+
+    Attributes:
+        every: steps between validations.
+        protocol: of `derain score`.
+        clean, rainy, rain: as in `Data`; made rain is the same at every validation.
+        hold_out: every so many pictures of the training folder are not trained on.
+        count: at most so many pictures.
+        patch: None for whole pictures, else the middle square of this side.
+    """
+
+    every: PositiveInt = 1000
+    protocol: str = "matlab_y_uint8"
+    clean: str | None = None
+    rainy: str | None = None
+    rain: str | None = None
+    hold_out: int | None = Field(default=None, ge=2)
+    count: PositiveInt = 100
+    patch: PositiveInt | None = None
+
+
+class Recipe(_Part):
+    """One training run.
+
+    Attributes:
+        network: name as in `derain models`.
+        options: keyword arguments of the network that replace those of the variant.
+        loss: keyword arguments of the method's loss.
+        start: checkpoint to start from, None for fresh weights.
+        steps: how many updates.
+        stages: progressive patches; `batch` counts the pictures of an update over all processes.
+        accumulate: an update's batch goes through the network in so many parts.
+        ema: decay of the moving average of the weights; None for none.
+        precision: of the forward pass; weights stay float32.
+        checkpointing: compute activations again instead of keeping them: less memory, more time.
+        channels_last: memory layout that is faster for convolutional networks.
+        workers: processes that make patches; 0 for none.
+        log_every, save_every: steps.
+        tensorboard: write events for TensorBoard as well (extra `tensorboard`).
+        origin: where the values come from.
+    """
+
+    network: str
+    options: dict[str, Any] = {}
+    loss: dict[str, Scalar] = {}
+    start: str | None = None
+    data: Data
+    validation: Validation | None = None
+    steps: PositiveInt
+    stages: list[Stage] = Field(min_length=1)
+    optimiser: Optimiser
+    schedule: Schedule = Constant()
+    accumulate: PositiveInt = 1
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    checkpointing: bool = False
+    channels_last: bool = False
+    seed: NonNegativeInt = 0
+    workers: NonNegativeInt = 2
+    log_every: PositiveInt = 50
+    save_every: PositiveInt = 500
+    tensorboard: bool = False
+    origin: str = ""
+
+
+def load_recipe(source: str | Path, changes: Sequence[str] = ()) -> Recipe:
+    """A recipe from a YAML file or by the name of a published one.
+
+    Args:
+        source: a path, or a name like "spanet/spa_data".
+        changes: "key.key=value" each, values as in YAML; they replace those of the file.
+
+    Raises:
+        UsageError: no such recipe, not YAML, or the first thing that is wrong in it.
+    """
+    content = _read(source)
+    for change in changes:
+        _apply(content, change)
+    return checked(content, str(source))
+
+
+def checked(content: dict[str, Any], source: str) -> Recipe:
+    """The recipe that a dictionary describes. Raises `UsageError` with the first mistake."""
+    try:
+        recipe = Recipe.model_validate(content)
+    except ValidationError as error:
+        raise UsageError(f"{source}: {_explain(error)}") from None
+    contradiction = _contradiction(recipe)
+    if contradiction:
+        raise UsageError(f"{source}: {contradiction}")
+    return recipe
+
+
+def published_recipes() -> dict[str, Traversable]:
+    """{"method/recipe": file} of all shipped recipes."""
+    found = {}
+    for method in sorted(_folders(importlib.resources.files("derain.methods")), key=lambda m: m.name):
+        recipes = method / "recipes"
+        if recipes.is_dir():
+            for file in sorted(recipes.iterdir(), key=lambda f: f.name):
+                if file.name.endswith(".yaml"):
+                    found[f"{method.name}/{file.name.removesuffix('.yaml')}"] = file
+    return found
+
+
+def _folders(folder: Traversable) -> Iterator[Traversable]:
+    return (entry for entry in folder.iterdir() if entry.is_dir())
+
+
+def _read(source: str | Path) -> dict[str, Any]:
+    path = Path(source)
+    try:
+        if path.suffix in (".yaml", ".yml"):
+            text = path.read_text("utf-8")
+        elif str(source) in published_recipes():
+            text = published_recipes()[str(source)].read_text("utf-8")
+        else:
+            raise unknown_name("recipe", str(source), published_recipes())
+        content = yaml.safe_load(text)
+    except OSError as error:
+        raise UsageError(f"{source}: cannot be read ({error.strerror or error}).") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{source}: not a text file.") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"line {mark.line + 1}: " if mark else ""
+        raise UsageError(f"{source}: {place}not YAML ({getattr(error, 'problem', error)}).") from None
+    if not isinstance(content, dict):
+        raise UsageError(f"{source}: a recipe is a list of 'key: value', this is a {type(content).__name__}.")
+    return content
+
+
+def _apply(content: dict[str, Any], change: str) -> None:
+    keys, equals, value = change.partition("=")
+    *parents, last = keys.split(".")
+    if not equals or not last:
+        raise UsageError(f"'{change}': changes are written key=value or part.key=value.")
+    for key in parents:
+        if content.get(key) is None:
+            content[key] = {}
+        content = content[key]
+        if not isinstance(content, dict):
+            raise UsageError(f"'{change}': '{key}' has no parts.")
+    try:
+        content[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UsageError(f"'{change}': the value is not YAML.") from None
+
+
+def _explain(error: ValidationError) -> str:
+    """The first mistake in one line: place, what is wrong, what would be right."""
+    first = error.errors(include_url=False)[0]
+    loc = first["loc"]
+    if loc[0] == "schedule":
+        loc = loc[:1] + loc[2:]  # without the name of the kind
+    place = ".".join(str(part) for part in loc)
+    if first["type"] == "extra_forbidden":
+        known = _keys_at(first["loc"][:-1])
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.4)
+        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}."
+        return f"unknown key '{place}'; {hint}"
+    if first["type"] == "missing":
+        return f"'{place}' is missing."
+    given = "" if isinstance(first["input"], dict | list) else f", not {first['input']!r}"
+    message = first["msg"][0].lower() + first["msg"][1:]
+    return f"'{place}': {message}{given}."
+
+
+def _keys_at(place: Sequence[int | str]) -> list[str]:
+    """The keys that the schema knows at a place, e.g. ("stages", 0) or ("schedule", "cosine")."""
+    here: Any = Recipe
+    for part in place:
+        if isinstance(part, int):
+            here = typing.get_args(here)[0]
+        elif isinstance(here, type) and issubclass(here, BaseModel) and part in here.model_fields:
+            here = here.model_fields[part].annotation
+        else:
+            here = next(m for m in _members(here) if m.model_fields["name"].annotation == Literal[part])
+        members = _members(here)
+        if len(members) == 1:
+            here = members[0]
+    return sorted(here.model_fields)
+
+
+def _members(annotation: Any) -> list[Any]:
+    """The models in a union."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return [a for a in typing.get_args(annotation) if isinstance(a, type) and issubclass(a, BaseModel)]
+    return []
+
+
+def _contradiction(recipe: Recipe) -> str | None:
+    """What the types cannot say."""
+    for name, part in (("data", recipe.data), ("validation", recipe.validation)):
+        if part is not None and part.rainy and part.rain:
+            return f"'{name}.rainy' and '{name}.rain' exclude each other: pairs are read, or rain is made."
+    if recipe.validation and recipe.validation.clean and recipe.validation.hold_out:
+        return "'validation.clean' and 'validation.hold_out' exclude each other."
+    for number, stage in enumerate(recipe.stages):
+        if stage.batch % recipe.accumulate:
+            return (
+                f"'stages.{number}.batch' is {stage.batch}, no multiple of 'accumulate' {recipe.accumulate}."
+            )
+        if stage.steps is None and number + 1 < len(recipe.stages):
+            return f"'stages.{number}.steps' is missing; only the last stage may leave it out."
+    return None

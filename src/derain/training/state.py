@@ -1,0 +1,84 @@
+"""A run on disk: what is needed to go on exactly, written so that a crash at any moment loses nothing.
+
+RUN/recipe.yaml        what was asked for
+RUN/last.pt            weights, average, optimiser, random states, step; RUN/previous.pt the one before
+RUN/best.safetensors   the weights that validated best
+RUN/last.safetensors   the weights of the last step, once the run is through
+RUN/log.jsonl, training.csv, validation.csv
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from derain.atomic import new_file
+from derain.errors import DerainError
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Everything that the next step depends on.
+
+    Attributes:
+        step: updates done.
+        network: state dict.
+        average: the moving average of the parameters, empty without one.
+        optimiser: its state dict.
+        scaler: the state of the loss scaling for fp16, empty otherwise.
+        random: per process, the states of PyTorch's generators: "cpu" and, on a GPU, "cuda".
+        best: the best PSNR that a validation gave so far; -inf before the first.
+    """
+
+    step: int
+    network: dict[str, Tensor]
+    average: dict[str, Tensor]
+    optimiser: dict[str, Any]
+    scaler: dict[str, Any]
+    random: list[dict[str, Tensor]]
+    best: float
+
+
+def save_state(run: Path, state: RunState) -> None:
+    """Replaces `last.pt` whole or not at all; the one before stays as `previous.pt`.
+
+    Raises:
+        DerainError: it cannot be written, e.g. because the disk is full; `last.pt` is as it was.
+    """
+    last, previous = run / "last.pt", run / "previous.pt"
+    with new_file(last) as temporary:
+        try:
+            torch.save(vars(state), temporary)
+        except RuntimeError as error:  # what PyTorch's writer makes of an OSError
+            raise OSError(getattr(error.__cause__, "errno", None), str(error).splitlines()[0]) from error
+        if last.exists():
+            spare = previous.with_suffix(".link")
+            spare.unlink(missing_ok=True)
+            os.link(last, spare)
+            spare.replace(previous)
+
+
+def load_state(run: Path) -> RunState | None:
+    """The state to go on from, or None for a run that has none yet.
+
+    Falls back on `previous.pt` if `last.pt` is damaged.
+
+    Raises:
+        DerainError: both are damaged.
+    """
+    problems = []
+    for path in (run / "last.pt", run / "previous.pt"):
+        if not path.exists():
+            continue
+        try:
+            return RunState(**torch.load(path, map_location="cpu", weights_only=True))
+        except Exception as error:  # damaged bytes provoke anything
+            problems.append(f"{path}: damaged ({f'{type(error).__name__} {error}'.splitlines()[0][:120]})")
+    if problems:
+        raise DerainError(f"{'; '.join(problems)}. Remove the files to start the run again.")
+    return None

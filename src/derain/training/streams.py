@@ -1,0 +1,213 @@
+"""From a recipe's folders to batches: which pictures, which items at which step, on which process."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from derain.data.folders import pairs_in, pictures_in
+from derain.data.patches import Cut, Item, PairedPatches, Pictures, SyntheticPairs
+from derain.data.synthesis import preset
+from derain.errors import DerainError, UsageError
+from derain.training.recipe import Data, Recipe, Stage, Validation
+
+
+@dataclass(frozen=True)
+class Source:
+    """Pictures with what is rained on them: `rainy` is None where rain is made by the preset `rain`."""
+
+    clean: Pictures
+    rainy: Pictures | None
+    rain: str
+
+    def __len__(self) -> int:
+        return len(self.clean)
+
+    def patches(self, cut: Cut, seed: int) -> Dataset[Item]:
+        """The endless stream of training items."""
+        if self.rainy is not None:
+            return PairedPatches(self.rainy, self.clean, cut, seed)
+        return SyntheticPairs(self.clean, self.rain, cut, seed)
+
+
+def open_sources(recipe: Recipe) -> tuple[Source, Source | None]:
+    """The pictures to train on and those to validate on.
+
+    Raises:
+        DerainError: a folder is missing or empty, a picture has no partner, or the set is smaller
+            than a batch.
+    """
+    files = _files("data", recipe.data)
+    held_out = None
+    validation = recipe.validation
+    if validation and validation.hold_out:
+        kept = range(0, len(files), validation.hold_out)
+        held_out = [files[i] for i in kept]
+        files = [pair for i, pair in enumerate(files) if i % validation.hold_out]
+        like: Data | Validation = recipe.data
+    elif validation:
+        held_out, like = _files("validation", validation), validation
+    largest = max(stage.batch for stage in recipe.stages)
+    if largest > len(files):
+        raise UsageError(
+            f"a batch of {largest} is larger than the set of {len(files)} pictures; use a smaller 'batch'."
+        )
+    train = _source(files, recipe.data, recipe.data.keep)
+    if validation is None or held_out is None:
+        return train, None
+    return train, _source(held_out[: validation.count], like, keep=False)
+
+
+def _files(name: str, part: Data | Validation) -> list[tuple[Path | None, Path]]:
+    if part.clean is None:
+        other = ", or 'validation.hold_out' to e.g. 20" if name == "validation" else ""
+        raise UsageError(f"'{name}.clean' is not given; set it to a folder of clean pictures{other}.")
+    if part.rainy is None and part.rain is None:
+        raise UsageError(
+            f"'{name}.rainy' is not given; set it to the folder of rainy pictures, "
+            f"or '{name}.rain' to a preset, e.g. light."
+        )
+    if part.rainy is not None:
+        return list(pairs_in(part.rainy, part.clean))
+    preset(part.rain or "")  # an unknown name is an error now, not in a worker
+    return [(None, file) for file in pictures_in(part.clean)]
+
+
+def _source(files: list[tuple[Path | None, Path]], part: Data | Validation, keep: bool) -> Source:
+    clean = Pictures([clean for _, clean in files], keep)
+    rainy = [file for file, _ in files if file is not None]
+    return Source(clean, Pictures(rainy, keep) if rainy else None, part.rain or "")
+
+
+@dataclass(frozen=True)
+class Span:
+    """The steps that one stage covers, from `first` up to but not including `end`."""
+
+    stage: Stage
+    first: int
+    end: int
+
+
+def spans(recipe: Recipe) -> list[Span]:
+    """The stages laid out over the run; the last one reaches to its end."""
+    result, first = [], 0
+    for number, stage in enumerate(recipe.stages):
+        last = number + 1 == len(recipe.stages)
+        end = recipe.steps if last or stage.steps is None else min(first + stage.steps, recipe.steps)
+        if end > first:
+            result.append(Span(stage, first, end))
+        first = end
+    return result
+
+
+def first_items(recipe: Recipe) -> list[int]:
+    """The number of the first item of every span: what the spans before it have used."""
+    counts, used = [], 0
+    for span in spans(recipe):
+        counts.append(used)
+        used += span.stage.batch * (span.end - span.first)
+    return counts
+
+
+def batches(
+    recipe: Recipe, source: Source, start: int, process: int, processes: int
+) -> Generator[list[dict[str, Any]]]:
+    """For every step from `start` on: this process's parts of the batch, one per accumulation.
+
+    Every process has its share of a step's items and divides it into parts, so the same pictures
+    make an update however it is divided.
+
+    Raises:
+        DerainError: a picture cannot be read or used; it is named.
+    """
+    for span, used in zip(spans(recipe), first_items(recipe), strict=True):
+        if span.end <= start:
+            continue
+        begin = max(span.first, start)
+        batch, parts = span.stage.batch, recipe.accumulate
+        if batch % (processes * parts):
+            raise UsageError(
+                f"a batch of {batch} cannot be divided by {processes} processes with 'accumulate' {parts}."
+            )
+        share = batch // processes
+        mine = used + (begin - span.first) * batch + process * share
+        order = _Order(mine, span.end - begin, stride=batch, parts=parts, size=share // parts)
+        cut = Cut(span.stage.patch, recipe.data.crop, recipe.data.turns, recipe.data.saturation)
+        loader = DataLoader(
+            _Guarded(source.patches(cut, recipe.seed)),
+            batch_sampler=order,
+            num_workers=min(recipe.workers, len(order)),
+            collate_fn=_collate,
+            worker_init_fn=_ignore_interrupt,
+            generator=torch.Generator(),  # the loader draws a seed for workers; keep it off the global state
+        )
+        stream = iter(loader)
+        for _ in range(begin, span.end):
+            yield [_checked(next(stream)) for _ in range(parts)]
+
+
+@dataclass(frozen=True)
+class _Order:
+    """The items of one process: for every step `parts` lists of `size` numbers that follow each other."""
+
+    first: int
+    steps: int
+    stride: int
+    parts: int
+    size: int
+
+    def __len__(self) -> int:
+        return self.steps * self.parts
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self.steps):
+            for part in range(self.parts):
+                begin = self.first + step * self.stride + part * self.size
+                yield list(range(begin, begin + self.size))
+
+
+class _Guarded(Dataset[Item | DerainError]):
+    """Hands a user's error on as an item: raised in a worker, it would arrive as a traceback."""
+
+    def __init__(self, items: Dataset[Item]) -> None:
+        self.items = items
+
+    def __getitem__(self, index: int) -> Item | DerainError:
+        try:
+            return self.items[index]
+        except DerainError as error:
+            return error
+
+
+def _collate(items: list[Item | DerainError]) -> dict[str, Any] | DerainError:
+    for item in items:
+        if isinstance(item, DerainError):
+            return item
+    batch: dict[str, Any] = default_collate(items)
+    return batch
+
+
+def _checked(batch: dict[str, Any] | DerainError) -> dict[str, Any]:
+    if isinstance(batch, DerainError):
+        raise batch
+    return batch
+
+
+def _ignore_interrupt(_: int) -> None:
+    """Ctrl-C reaches workers too; the main process ends them once its step is done."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def to_device(batch: dict[str, Any], device: torch.device, channels_last: bool) -> tuple[Tensor, Tensor]:
+    """`rainy` and `clean` of a batch, (B, 3, H, W)."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    rainy = batch["rainy"].to(device, non_blocking=True, memory_format=layout)
+    return rainy, batch["clean"].to(device, non_blocking=True, memory_format=layout)

@@ -1,0 +1,89 @@
+"""How good the network is now, under a published protocol."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from derain.data.patches import read_pair, to_tensor
+from derain.data.synthesis import make_rainy, preset
+from derain.evaluation import protocol
+from derain.methods.contract import RainNetwork
+from derain.restore.tiles import pad_to, published_axis, run_tiles
+from derain.training.recipe import Recipe, Validation
+from derain.training.streams import Source
+
+RAIN_SEED = 20_190_415  # one fixed rain for every run, apart from any training seed
+
+
+def pairs(source: Source, validation: Validation, numbers: range) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rainy and clean pictures, (1, 3, H, W) each; made rain depends on the picture's number alone."""
+    for number in numbers:
+        if source.rainy is not None:
+            rainy, clean = read_pair(source.rainy, source.clean, number)
+        else:
+            clean = rainy = source.clean[number]
+        if validation.patch:
+            top, left = (max(side - validation.patch, 0) // 2 for side in clean.shape[:2])
+            window = np.s_[top : top + validation.patch, left : left + validation.patch]
+            rainy, clean = rainy[window], clean[window]
+        if source.rainy is None:
+            rng = np.random.default_rng([RAIN_SEED, number])
+            rainy = make_rainy(rng, np.ascontiguousarray(clean), preset(source.rain))
+        yield to_tensor(rainy)[None], to_tensor(clean)[None]
+
+
+def validate(
+    network: nn.Module, recipe: Recipe, source: Source, process: int, processes: int, device: torch.device
+) -> tuple[list[dict[str, float]], Tensor | None]:
+    """The figures of this process's share of the pictures, and one sample.
+
+    Returns:
+        One dict per picture with the protocol's figures ("psnr", "ssim") and those of the rainy
+        picture itself ("rainy_psnr", ...); rainy, restored and clean side by side (3, H, 3W), None
+        for processes other than the first.
+    """
+    assert recipe.validation is not None
+    measure = protocol(recipe.validation.protocol)
+    scores, sample = [], None
+    was_training = network.training
+    network.eval()
+    with torch.no_grad():
+        for rainy, clean in pairs(source, recipe.validation, range(process, len(source), processes)):
+            restored = restore(network, rainy.to(device)).float().cpu()
+            figures = measure(restored, clean)
+            before = {f"rainy_{name}": value for name, value in measure(rainy, clean).items()}
+            scores.append({**figures, **before})
+            if sample is None and process == 0:
+                sample = torch.cat([rainy, restored, clean], 3)[0]
+    network.train(was_training)
+    return scores, sample
+
+
+def restore(network: nn.Module, rainy: Tensor) -> Tensor:
+    """`network` on a picture (1, 3, H, W) of any size, padded and tiled as its test protocol does."""
+    described = cast(RainNetwork, network)
+    height, width = rainy.shape[-2:]
+    multiple, tile = described.size_multiple, described.tile
+    padded = pad_to(rainy, -(-height // multiple) * multiple, -(-width // multiple) * multiple)
+    if tile is None:
+        restored = described.forward(padded)
+    else:
+        rows, columns = (published_axis(side, tile.size, tile.overlap) for side in padded.shape[-2:])
+        run = lambda part: {"image": described.forward(part)}  # noqa: E731
+        restored = run_tiles(padded, run, rows, columns, lambda done, total: None)["image"]
+    return restored[..., :height, :width]
+
+
+def means(scores: list[dict[str, float]]) -> dict[str, float]:
+    """The mean of every figure over the pictures; infinite ones (equal pictures) are left out."""
+    result = {}
+    for name in scores[0]:
+        finite = [score[name] for score in scores if math.isfinite(score[name])]
+        result[name] = sum(finite) / len(finite) if finite else math.inf
+    return result

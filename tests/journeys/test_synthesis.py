@@ -1,0 +1,96 @@
+"""Pairs made from clean pictures, then trained on: what a user does, through the command line."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from derain.checkpoints import open_checkpoint
+from derain.cli import main
+
+
+def derain(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["derain", *map(str, arguments)])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    return int(exit_.value.code or 0)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        picture = cv2.resize(rng.integers(0, 200, (5, 6, 3)).astype(np.uint8), (72, 60))
+        cv2.imwrite(str(folder / f"p{number}.png"), picture)
+    return folder
+
+
+def test_pairs_are_made_and_trained_on(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs, again = tmp_path / "pairs", tmp_path / "again"
+    assert derain(monkeypatch, "synth", photos, "-o", pairs, "--preset", "heavy", "--count", 2) == 0
+    assert capsys.readouterr().out == f"{pairs}: 12 pairs.\n"
+    assert derain(monkeypatch, "synth", photos, "-o", again, "--preset", "heavy", "--count", 2) == 0
+    for rainy in sorted((pairs / "rainy").iterdir()):
+        clean = cv2.imread(str(pairs / "clean" / rainy.name)).astype(int)
+        assert np.array_equal(clean, cv2.imread(str(photos / f"{rainy.stem[:2]}.png")))
+        assert (cv2.imread(str(rainy)) - clean).max() > 20
+        assert rainy.read_bytes() == (again / "rainy" / rainy.name).read_bytes()
+
+    small = ["options.width=4", "stages=[{patch: 32, batch: 2}]", "validation.patch=32", "workers=0"]
+    small += [f"data.clean={pairs / 'clean'}", f"data.rainy={pairs / 'rainy'}", "data.rain=null"]
+    changes = [part for change in [*small, "steps=2"] for part in ("--set", change)]
+    run = tmp_path / "run"
+    assert derain(monkeypatch, "train", "spanet/synthetic", "-o", run, *changes) == 0
+    assert open_checkpoint(run / "best.safetensors").facts["step"] == 2
+    assert derain(monkeypatch, "train", run / "recipe.yaml", "-o", run, "--set", "steps=3") == 0
+    assert open_checkpoint(run / "last.safetensors").facts["step"] == 3
+    capsys.readouterr()
+    assert derain(monkeypatch, "train", "--plot", run) == 0
+    assert capsys.readouterr().out == f"{run / 'plot.png'}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("synth", "PHOTOS", "-o", "PHOTOS/x", "--preset", "hevy"), 2, "Did you mean 'heavy'"),
+        (("synth", "PHOTOS/none", "-o", "PHOTOS/x"), 1, "none: no such folder"),
+        (("synth", "PHOTOS/p1.png", "-o", "PHOTOS/x"), 1, "p1.png: no such folder"),
+        (("train",), 2, "give a recipe and the run's folder"),
+        (("train", "spanet/synthetic", "-o", "PHOTOS/run"), 2, "'data.clean' is not given"),
+        (("train", "--plot", "PHOTOS"), 1, "no run that has logged anything"),
+    ],
+)
+def test_wrong_usage_is_one_line(
+    photos: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    code: int,
+    message: str,
+) -> None:
+    given = [argument.replace("PHOTOS", str(photos)) for argument in arguments]
+    assert derain(monkeypatch, *given) == code
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("derain: ")
+    assert error.count("\n") == 1
+
+
+def test_nothing_is_overwritten_unasked(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = tmp_path / "pairs"
+    assert derain(monkeypatch, "synth", photos, "-o", pairs) == 0
+    before = (pairs / "rainy" / "p1.png").read_bytes()
+    assert derain(monkeypatch, "synth", photos, "-o", pairs, "--seed", 5) == 2
+    assert (pairs / "rainy" / "p1.png").read_bytes() == before
+    assert derain(monkeypatch, "synth", photos, "-o", pairs, "--seed", 5, "--overwrite") == 0
+    assert (pairs / "rainy" / "p1.png").read_bytes() != before

@@ -1,0 +1,47 @@
+"""A small folder of pictures and a small recipe on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from derain.training import Recipe
+from derain.training.recipe import checked
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten pictures of 40x48 with smooth shapes and edges."""
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for number in range(10):
+        picture = cv2.resize(rng.integers(0, 200, (5, 6, 3)).astype(np.uint8), (48, 40))
+        cv2.circle(picture, (24, 20), 9, rng.integers(0, 255, 3).tolist(), -1)
+        cv2.imwrite(str(folder / f"photo{number}.png"), picture)
+    return folder
+
+
+def content(photos: Path, **changes: Any) -> dict[str, Any]:
+    """A recipe as a dictionary: SPANet of width 4, six steps on 24-pixel patches."""
+    small: dict[str, Any] = {
+        "network": "spanet",
+        "options": {"width": 4},
+        "data": {"clean": str(photos), "rain": "light"},
+        "steps": 6,
+        "stages": [{"patch": 16, "batch": 4, "steps": 3}, {"patch": 24, "batch": 2}],
+        "optimiser": {"rate": 1e-3, "clip": 0.5},
+        "schedule": {"name": "cosine", "length": 6},
+        "workers": 0,
+        "log_every": 1,
+        "save_every": 2,
+    }
+    return small | changes
+
+
+def recipe(photos: Path, **changes: Any) -> Recipe:
+    """The same, validated."""
+    return checked(content(photos, **changes), "test")

@@ -1,0 +1,123 @@
+"""A wrong recipe is one line that names the place and the remedy."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from derain.errors import DerainError, UsageError
+from derain.methods import all_architectures, all_methods
+from derain.training import load_recipe, published_recipes, train
+from derain.training.recipe import checked
+from training.conftest import content
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optimizer": {"rate": 1}}, "unknown key 'optimizer'; did you mean 'optimiser'"),
+        ({"data": {"clena": "x"}}, "unknown key 'data.clena'; did you mean 'clean'"),
+        ({"schedule": {"name": "cosine", "length": 2, "flor": 1}}, "'schedule.flor'; did you mean 'floor'"),
+        ({"schedule": {"name": "cosin"}}, "'schedule': .*'cosin'.*'cosine'"),
+        ({"stages": [{"patch": 8, "batches": 2}]}, "'stages.0.batch' is missing"),
+        ({"stages": [{"patch": 8, "batch": 2, "qqqq": 2}]}, "'stages.0.qqqq'; known: batch, patch, steps"),
+        ({"stages": []}, "'stages': list should have at least 1 item"),
+        ({"steps": "many"}, "'steps': input should be a valid integer.* not 'many'"),
+        ({"steps": 0}, "'steps': input should be greater than 0, not 0"),
+        ({"optimiser": {}}, "'optimiser.rate' is missing"),
+        ({"accumulate": 3}, r"'stages.0.batch' is 4, no multiple of 'accumulate' 3"),
+        ({"data": {"clean": "x", "rainy": "y", "rain": "light"}}, "'data.rainy' and 'data.rain' exclude"),
+        (
+            {"validation": {"clean": "x", "hold_out": 4}},
+            "'validation.clean' and 'validation.hold_out' exclude",
+        ),
+        ({"ema": 1.5}, "'ema': input should be less than 1, not 1.5"),
+    ],
+)
+def test_mistakes_are_explained(photos: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        checked(content(photos, **changes), "my.yaml")
+    assert str(caught.value).startswith("my.yaml: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": {"rain": "light"}}, "'data.clean' is not given"),
+        ({"data": {"clean": "PHOTOS"}}, "'data.rainy' is not given.*'data.rain'"),
+        ({"data": {"clean": "PHOTOS/no", "rain": "light"}}, "no: no such folder"),
+        ({"data": {"clean": "PHOTOS", "rain": "lite"}}, "unknown rain preset 'lite'. Did you mean 'light'"),
+        ({"validation": {}}, "'validation.clean' is not given.*hold_out"),
+        ({"stages": [{"patch": 16, "batch": 64}]}, "a batch of 64 is larger than the set of 10 pictures"),
+        ({"network": "spanett"}, "unknown network 'spanett'. Did you mean 'spanet'"),
+        ({"options": {"widht": 4}}, "'options': spanet: .*widht"),
+        ({"start": "PHOTOS/photo1.png"}, r"photo1\.png: "),
+        ({"loss": {"l1": 2}}, "'loss': the loss of spanet has no option 'l1'; it has none"),
+    ],
+)
+def test_what_does_not_exist_is_named(
+    photos: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    text = yaml.safe_dump(content(photos, **changes)).replace("PHOTOS", str(photos))
+    with pytest.raises(DerainError, match=message) as caught:
+        train(checked(yaml.safe_load(text), "test"), tmp_path / "run")
+    assert "\n" not in str(caught.value)
+
+
+def test_changes_on_the_command_line_replace_values(photos: Path, tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text(yaml.safe_dump(content(photos)))
+    changes = ["steps=9", "optimiser.betas=[0.5, 0.9]", "validation.hold_out=4", "data.rain=heavy"]
+    changed = load_recipe(file, changes)
+    assert (changed.steps, changed.optimiser.betas, changed.data.rain) == (9, (0.5, 0.9), "heavy")
+    assert changed.validation is not None
+    assert changed.validation.hold_out == 4
+    with pytest.raises(UsageError, match="'steps': changes are written key=value"):
+        load_recipe(file, ["steps"])
+
+
+def test_files_that_are_no_recipes_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("network: [spanet\nsteps: 3")
+    with pytest.raises(UsageError, match=r"a\.yaml: line 2: not YAML"):
+        load_recipe(tmp_path / "a.yaml")
+    (tmp_path / "b.yaml").write_text("just words")
+    with pytest.raises(UsageError, match=r"b\.yaml: a recipe is a list of 'key: value'"):
+        load_recipe(tmp_path / "b.yaml")
+    with pytest.raises(UsageError, match=r"c\.yaml: cannot be read"):
+        load_recipe(tmp_path / "c.yaml")
+    with pytest.raises(
+        UsageError, match=r"unknown recipe 'spanet/spa-data'\. Did you mean 'spanet/spa_data'"
+    ):
+        load_recipe("spanet/spa-data")
+
+
+def test_every_method_that_has_a_loss_has_a_recipe() -> None:
+    covered = {load_recipe(name).network.partition("-")[0] for name in published_recipes()}
+    trainable = [{a.name for a in m.architectures if a.loss is not None} for m in all_methods()]
+    assert all(not names or names & covered for names in trainable)
+
+
+@pytest.mark.parametrize("name", published_recipes())
+def test_published_recipes_run(name: str, photos: Path, tmp_path: Path) -> None:
+    """Two steps at reduced size: tiny network, patches of 64, pairs of the same pictures."""
+    published = load_recipe(name)
+    architecture = next(a for a in all_architectures() if a.name == published.network.partition("-")[0])
+    assert architecture.loss is not None
+    data = {"clean": str(photos)} | ({} if published.data.rain else {"rainy": str(photos)})
+    small = published.model_dump(mode="json") | {
+        "options": dict(architecture.tiny),
+        "loss": {name: None for name in inspect.signature(architecture.loss).parameters if name == "vgg"},
+        "data": published.data.model_dump() | data,
+        "validation": None,
+        "steps": 2,
+        "stages": [{"patch": 64, "batch": 2}],
+        "workers": 0,
+        "log_every": 1,
+    }
+    train(checked(small, name), tmp_path)
+    assert (tmp_path / "last.safetensors").exists()

@@ -1,0 +1,120 @@
+"""Killed, divided and stopped runs, as the command line starts them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+import yaml
+
+from derain.checkpoints import read_tensors
+from derain.training.log import read_log
+from training.conftest import content
+
+SOURCE = str(Path(__file__).parents[2] / "src")
+
+
+def python(arguments: list[str]) -> subprocess.Popen[str]:
+    """A Python process with this project on its path, in a group of its own."""
+    environment = os.environ | {"PYTHONPATH": SOURCE, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def start(recipe: Path, run: Path, processes: int = 1) -> subprocess.Popen[str]:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    return python(
+        [*(launcher if processes > 1 else []), "-m", "derain", "train", str(recipe), "-o", str(run)]
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    output, error = process.communicate(timeout=180)
+    assert process.returncode == 0, error[-2000:]
+    return output
+
+
+def once_at(step: int, run: Path, process: subprocess.Popen[str], act: Callable[[], None]) -> None:
+    """Calls `act` as soon as the run's log has reached the step."""
+    tick = threading.Event()
+    while process.poll() is None:
+        if any(event["step"] >= step for event in read_log(run)):
+            act()
+            return
+        tick.wait(0.02)
+    raise AssertionError(process.communicate()[1][-2000:])
+
+
+def kill_all(process: subprocess.Popen[str]) -> None:
+    """SIGKILL to the process and all that it started, launchers and workers."""
+    everyone = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+    for one in everyone:
+        one.kill()
+    psutil.wait_procs(everyone[:-1])
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return read_tensors(run / "last.safetensors").state
+
+
+@pytest.fixture
+def file(photos: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    stages = [{"patch": 16, "batch": 4, "steps": 13}, {"patch": 24, "batch": 2}]
+    changes = {"steps": 30, "stages": stages, "schedule": {"name": "cosine", "length": 30}, "save_every": 3}
+    path.write_text(yaml.safe_dump(content(photos, **changes, ema=0.9)))
+    return path
+
+
+@pytest.mark.parametrize(("workers", "processes"), [(0, 1), (2, 1), (0, 2)])
+def test_a_killed_run_goes_on_bit_for_bit(file: Path, tmp_path: Path, workers: int, processes: int) -> None:
+    text = file.read_text().replace("workers: 0", f"workers: {workers}")
+    file.write_text(text)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    process = start(file, killed, processes)
+    once_at(8, killed, process, lambda: kill_all(process))
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not (killed / "last.safetensors").exists()
+    finish(start(file, killed, processes))
+    finish(start(file, whole, processes))
+    a, b = weights(whole), weights(killed)
+    assert [name for name in a if not torch.equal(a[name], b[name])] == []
+    assert [e["step"] for e in read_log(killed)] == list(range(1, 31))
+
+
+def test_two_processes_equal_one_with_the_same_batch(file: Path, tmp_path: Path) -> None:
+    for processes in (1, 2):
+        finish(start(file, tmp_path / f"{processes}", processes))
+    one, two = (read_log(tmp_path / f"{processes}") for processes in (1, 2))
+    for a, b in zip(one, two, strict=True):
+        for name in ("rate", "l1", "dissimilarity", "mask"):
+            assert a[name] == pytest.approx(b[name], rel=2e-4)
+    a, b = weights(tmp_path / "1"), weights(tmp_path / "2")
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=0, atol=5e-4)
+
+
+def test_ctrl_c_says_how_to_go_on(file: Path, tmp_path: Path) -> None:
+    file.write_text(file.read_text().replace("workers: 0", "workers: 2").replace("steps: 30", "steps: 3000"))
+    run = tmp_path / "run"
+    process = start(file, run)
+    once_at(2, run, process, lambda: os.killpg(process.pid, signal.SIGINT))
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert error.strip().startswith("derain: stopped after step ")
+    assert error.strip().endswith(f"go on with: derain train {run}/recipe.yaml -o {run}")
