@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from derain.cli import convert, info, run
+from derain.cli import adapt, convert, info, run
 from derain.errors import DerainError
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("run")(run.run)
+app.command("adapt")(adapt.adapt)
 app.command("info")(info.info)
 app.command("convert")(convert.convert)
 
