@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from derain.cli import convert, data, evaluate, info, run, score, synth, train
+from derain.cli import adapt, convert, data, evaluate, info, run, score, synth, train
 from derain.errors import DerainError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app.command("run")(run.run)
 app.command("score")(score.score)
 app.command("evaluate")(evaluate.evaluate)
 app.command("train")(train.train)
+app.command("adapt")(adapt.adapt)
 app.command("synth")(synth.synth)
 app.command("info")(info.info)
 app.command("convert")(convert.convert)

@@ -112,7 +112,7 @@ class Derainer:
     def __init__(self, checkpoint: Checkpoint, settings: Settings) -> None:
         self.checkpoint = checkpoint
         self.settings = settings
-        self.device = _choose_device(settings.device)
+        self.device = choose_device(settings.device)
         self.dtype = _choose_precision(settings.precision, checkpoint)
         network = checkpoint.network.eval().to(self.device)
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -300,7 +300,7 @@ class Derainer:
         return Derainer(self.checkpoint, replace(self.settings, **changes))
 
 
-def _choose_device(name: str) -> torch.device:
+def choose_device(name: str) -> torch.device:
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return torch.device(next(device for device, there in present.items() if there))

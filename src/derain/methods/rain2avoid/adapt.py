@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from derain.errors import DerainError
 from derain.methods.contract import RainNetwork
 from derain.methods.rain2avoid.backbones import UNet
-from derain.methods.rain2avoid.ldgp import Bytes, rain_prior
+from derain.methods.rain2avoid.ldgp import Bytes, rain_prior, refuse_too_small
 from derain.methods.rain2avoid.sampling import References, sample_references
 from derain.methods.rain2avoid.streaks import Floats, combined_reference, find_rain, rain_map_at
 
@@ -32,7 +32,7 @@ SEED = 3  # as published, but set anew for every network, so that order does not
 WHOLE_PIXELS = 512 * 512  # larger pictures are learnt from crops and restored in tiles
 LEAST_SIDE = 64  # padded to it, as BatchNorm needs more than one value per channel at the deepest level
 TILE_OVERLAP = 128
-NO_RAIN = 0.7  # levels of 8 bits that streaks add on average; less is seen in pictures without rain
+NO_RAIN = 0.6  # levels of 8 bits that streaks add on average; less is seen in pictures without rain
 SUSPECT = 0.5  # levels of 8 bits that a reference must differ by for its pixel to be suspected
 PATIENCE = 100  # steps over which the loss must fall by 1 percent, or learning ends
 TRAINED_RATE = 0.1  # share of the learning rate for networks that are trained already
@@ -109,15 +109,32 @@ class Learnt:
 
     Attributes:
         network: on the CPU, in eval mode.
-        steps: taken.
         ended: why learning ended: "steps", "time" or "settled" (the loss no longer fell).
         losses: of every step.
+        seconds_to_restore: an estimate for all lessons together.
     """
 
     network: nn.Module
-    steps: int
     ended: str
     losses: list[float] = field(repr=False)
+    seconds_to_restore: float
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A picture derained by what it taught, with everything made on the way.
+
+    Attributes:
+        image: (1, 3, H, W) in [0, 1].
+        lesson: the references.
+        learnt: the network, or None when there was nothing to learn.
+        note: what a user should know, or "".
+    """
+
+    image: Tensor
+    lesson: Lesson
+    learnt: Learnt | None
+    note: str
 
 
 Progress = Callable[[int, int], None]
@@ -127,7 +144,51 @@ def silent(done: int, total: int) -> None:
     """Reports no progress."""
 
 
-def prepare(rainy: Tensor, preset: Preset, trained: nn.Module | None = None) -> Lesson:
+def adapt_one(
+    rainy: Tensor,
+    network: nn.Module,
+    preset: Preset,
+    *,
+    trained: bool = False,
+    seconds: float | None = None,
+    device: torch.device | str = "cpu",
+    progress: Progress = silent,
+) -> Adapted:
+    """Learns from one picture and derains it.
+
+    Args:
+        rainy: (1, 3, H, W) in [0, 1].
+        network: of the registry; changed in place.
+        preset: how.
+        trained: the network derains already, else it has fresh weights.
+        seconds: for everything; learning ends early enough to apply what was learnt.
+        device: to learn on.
+        progress: called with steps done and their number.
+
+    Raises:
+        DerainError: a side is shorter than 32 pixels, or the loss is no longer finite.
+    """
+    began = time.monotonic()
+    lesson = prepare(rainy, preset, network.to(device) if trained else None, device)
+    if not lesson.suspected.any():
+        return Adapted(rainy, lesson, None, lesson.warning)
+    if not trained and not preset.plain:
+        start_at_identity(network)
+    left = None if seconds is None else seconds - (time.monotonic() - began)
+    learnt = learn([lesson], network, preset, trained=trained, seconds=left, device=device, progress=progress)
+    notes = [lesson.warning] if lesson.warning else []
+    if learnt.ended == "time":
+        notes.append(f"time was up after {len(learnt.losses)} steps")
+    left = None if seconds is None else seconds - (time.monotonic() - began)
+    if left is not None and (not learnt.losses or learnt.seconds_to_restore > 2 * max(left, 0)):
+        notes.append("no time to apply the network: this is the reference without learning")
+        return Adapted(lesson.mean, lesson, None, "; ".join(notes))
+    return Adapted(restore(lesson, learnt.network, preset, device), lesson, learnt, "; ".join(notes))
+
+
+def prepare(
+    rainy: Tensor, preset: Preset, trained: nn.Module | None = None, device: torch.device | str = "cpu"
+) -> Lesson:
     """The references of one picture (1, 3, H, W) in [0, 1].
 
     Args:
@@ -140,35 +201,38 @@ def prepare(rainy: Tensor, preset: Preset, trained: nn.Module | None = None) -> 
         DerainError: a side is shorter than 32 pixels.
     """
     picture = _bytes(rainy)
+    refuse_too_small(picture)
     rain = find_rain(picture)
     if preset.plain:
         prior = rain_prior(picture)
         draws = sample_references(picture, prior.map)
-        return _lesson(rainy, prior.map, rain.light, draws.fused().astype(np.float32), draws)
+        change = draws.fused().astype(np.float32) - picture
+        return _lesson(rainy, prior.map, rain.light, change, draws)
     rain_map = rain_map_at(picture, rain.theta)
     if trained is None:
-        return _lesson(rainy, rain_map, rain.light, combined_reference(picture, rain.theta, rain_map))
-    derained = run_network(trained.eval(), rainy).clamp(0, 1)
+        change = combined_reference(picture, rain.theta, rain_map) - picture
+        return _lesson(rainy, rain_map, rain.light, change)
+    derained = run_network(trained.eval(), rainy, device).clamp(0, 1)
+    change = (derained - rainy)[0].permute(1, 2, 0).numpy() * np.float32(255)
     left = _bytes(derained)
-    mean = derained[0].permute(1, 2, 0).numpy() * np.float32(255)
     if find_rain(left).light >= NO_RAIN:
-        mean = mean + combined_reference(left, rain.theta, rain_map_at(left, rain.theta)) - left
-    return _lesson(rainy, rain_map, rain.light, mean)
+        change = change + combined_reference(left, rain.theta, rain_map_at(left, rain.theta)) - left
+    return _lesson(rainy, rain_map, rain.light, change)
 
 
 def _bytes(picture: Tensor) -> Bytes:
     """(1, 3, H, W) in [0, 1] -> (H, W, 3) uint8."""
-    return (picture[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+    return (picture[0].permute(1, 2, 0) * 255).round().to(torch.uint8).cpu().numpy()
 
 
 def _lesson(
-    rainy: Tensor, rain_map: Bytes, light: float, mean: Floats, draws: References | None = None
+    rainy: Tensor, rain_map: Bytes, light: float, change: Floats, draws: References | None = None
 ) -> Lesson:
-    """`mean` is (H, W, 3) in [0, 255]; where it leaves a pixel, the picture's full depth is kept."""
-    target = torch.from_numpy(mean).permute(2, 0, 1)[None] / 255
-    suspected = (target - rainy).abs().amax(1, keepdim=True) > SUSPECT / 255
-    target = torch.where(suspected, target.clamp(0, 1), rainy)
-    return Lesson(rainy, rain_map, light, draws, target, suspected)
+    """`change` is what to add, (H, W, 3) in levels of 8 bits; a deeper picture keeps its depth."""
+    difference = torch.from_numpy(np.asarray(change, np.float32)).permute(2, 0, 1)[None]
+    suspected = difference.abs().amax(1, keepdim=True) > SUSPECT
+    mean = torch.where(suspected, (rainy + difference / 255).clamp(0, 1), rainy)
+    return Lesson(rainy, rain_map, light, draws, mean, suspected)
 
 
 def learn(
@@ -190,7 +254,7 @@ def learn(
         preset: how.
         together: take the preset's course for many pictures.
         trained: the network derains already; learn with smaller steps.
-        seconds: end after this time.
+        seconds: end so early that all lessons can be restored within this time.
         device: to learn on.
         progress: called with steps done and their number.
 
@@ -198,6 +262,7 @@ def learn(
         DerainError: the loss is no longer finite.
     """
     began = time.monotonic()
+    to_restore = 0.0
     torch.manual_seed(SEED)
     network = network.to(device).train()
     course = preset.together if together else preset.alone
@@ -205,16 +270,18 @@ def learn(
     rate = preset.learning_rate * (TRAINED_RATE if trained else 1)
     optimizer = torch.optim.Adam(network.parameters(), lr=rate)
     average = network if preset.plain else copy.deepcopy(network)
+    all_pixels = sum(lesson.rainy.shape[2] * lesson.rainy.shape[3] for lesson in lessons)
     losses: list[float] = []
     ended = "steps"
     for step in range(course.steps):
-        gone = 0.0 if seconds is None else (time.monotonic() - began) / seconds
+        gone = 0.0 if seconds is None else (time.monotonic() - began + to_restore) / max(seconds, 1e-9)
         if gone >= 1:
             ended = "time"
             break
         if not preset.plain:
             optimizer.param_groups[0]["lr"] = rate * (1 - max(step / course.steps, gone))
         rainy, target = (batch.to(device) for batch in next(batches))
+        pixels = rainy.shape[0] * rainy.shape[2] * rainy.shape[3]
         optimizer.zero_grad(set_to_none=True)
         loss = F.mse_loss(network(rainy), target)
         torch.autograd.backward(loss)
@@ -222,6 +289,8 @@ def learn(
         losses.append(loss.item())
         if not np.isfinite(losses[-1]):
             raise DerainError(f"learning failed: the loss is {losses[-1]} after {step + 1} steps.")
+        # A step costs three forward passes; a picture's statistics and overlapping tiles as many.
+        to_restore = (time.monotonic() - began) / (step + 1) * all_pixels / pixels
         progress(step + 1, course.steps)
         if not preset.plain:
             _average(average, network, min(0.98, step / (step + 10)))
@@ -230,7 +299,7 @@ def learn(
                 break
     if not preset.plain:
         set_statistics(average, [lesson.rainy for lesson in lessons], device)
-    return Learnt(average.cpu().eval(), len(losses), ended, losses)
+    return Learnt(average.cpu().eval(), ended, losses, to_restore)
 
 
 def restore(lesson: Lesson, network: nn.Module, preset: Preset, device: torch.device | str = "cpu") -> Tensor:
@@ -371,31 +440,29 @@ def set_statistics(network: nn.Module, pictures: Sequence[Tensor], device: torch
 def run_network(network: nn.Module, picture: Tensor, device: torch.device | str = "cpu") -> Tensor:
     """The network's output for a picture of any size; large ones in overlapping tiles, blended."""
     height, width = picture.shape[2:]
+    padded = _padded(network, picture, picture)[0]
+    # Tiles begin at multiples of this, where strided convolutions see the same grid as in the whole.
     multiple = cast(RainNetwork, network).size_multiple
-    side = int(WHOLE_PIXELS**0.5) // multiple * multiple
+    side = int(WHOLE_PIXELS**0.5) // multiple * multiple if _is_large(picture) else max(padded.shape)
+    result = torch.zeros_like(padded)
+    weight = torch.zeros_like(padded[:, :1])
     with torch.inference_mode():
-        if not _is_large(picture):
-            whole: Tensor = network(_padded(network, picture, picture)[0].to(device))
-            return whole[..., :height, :width].cpu()
-        result = torch.zeros_like(picture)
-        weight = torch.zeros(1, 1, height, width)
-        for top in _starts(height, side):
-            for left in _starts(width, side):
-                tile = picture[..., top : top + side, left : left + side]
-                size = tile.shape[2:]
-                ramp = _ramp(size[0])[:, None] * _ramp(size[1])
-                out = network(_padded(network, tile, tile)[0].to(device))[..., : size[0], : size[1]].cpu()
-                result[..., top : top + side, left : left + side] += out * ramp
-                weight[..., top : top + side, left : left + side] += ramp
-        return result / weight
+        for top in _starts(padded.shape[2], side, multiple):
+            for left in _starts(padded.shape[3], side, multiple):
+                area = (..., slice(top, top + side), slice(left, left + side))
+                tile = padded[area]
+                ramp = _ramp(tile.shape[2])[:, None] * _ramp(tile.shape[3])
+                result[area] += network(tile.to(device)).cpu() * ramp
+                weight[area] += ramp
+    return (result / weight)[..., :height, :width]
 
 
-def _starts(length: int, side: int) -> list[int]:
-    """Where evenly spaced tiles begin that overlap by at least `TILE_OVERLAP`."""
+def _starts(length: int, side: int, multiple: int) -> list[int]:
+    """Where evenly spaced tiles begin that overlap by about `TILE_OVERLAP` or more."""
     if length <= side:
         return [0]
     count = -(-(length - TILE_OVERLAP) // (side - TILE_OVERLAP))
-    return [round(i * (length - side) / (count - 1)) for i in range(count)]
+    return [round(i * (length - side) / (count - 1) / multiple) * multiple for i in range(count)]
 
 
 def _ramp(length: int) -> Tensor:

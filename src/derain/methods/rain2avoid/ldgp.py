@@ -71,15 +71,21 @@ def rain_prior(picture: Bytes, rule: Rule = JOURNAL) -> Prior:
     Raises:
         DerainError: a side is shorter than 32 pixels.
     """
+    refuse_too_small(picture)
     height, width = picture.shape[:2]
-    if min(height, width) < LEAST_SIDE:
-        raise DerainError(f"a picture of {width}x{height} is too small: each side needs {LEAST_SIDE} pixels.")
     angles = patch_angles(grey(picture))
     voted, agreement = vote(angles)
     theta = 0 if voted in rule.upright else voted - 180 if voted > 90 else voted
     turned = turned_grey(picture, theta)
     streaks = opening(brighter_than_surroundings(turned), rule.opening or len(turned) // 30)
     return Prior(turn_back(streaks, theta, height, width), theta, agreement)
+
+
+def refuse_too_small(picture: Bytes) -> None:
+    """Raises `DerainError` when a side is shorter than one block of the orientation histogram."""
+    height, width = picture.shape[:2]
+    if min(height, width) < LEAST_SIDE:
+        raise DerainError(f"a picture of {width}x{height} is too small: each side needs {LEAST_SIDE} pixels.")
 
 
 def grey(picture: Bytes) -> Bytes:

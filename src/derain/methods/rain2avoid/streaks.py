@@ -50,8 +50,8 @@ class Rain:
 
     Attributes:
         theta: by how many degrees to turn the picture counter-clockwise for them to be vertical.
-        light: what they add to the picture on average, in levels of 8 bits. Above 0.8 in all of
-            Rain100L, below 0.7 in most of the same scenes without rain.
+        light: what they add to the picture on average, in levels of 8 bits. Above 0.6 in all 50
+            pictures of Rain100L looked at, below in most of the same scenes without rain.
     """
 
     theta: int
@@ -107,7 +107,7 @@ def combined_reference(picture: Bytes, theta: int, rain_map: Bytes) -> Floats:
     rainy = picture.astype(np.float32)
     subtracted = np.maximum(rainy - streak_light(picture, theta)[..., None], 0)
     sampled = np.minimum(mean_reference(picture, rain_map, SOFTER_SAMPLING), rainy)
-    return (subtracted + sampled) / 2
+    return np.asarray((subtracted + sampled) / 2, np.float32)
 
 
 def rain_map_at(picture: Bytes, theta: int) -> Bytes:
@@ -122,7 +122,7 @@ def _turning(value: Floats, theta: int) -> tuple[NDArray[Any], tuple[int, int]]:
     """The matrix to the canvas that holds the turned picture, and its (width, height)."""
     height, width = value.shape
     new_height, new_width = turned_size(height, width, theta)
-    matrix = cv2.getRotationMatrix2D((width / 2, height / 2), theta, 1)
+    matrix = np.asarray(cv2.getRotationMatrix2D((width / 2, height / 2), theta, 1))
     matrix[:, 2] += (new_width - width) / 2, (new_height - height) / 2
     return matrix, (new_width, new_height)
 

@@ -1,0 +1,117 @@
+"""`derain adapt INPUT... -o OUT`: learn to derain from the rainy pictures alone."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def adapt(
+    inputs: Annotated[list[Path], typer.Argument(help="Rainy pictures and folders of pictures.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the results (for one picture, a file).")
+    ],
+    preset: Annotated[
+        str, typer.Option(help="quick (about a minute a picture) or published (about an hour).")
+    ] = "quick",
+    only: Annotated[str | None, typer.Option(help="mask: write the rain masks and learn nothing.")] = None,
+    together: Annotated[
+        bool,
+        typer.Option(help="One network for all pictures, saved as OUT/network.safetensors for `derain run`."),
+    ] = False,
+    backbone: Annotated[
+        str | None, typer.Option(help="Network to learn with, see `derain models`. Default: the preset's.")
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option("--from", help="Trained weights to start from: a checkpoint file or a bundled name."),
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.05, help="Time limit: per picture, or for all with --together.")
+    ] = None,
+    keep: Annotated[bool, typer.Option(help="Keep mask, references and weights in OUT/kept.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    overwrite: Annotated[bool, typer.Option(help="Replace results that exist.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the outcomes as JSON for machines.")] = False,
+) -> int:
+    """Take rain out of pictures by learning from them alone: no clean pictures, no trained weights.
+
+    Example: derain adapt rainy.jpg -o dry.jpg
+    """
+    from derain.cli.progress import bar, duration
+    from derain.errors import UsageError, unknown_name
+    from derain.methods.rain2avoid.adapt import PRESETS
+    from derain.restore.adapting import (
+        NETWORK_FILE,
+        adapt_each,
+        adapt_together,
+        starting_point,
+        write_maps,
+    )
+    from derain.restore.derainer import DEVICES, choose_device
+    from derain.restore.folder import plan
+
+    if preset not in PRESETS:
+        raise unknown_name("preset", preset, PRESETS)
+    if only not in (None, "mask"):
+        raise unknown_name("--only", only, ["mask"])
+    if device not in DEVICES:
+        raise unknown_name("device", device, DEVICES)
+    if only and (together or backbone or start or minutes or keep):
+        raise UsageError("--only mask learns nothing; leave out the options that say how to learn.")
+    jobs = plan(inputs, output)
+    if together and len(jobs) == 1 and output.suffix:
+        raise UsageError("--together needs a folder as output: the network is saved there, too.")
+    began, outcomes = time.monotonic(), []
+    with bar("learning", 1 if together else len(jobs)) as progress:
+        seconds = None if minutes is None else 60 * minutes
+        if only:
+            results = write_maps(jobs, overwrite)
+        elif together:
+            results = adapt_together(
+                jobs,
+                starting_point(preset, backbone, start),
+                PRESETS[preset],
+                output / NETWORK_FILE,
+                seconds=seconds,
+                device=choose_device(device),
+                keep=keep,
+                overwrite=overwrite,
+                progress=progress.part,
+            )
+        else:
+            results = adapt_each(
+                jobs,
+                starting_point(preset, backbone, start),
+                PRESETS[preset],
+                seconds=seconds,
+                device=choose_device(device),
+                keep=keep,
+                overwrite=overwrite,
+                progress=progress.part,
+            )
+        for outcome in results:
+            outcomes.append(outcome)
+            if not together:
+                progress.advance()
+            if outcome.status == "failed":
+                progress.say(f"derain: {outcome.note}", error=True)
+            elif outcome.note:
+                progress.say(f"{outcome.job.source}: {outcome.note}", error=as_json)
+    counts = {
+        status: sum(o.status == status for o in outcomes) for status in ("restored", "skipped", "failed")
+    }
+    if as_json:
+        pictures = [
+            {"source": str(o.job.source), "target": str(o.job.target), "status": o.status, "note": o.note}
+            for o in outcomes
+        ]
+        typer.echo(json.dumps({"pictures": pictures, **counts}, indent=2))
+    else:
+        summary = ", ".join(f"{count} {status}" for status, count in counts.items())
+        typer.echo(f"{summary} in {duration(time.monotonic() - began)} -> {output}")
+    return 1 if counts["failed"] else 0

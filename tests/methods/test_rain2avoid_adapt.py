@@ -1,0 +1,215 @@
+"""Learning from the rainy picture alone: what is learnt, when it ends, what stays as it was."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from derain.errors import DerainError
+from derain.methods import create_network
+from derain.methods.rain2avoid import adapt
+from derain.methods.rain2avoid.adapt import PRESETS, Course, Preset
+from derain.methods.rain2avoid.backbones import UNet
+
+QUICK = replace(PRESETS["quick"], alone=Course(40, 2, 64))
+PLAIN = replace(PRESETS["published"], alone=Course(6), together=Course(2, 4, 64))
+
+
+def rainy_and_clean(height: int = 96, width: int = 128, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """A smooth picture with thin bright vertical streaks of one brightness, on 8-bit levels."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    clean = np.stack([0.4 + 0.15 * np.sin(x / 31 + c) + 0.1 * np.cos(y / 23 - c) for c in range(3)])
+    light = np.zeros((height, width))
+    for _ in range(height * width // 500):
+        top, left = random.integers(-20, height), random.integers(0, width - 2)
+        light[max(top, 0) : top + 30, left : left + 2] = 0.2
+    levels = [np.rint(255 * np.clip(values, 0, 1)) / 255 for values in (clean + light, clean)]
+    rainy, clean = (torch.from_numpy(values).float()[None] for values in levels)
+    return rainy, clean
+
+
+def fresh() -> UNet:
+    torch.manual_seed(0)
+    return UNet(width=8)
+
+
+def error(a: Tensor, b: Tensor) -> float:
+    return float((a - b).square().mean())
+
+
+def test_the_quick_preset_takes_most_of_the_rain_away() -> None:
+    rainy, clean = rainy_and_clean()
+    adapted = adapt.adapt_one(rainy, fresh(), QUICK)
+    assert error(adapted.image, clean) < 0.2 * error(rainy, clean)
+    assert adapted.learnt is not None
+    assert adapted.learnt.losses[-1] < adapted.learnt.losses[0]
+    assert adapted.learnt.ended == "steps"
+
+
+def test_pixels_without_suspicion_stay_and_none_becomes_brighter() -> None:
+    rainy, _ = rainy_and_clean()
+    adapted = adapt.adapt_one(rainy, fresh(), QUICK)
+    stay = ~adapted.lesson.suspected.expand_as(rainy)
+    assert 0.3 < stay.float().mean() < 1
+    assert torch.equal(adapted.image[stay], rainy[stay])
+    assert (adapted.image <= rainy).all()
+
+
+def test_the_same_picture_gives_the_same_result() -> None:
+    rainy, _ = rainy_and_clean()
+    short = replace(QUICK, alone=Course(5, 2, 64))
+    torch.manual_seed(1)
+    first = adapt.adapt_one(rainy, fresh(), short).image
+    torch.rand(7)
+    assert torch.equal(first, adapt.adapt_one(rainy, fresh(), short).image)
+
+
+def test_the_published_course_goes_through_the_references_in_the_order_of_their_file_names() -> None:
+    rainy, _ = rainy_and_clean()
+    lesson = adapt.prepare(rainy, PLAIN)
+    assert lesson.draws is not None
+    batches = adapt._batches([lesson], fresh(), PLAIN.alone)
+    for draw in (0, 1, 10, 11, 12):
+        seen, target = next(batches)
+        assert torch.equal(seen, rainy)
+        assert torch.equal(
+            (target[0] * 255).round().byte().permute(1, 2, 0), torch.from_numpy(lesson.draws[draw])
+        )
+
+
+def test_published_steps_are_plain_adam_on_the_whole_picture() -> None:
+    rainy, _ = rainy_and_clean()
+    lesson = adapt.prepare(rainy, PLAIN)
+    learnt = adapt.learn([lesson], fresh(), PLAIN)
+    network = fresh().train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.001)
+    losses = []
+    for draw in (0, 1, 10, 11, 12, 13):
+        assert lesson.draws is not None
+        target = torch.from_numpy(lesson.draws[draw]).permute(2, 0, 1)[None] / 255
+        loss = nn.functional.mse_loss(network(rainy), target)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+        losses.append(loss.item())
+    np.testing.assert_allclose(learnt.losses, losses, rtol=1e-4)
+    with torch.no_grad():
+        expected = network.eval()(rainy).clamp(0, 1)
+    torch.testing.assert_close(adapt.restore(lesson, learnt.network, PLAIN), expected, atol=1e-4, rtol=0)
+
+
+def test_learning_ends_when_the_loss_no_longer_falls() -> None:
+    assert not adapt._settled([1.0] * (2 * adapt.PATIENCE - 1))
+    assert adapt._settled([1.0] * (2 * adapt.PATIENCE))
+    assert not adapt._settled(np.linspace(1, 0.1, 2 * adapt.PATIENCE).tolist())
+
+
+def test_learning_ends_with_the_time_and_has_a_result() -> None:
+    rainy, clean = rainy_and_clean()
+    endless = replace(QUICK, alone=Course(10**9, 2, 64))
+    adapted = adapt.adapt_one(rainy, fresh(), endless, seconds=2)
+    assert "time was up" in adapted.note
+    assert error(adapted.image, clean) < 0.5 * error(rainy, clean)
+
+
+def test_without_time_the_result_is_the_reference() -> None:
+    rainy, _ = rainy_and_clean()
+    adapted = adapt.adapt_one(rainy, fresh(), replace(QUICK, alone=Course(10**9, 2, 64)), seconds=0)
+    assert torch.equal(adapted.image, adapted.lesson.mean)
+    assert "without learning" in adapted.note
+
+
+@pytest.mark.parametrize("preset", [QUICK, PLAIN])
+def test_a_flat_picture_stays_as_it_is(preset: Preset) -> None:
+    flat = torch.full((1, 3, 70, 90), 0.5)
+    adapted = adapt.adapt_one(flat, fresh(), preset)
+    assert torch.equal(adapted.image, flat)
+    assert adapted.learnt is None
+    assert "no rain" in adapted.note
+
+
+def test_a_smooth_picture_without_rain_is_warned_of_and_hardly_changed() -> None:
+    _, clean = rainy_and_clean()
+    adapted = adapt.adapt_one(clean, fresh(), replace(QUICK, alone=Course(5, 2, 64)))
+    assert "rain" in adapted.note
+    assert error(adapted.image, clean) < 1e-4
+
+
+def test_a_picture_that_is_too_small_is_refused() -> None:
+    with pytest.raises(DerainError, match="20x64"):
+        adapt.adapt_one(torch.rand(1, 3, 64, 20), fresh(), QUICK)
+
+
+@pytest.mark.parametrize("name", ["rain2avoid_unet", "rain2avoid_resnet", "rain2avoid_dncnn", "spanet"])
+def test_any_network_of_the_registry_can_learn(name: str) -> None:
+    rainy, _ = rainy_and_clean(45, 33)
+    tiny = {"spanet": {"width": 8}, "rain2avoid_dncnn": {"depth": 4, "width": 8}}.get(name, {"width": 8})
+    adapted = adapt.adapt_one(rainy, create_network(name, **tiny), replace(QUICK, alone=Course(2, 1, 64)))
+    assert adapted.image.shape == rainy.shape
+    assert torch.isfinite(adapted.image).all()
+
+
+def test_large_pictures_go_through_in_tiles_without_seams(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = fresh().eval()
+    picture = torch.rand(1, 3, 300, 420)
+    whole = adapt.run_network(network, picture)
+    monkeypatch.setattr(adapt, "WHOLE_PIXELS", 256**2)
+    tiled = adapt.run_network(network, picture)
+    torch.testing.assert_close(tiled, whole, atol=2e-3, rtol=0)
+
+
+def test_statistics_become_those_of_the_picture() -> None:
+    network = fresh()
+    adapt.start_at_identity(network)
+    rainy, _ = rainy_and_clean()
+    with torch.no_grad():
+        expected = network.train()(rainy)
+    adapt.set_statistics(network, [rainy], "cpu")
+    torch.testing.assert_close(adapt.run_network(network, rainy), expected, atol=1e-2, rtol=0)
+
+
+def test_a_network_that_derains_already_is_not_spoilt() -> None:
+    class Perfect(nn.Module):
+        size_multiple = 1
+
+        def __init__(self, clean: Tensor) -> None:
+            super().__init__()
+            self.clean = nn.Parameter(clean)
+
+        def forward(self, rainy: Tensor) -> Tensor:
+            return self.clean + 0 * rainy
+
+    rainy, clean = rainy_and_clean(96, 96)
+    network = Perfect(clean)
+    lesson = adapt.prepare(rainy, QUICK, network)
+    assert error(lesson.mean, clean) < 1e-5
+    stay = ~lesson.suspected.expand_as(rainy)
+    assert torch.equal(lesson.mean[stay], rainy[stay])
+
+
+def test_what_a_trained_network_left_is_taken_away() -> None:
+    class Nothing(nn.Module):
+        size_multiple = 1
+
+        def forward(self, rainy: Tensor) -> Tensor:
+            return rainy
+
+    rainy, clean = rainy_and_clean()
+    lesson = adapt.prepare(rainy, QUICK, Nothing())
+    assert error(lesson.mean, clean) < 0.3 * error(rainy, clean)
+
+
+def test_many_pictures_teach_one_network() -> None:
+    pairs = [rainy_and_clean(80, 100, seed) for seed in (1, 2)]
+    lessons = [adapt.prepare(rainy, QUICK) for rainy, _ in pairs]
+    network = fresh()
+    adapt.start_at_identity(network)
+    learnt = adapt.learn(lessons, network, replace(QUICK, together=Course(50, 4, 64)), together=True)
+    rainy, clean = rainy_and_clean(80, 100, 3)  # never seen
+    assert error(adapt.run_network(learnt.network, rainy), clean) < 0.6 * error(rainy, clean)
