@@ -6,9 +6,10 @@ the second takes this percentile of every sample's history. Both are exact for a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,8 @@ NEAR = 4  # levels within which a frame is said to agree with the result
 APART = 12  # levels between the mode and another state of the pixel
 STEADY = 6  # levels within which that other state must keep
 LASTING = 0.2  # share of the frames that it must last
+
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ def clean_frame(
     variant: voting.Variant = "fixed",
     scratch: Path | None = None,
     tile: int = TILE,
+    progress: Progress | None = None,
 ) -> CleanFrame:
     """The clean picture of a clip.
 
@@ -68,15 +72,17 @@ def clean_frame(
         variant: "fixed" (all-integer) or "official" (bit parity with the published notebook).
         scratch: folder for a temporary file when the clip does not fit in memory.
         tile: samples of a plane that are worked on at once; the result does not depend on it.
+        progress: called with the pixels worked on and those to work on; each counts twice, once for
+            the vote and once for the result.
 
     Raises:
         DerainError: no frame, frames of different sizes, too many frames, or a full disk.
     """
     with FrameStore(frames, scratch) as store:
         tile = max(1, min(tile, TILE_BYTES // store.frames))
-        counts, two_states = _vote(store, variant, tile)
+        counts, two_states = _vote(store, variant, tile, progress)
         percentile = int(np.argmax(counts))
-        picture, confidence, disagreement = _take_percentile(store, percentile, variant, tile)
+        picture, confidence, disagreement = _take_percentile(store, percentile, variant, tile, progress)
         stability = measure_stability(store, picture)
     return CleanFrame(
         picture, counts, percentile, store.frames, confidence, disagreement, two_states, stability
@@ -84,7 +90,7 @@ def clean_frame(
 
 
 def _vote(
-    store: FrameStore, variant: voting.Variant, tile: int
+    store: FrameStore, variant: voting.Variant, tile: int, progress: Progress | None
 ) -> tuple[voting.Counts, NDArray[np.bool_]]:
     """The votes of all pixels, and the pixels that have two states."""
     ballot = voting.ballot(store.frames, variant)
@@ -98,11 +104,13 @@ def _vote(
         ranks = modes(ordered)
         counts += ballot.count(ranks, may_vote[here])
         two_states[here] = _has_second_state(ordered, ranks)
+        if progress is not None:
+            progress(here.stop, 2 * store.pixels)
     return counts, two_states.reshape(store.height, store.width)
 
 
 def _take_percentile(
-    store: FrameStore, percentile: int, variant: voting.Variant, tile: int
+    store: FrameStore, percentile: int, variant: voting.Variant, tile: int, progress: Progress | None
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
     """The picture at a percentile, its confidence and its disagreement with the median."""
     picture, confidence, disagreement = np.empty((3, store.pixels, 3), np.uint8)
@@ -114,6 +122,8 @@ def _take_percentile(
         confidence[here] = _share_near(ordered, result).reshape(-1, 3)
         median = voting.percentile_samples(ordered, 50, "fixed")
         disagreement[here] = _difference(result, median).reshape(-1, 3)
+        if progress is not None:
+            progress(store.pixels + here.stop, 2 * store.pixels)
     size = (store.height, store.width)
     return (
         picture.reshape(*size, 3),
@@ -139,13 +149,15 @@ def _share_near(planes: list[Plane], result: Plane) -> Plane:
     """Per cent of the planes within `NEAR` levels of the result, sample by sample."""
     low = np.maximum(result, NEAR) - np.uint8(NEAR)
     high = np.minimum(result, 255 - NEAR) + np.uint8(NEAR)
-    kind = np.uint8 if len(planes) <= 255 else np.uint16
-    count, inside, below = np.zeros(result.size, kind), np.empty(result.size, bool), np.empty(result.size, bool)
+    count: Any = np.zeros(result.size, np.uint8 if len(planes) <= 255 else np.uint16)
+    inside, below = np.empty((2, result.size), bool)
     for plane in planes:
         np.greater_equal(plane, low, out=inside)
         np.less_equal(plane, high, out=below)
-        count += np.logical_and(inside, below, out=inside)
-    return (100 * count.astype(np.uint32) // len(planes)).astype(np.uint8)
+        np.logical_and(inside, below, out=inside)
+        np.add(count, inside, out=count)
+    share: Plane = (100 * count.astype(np.uint32) // len(planes)).astype(np.uint8)
+    return share
 
 
 def _has_second_state(ordered: list[Plane], ranks: Modes) -> NDArray[np.bool_]:

@@ -36,7 +36,9 @@ class FrameStore:
             DerainError: there is no frame, too many, one of another size, or the disk is full.
         """
         self.frames = self.height = self.width = 0
-        self._file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY, dir=scratch)
+        self._file = tempfile.SpooledTemporaryFile(  # noqa: SIM115, closed on exit
+            max_size=IN_MEMORY, dir=None if scratch is None else str(scratch)
+        )
         try:
             for frame in frames:
                 self._append(frame)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,12 +22,12 @@ class Stability:
     Attributes:
         frames: their numbers, from 0.
         gains: brightness of each, 1 where it equals the clean picture.
-        shifts: movement of each, pixels.
+        shifts: where the camera was in each, (right, down), pixels.
     """
 
     frames: tuple[int, ...]
     gains: tuple[float, ...]
-    shifts: tuple[float, ...]
+    shifts: tuple[tuple[float, float], ...]
 
     @property
     def drift(self) -> float:
@@ -40,14 +41,15 @@ class Stability:
     @property
     def shift(self) -> float:
         """The largest distance between the camera's positions, pixels."""
-        return max(self.shifts, default=0.0)
+        places = np.array(self.shifts)
+        return float(np.linalg.norm(places[:, None] - places, axis=2).max())
 
 
 def measure_stability(store: FrameStore, clean: NDArray[np.uint8]) -> Stability:
     """Gains and shifts of frames spread over the clip, relative to `clean` (H, W, 3)."""
     numbers = sorted({int(n) for n in np.linspace(0, store.frames - 1, PROBES).round()})
     reference = _green_centre(clean)
-    window = cv2.createHanningWindow(reference.shape[::-1], cv2.CV_32F)
+    window: Any = cv2.createHanningWindow(reference.shape[::-1], cv2.CV_32F)
     gains, shifts = [], []
     for number in numbers:
         frame = _green_centre(store.frame(number))
@@ -65,8 +67,8 @@ def _green_centre(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def _shift(
     reference: NDArray[np.float32], frame: NDArray[np.float32], window: NDArray[np.float32]
-) -> float:
-    """The length of the movement by phase correlation; 0 where the scene has too little to hold on to."""
+) -> tuple[float, float]:
+    """The movement by phase correlation; none where the scene has too little to hold on to."""
     # Copies, because OpenCV applies the window to its arguments in place.
     (right, down), response = cv2.phaseCorrelate(reference.copy(), frame.copy(), window)
-    return float(np.hypot(right, down)) if response > 0.1 else 0.0
+    return (float(right), float(down)) if response > 0.1 else (0.0, 0.0)

@@ -7,7 +7,7 @@ import sys
 import click
 import typer
 
-from derain.cli import convert, info, run
+from derain.cli import background, convert, info, run
 from derain.errors import DerainError
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("run")(run.run)
+app.command("background")(background.background)
 app.command("info")(info.info)
 app.command("convert")(convert.convert)
 

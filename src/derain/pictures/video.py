@@ -204,7 +204,7 @@ def _duration(container: InputContainer, stream: VideoStream) -> float | None:
 
 
 def _display_matrix(frame: VideoFrame) -> tuple[int, ...] | None:
-    data = frame.side_data.get("DISPLAYMATRIX")
+    data: Any = frame.side_data.get("DISPLAYMATRIX")
     return None if data is None else struct.unpack("=9i", bytes(data)[:36])
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import heapq
 import io
+import itertools
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -19,13 +22,13 @@ from av.stream import Stream
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from derain.atomic import new_file
 from derain.errors import DerainError, UsageError, unknown_name
 from derain.pictures.video import (
     EXACT,
-    MATRIX_UNKNOWN,
     RANGE_FULL,
     RANGE_LIMITED,
     VIDEO_KINDS,
@@ -41,6 +44,7 @@ CODECS: dict[str, tuple[str, int | None, dict[str, str]]] = {
     "h264": ("libx264", 18, {}),
     "h265": ("libx265", 20, {"x265-params": "log-level=none"}),
     "vp9": ("libvpx-vp9", 24, {"b": "0", "cpu-used": "4", "row-mt": "1"}),
+    "mpeg4": ("mpeg4", None, {"qmin": "2", "qmax": "2"}),
     "ffv1": ("ffv1", None, {"level": "3"}),
     "gif": ("gif", None, {}),
 }
@@ -50,7 +54,7 @@ HOLDS = {
     "mov": ("h264", "h265"),
     "matroska": ("h264", "h265", "vp9", "ffv1"),
     "webm": ("vp9",),
-    "avi": ("h264", "ffv1"),
+    "avi": ("mpeg4", "h264", "ffv1"),
     "gif": ("gif",),
 }
 
@@ -90,7 +94,8 @@ def choose_encoding(facts: VideoFacts, target: Path, codec: str | None, crf: int
     Args:
         facts: of the source.
         target: the file to write; its extension picks the container.
-        codec: a key of `CODECS`; None takes H.264, H.265 for more than 8 bits, VP9 for webm.
+        codec: a key of `CODECS`; None takes H.264 (H.265 for more than 8 bits), VP9 for webm and
+            MPEG-4 for avi.
         crf: quality, lower is better; None takes the codec's default.
 
     Raises:
@@ -104,11 +109,12 @@ def choose_encoding(facts: VideoFacts, target: Path, codec: str | None, crf: int
     held = HOLDS[container]
     if codec is not None and codec not in held:
         raise UsageError(f"{target}: {target.suffix} does not hold {codec}; use {', '.join(held)}.")
-    deep = facts.bits > 8
-    codec = codec or ("h265" if deep and "h265" in held else held[0])
+    if codec is None:
+        deep = [name for name in ("h265", "vp9", "h264") if name in held]
+        codec = deep[0] if facts.bits > 8 and deep else held[0]
     _, quality, options = CODECS[codec]
     if crf is not None and quality is None:
-        raise UsageError(f"the codec {codec} has no CRF quality; leave it out.")
+        raise UsageError(f"the codec {codec} has no CRF quality; leave it out or choose another codec.")
     if crf is not None and not 0 <= crf <= 51:
         raise UsageError(f"CRF {crf} is outside 0 to 51.")
     options = dict(options)
@@ -124,6 +130,8 @@ def _pixel_format(facts: VideoFacts, codec: str) -> tuple[str, Colour]:
     """The source's chroma resolution and depth, as far as the codec has them, and its colour."""
     if codec == "gif":
         return "pal8", facts.colour
+    if codec == "mpeg4" and not av.VideoFormat(facts.pixel_format).is_rgb:
+        return "yuv420p", facts.colour
     source = av.VideoFormat(facts.pixel_format)
     colour = facts.colour
     if source.is_rgb or source.has_palette:
@@ -148,7 +156,7 @@ def _pixel_format(facts: VideoFacts, codec: str) -> tuple[str, Colour]:
 def _configure(context: VideoCodecContext, facts: VideoFacts, encoding: Encoding) -> None:
     context.width, context.height = facts.width, facts.height
     context.pix_fmt = encoding.pixel_format
-    context.time_base, context.framerate = facts.time_base, facts.rate
+    context.time_base, context.framerate = _time_base(facts, encoding), facts.rate
     if facts.aspect is not None:
         context.sample_aspect_ratio = facts.aspect
     context.color_range = encoding.colour.range
@@ -168,14 +176,24 @@ class Encoder:
 
     def __init__(self, facts: VideoFacts, encoding: Encoding) -> None:
         self._facts, self._encoding = facts, encoding
-        self._context = av.CodecContext.create(CODECS[encoding.codec][0], "w")
+        context = av.CodecContext.create(CODECS[encoding.codec][0], "w")
+        assert isinstance(context, VideoCodecContext)
+        self._context = context
         _configure(self._context, facts, encoding)
+        self._times: deque[int] | None = deque() if encoding.container == "avi" else None
+        self._count = 0
         self._to_stored = VideoReformatter()
         self._palette = _PaletteChooser() if encoding.codec == "gif" else None
 
     def encode(self, frame: Frame) -> list[EncodedFrame]:
         """What comes out when `frame` (upright RGB, uint8 or uint16) goes in."""
-        return self._take(self._context.encode(self._stored(frame)))
+        stored = self._stored(frame)
+        stored.pts, stored.duration, stored.time_base = frame.pts, frame.duration, self._facts.time_base
+        if self._times is not None:  # for AVI frames are numbered, their order is kept
+            self._times.append(frame.pts)
+            stored.pts, stored.duration, stored.time_base = self._count, 1, self._context.time_base
+        self._count += 1
+        return self._take(self._context.encode(stored))
 
     def finish(self) -> list[EncodedFrame]:
         """The rest."""
@@ -184,13 +202,14 @@ class Encoder:
     def _take(self, packets: Iterable[Packet[Stream]]) -> list[EncodedFrame]:
         taken = []
         for packet in packets:
-            assert packet.pts is not None
-            taken.append(EncodedFrame(packet.pts, packet.duration or 0, packet.is_keyframe, bytes(packet)))
+            pts = packet.pts if self._times is None else self._times.popleft()
+            assert pts is not None
+            taken.append(EncodedFrame(pts, packet.duration or 0, packet.is_keyframe, bytes(packet)))
         return taken
 
     def _stored(self, frame: Frame) -> VideoFrame:
         facts, colour = self._facts, self._encoding.colour
-        pixels = np.ascontiguousarray(np.rot90(frame.pixels, -facts.turns))
+        pixels: NDArray[Any] = np.ascontiguousarray(np.rot90(frame.pixels, -facts.turns))
         rgb = VideoFrame.from_ndarray(pixels, format="rgb24" if pixels.dtype == np.uint8 else "rgb48le")
         if self._palette is not None:
             stored = self._palette.apply(rgb)
@@ -207,7 +226,6 @@ class Encoder:
             )
             stored.colorspace, stored.color_range = colour.matrix, colour.range
             stored.color_primaries, stored.color_trc = colour.primaries, colour.transfer
-        stored.pts, stored.duration, stored.time_base = frame.pts, frame.duration, facts.time_base
         stored.pict_type = 0
         return stored
 
@@ -280,10 +298,23 @@ def refuse_misfit(facts: VideoFacts, encoding: Encoding, target: Path) -> None:
     with open_video(facts.path) as source:
         main = video_stream(source, facts.path)
         with av.open(io.BytesIO(), "w", format=encoding.container) as trial:
-            _add_copies(trial, source, main, encoding, target)
-        if encoding.container == "avi" and source.format.name != "avi":
+            copies, _ = _add_copies(trial, source, main, encoding, target)
+            try:
+                for packet in itertools.islice(_copied_packets(source, copies), 50):
+                    trial.mux(packet)
+                trial.close()
+            except av.error.FFmpegError:
+                raise UsageError(
+                    f"{target}: {encoding.container} does not hold the source's sound or subtitles; "
+                    "write to .mkv."
+                ) from None
+    if encoding.container == "avi":
+        with open_video(facts.path) as source:
+            if source.format.name == "avi":
+                return
+            main = video_stream(source, facts.path)
             times = [packet.pts for packet in source.demux(main) if packet.pts is not None]
-            _avi_times(facts, np.array(times, np.int64))
+        _avi_times(facts, np.array(times, np.int64))
 
 
 def _muxer_options(
@@ -310,6 +341,7 @@ def _fill(
 ) -> list[str]:
     main = video_stream(source, facts.path)
     video = output.add_stream(CODECS[encoding.codec][0], rate=facts.rate)
+    assert isinstance(video, VideoStream)
     _configure(video.codec_context, facts, encoding)
     video.time_base = _time_base(facts, encoding)
     if facts.display_matrix is not None:
@@ -324,16 +356,21 @@ def _fill(
     for packet in heapq.merge(
         _video_packets(video, frames(), moments, _time_base(facts, encoding)),
         _copied_packets(source, copies),
-        key=lambda packet: packet.dts * packet.time_base,
+        key=lambda packet: (packet.dts or 0) * packet.time_base,
     ):
         output.mux(packet)
     return warnings
 
 
-_CONTAINER_TAGS = {"encoder", "major_brand", "minor_version", "compatible_brands", "DURATION"}
+# Written by the muxer, true of the source only.
+_CONTAINER_TAGS = {
+    *("encoder", "ENCODER", "software", "DURATION"),
+    *("major_brand", "minor_version", "compatible_brands"),
+}
 
 
 def _time_base(facts: VideoFacts, encoding: Encoding) -> Fraction:
+    """AVI stores the number of each frame instead of its time."""
     return 1 / facts.rate if encoding.container == "avi" else facts.time_base
 
 
@@ -405,10 +442,13 @@ def decode_times(times: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _avi_times(facts: VideoFacts, times: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Frame numbers, which is all that AVI stores."""
-    numbers = np.array([round(int(t - times.min()) * facts.time_base * facts.rate) for t in times])
-    if not np.array_equal(np.sort(numbers), np.arange(len(times))):
+    """Frame numbers, which is all that AVI stores; it can leave some out."""
+    per_tick = float(facts.time_base * facts.rate)
+    places = (times - times.min()) * per_tick
+    numbers = np.round(places).astype(np.int64)
+    if np.abs(places - numbers).max() > 0.1 or len(np.unique(numbers)) < len(numbers):
         raise UsageError(
             f"{facts.path}: has a variable frame rate, which AVI cannot hold; write to .mkv or .mp4."
         )
-    return numbers
+    first: NDArray[np.int64] = numbers + max(0, round(int(times.min()) * per_tick))
+    return first

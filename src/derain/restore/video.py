@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -158,7 +158,7 @@ def _steady(restored: Iterator[_Restored], surplus: int) -> Iterator[_Restored]:
     """The frames steadied over time, without the first `surplus`, which only lend a hand."""
     times: list[tuple[int, int]] = []
 
-    def images() -> Iterator[Tensor]:
+    def images() -> Generator[Tensor]:
         for frame in restored:
             times.append((frame.pts, frame.duration))
             yield frame.image
@@ -261,9 +261,10 @@ class _Segments:
         for file in self._files:
             with np.load(file) as content:
                 data, end = content["data"].tobytes(), np.cumsum(content["size"])
-                columns = (content["pts"], content["duration"], content["keyframe"], end - content["size"], end)
-            for pts, duration, keyframe, start, stop in zip(*(c.tolist() for c in columns), strict=True):
-                yield EncodedFrame(pts, duration, keyframe, data[start:stop])
+                times, start = (content["pts"], content["duration"]), end - content["size"]
+                columns = (*times, content["keyframe"], start, end)
+            for pts, duration, keyframe, begin, stop in zip(*(c.tolist() for c in columns), strict=True):
+                yield EncodedFrame(pts, duration, keyframe, data[begin:stop])
 
     def discard(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
