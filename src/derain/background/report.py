@@ -37,7 +37,7 @@ def facts(result: CleanFrame) -> dict[str, Any]:
         "brightness_drift": round(result.stability.drift, 4),
         "camera_shift_pixels": round(result.stability.shift, 2),
         "warnings": warnings(result),
-        "probed_frames": list(result.stability.frames),
+        "moments": list(result.stability.moments),
         "gains": [round(gain, 4) for gain in result.stability.gains],
         "shifts": [[round(x, 2) for x in shift] for shift in result.stability.shifts],
         "votes": result.votes.tolist(),
