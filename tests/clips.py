@@ -53,7 +53,9 @@ def write_clip(
         sound = None if audio is None else file.add_stream(audio, rate=48000)
         if sound is not None:
             sound.metadata["language"] = "nld"
-        text = file.add_stream("srt" if path.suffix == ".mkv" else "mov_text") if subtitles else None
+        text = None
+        if subtitles:
+            text = file.add_mux_stream("subrip" if path.suffix == ".mkv" else "mov_text")
         file.metadata.update(tags or {})
         for number, pixels in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
@@ -68,11 +70,14 @@ def write_clip(
         if sound is not None:
             file.mux(packet for packet in _tone(sound, seconds))
         if text is not None:
-            packet = av.Packet("It rains.".encode() if path.suffix == ".mkv" else b"\0\x09It rains.")
+            packet = av.Packet(b"It rains." if path.suffix == ".mkv" else b"\0\x09It rains.")
             packet.stream, packet.time_base = text, Fraction(1, 1000)
             packet.pts, packet.dts, packet.duration = 100, 100, 500
             file.mux(packet)
     return path
+
+
+_SAMPLES = {"flt": (np.float32, 1), "s16": (np.int16, 2**15 - 1), "s32": (np.int32, 2**31 - 1)}
 
 
 def _tone(sound: Any, seconds: float) -> Iterator[Any]:
@@ -80,8 +85,8 @@ def _tone(sound: Any, seconds: float) -> Iterator[Any]:
     planar = sound.format.is_planar
     for number in range(int(seconds * 48000) // size):
         wave = 0.3 * np.sin((np.arange(size) + number * size) / 30)
-        wave = wave if sound.format.name.startswith("flt") else wave * 32767
-        kind = np.float32 if sound.format.name.startswith("flt") else np.int16
+        kind, largest = _SAMPLES[sound.format.name.removesuffix("p")]
+        wave = wave * largest
         both = np.stack([wave, wave]).astype(kind) if planar else np.repeat(wave, 2)[None].astype(kind)
         frame = av.AudioFrame.from_ndarray(both, format=sound.format.name, layout="stereo")
         frame.sample_rate, frame.pts, frame.time_base = 48000, number * size, Fraction(1, 48000)

@@ -432,12 +432,14 @@ def _video_packets(
 
 
 def decode_times(times: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The latest rising decoding times that are never after the presentation times, in coding order."""
+    """Rising decoding times that are never after the presentation times, in coding order.
+
+    Frames that are coded `delay` places early take the time of the frame so many places before; the
+    first ones, before which there is none, keep their distances.
+    """
     ordered = np.sort(times)
-    late = np.arange(len(times)) - np.searchsorted(ordered, times)
-    delay = int(late.max(initial=0))
-    step = int(np.diff(ordered).min(initial=1 << 30)) if len(times) > 1 else 1
-    before = ordered[0] - max(1, step) * np.arange(delay, 0, -1)
+    delay = int((np.arange(len(times)) - np.searchsorted(ordered, times)).max())
+    before = ordered[:delay] - (ordered[delay] - ordered[0])
     return np.concatenate([before, ordered[: len(times) - delay]])
 
 
