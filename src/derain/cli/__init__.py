@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from derain.cli import adapt, convert, data, evaluate, info, run, score, synth, train
+from derain.cli import adapt, background, convert, data, evaluate, info, run, score, synth, train
 from derain.errors import DerainError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command("score")(score.score)
 app.command("evaluate")(evaluate.evaluate)
 app.command("train")(train.train)
 app.command("adapt")(adapt.adapt)
+app.command("background")(background.background)
 app.command("synth")(synth.synth)
 app.command("info")(info.info)
 app.command("convert")(convert.convert)

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 class Bar:
     """A running bar of whole steps, each of which may have parts."""
 
-    def __init__(self, progress: Progress, title: str, total: int) -> None:
+    def __init__(self, progress: Progress, title: str, total: int | None) -> None:
         self._progress = progress
         self._task = progress.add_task(title, total=total)
         self._whole = 0
@@ -27,6 +27,11 @@ class Bar:
         self._whole += 1
         self._progress.update(self._task, completed=self._whole)
 
+    def reach(self, done: int, total: int | None) -> None:
+        """So many whole steps are done, of a total that may have become known."""
+        self._whole = done
+        self._progress.update(self._task, completed=done, total=total)
+
     def say(self, text: str, error: bool = False) -> None:
         """Prints a line above the bar, on standard error for errors."""
         if self._progress.console.is_terminal:
@@ -36,8 +41,8 @@ class Bar:
 
 
 @contextmanager
-def bar(title: str, total: int) -> Iterator[Bar]:
-    """A bar over `total` steps on standard error."""
+def bar(title: str, total: int | None) -> Iterator[Bar]:
+    """A bar over `total` steps (None: not known yet) on standard error."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),

@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from derain.restore.clips import ClipOutcome
+    from derain.restore.folder import Outcome
+
 
 def run(
-    inputs: Annotated[list[Path], typer.Argument(help="Pictures and folders of pictures.")],
+    inputs: Annotated[list[Path], typer.Argument(help="Pictures, folders of pictures, and videos.")],
     output: Annotated[
         Path | None,
         typer.Option(
             "--output",
             "-o",
-            help="Folder for the results (for one picture, a file). "
+            help="Folder for the results (for one picture or video, a file). "
             "By default beside the input, as NAME-derained.",
         ),
     ] = None,
@@ -40,25 +44,62 @@ def run(
     ] = False,
     compare: Annotated[bool, typer.Option(help="Also write before/after sheets, to OUT/compare.")] = False,
     jpeg_quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG results.")] = 95,
+    codec: Annotated[
+        str | None,
+        typer.Option(
+            help="Of videos: h264, h265, vp9, mpeg4, ffv1 or gif. By default as container and depth ask."
+        ),
+    ] = None,
+    crf: Annotated[
+        int | None,
+        typer.Option(help="Quality of videos, lower is better; 18 for h264, 20 for h265, 24 for vp9."),
+    ] = None,
+    temporal: Annotated[
+        bool, typer.Option(help="Steady videos of still or slow scenes with the neighbouring frames.")
+    ] = False,
+    resume: Annotated[bool, typer.Option(help="Go on with a video whose run was interrupted.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace results that exist.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcomes as JSON for machines.")] = False,
 ) -> None:
-    """Take the rain out of pictures.
+    """Take the rain out of pictures and videos.
 
-    Example: derain run holiday/ -o dry/ --compare
+    Videos (mp4, mov, mkv, webm, avi, gif) keep their times, sound, subtitles and colour.
+
+    Example: derain run holiday/ clip.mp4 -o dry/ --compare
     """
     from derain.cli.progress import bar, duration
     from derain.errors import UsageError
     from derain.restore import load
+    from derain.restore.clips import VideoOptions, is_video, plan_clips, restore_clip
     from derain.restore.folder import plan, restore_all
 
     if model is not None and weights is not None:
         raise UsageError("--model and --weights exclude each other; give one.")
-    jobs = plan(inputs, output)
+    videos = [given for given in inputs if is_video(given)]
+    others = [given for given in inputs if not is_video(given)]
+    options = VideoOptions(codec, crf, resume, temporal)
+    if not videos and options != VideoOptions():
+        raise UsageError("--codec, --crf, --temporal and --resume are for videos; none was given.")
+    if not others and (maps or compare):
+        raise UsageError("--maps and --compare are for pictures; none was given.")
+    jobs = plan(others, output) if others else []
+    clips = plan_clips(videos, output, output_is_folder=bool(others))
     derainer = load(
         weights or model, device=device, precision=precision, tile=tile, overlap=overlap, ensemble=ensemble
     )
-    began, outcomes = time.monotonic(), []
+    began, outcomes, videos_done = time.monotonic(), [], []
+    for clip in clips:
+        with bar(clip.source.name, None) as progress:
+            try:
+                done = restore_clip(derainer, clip, options, overwrite, progress.reach)
+            except KeyboardInterrupt:
+                progress.say(f"{clip.source}: finished parts are kept; --resume goes on.", error=True)
+                raise
+            videos_done.append(done)
+            if done.status == "failed":
+                progress.say(f"derain: {done.note}", error=True)
+            elif done.note:
+                progress.say(f"{clip.source}: {done.note}")
     with bar("restoring", len(jobs)) as progress:
         for outcome in restore_all(
             derainer,
@@ -75,18 +116,27 @@ def run(
                 progress.say(f"derain: {outcome.note}", error=True)
             elif outcome.note:
                 progress.say(f"{outcome.job.source}: {outcome.note}")
+    rows = [_row(outcome) for outcome in outcomes]
+    films = [_row(outcome) for outcome in videos_done]
     counts = {
-        status: sum(o.status == status for o in outcomes) for status in ("restored", "skipped", "failed")
+        status: sum(row["status"] == status for row in (*rows, *films))
+        for status in ("restored", "skipped", "failed")
     }
     if as_json:
-        pictures = [
-            {"source": str(o.job.source), "target": str(o.job.target), "status": o.status, "note": o.note}
-            for o in outcomes
-        ]
-        typer.echo(json.dumps({"pictures": pictures, **counts}, indent=2))
+        typer.echo(json.dumps({"pictures": rows, "videos": films, **counts}, indent=2))
     else:
-        where = output or jobs[0].target.parent
+        where = output or (jobs[0].target if jobs else clips[0].target).parent
         summary = ", ".join(f"{count} {status}" for status, count in counts.items())
         typer.echo(f"{summary} in {duration(time.monotonic() - began)} with {derainer.name} -> {where}")
     if counts["failed"]:
         raise typer.Exit(1)
+
+
+def _row(outcome: Outcome | ClipOutcome) -> dict[str, str]:
+    job = outcome.job
+    return {
+        "source": str(job.source),
+        "target": str(job.target),
+        "status": outcome.status,
+        "note": outcome.note,
+    }

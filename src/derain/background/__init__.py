@@ -1,0 +1,5 @@
+"""From a rainy clip of a still camera to the clean picture behind it."""
+
+from derain.background.clean_frame import CleanFrame, clean_frame
+
+__all__ = ["CleanFrame", "clean_frame"]

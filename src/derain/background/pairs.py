@@ -1,0 +1,71 @@
+"""Training pairs in the layout of SPA-Data: one clean picture for all rainy frames of a clip."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from derain.atomic import new_file, replace_file
+from derain.errors import UsageError
+from derain.pictures import Picture, write_picture
+
+RAINY, CLEAN, LIST = "real_world", "real_world_gt", "real_world.txt"
+
+
+def refuse_repetition(folder: Path, name: str) -> None:
+    """Raises `UsageError` when the folder has pairs of a clip of this name already."""
+    if (folder / CLEAN / f"{name}_00001.png").exists():
+        raise UsageError(f"{folder}: holds pairs of a clip named {name} already; rename the clip.")
+
+
+def write_pairs(
+    folder: str | Path, name: str, frames: Iterable[NDArray[np.uint8]], clean: NDArray[np.uint8]
+) -> int:
+    """Adds the pairs of one clip to a folder.
+
+    `real_world/NAME_00001.png`, ... are the rainy frames, `real_world_gt/` holds the clean picture under
+    the same names (as links to one file where the disk allows it), and `real_world.txt` has a line
+    `rainy clean` for every pair, with paths from the folder.
+
+    Args:
+        folder: made if it is not there; earlier pairs of other clips stay.
+        name: of the clip, without blanks.
+        frames: pictures (H, W, 3) uint8 RGB.
+        clean: (H, W, 3) uint8 RGB.
+
+    Returns:
+        The number of pairs.
+
+    Raises:
+        UsageError: there are pairs of this name already.
+        DerainError: the folder cannot be written to.
+    """
+    folder = Path(folder)
+    refuse_repetition(folder, name)
+    first, lines = folder / CLEAN / f"{name}_00001.png", []
+    for number, frame in enumerate(frames, 1):
+        file = f"{name}_{number:05d}.png"
+        write_picture(folder / RAINY / file, Picture(frame))
+        if number == 1:
+            write_picture(first, Picture(clean))
+        else:
+            _link(first, folder / CLEAN / file)
+        lines.append(f"{RAINY}/{file} {CLEAN}/{file}\n")
+    listing = folder / LIST
+    before = listing.read_text() if listing.exists() else ""
+    replace_file(listing, (before + "".join(lines)).encode())
+    return len(lines)
+
+
+def _link(first: Path, file: Path) -> None:
+    """The same file under another name, or a copy on disks without links."""
+    with new_file(file) as temporary:
+        try:
+            os.link(first, temporary)
+        except OSError:
+            shutil.copyfile(first, temporary)

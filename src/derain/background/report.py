@@ -1,0 +1,90 @@
+"""What a person needs to accept or reject a clean picture: numbers, warnings and maps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from derain.atomic import replace_file
+from derain.background.clean_frame import CleanFrame
+from derain.pictures import Picture, write_picture
+
+# Beyond these the result deserves a look.
+MAX_DRIFT = 0.05
+MAX_SHIFT = 0.5
+MAX_TWO_STATES = 0.01
+MIN_FRAMES = 20
+MAX_DISAGREEMENT = 8
+
+
+def facts(result: CleanFrame) -> dict[str, Any]:
+    """The numbers of the report, ready for JSON."""
+    ranking = np.argsort(-result.votes, kind="stable")
+    voters = max(1, int(result.votes.max()))
+    return {
+        "frames": result.frames,
+        "width": result.picture.shape[1],
+        "height": result.picture.shape[0],
+        "percentile": result.percentile,
+        "runner_up": int(ranking[1]),
+        "share_of_pixels_for_winner": round(voters / result.confidence.size, 4),
+        "mean_confidence_percent": round(float(result.confidence.mean()), 2),
+        "mean_disagreement_with_median_levels": round(float(result.disagreement.mean()), 3),
+        "share_of_pixels_with_two_states": round(float(result.two_states.mean()), 4),
+        "brightness_drift": round(result.stability.drift, 4),
+        "camera_shift_pixels": round(result.stability.shift, 2),
+        "warnings": warnings(result),
+        "moments": list(result.stability.moments),
+        "gains": [round(gain, 4) for gain in result.stability.gains],
+        "shifts": [[round(x, 2) for x in shift] for shift in result.stability.shifts],
+        "votes": result.votes.tolist(),
+    }
+
+
+def warnings(result: CleanFrame) -> list[str]:
+    """Where the method may have failed, in words; empty when nothing speaks against the result."""
+    found = []
+    if result.frames < MIN_FRAMES:
+        found.append(f"only {result.frames} frames; the vote is coarse below {MIN_FRAMES}, use more.")
+    if result.stability.shift > MAX_SHIFT:
+        found.append(
+            f"the camera moves by {result.stability.shift:.1f} pixels; use a stretch where it stands still."
+        )
+    if result.stability.drift > MAX_DRIFT:
+        found.append(
+            f"the brightness drifts by {100 * result.stability.drift:.0f} %; use fewer frames, or lock "
+            "the exposure."
+        )
+    if result.two_states.mean() > MAX_TWO_STATES:
+        found.append(
+            f"{100 * result.two_states.mean():.1f} % of the pixels show two steady states; something "
+            "stood there for a part of the clip."
+        )
+    if result.disagreement.mean() > MAX_DISAGREEMENT:
+        found.append(
+            f"the result is {result.disagreement.mean():.0f} levels off the temporal median on average; "
+            "compare them before you trust it."
+        )
+    return found
+
+
+def write_report(folder: str | Path, result: CleanFrame) -> None:
+    """Writes `report.json` and three grey maps: `confidence.png` (white: all frames agree),
+    `disagreement.png` (difference from the median, times 8) and `two_states.png` (white: two states).
+
+    Raises:
+        DerainError: the folder cannot be written to.
+    """
+    folder = Path(folder)
+    confidence = (result.confidence.astype(np.uint16) * 255 // 100).astype(np.uint8)
+    disagreement = (np.minimum(result.disagreement, 31) * 8).astype(np.uint8)
+    for name, values in (
+        ("confidence", confidence),
+        ("disagreement", disagreement),
+        ("two_states", result.two_states.astype(np.uint8) * 255),
+    ):
+        write_picture(folder / f"{name}.png", Picture(values[..., None]))
+    replace_file(folder / "report.json", (json.dumps(facts(result), indent=1) + "\n").encode())

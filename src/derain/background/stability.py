@@ -1,0 +1,75 @@
+"""Whether camera and exposure kept still, which the clean-frame method takes for granted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from derain.background.frame_store import FrameStore
+
+MOMENTS = 12  # at most so many, evenly spread over the clip
+FRAMES = 5  # in a row, whose median is free of most of the rain
+WINDOW = 512  # pixels, side of the centre that is looked at
+SMALLEST = 16  # pixels, side of a picture in which movement can be found
+
+Picture = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Stability:
+    """What was measured at moments evenly spread over the clip, against the clean picture.
+
+    Attributes:
+        moments: the first frame of each, from 0.
+        gains: brightness, 1 where it equals the clean picture.
+        shifts: where the camera was, (right, down), pixels.
+    """
+
+    moments: tuple[int, ...]
+    gains: tuple[float, ...]
+    shifts: tuple[tuple[float, float], ...]
+
+    @property
+    def drift(self) -> float:
+        """How far the brightness moves over the clip, as a share."""
+        return max(self.gains) / min(self.gains) - 1
+
+    @property
+    def shift(self) -> float:
+        """The largest distance between two places of the camera, pixels."""
+        places = np.array(self.shifts)
+        return float(np.linalg.norm(places[:, None] - places, axis=2).max())
+
+
+def measure_stability(store: FrameStore, clean: NDArray[np.uint8]) -> Stability:
+    """Gains and shifts relative to `clean` (H, W, 3)."""
+    last = max(0, store.frames - FRAMES)
+    moments = sorted({int(n) for n in np.linspace(0, last, min(MOMENTS, 1 + last // FRAMES))})
+    reference = _green_centre(clean)
+    lit = reference > 8
+    gains, shifts = [], []
+    for moment in moments:
+        stretch = range(moment, min(moment + FRAMES, store.frames))
+        view: Picture = np.median([_green_centre(store.frame(n)) for n in stretch], axis=0)
+        gains.append(float(np.median(view[lit] / reference[lit])) if lit.any() else 1.0)
+        shifts.append(_shift(reference, view.astype(np.float32)))
+    return Stability(tuple(moments), tuple(gains), tuple(shifts))
+
+
+def _green_centre(picture: NDArray[np.uint8]) -> Picture:
+    height, width = picture.shape[:2]
+    top, left = max(0, height - WINDOW) // 2, max(0, width - WINDOW) // 2
+    return picture[top : top + WINDOW, left : left + WINDOW, 1].astype(np.float32)
+
+
+def _shift(reference: Picture, view: Picture) -> tuple[float, float]:
+    """The movement by phase correlation; none where the scene has too little to hold on to."""
+    if min(view.shape) < SMALLEST:
+        return 0.0, 0.0
+    window = cv2.createHanningWindow(view.shape[::-1], cv2.CV_32F)
+    # Copies, because OpenCV applies the window to its arguments in place.
+    (right, down), response = cv2.phaseCorrelate(reference.copy(), view.copy(), window)
+    return (float(right), float(down)) if response > 0.1 else (0.0, 0.0)

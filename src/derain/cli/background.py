@@ -1,0 +1,97 @@
+"""`derain background CLIP -o clean.png`: the clean picture behind static rain."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from derain.cli.progress import Bar
+
+
+def background(
+    clip: Annotated[
+        Path,
+        typer.Argument(help="A video, a folder of numbered pictures, or a pattern such as rain_%04d.png."),
+    ],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The clean picture to write.")] = None,
+    variant: Annotated[
+        str, typer.Option(help="fixed, or official: bit for bit as the published notebook.")
+    ] = "fixed",
+    frames: Annotated[int | None, typer.Option(help="Use only the first so many frames.")] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Folder for report.json and maps of confidence and of where the method fails."),
+    ] = None,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(help="Folder to add rainy/clean training pairs to, in the layout of SPA-Data."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace the output when it exists.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+) -> None:
+    """Find the clean picture behind the rain of a clip from a camera that stands still.
+
+    Nothing but rain may move for most of the time, and the exposure must be locked; --report shows
+    where that fails.
+
+    Example: derain background rain.mp4 -o clean.png --report report/
+    """
+    from derain.background import clean_frame
+    from derain.background.clip import open_clip
+    from derain.background.pairs import refuse_repetition, write_pairs
+    from derain.background.report import facts, warnings, write_report
+    from derain.background.votes import check_variant
+    from derain.cli.progress import bar
+    from derain.errors import UsageError
+    from derain.pictures import Picture, write_picture
+    from derain.pictures.writing import FORMATS
+
+    if output is None and report is None and pairs is None:
+        raise UsageError("nothing to write; give -o PICTURE, --report FOLDER or --pairs FOLDER.")
+    if output is not None and output.suffix.lower() not in FORMATS:
+        raise UsageError(f"{output}: the picture must end in {', '.join(FORMATS)}.")
+    for target in filter(None, (output, report and report / "report.json")):
+        if target.exists() and not overwrite:
+            raise UsageError(f"{target}: exists already; use --overwrite to replace it.")
+    method = check_variant(variant)
+    source = open_clip(clip, frames)
+    if pairs is not None:
+        refuse_repetition(pairs, source.name)
+    scratch = next(folder for folder in (output and output.parent, report, pairs) if folder)
+    scratch.mkdir(parents=True, exist_ok=True)
+    with bar("finding the clean picture", 2) as progress:
+        counted = _counted(source.frames(), source.expected_frames, progress)
+        result = clean_frame(counted, method, scratch, progress=progress.part)
+    if output is not None:
+        write_picture(output, Picture(result.picture))
+    if report is not None:
+        write_report(report, result)
+    written = 0
+    if pairs is not None:
+        with bar("writing pairs", 1) as progress:
+            counted = _counted(source.frames(), result.frames, progress)
+            written = write_pairs(pairs, source.name, counted, result.picture)
+    for warning in warnings(result):
+        typer.echo(f"derain: {clip}: {warning}", err=True)
+    if as_json:
+        typer.echo(json.dumps({"clip": str(clip), "pairs": written, **facts(result)}, indent=2))
+    else:
+        where = ", ".join(str(p) for p in (output, report, pairs) if p is not None)
+        typer.echo(
+            f"{result.frames} frames, percentile {result.percentile}, confidence "
+            f"{result.confidence.mean():.0f} % -> {where}"
+        )
+
+
+def _counted(frames: Iterator[Any], expected: int | None, progress: Bar) -> Iterator[Any]:
+    """The frames; together they are one step of the bar."""
+    for number, frame in enumerate(frames, 1):
+        yield frame
+        if expected is not None:
+            progress.part(min(number, expected), expected)
+    progress.advance()

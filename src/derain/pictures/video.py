@@ -1,0 +1,311 @@
+"""Reading video: frames one after another, with all that the copy must keep.
+
+Only local files of the kinds in `VIDEO_KINDS` are opened, recognised by their content: playlists and
+other formats that refer to further files or to the network are refused.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from derain.errors import DerainError
+
+# Extension -> the name of the container in FFmpeg.
+VIDEO_KINDS = {
+    ".mp4": "mp4",
+    ".m4v": "mp4",
+    ".mov": "mov",
+    ".mkv": "matroska",
+    ".webm": "webm",
+    ".avi": "avi",
+    ".gif": "gif",
+}
+_DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif"
+_MAX_PIXELS = 200_000_000
+# With these, YUV 4:2:0 -> RGB -> YUV returns the samples it came from.
+EXACT = (
+    Interpolation.BICUBIC
+    | Interpolation.ACCURATE_RND
+    | Interpolation.FULL_CHR_H_INT
+    | Interpolation.FULL_CHR_H_INP
+)
+# AVColorSpace (ITU-T H.273) -> the matrices of swscale.
+_MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
+MATRIX_UNKNOWN, RANGE_UNKNOWN, RANGE_LIMITED, RANGE_FULL = 2, 0, 1, 2
+
+
+@dataclass(frozen=True)
+class Colour:
+    """How stored samples become RGB, as the file states it (ITU-T H.273 code points)."""
+
+    matrix: int
+    range: int
+    primaries: int
+    transfer: int
+
+    def swscale_matrix(self, height: int) -> int:
+        """The matrix to convert with; by custom BT.709 from 720 lines on when the file is silent."""
+        return _MATRICES.get(self.matrix, 1 if height >= 720 else 5)
+
+    @property
+    def swscale_range(self) -> int:
+        """The range to convert with; limited when the file is silent."""
+        return RANGE_FULL if self.range == RANGE_FULL else RANGE_LIMITED
+
+
+@dataclass(frozen=True)
+class VideoFacts:
+    """What is known of a video before its frames are read.
+
+    Attributes:
+        path: the file.
+        width, height: of the stored frames, pixels, before any rotation.
+        turns: quarter turns anticlockwise that bring the stored frames upright, 0 to 3.
+        display_matrix: the nine numbers from which `turns` follows, None when there are none.
+        aspect: width of a pixel by its height, None when not stated.
+        pixel_format: FFmpeg's name.
+        bits: per sample, 8 or more.
+        colour: how samples become RGB.
+        time_base: seconds per tick of all time stamps.
+        rate: frames per second; of a variable rate the mean.
+        packets: how many the file announces, 0 when it does not say.
+        duration: of the video stream, seconds, None when the file does not say.
+    """
+
+    path: Path
+    width: int
+    height: int
+    turns: int
+    display_matrix: tuple[int, ...] | None
+    aspect: Fraction | None
+    pixel_format: str
+    bits: int
+    colour: Colour
+    time_base: Fraction
+    rate: Fraction
+    packets: int
+    duration: float | None
+
+    @property
+    def expected_frames(self) -> int | None:
+        """How many frames there should be, None when there is no telling; for progress only."""
+        if self.packets:
+            return self.packets
+        return None if self.duration is None else max(1, round(self.duration * self.rate))
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A decoded frame.
+
+    Attributes:
+        pixels: (H, W, 3) RGB, upright; uint8, or uint16 (0 to 65535) when the video has more bits.
+        pts: the time it is shown, ticks of the time base.
+        duration: ticks, 0 when unknown.
+    """
+
+    pixels: NDArray[np.uint8] | NDArray[np.uint16]
+    pts: int
+    duration: int
+
+
+@contextmanager
+def open_video(path: Path) -> Iterator[InputContainer]:
+    """The container of a video file, closed afterwards.
+
+    Raises:
+        DerainError: no such file, not a video of a known kind, or damaged.
+    """
+    if not path.is_file():
+        raise DerainError(f"{path}: no such file.")
+    if path.stat().st_size == 0:
+        raise DerainError(f"{path}: the file is empty.")
+    limits = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"}
+    try:
+        container = av.open(f"file:{path}", "r", container_options=limits, metadata_errors="replace")
+    except (av.error.FFmpegError, ValueError) as error:
+        kinds = " ".join(VIDEO_KINDS)
+        raise DerainError(
+            f"{path}: not a video that can be read, or cut off before its index "
+            f"({_reason(error)}); known kinds: {kinds}."
+        ) from None
+    with container:
+        yield container
+
+
+def video_stream(container: InputContainer, path: Path) -> VideoStream:
+    """The moving picture of a file: its first video stream that is no cover picture."""
+    for stream in container.streams.video:
+        if not stream.disposition & av.stream.Disposition.attached_pic and stream.codec_context:
+            if stream.width * stream.height > _MAX_PIXELS:
+                raise DerainError(f"{path}: frames of {stream.width}x{stream.height} are too large.")
+            stream.thread_type = "AUTO"
+            return stream
+    raise DerainError(f"{path}: holds no video.")
+
+
+def video_facts(path: str | Path) -> VideoFacts:
+    """Reads the header and the first frame.
+
+    Raises:
+        DerainError: not a video that can be read, or one without frames.
+    """
+    path = Path(path)
+    with open_video(path) as container:
+        stream = video_stream(container, path)
+        first = next(_decoded(container, stream, _Tally()), None)
+        if first is None:
+            raise DerainError(f"{path}: holds no frame that can be read.")
+        time_base = stream.time_base
+        assert time_base is not None
+        matrix = _display_matrix(first)
+        return VideoFacts(
+            path=path,
+            width=first.width,
+            height=first.height,
+            turns=0 if matrix is None else round(first.rotation / 90) % 4,
+            display_matrix=matrix,
+            aspect=stream.sample_aspect_ratio or None,
+            pixel_format=first.format.name,
+            bits=max(8, first.format.components[0].bits),
+            colour=_colour(first),
+            time_base=time_base,
+            rate=stream.average_rate or stream.guessed_rate or Fraction(25),
+            packets=0 if container.format.name == "avi" else stream.frames,
+            duration=_duration(container, stream),
+        )
+
+
+def _duration(container: InputContainer, stream: VideoStream) -> float | None:
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    stated = stream.metadata.get("DURATION", "").split(":")  # Matroska: hours:minutes:seconds
+    if len(stated) == 3:
+        try:
+            return float(stated[0]) * 3600 + float(stated[1]) * 60 + float(stated[2])
+        except ValueError:
+            return None
+    return container.duration / av.time_base if container.duration else None
+
+
+def _display_matrix(frame: VideoFrame) -> tuple[int, ...] | None:
+    data: Any = frame.side_data.get("DISPLAYMATRIX")
+    return None if data is None else struct.unpack("=9i", bytes(data)[:36])
+
+
+def _colour(frame: VideoFrame) -> Colour:
+    full = frame.format.name.startswith("yuvj")
+    return Colour(
+        int(frame.colorspace),
+        RANGE_FULL if full else int(frame.color_range),
+        int(frame.color_primaries),
+        int(frame.color_trc),
+    )
+
+
+@dataclass
+class _Tally:
+    packets: int = 0
+    damaged: bool = False
+
+
+def _decoded(container: InputContainer, stream: VideoStream, tally: _Tally) -> Iterator[VideoFrame]:
+    """The frames of a stream as far as they can be read."""
+    # AVI stores no times: the n-th frame shown takes the place of the n-th packet that is not empty.
+    places: deque[int | None] | None = deque() if container.format.name == "avi" else None
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+            tally.packets += packet.size > 0
+        except StopIteration:
+            return
+        except av.error.FFmpegError:
+            tally.damaged = True
+            return
+        if places is not None and packet.size:
+            places.append(packet.dts)
+        try:
+            for frame in packet.decode():
+                if places is not None:
+                    frame.pts = places.popleft() if places else None
+                yield frame
+        except av.error.FFmpegError:
+            tally.damaged = True
+
+
+class VideoReader:
+    """Iterates over the frames of a video, once.
+
+    Attributes:
+        frames: how many have been read.
+        shortfall: after the end, what is missing, in words; empty when all was there.
+    """
+
+    def __init__(self, facts: VideoFacts, skip: int = 0) -> None:
+        """
+        Args:
+            facts: of the video to read.
+            skip: frames at the start to leave out.
+        """
+        self.facts, self.frames, self.shortfall = facts, 0, ""
+        self._skip = skip
+
+    def __iter__(self) -> Iterator[Frame]:
+        facts, tally = self.facts, _Tally()
+        step = max(1, round(1 / (facts.rate * facts.time_base)))
+        to_rgb, pts, duration = VideoReformatter(), 0, 0
+        with open_video(facts.path) as container:
+            for frame in _decoded(container, video_stream(container, facts.path), tally):
+                pts = frame.pts if frame.pts is not None else (pts + step if self.frames else 0)
+                duration = frame.duration
+                self.frames += 1
+                if self.frames > self._skip:
+                    yield Frame(self._pixels(frame, to_rgb), pts, duration)
+        self.shortfall = self._shortfall(tally, (pts + duration) * facts.time_base)
+
+    def _pixels(self, frame: VideoFrame, to_rgb: VideoReformatter) -> NDArray[Any]:
+        facts = self.facts
+        if (frame.width, frame.height) != (facts.width, facts.height):
+            raise DerainError(
+                f"{facts.path}: frame {self.frames} is {frame.width}x{frame.height}, the first is "
+                f"{facts.width}x{facts.height}; split the video where its size changes."
+            )
+        matrix = facts.colour.swscale_matrix(facts.height)
+        rgb = to_rgb.reformat(
+            frame,
+            format="rgb24" if facts.bits == 8 else "rgb48le",
+            interpolation=EXACT,
+            src_colorspace=matrix,
+            dst_colorspace=matrix,
+            src_color_range=facts.colour.swscale_range,
+            dst_color_range=RANGE_FULL,
+        )
+        return np.ascontiguousarray(np.rot90(rgb.to_ndarray(), facts.turns))
+
+    def _shortfall(self, tally: _Tally, end: Fraction) -> str:
+        facts = self.facts
+        if tally.packets < facts.packets:
+            return f"cut off after {self.frames} of {facts.packets} frames"
+        if facts.packets == 0 and facts.duration is not None and end + 2 / facts.rate < facts.duration:
+            return f"cut off after {float(end):.2f} of {facts.duration:.2f} seconds"
+        return "damaged in places" if tally.damaged else ""
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error).splitlines()[0][:120]

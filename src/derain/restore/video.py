@@ -1,0 +1,278 @@
+"""A network applied to a video: decoding, restoring and encoding side by side, in bounded memory.
+
+The video is encoded in segments that stand alone. Each is kept as soon as it is finished, so that an
+interrupted run can go on; the file appears at the end, whole, with all else that the source holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from derain.atomic import new_file, replace_file
+from derain.errors import UsageError
+from derain.pictures.video import Frame, VideoFacts, VideoReader, video_facts
+from derain.pictures.video_writing import (
+    EncodedFrame,
+    Encoder,
+    Encoding,
+    choose_encoding,
+    refuse_misfit,
+    write_video,
+)
+from derain.restore.ahead import ahead
+from derain.restore.temporal import RADIUS, steady
+
+SEGMENT = 120  # frames
+
+RestoreBatch = Callable[[Tensor], Tensor]
+Progress = Callable[[int, int | None], None]
+
+
+@dataclass(frozen=True)
+class VideoResult:
+    """What `restore_video` did.
+
+    Attributes:
+        frames: in the file that was written.
+        resumed: frames among them that an earlier run had finished.
+        shortfall: what is missing from the source, in words; empty when it was read to its end.
+        left_out: streams that the new file cannot hold, in words.
+    """
+
+    frames: int
+    resumed: int
+    shortfall: str
+    left_out: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Restored:
+    """One restored frame: (3, H, W) RGB in [0, 1] on any device, and its times."""
+
+    image: Tensor
+    pts: int
+    duration: int
+
+
+def restore_video(
+    source: str | Path,
+    target: str | Path,
+    restore_batch: RestoreBatch,
+    *,
+    codec: str | None = None,
+    crf: int | None = None,
+    batch: int = 1,
+    resume: bool = False,
+    temporal: bool = False,
+    identity: str = "",
+    progress: Progress | None = None,
+) -> VideoResult:
+    """Restores a video and keeps its times, rotation, colour, depth, sound, subtitles and tags.
+
+    Args:
+        source: mp4, mov, mkv, webm, avi or gif.
+        target: the file to write, replaced when it exists; its extension picks the container.
+        restore_batch: maps rainy frames (B, 3, H, W), float32 RGB in [0, 1] on the CPU, upright, to
+            restored ones of the same shape, on any device. Called from a thread of its own.
+        codec: h264, h265, vp9, ffv1 or gif; None chooses by the container and the depth.
+        crf: quality of the codec, lower is better; None takes 18 for H.264, 20 for H.265, 24 for VP9.
+        batch: frames that are restored at once.
+        resume: go on from the segments that an interrupted run left beside the target.
+        temporal: steady the result over time where neighbouring frames agree.
+        identity: names the network and its weights; a run is resumed only under the same one.
+        progress: called with the number of finished frames and their expected number, if known.
+
+    Raises:
+        UsageError: options that contradict each other, the container or the run to resume.
+        DerainError: the source cannot be read or the target not be written. Finished segments stay
+            for `resume`.
+    """
+    source, target = Path(source), Path(target)
+    if target.exists() and target.samefile(source):
+        raise UsageError(f"{target}: is the source itself; write to another file.")
+    facts = video_facts(source)
+    encoding = choose_encoding(facts, target, codec, crf)
+    refuse_misfit(facts, encoding, target)
+    segments = _Segments.open(target, _job(facts, encoding, temporal, identity), resume)
+    with segments:
+        resumed = segments.frames
+        reader = VideoReader(facts, skip=max(0, resumed - RADIUS) if temporal else resumed)
+        restored = _restored(reader, restore_batch, batch)
+        if temporal:
+            restored = _steady(restored, surplus=min(resumed, RADIUS))
+        length = SEGMENT if encoding.codec != "gif" else None
+        for encoded in _encoded(ahead(restored), facts, encoding, length, segments.frames, progress):
+            segments.add(encoded)
+        left_out = write_video(target, facts, encoding, segments.times(), segments.encoded)
+        segments.discard()
+    return VideoResult(segments.frames, resumed, reader.shortfall, tuple(left_out))
+
+
+def _restored(reader: VideoReader, restore_batch: RestoreBatch, batch: int) -> Iterator[_Restored]:
+    for frames, rainy in ahead(_batches(reader, batch)):
+        with torch.inference_mode():
+            images = restore_batch(rainy)
+        assert images.shape == rainy.shape, f"{tuple(rainy.shape)} became {tuple(images.shape)}"
+        for (pts, duration), image in zip(frames, images, strict=True):
+            yield _Restored(image, pts, duration)
+
+
+def _batches(reader: VideoReader, size: int) -> Iterator[tuple[list[tuple[int, int]], Tensor]]:
+    """The times and the pictures of `size` frames at once; fewer at the end."""
+    times: list[tuple[int, int]] = []
+    pictures: list[Tensor] = []
+    for frame in reader:
+        times.append((frame.pts, frame.duration))
+        pictures.append(_to_tensor(frame.pixels))
+        if len(times) == size:
+            yield times, torch.stack(pictures)
+            times, pictures = [], []
+    if times:
+        yield times, torch.stack(pictures)
+
+
+def _to_tensor(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> Tensor:
+    largest = np.iinfo(pixels.dtype).max
+    return torch.from_numpy(pixels.transpose(2, 0, 1).astype(np.float32)).div_(largest)
+
+
+def _to_pixels(image: Tensor, bits: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    largest = 255 if bits == 8 else 65535
+    levels = image.float().clamp(0, 1).mul(largest).round_().permute(1, 2, 0)
+    if bits == 8:
+        return levels.to(torch.uint8).cpu().numpy()
+    return levels.to(torch.int32).cpu().numpy().astype(np.uint16)
+
+
+def _steady(restored: Iterator[_Restored], surplus: int) -> Iterator[_Restored]:
+    """The frames steadied over time, without the first `surplus`, which only lend a hand."""
+    times: list[tuple[int, int]] = []
+
+    def images() -> Generator[Tensor]:
+        for frame in restored:
+            times.append((frame.pts, frame.duration))
+            yield frame.image
+
+    with contextlib.closing(images()) as source:
+        for number, image in enumerate(steady(source)):
+            pts, duration = times.pop(0)
+            if number >= surplus:
+                yield _Restored(image, pts, duration)
+
+
+def _encoded(
+    restored: Iterator[_Restored],
+    facts: VideoFacts,
+    encoding: Encoding,
+    length: int | None,
+    done: int,
+    progress: Progress | None,
+) -> Iterator[list[EncodedFrame]]:
+    """Segments of `length` frames (None: one segment), each encoded on its own."""
+    encoder, encoded, inside = Encoder(facts, encoding), list[EncodedFrame](), 0
+    for frame in restored:
+        pixels = _to_pixels(frame.image, facts.bits)
+        encoded += encoder.encode(Frame(pixels, frame.pts, frame.duration))
+        inside += 1
+        done += 1
+        if progress is not None:
+            progress(done, facts.expected_frames)
+        if inside == length:
+            yield encoded + encoder.finish()
+            encoder, encoded, inside = Encoder(facts, encoding), [], 0
+    if inside:
+        yield encoded + encoder.finish()
+
+
+def _job(facts: VideoFacts, encoding: Encoding, temporal: bool, identity: str) -> str:
+    """All that decides what the frames look like."""
+    state = facts.path.stat()
+    job = {
+        "source": [str(facts.path.resolve()), state.st_size, state.st_mtime_ns],
+        "encoding": asdict(encoding),
+        "temporal": temporal,
+        "identity": identity,
+    }
+    return json.dumps(job, sort_keys=True)
+
+
+class _Segments:
+    """The finished segments of a run, in a hidden folder beside the target.
+
+    Leaving the context keeps them for a later run, unless there are none.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._files, self.frames = folder, list[Path](), 0
+
+    @classmethod
+    def open(cls, target: Path, job: str, resume: bool) -> _Segments:
+        """An empty store, or what an earlier run left. Raises `UsageError` if that was another job."""
+        segments = cls(target.with_name(f".{target.name}.segments"))
+        note = segments._folder / "job.json"
+        if resume and note.exists():
+            if note.read_text() != job:
+                raise UsageError(
+                    f"{target}: the interrupted run had another source, network or options; repeat "
+                    "them, or start anew without --resume."
+                )
+            for file in sorted(segments._folder.glob("?????.npz")):
+                segments._count(file)
+        else:
+            segments.discard()
+            replace_file(note, job.encode())
+        return segments
+
+    def _count(self, file: Path) -> None:
+        with np.load(file) as content:
+            self.frames += len(content["pts"])
+        self._files.append(file)
+
+    def add(self, frames: list[EncodedFrame]) -> None:
+        file = self._folder / f"{len(self._files):05d}.npz"
+        with new_file(file) as temporary:
+            np.savez(
+                temporary,
+                pts=np.array([frame.pts for frame in frames], np.int64),
+                duration=np.array([frame.duration for frame in frames], np.int64),
+                keyframe=np.array([frame.keyframe for frame in frames]),
+                size=np.array([len(frame.data) for frame in frames]),
+                data=np.frombuffer(b"".join(frame.data for frame in frames), np.uint8),
+            )
+        self._count(file)
+
+    def times(self) -> NDArray[np.int64]:
+        """(N,) the pts of all frames in coding order."""
+        times: NDArray[np.int64] = np.concatenate([np.load(file)["pts"] for file in self._files])
+        return times
+
+    def encoded(self) -> Iterator[EncodedFrame]:
+        """All frames in coding order; one segment is in memory at a time."""
+        for file in self._files:
+            with np.load(file) as content:
+                data, end = content["data"].tobytes(), np.cumsum(content["size"])
+                times, start = (content["pts"], content["duration"]), end - content["size"]
+                columns = (*times, content["keyframe"], start, end)
+            for pts, duration, keyframe, begin, stop in zip(*(c.tolist() for c in columns), strict=True):
+                yield EncodedFrame(pts, duration, keyframe, data[begin:stop])
+
+    def discard(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._files = []
+
+    def __enter__(self) -> _Segments:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._files:
+            self.discard()

@@ -1,0 +1,39 @@
+import numpy as np
+import pytest
+
+from background.test_clean_frame import rainy_clip
+from derain.background import clean_frame
+from derain.background.report import facts, warnings
+
+
+def test_a_still_camera_gives_no_warning() -> None:
+    result = clean_frame(rainy_clip(40, 96, 128, coverage=0.15)[0])
+    assert result.stability.drift < 0.02
+    assert result.stability.shift < 0.35
+    assert warnings(result) == []
+
+
+@pytest.mark.parametrize("drift", [0.1, 0.2])
+def test_a_drifting_exposure_is_measured(drift: float) -> None:
+    clip, _ = rainy_clip(60, 96, 128, coverage=0.15)
+    gains = np.linspace(1 - drift / 2, 1 + drift / 2, 60)[:, None, None, None]
+    result = clean_frame((clip * gains).clip(0, 255).astype(np.uint8))
+    assert 0.5 * drift < result.stability.drift < 1.3 * drift
+    assert any("drifts" in warning for warning in warnings(result))
+
+
+def test_a_moved_camera_is_measured() -> None:
+    clip, _ = rainy_clip(60, 96, 128, coverage=0.15)
+    moved = np.concatenate([clip[:30], np.roll(clip[30:], 3, axis=2)])
+    result = clean_frame(moved)
+    assert result.stability.shift == pytest.approx(3, abs=0.5)
+    assert any("moves" in warning for warning in warnings(result))
+
+
+def test_the_report_holds_what_was_found() -> None:
+    result = clean_frame(rainy_clip(12, 24, 32)[0])
+    found = facts(result)
+    assert found["frames"] == 12
+    assert found["votes"][found["percentile"]] == max(found["votes"])
+    assert found["runner_up"] != found["percentile"]
+    assert "only 12 frames" in found["warnings"][0]
