@@ -46,13 +46,20 @@ def test_is_deterministic_and_samples_do_not_mix(architecture: Architecture) -> 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_parameter_learns_except_those_that_are_documented(architecture: Architecture) -> None:
     network, rainy = tiny(architecture)
-    network.train()
-    outputs = network.outputs(rainy)
-    total = sum(value.square().mean() for value in _tensors(outputs))
-    total.backward()
-    idle = {name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()}
+    network = network.train().double()
+    idle = _without_gradient(network, rainy.double())
+    with torch.no_grad():  # a unit of a small network may be silent by chance; now none is
+        for parameter in network.parameters():
+            parameter.abs_()
+    idle &= _without_gradient(network, rainy.double())
     documented = {name for name in idle if any(part in name for part in architecture.idle_parameters)}
     assert idle == documented
+
+
+def _without_gradient(network: Any, rainy: torch.Tensor) -> set[str]:
+    network.zero_grad()
+    sum(value.square().mean() for value in _tensors(network.outputs(rainy))).backward()
+    return {name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()}
 
 
 def _tensors(value: Any) -> list[torch.Tensor]:
@@ -118,10 +125,11 @@ def test_states_the_memory_it_needs(architecture: Architecture) -> None:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_half_precision_is_close_or_refused(architecture: Architecture) -> None:
     network, rainy = tiny(architecture)
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        half = network(rainy).float()
-    assert half.shape == rainy.shape
-    assert torch.isfinite(half).all()
+    if "bf16" not in network.refused_precisions:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            half = network(rainy).float()
+        assert half.shape == rainy.shape
+        assert torch.isfinite(half).all()
     for precision, reason in network.refused_precisions.items():
         assert precision in ("bf16", "fp16")
         assert len(reason) > 20

@@ -37,7 +37,7 @@ def adapt(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     overwrite: Annotated[bool, typer.Option(help="Replace results that exist.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcomes as JSON for machines.")] = False,
-) -> int:
+) -> None:
     """Take rain out of pictures by learning from them alone: no clean pictures, no trained weights.
 
     Example: derain adapt rainy.jpg -o dry.jpg
@@ -114,4 +114,5 @@ def adapt(
     else:
         summary = ", ".join(f"{count} {status}" for status, count in counts.items())
         typer.echo(f"{summary} in {duration(time.monotonic() - began)} -> {output}")
-    return 1 if counts["failed"] else 0
+    if counts["failed"]:
+        raise typer.Exit(1)

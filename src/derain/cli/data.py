@@ -27,7 +27,7 @@ def check(
         Path | None, typer.Option(help="A folder whose pictures must not occur in FOLDER, e.g. a test set.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
-) -> int:
+) -> None:
     """Say which public set a folder holds, what is missing or unpaired, and where it officially comes from.
 
     Also finds scenes that occur in both training and test pictures. Exits with 1 if something is wrong.
@@ -56,7 +56,8 @@ def check(
         typer.echo(json.dumps(content, indent=2))
     else:
         _print(found, (len(first), len(second)), duplicates)
-    return 1 if duplicates or any(wrong for _, wrong in found) else 0
+    if duplicates or any(wrong for _, wrong in found):
+        raise typer.Exit(1)
 
 
 def _print(

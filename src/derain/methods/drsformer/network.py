@@ -28,7 +28,7 @@ from derain.methods.contract import Tile
 from derain.methods.drsformer.selection import blended_attention
 from derain.nn.channel_attention import CosineSums, merged_projection
 from derain.nn.norms import ChannelNorm
-from derain.nn.windows import Sides, by_windows, conv, crop, crop_to
+from derain.nn.windows import CPU_NUMBERS, Sides, by_windows, conv, crop, crop_to
 
 STEPS = 4
 EXPERTS = 8
@@ -143,6 +143,12 @@ class DRSformer(nn.Module):
     def forward(self, rainy: Tensor) -> Tensor:
         """The restored picture, (B, 3, H, W) RGB; values may leave [0, 1] slightly."""
         return self.outputs(rainy)["image"]
+
+    def working_bytes(self, height: int, width: int) -> int:
+        """Twelve maps of the embedding's width, the buffers of a window, weights in another layout."""
+        numbers = self.patch_embed.proj.weight.shape[0] * height * width
+        weights = sum(p.numel() for p in self.parameters())
+        return 4 * (weights + 12 * numbers + min(40 * numbers, 6 * CPU_NUMBERS))
 
     def multiply_adds(self, height: int, width: int) -> int:
         """Of the published formulation: 242.980 G for `full` and 175.372 G for `light` at 256x256."""

@@ -65,7 +65,7 @@ class NeRDRain(nn.Module):
         heads: Sequence[int] = (1, 2, 4),
         ffn_expansion_factor: float = 2.66,
         bias: bool = False,
-        LayerNorm_type: str = "WithBias",  # noqa: N803
+        LayerNorm_type: str = "WithBias",
     ) -> None:
         super().__init__()
         _check_sizes(dim, num_blocks, heads, LayerNorm_type)

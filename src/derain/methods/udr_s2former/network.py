@@ -160,6 +160,10 @@ class UDRS2Former(nn.Module):
             x = block(x, local if number % 2 else sampling)
         return x.permute(0, 3, 1, 2)
 
+    def working_bytes(self, height: int, width: int) -> int:
+        """Twenty-one maps of the embedding's width, and position indices and weights in another layout."""
+        return 2 * sum(p.numel() for p in self.parameters()) + 84 * self.dims[0] * height * width
+
     def multiply_adds(self, height: int, width: int) -> int:
         """18.9 G at 256 x 256 as published: convolutions, linear layers and matrix products."""
         c, area = self.dims, [(height >> k) * (width >> k) for k in range(5)]
