@@ -36,6 +36,7 @@ TESTS = Path(__file__).resolve().parents[1] / "tests"
 TWINS = {
     "drsformer": "methods.drsformer_plain:PlainDRSformer",
     "drsformer-light": "methods.drsformer_plain:PlainDRSformer",
+    "udr_s2former": "methods.udr_s2former_plain:PlainUDRS2Former",
 }
 FORMS = ("fast", "plain")
 
