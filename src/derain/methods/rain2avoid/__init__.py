@@ -38,6 +38,7 @@ METHOD = Method(
             variants={"published": {"width": 64}},
             recognise=recognise_resnet,
             tiny={"width": 8},
+            idle_parameters=("resnet18.fc",),
         ),
         Architecture(
             name="rain2avoid_dncnn",

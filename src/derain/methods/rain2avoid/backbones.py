@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from derain.errors import DerainError
 from derain.methods.contract import StateDict, Tile
 
 UNET_KERNELS = (7, 5, 5, 3)
@@ -40,7 +41,7 @@ class UNet(nn.Module):
         super().__init__()
         if not 1 <= levels <= len(UNET_KERNELS):
             raise ValueError(f"levels is {levels}, must be 1 to {len(UNET_KERNELS)}.")
-        self.levels = levels
+        self.levels, self.width = levels, width
         self.size_multiple = 2**levels
         self.reach = _unet_reach(levels)
         widths = [channels] + [width * 2**level for level in range(len(UNET_KERNELS))]
@@ -53,7 +54,12 @@ class UNet(nn.Module):
             self.add_module(f"dec_{level}", decoder)
 
     def outputs(self, rainy: Tensor) -> dict[str, Tensor]:
-        """`image` (B, C, H, W), not clamped."""
+        """`image` (B, C, H, W), not clamped.
+
+        Raises:
+            DerainError: H or W is not a multiple of 2^levels.
+        """
+        _refuse_other_sizes(rainy, self.size_multiple)
         features = [rainy]
         for level in range(1, self.levels + 1):
             features.append(self.get_submodule(f"enc_{level}")(features[-1]))
@@ -65,6 +71,10 @@ class UNet(nn.Module):
     def forward(self, rainy: Tensor) -> Tensor:
         """The restored picture, (B, C, H, W); H and W are multiples of 2^levels."""
         return self.outputs(rainy)["image"]
+
+    def working_bytes(self, height: int, width: int) -> int:
+        """The last concatenation, with what is joined there."""
+        return round(4 * (2.25 * self.width + 6) * height * width)
 
     def multiply_adds(self, height: int, width: int) -> int:
         """18.0 G at 320x480."""
@@ -134,6 +144,7 @@ class ResNet(nn.Module):
 
     def __init__(self, width: int = 64) -> None:
         super().__init__()
+        self.width = width
         self.resnet18 = body = ResNet18(width)
         stem = (body.conv1, body.bn1, nn.ReLU(), nn.MaxPool2d(3, 2, 1))
         self.resnet = nn.Sequential(*stem, body.layer1, body.layer2, body.layer3, body.layer4)
@@ -149,7 +160,12 @@ class ResNet(nn.Module):
         self.up5 = Up(width, 3, last=True)
 
     def outputs(self, rainy: Tensor) -> dict[str, Tensor]:
-        """`image` (B, 3, H, W), not clamped."""
+        """`image` (B, 3, H, W), not clamped.
+
+        Raises:
+            DerainError: H or W is not a multiple of 32.
+        """
+        _refuse_other_sizes(rainy, self.size_multiple)
         x1 = self.down1(rainy)
         x2 = self.down2(x1)
         x3 = self.down3(x2)
@@ -163,6 +179,10 @@ class ResNet(nn.Module):
     def forward(self, rainy: Tensor) -> Tensor:
         """The restored picture, (B, 3, H, W); H and W are multiples of 32."""
         return self.outputs(rainy)["image"]
+
+    def working_bytes(self, height: int, width: int) -> int:
+        """Half-size features of both halves where they are added, and the first of the quarter size."""
+        return round(4 * (1.2 * self.width + 3) * height * width)
 
     def multiply_adds(self, height: int, width: int) -> int:
         """Convolutions only; the transposed ones visit every input pixel once per weight."""
@@ -235,7 +255,7 @@ class DnCNN(nn.Module):
 
     def __init__(self, depth: int = 17, width: int = 64) -> None:
         super().__init__()
-        self.reach = depth
+        self.reach, self.width = depth, width
         layers: list[nn.Module] = [nn.Conv2d(3, width, 3, padding=1, bias=False), nn.ReLU()]
         for _ in range(depth - 2):
             conv = nn.Conv2d(width, width, 3, padding=1, bias=False)
@@ -251,10 +271,23 @@ class DnCNN(nn.Module):
         """The restored picture, (B, 3, H, W), of any size."""
         return self.outputs(rainy)["image"]
 
+    def working_bytes(self, height: int, width: int) -> int:
+        """Features before and after a layer."""
+        return 4 * (2 * self.width + 3) * height * width
+
     def multiply_adds(self, height: int, width: int) -> int:
         """85.5 G at 320x480."""
         weights = sum(m.weight.numel() for m in self.modules() if isinstance(m, nn.Conv2d))
         return weights * height * width
+
+
+def _refuse_other_sizes(rainy: Tensor, multiple: int) -> None:
+    height, width = rainy.shape[2:]
+    if height % multiple or width % multiple:
+        raise DerainError(
+            f"this network needs height and width to be multiples of {multiple}, "
+            f"this picture is {width}x{height}; pad it first, as `derain run` does."
+        )
 
 
 def recognise_unet(state: StateDict) -> dict[str, Any] | None:
