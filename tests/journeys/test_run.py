@@ -21,7 +21,7 @@ from PIL import Image, ImageCms
 from command_line import derain, environment
 from derain.checkpoints import save_checkpoint
 from derain.checkpoints.bundled import DEFAULT, bundled
-from derain.methods import create_network
+from derain.methods import create_network, network_names
 from derain.pictures import Picture, read_picture, write_picture
 
 
@@ -196,3 +196,13 @@ def test_info_and_convert(tmp_path: Path) -> None:
     assert converted.returncode == 0
     assert derain("convert", bundled(DEFAULT), "-o", tmp_path / "x.safetensors").returncode == 2
     assert derain("info", tmp_path / "none.pth").returncode == 1
+
+
+def test_models_lists_every_network() -> None:
+    listed = derain("models", "--json")
+    assert listed.returncode == 0, listed.stderr
+    rows = {row["network"]: row for row in json.loads(listed.stdout)}
+    assert rows.keys() == network_names().keys()
+    assert rows["spanet"]["parameters"] == 283_716
+    assert rows["spanet"]["bundled_weights"] == "spanet"
+    assert all(row["multiply_adds_per_megapixel"] > 0 for row in rows.values())
