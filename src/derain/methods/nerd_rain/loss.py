@@ -55,7 +55,8 @@ def charbonnier(x: Tensor, y: Tensor) -> Tensor:
 
 def frequency(x: Tensor, y: Tensor) -> Tensor:
     """Mean modulus of the difference of the unnormalised two-dimensional Fourier transforms."""
-    return torch.fft.fft2(x - y).abs().mean()
+    difference: Tensor = torch.fft.fft2(x - y)
+    return difference.abs().mean()
 
 
 def edge(x: Tensor, y: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from derain.methods.contract import Tile
 from derain.nn.channel_attention import CosineSums, merged_projection
 from derain.nn.norms import ChannelNorm
 from derain.nn.pointwise import pointwise
-from derain.nn.windows import Sides, by_windows, conv, crop
+from derain.nn.windows import Sides, by_windows, conv, crop, crop_to
 
 # The scales as the published names call them, with the passes that each one runs.
 PASSES = {"small": 1, "mid": 2, "max": 3}
@@ -401,7 +401,8 @@ class ChannelAttention(nn.Module):
         y = torch.baddbmm(_pixels(x), _pixels(v), matrix.transpose(1, 2))
         if self.project_out.bias is not None:
             y = y + self.project_out.bias
-        return y.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+        batch, channels, height, width = x.shape
+        return y.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
     def values_and_attention(self, x: Tensor, norm: ChannelNorm) -> tuple[Tensor, Tensor]:
         """V (B, C, H, W) and the matrices after the softmax (B, heads, C/heads, C/heads)."""
@@ -410,7 +411,7 @@ class ChannelAttention(nn.Module):
         def values(window: Tensor, sides: Sides) -> Tensor:
             qkv = pointwise(norm(window), self.qkv.weight, self.qkv.bias)
             qkv = conv(qkv, self.qkv_dwconv.weight, self.qkv_dwconv.bias, sides, groups=qkv.shape[1])
-            q, k, v = qkv.chunk(3, 1)
+            q, k, v = crop_to(qkv, crop(window, sides, 1), sides).chunk(3, 1)
             sums.add(q, k)
             return v
 
@@ -430,21 +431,52 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor, norm: ChannelNorm) -> Tensor:
         """(B, C, H, W) -> x + feed_forward(norm(x))."""
-        halves = slice(None, self.hidden), slice(self.hidden, None)
+        spare = -self.hidden % 8  # channels of zeros: kernels are slower on odd numbers such as 127
+        # Gating is faster on two tensors than on two parts of one.
+        first, second = (
+            self._half(slice(None, self.hidden), spare),
+            self._half(slice(self.hidden, None), spare),
+        )
+        project_out = F.pad(self.project_out.weight, (0, 0, 0, 0, 0, spare))
 
         def added(window: Tensor, sides: Sides) -> Tensor:
-            z = norm(window)
-            a, b = (self._half(half, z, sides) for half in halves)
-            y = pointwise(F.gelu(a).mul_(b), self.project_out.weight, self.project_out.bias)
-            return y.add_(crop(window, sides, 1))
+            z, inside = norm(window), crop(window, sides, 1)
+            gated = F.gelu(first.of(z, inside, sides)).mul_(second.of(z, inside, sides))
+            return pointwise(gated, project_out, self.project_out.bias).add_(inside)
 
         return by_windows(added, x, halo=1, channels=self.hidden)
 
-    def _half(self, half: slice, z: Tensor, sides: Sides) -> Tensor:
-        """Gating is faster on two tensors than on two parts of one."""
-        biases = [None if bias is None else bias[half] for bias in (self.project_in.bias, self.dwconv.bias)]
-        wide = pointwise(z, self.project_in.weight[half], biases[0])
-        return conv(wide, self.dwconv.weight[half], biases[1], sides, groups=wide.shape[1])
+    def _half(self, channels: slice, spare: int) -> Half:
+        def part(parameter: Tensor) -> Tensor:
+            return _with_zeros(parameter[channels], spare)
+
+        wide, deep = self.project_in, self.dwconv
+        return Half(
+            weight=part(wide.weight),
+            bias=None if wide.bias is None else part(wide.bias),
+            depthwise_weight=part(deep.weight),
+            depthwise_bias=None if deep.bias is None else part(deep.bias),
+        )
+
+
+class Half(NamedTuple):
+    """Parameters of one half of the wide layers: 1x1, then depthwise 3x3."""
+
+    weight: Tensor
+    bias: Tensor | None
+    depthwise_weight: Tensor
+    depthwise_bias: Tensor | None
+
+    def of(self, z: Tensor, inside: Tensor, sides: Sides) -> Tensor:
+        """For a window z with a halo of 1; as large as `inside`, the window without it."""
+        wide = pointwise(z, self.weight, self.bias)
+        y = conv(wide, self.depthwise_weight, self.depthwise_bias, sides, groups=wide.shape[1])
+        return crop_to(y, inside, sides)
+
+
+def _with_zeros(parameter: Tensor, count: int) -> Tensor:
+    """So many more zeros along the first axis."""
+    return torch.cat([parameter, parameter.new_zeros(count, *parameter.shape[1:])])
 
 
 def _pixels(x: Tensor) -> Tensor:
@@ -495,13 +527,14 @@ class ImplicitRepresentation(nn.Module):
         assert isinstance(layers, nn.Sequential)
         first, second, third, last = (layer for layer in layers if isinstance(layer, nn.Linear))
         neighbourhood, cell = first.weight[:, : 9 * self.channels], first.weight[:, -2:]
-        kernel = neighbourhood.unflatten(1, (self.channels, 3, 3))
+        kernel = neighbourhood.reshape(-1, self.channels, 3, 3)
         bias = first.bias + 2 * cell.sum(1)
 
-        def picture(window: Tensor, sides: Sides) -> Tensor:
+        def colours(window: Tensor, sides: Sides) -> Tensor:
             z = F.relu(conv(window, kernel, bias, sides))
             for layer in (second, third):
                 z = F.relu(pointwise(z, layer.weight[:, :, None, None], layer.bias))
-            return pointwise(z, last.weight[:, :, None, None], last.bias)
+            picture = pointwise(z, last.weight[:, :, None, None], last.bias)
+            return crop_to(picture, crop(window, sides, 1), sides)
 
-        return by_windows(picture, features, halo=1, channels=INR_WIDTH)
+        return by_windows(colours, features, halo=1, channels=INR_WIDTH)

@@ -63,7 +63,8 @@ def expansion_factor(widths: Sequence[int], hidden: Sequence[int]) -> float:
         return PUBLISHED_EXPANSION
     least = max(wide / width for width, wide in zip(widths, hidden, strict=True))
     for digits in range(10):
-        factor = math.ceil(least * 10**digits) / 10**digits
+        scale = float(10**digits)
+        factor = math.ceil(least * scale) / scale
         if fits(factor):
             return factor
     raise DerainError(
