@@ -195,7 +195,7 @@ def prepare(
         rainy: the picture.
         preset: how to learn.
         trained: a network that derains already (not for the published preset). The reference is
-            then its result, less the streaks that are still to be seen in it.
+            then the mean of the combined one and of its result, where that is not brighter.
 
     Raises:
         DerainError: a side is shorter than 32 pixels.
@@ -209,14 +209,11 @@ def prepare(
         change = draws.fused().astype(np.float32) - picture
         return _lesson(rainy, prior.map, rain.light, change, draws)
     rain_map = rain_map_at(picture, rain.theta)
-    if trained is None:
-        change = combined_reference(picture, rain.theta, rain_map) - picture
-        return _lesson(rainy, rain_map, rain.light, change)
-    derained = run_network(trained.eval(), rainy, device).clamp(0, 1)
-    change = (derained - rainy)[0].permute(1, 2, 0).numpy() * np.float32(255)
-    left = _bytes(derained)
-    if find_rain(left).light >= NO_RAIN:
-        change = change + combined_reference(left, rain.theta, rain_map_at(left, rain.theta)) - left
+    change = combined_reference(picture, rain.theta, rain_map) - picture
+    if trained is not None:
+        derained = run_network(trained.eval(), rainy, device).clamp(0, 1)
+        darker = torch.minimum(derained, rainy) - rainy  # rain only adds light
+        change = (change + darker[0].permute(1, 2, 0).numpy() * np.float32(255)) / 2
     return _lesson(rainy, rain_map, rain.light, change)
 
 
