@@ -35,7 +35,7 @@ TILE_OVERLAP = 128
 NO_RAIN = 0.6  # levels of 8 bits that streaks add on average; less is seen in pictures without rain
 SUSPECT = 0.5  # levels of 8 bits that a reference must differ by for its pixel to be suspected
 PATIENCE = 100  # steps over which the loss must fall by 1 percent, or learning ends
-TRAINED_RATE = 0.1  # share of the learning rate for networks that are trained already
+TRAINED_SHARE = 0.1  # of the steps and of the learning rate, for networks that are trained already
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ def prepare(
         rainy: the picture.
         preset: how to learn.
         trained: a network that derains already (not for the published preset). The reference is
-            then its result, less the streaks that are still to be seen in it.
+            then the mean of the combined one and of its result, where that is not brighter.
 
     Raises:
         DerainError: a side is shorter than 32 pixels.
@@ -209,14 +209,11 @@ def prepare(
         change = draws.fused().astype(np.float32) - picture
         return _lesson(rainy, prior.map, rain.light, change, draws)
     rain_map = rain_map_at(picture, rain.theta)
-    if trained is None:
-        change = combined_reference(picture, rain.theta, rain_map) - picture
-        return _lesson(rainy, rain_map, rain.light, change)
-    derained = run_network(trained.eval(), rainy, device).clamp(0, 1)
-    change = (derained - rainy)[0].permute(1, 2, 0).numpy() * np.float32(255)
-    left = _bytes(derained)
-    if find_rain(left).light >= NO_RAIN:
-        change = change + combined_reference(left, rain.theta, rain_map_at(left, rain.theta)) - left
+    change = combined_reference(picture, rain.theta, rain_map) - picture
+    if trained is not None:
+        derained = run_network(trained.eval(), rainy, device).clamp(0, 1)
+        darker = torch.minimum(derained, rainy) - rainy  # rain only adds light
+        change = (change + darker[0].permute(1, 2, 0).numpy() * np.float32(255)) / 2
     return _lesson(rainy, rain_map, rain.light, change)
 
 
@@ -253,7 +250,7 @@ def learn(
         network: of the registry, fresh or trained.
         preset: how.
         together: take the preset's course for many pictures.
-        trained: the network derains already; learn with smaller steps.
+        trained: the network derains already; learn with fewer and smaller steps.
         seconds: end so early that all lessons can be restored within this time.
         device: to learn on.
         progress: called with steps done and their number.
@@ -267,19 +264,20 @@ def learn(
     network = network.to(device).train()
     course = preset.together if together else preset.alone
     batches = _batches(lessons, network, course)
-    rate = preset.learning_rate * (TRAINED_RATE if trained else 1)
+    share = TRAINED_SHARE if trained else 1
+    rate, steps = preset.learning_rate * share, round(course.steps * share)
     optimizer = torch.optim.Adam(network.parameters(), lr=rate)
     average = network if preset.plain else copy.deepcopy(network)
     all_pixels = sum(lesson.rainy.shape[2] * lesson.rainy.shape[3] for lesson in lessons)
     losses: list[float] = []
     ended = "steps"
-    for step in range(course.steps):
+    for step in range(steps):
         gone = 0.0 if seconds is None else (time.monotonic() - began + to_restore) / max(seconds, 1e-9)
         if gone >= 1:
             ended = "time"
             break
         if not preset.plain:
-            optimizer.param_groups[0]["lr"] = rate * (1 - max(step / course.steps, gone))
+            optimizer.param_groups[0]["lr"] = rate * (1 - max(step / steps, gone))
         rainy, target = (batch.to(device) for batch in next(batches))
         pixels = rainy.shape[0] * rainy.shape[2] * rainy.shape[3]
         optimizer.zero_grad(set_to_none=True)
@@ -291,7 +289,7 @@ def learn(
             raise DerainError(f"learning failed: the loss is {losses[-1]} after {step + 1} steps.")
         # A step costs three forward passes; a picture's statistics and overlapping tiles as many.
         to_restore = (time.monotonic() - began) / (step + 1) * all_pixels / pixels
-        progress(step + 1, course.steps)
+        progress(step + 1, steps)
         if not preset.plain:
             _average(average, network, min(0.98, step / (step + 10)))
             if _settled(losses):
