@@ -15,18 +15,38 @@ def synth(
         str, typer.Option(help="Kind of rain: light, heavy, ddn, did, real, drops or mixed.")
     ] = "mixed",
     count: Annotated[int, typer.Option(help="Rainy versions of each picture.", min=1)] = 1,
+    video: Annotated[
+        int | None,
+        typer.Option(
+            help="Make a clip of so many frames from each picture instead, of rain that falls.", min=1
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Another number gives other rain.", min=0)] = 0,
     overwrite: Annotated[bool, typer.Option(help="Replace files that exist.")] = False,
 ) -> None:
-    """Make pairs of rainy and clean pictures for training or testing.
+    """Make pairs of rainy and clean pictures, or rainy clips and clean pictures, for training or testing.
 
     Example: derain synth photos -o pairs --preset light --count 4
     """
     from rich.console import Console
     from rich.progress import track
 
+    from derain.data.folders import pictures_in
+    from derain.data.synthesis.clips import write_rain_clip
     from derain.data.synthesis.pairs import plan_pairs, write_pair
+    from derain.errors import UsageError
 
+    if video is not None:
+        if preset != "mixed" or count != 1:
+            raise UsageError("--preset and --count are for pictures; leave them out with --video.")
+        sources = pictures_in(clean)
+        for number, source in enumerate(sources):
+            target = output / "rainy" / f"{source.stem}.mkv"
+            if target.exists() and not overwrite:
+                raise UsageError(f"{target}: exists already; use --overwrite to replace it.")
+            write_rain_clip(source, output, video, seed + number)
+        typer.echo(f"{output}: {len(sources)} clips.")
+        return
     plan = plan_pairs(clean, output, preset, count, overwrite)
     console = Console(stderr=True)
     for pair in track(plan, "rain", console=console, transient=True, disable=not console.is_terminal):

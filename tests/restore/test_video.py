@@ -1,0 +1,157 @@
+import re
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from clips import content, moving_scene, write_clip
+from derain.errors import UsageError
+from derain.restore import video
+from derain.restore.ahead import ahead
+from derain.restore.video import restore_video
+
+
+@pytest.fixture(autouse=True)
+def _short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(video, "SEGMENT", 8)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write_clip(tmp_path / "a.mkv", list(moving_scene(30, 32, 48)), audio="aac")
+
+
+class Breaking:
+    """Darkens; stops after some frames, as a power cut would."""
+
+    def __init__(self, limit: int | None = None) -> None:
+        self.seen, self.limit = 0, limit
+
+    def __call__(self, rainy: Tensor) -> Tensor:
+        if self.limit is not None and self.seen + len(rainy) > self.limit:
+            raise KeyboardInterrupt
+        self.seen += len(rainy)
+        return rainy * 0.5
+
+
+@pytest.mark.parametrize("temporal", [False, True])
+def test_an_interrupted_run_goes_on_from_its_last_segment(
+    source: Path, tmp_path: Path, temporal: bool
+) -> None:
+    whole, target = tmp_path / "whole.mkv", tmp_path / "out.mkv"
+    restore_video(source, whole, Breaking(), temporal=temporal)
+    with pytest.raises(KeyboardInterrupt):
+        restore_video(source, target, Breaking(21), temporal=temporal)
+    assert not target.exists()
+    network = Breaking()
+    result = restore_video(source, target, network, temporal=temporal, resume=True)
+    assert (result.frames, result.resumed) == (30, 16)
+    assert network.seen == 14 + (2 if temporal else 0)
+    resumed, straight = content(target), content(whole)
+    np.testing.assert_array_equal(np.stack(resumed.frames), np.stack(straight.frames))
+    assert resumed.times == straight.times
+    assert resumed.packets == content(source).packets
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_another_network_does_not_go_on_with_the_parts(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out.mkv"
+    with pytest.raises(KeyboardInterrupt):
+        restore_video(source, target, Breaking(20), identity="spanet")
+    with pytest.raises(UsageError, match="another source, network or options"):
+        restore_video(source, target, Breaking(), identity="drsformer", resume=True)
+    result = restore_video(source, target, Breaking(), identity="drsformer")
+    assert (result.frames, result.resumed) == (30, 0)
+
+
+def test_nothing_stays_of_a_run_that_finished_no_segment(source: Path, tmp_path: Path) -> None:
+    before = set(tmp_path.iterdir())
+    with pytest.raises(KeyboardInterrupt):
+        restore_video(source, tmp_path / "out.mkv", Breaking(3))
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_frames_reach_the_network_upright_and_in_full_depth(tmp_path: Path) -> None:
+    scene = list(moving_scene(3, 64, 96))
+    turned = write_clip(tmp_path / "t.mp4", scene, rotation=90)
+    shapes: list[tuple[int, ...]] = []
+
+    def look(rainy: Tensor) -> Tensor:
+        shapes.append(tuple(rainy.shape))
+        assert rainy.dtype == torch.float32
+        upright = torch.from_numpy(np.rot90(scene[0]).copy()).permute(2, 0, 1) / 255
+        if len(shapes) == 1:
+            assert (rainy[0] - upright).abs().mean() < 0.02
+        return rainy
+
+    restore_video(turned, tmp_path / "o.mp4", look, batch=2)
+    assert shapes == [(2, 3, 96, 64), (1, 3, 96, 64)]
+
+    options = {"x265-params": "log-level=none"}
+    deep = write_clip(tmp_path / "d.mp4", scene, codec="libx265", pixel_format="yuv420p10le", options=options)
+    levels: list[float] = []
+
+    def count(rainy: Tensor) -> Tensor:
+        levels.append(len(torch.unique((rainy * 65535).round())))
+        return rainy
+
+    restore_video(deep, tmp_path / "o2.mp4", count)
+    assert min(levels) > 256
+
+
+def test_progress_counts_finished_frames(source: Path, tmp_path: Path) -> None:
+    steps: list[tuple[int, int | None]] = []
+    restore_video(source, tmp_path / "o.mkv", Breaking(), progress=lambda *step: steps.append(step))
+    assert [done for done, _ in steps] == list(range(1, 31))
+    assert steps[-1][1] == 30
+
+
+def test_the_source_is_not_overwritten(source: Path) -> None:
+    with pytest.raises(UsageError, match="source itself"):
+        restore_video(source, source, Breaking())
+
+
+def test_an_error_of_the_network_comes_through(source: Path, tmp_path: Path) -> None:
+    def fail(_rainy: Tensor) -> Tensor:
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        restore_video(source, tmp_path / "o.mkv", fail)
+    assert threading.active_count() < 20
+
+
+def test_stages_work_ahead_and_stop_when_asked() -> None:
+    made: list[int] = []
+    closed = threading.Event()
+
+    def numbers() -> Any:
+        try:
+            for number in range(1000):
+                made.append(number)
+                yield number
+        finally:
+            closed.set()
+
+    items = ahead(numbers(), depth=2)
+    assert [next(items), next(items)] == [0, 1]
+    items.close()
+    assert closed.wait(5)
+    assert len(made) < 10
+    assert list(ahead(iter(range(50)))) == list(range(50))
+
+
+@pytest.mark.heavy
+def test_memory_does_not_grow_with_the_length() -> None:
+    """1,000 frames of 1280x720; the benchmark prints resident memory every 100 frames."""
+    import subprocess
+    import sys
+
+    script = Path(__file__).parents[2] / "benchmarks" / "video.py"
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    sizes = [int(size) for size in re.findall(r'"\d+": (\d+)', done.stdout)]
+    assert len(sizes) == 10
+    assert max(sizes) < 1.15 * sizes[1]
