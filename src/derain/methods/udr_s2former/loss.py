@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -83,6 +84,14 @@ def loss_terms(outputs: Mapping[str, Tensor], clean: Tensor, vgg: VGGFilters | N
     if vgg is not None:
         terms["perceptual"] = PERCEPTUAL_WEIGHT * perceptual_term(vgg, outputs["image"], clean)
     return terms
+
+
+def loss_with_filters_of(outputs: Mapping[str, Tensor], clean: Tensor, vgg: str | None) -> dict[str, Tensor]:
+    """`vgg` is a file with the ImageNet weights of VGG-19, or null to leave the perceptual term out."""
+    return loss_terms(outputs, clean, _read_once(vgg) if vgg else None)
+
+
+_read_once = functools.cache(read_vgg)
 
 
 def negative_psnr(restored: Tensor, clean: Tensor) -> Tensor:
