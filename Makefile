@@ -10,7 +10,7 @@ demo: .venv/ready
 	$(BIN)/python scripts/demo_sheet.py samples $(SAMPLES) $(SAMPLES)/before-after.jpg
 
 test: .venv/ready
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
 
 lint: .venv/ready
 	$(BIN)/ruff check .

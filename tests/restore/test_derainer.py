@@ -88,7 +88,7 @@ def test_grey_and_alpha(derainer: Derainer, pixels: np.ndarray) -> None:
         torch.zeros(3, 4, 4, dtype=torch.int32),
         Image.new("CMYK", (4, 4)),
     ],
-    ids=str,
+    ids=["number", "two channels", "empty", "int64", "nan", "four channels", "integers", "cmyk"],
 )
 def test_wrong_pictures_are_refused(derainer: Derainer, wrong: Any) -> None:
     with pytest.raises(DerainError):

@@ -24,7 +24,7 @@ from derain.methods.spanet.attention import SpatialAttention
 
 BLOCKS = 17
 # Pictures of more pixels are restored in strips of rows when no gradients are needed.
-LARGE = 1 << 19
+LARGE = 1 << 20
 
 
 class SPANet(nn.Module):
