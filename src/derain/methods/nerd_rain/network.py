@@ -28,7 +28,7 @@ from derain.methods.contract import Tile
 from derain.nn.channel_attention import CosineSums, merged_projection
 from derain.nn.norms import ChannelNorm
 from derain.nn.pointwise import pointwise
-from derain.nn.windows import Sides, by_windows, conv, crop, crop_to
+from derain.nn.windows import CPU_NUMBERS, Sides, by_windows, conv, crop, crop_to
 
 # The scales as the published names call them, with the passes that each one runs.
 PASSES = {"small": 1, "mid": 2, "max": 3}
@@ -200,6 +200,12 @@ class NeRDRain(nn.Module):
         """(B, dim, h, w) -> (B, 3, h, w), what is added to the scale's picture."""
         picture: Tensor = self.get_submodule(f"output_{scale}")(features)
         return picture
+
+    def working_bytes(self, height: int, width: int) -> int:
+        """Eight maps of `dim` channels, the buffers of a window, weights in another layout."""
+        pixels = height * width
+        weights = sum(p.numel() for p in self.parameters())
+        return 4 * (weights + 8 * self.dim * pixels + min(200 * pixels, 4 * CPU_NUMBERS))
 
     def multiply_adds(self, height: int, width: int) -> int:
         """Of `forward`: 137 G for the default network and 63 G for `s` at 256x256."""
