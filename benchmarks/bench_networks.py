@@ -36,6 +36,8 @@ TESTS = Path(__file__).resolve().parents[1] / "tests"
 TWINS = {
     "drsformer": "methods.drsformer_plain:PlainDRSformer",
     "drsformer-light": "methods.drsformer_plain:PlainDRSformer",
+    "nerd_rain": "methods.nerd_rain_plain:PlainNeRDRain",
+    "nerd_rain-s": "methods.nerd_rain_plain:PlainNeRDRain",
     "udr_s2former": "methods.udr_s2former_plain:PlainUDRS2Former",
 }
 FORMS = ("fast", "plain")

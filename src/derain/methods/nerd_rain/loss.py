@@ -13,15 +13,13 @@ EDGE_WEIGHT = 0.05
 INR_WEIGHT = 0.1
 
 
-def loss_terms(outputs: Mapping[str, Tensor], clean: Tensor, rainy: Tensor) -> dict[str, Tensor]:
+def loss_terms(outputs: Mapping[str, Tensor], clean: Tensor) -> dict[str, Tensor]:
     """The terms with their weights; the loss is their sum.
 
     Args:
         outputs: of the network: `image`, `half`, `quarter`, `inr_half` and `inr_quarter`.
         clean: (B, 3, H, W) in [0, 1].
-        rainy: not used by this method.
     """
-    del rainy
     targets = clean_pyramid(clean)
     pairs = list(zip((outputs["image"], outputs["half"], outputs["quarter"]), targets, strict=True))
     inr = F.l1_loss(outputs["inr_half"], targets[1]) + F.l1_loss(outputs["inr_quarter"], targets[2])

@@ -202,10 +202,10 @@ class NeRDRain(nn.Module):
         return picture
 
     def working_bytes(self, height: int, width: int) -> int:
-        """Nine maps of the full scale's width, the buffers of a window, weights in another layout."""
-        numbers = self.dim * height * width
+        """Eight maps of `dim` channels, the buffers of a window, weights in another layout."""
+        pixels = height * width
         weights = sum(p.numel() for p in self.parameters())
-        return 2 * weights + 34 * numbers + min(100 * numbers, 8 * CPU_NUMBERS)
+        return 4 * (weights + 8 * self.dim * pixels + min(200 * pixels, 4 * CPU_NUMBERS))
 
     def multiply_adds(self, height: int, width: int) -> int:
         """Of `forward`: 137 G for the default network and 63 G for `s` at 256x256."""
