@@ -43,10 +43,12 @@ def byte_pair(
 def float_pair(restored: Picture, clean: Picture, smallest: int, clamp: bool = True) -> tuple[Array, Array]:
     """Both pictures as grey levels that are not rounded, (H, W, 3) or (H, W).
 
-    Bytes stay uint8; floats become float64 in [0, 255], beyond it where `clamp` is off and the
-    restored picture leaves [0, 1]. Raises as `byte_pair` does.
+    Two pictures of bytes stay uint8; else both are float64 in [0, 255], beyond it where `clamp` is off
+    and the restored picture leaves [0, 1]. Raises as `byte_pair` does.
     """
     a, b = _checked(restored, clean, smallest)
+    if a.dtype == b.dtype == np.uint8:
+        return a, b
     return _levels(a, clamp), _levels(b, clamp)
 
 
@@ -106,7 +108,7 @@ def _bytes(picture: Array, rounding: np.ufunc) -> Array:
 
 def _levels(picture: Array, clamp: bool) -> Array:
     if picture.dtype == np.uint8:
-        return picture
+        return picture.astype(np.float64)
     levels = picture.astype(np.float64) * 255
     return np.clip(levels, 0, 255) if clamp else levels
 
