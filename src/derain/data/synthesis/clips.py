@@ -79,7 +79,7 @@ def _drawn(
     widths = np.maximum(1, thickness.round()).astype(int).tolist()
     for top, end, wide, level in zip(*fixed, widths, (255 * light).tolist(), strict=True):
         cv2.line(canvas, top, end, level, wide, cv2.LINE_AA, SUBPIXEL)
-    return cv2.GaussianBlur(canvas, (3, 3), 0.5).astype(np.float32) / 255
+    return np.divide(cv2.GaussianBlur(canvas, (3, 3), 0.5), 255, dtype=np.float32)
 
 
 def write_rain_clip(source: Path, folder: Path, frames: int, seed: int) -> Path:
@@ -98,7 +98,7 @@ def write_rain_clip(source: Path, folder: Path, frames: int, seed: int) -> Path:
         video = file.add_stream("ffv1", rate=RATE)
         video.height, video.width = clean.shape[:2]
         video.pix_fmt = "bgr0"
-        for number, rainy in enumerate(rain_clip(clean.astype(np.float32) / 255, frames, seed)):
+        for number, rainy in enumerate(rain_clip(np.divide(clean, 255, dtype=np.float32), frames, seed)):
             frame = av.VideoFrame.from_ndarray((rainy * 255).round().astype(np.uint8), format="rgb24")
             frame.pts, frame.time_base = number, Fraction(1, RATE)
             file.mux(video.encode(frame))
