@@ -14,11 +14,12 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from derain.errors import DerainError
@@ -26,7 +27,7 @@ from derain.methods.contract import RainNetwork
 from derain.methods.rain2avoid.backbones import UNet
 from derain.methods.rain2avoid.ldgp import Bytes, rain_prior, refuse_too_small
 from derain.methods.rain2avoid.sampling import References, sample_references
-from derain.methods.rain2avoid.streaks import Floats, combined_reference, find_rain, rain_map_at
+from derain.methods.rain2avoid.streaks import combined_reference, find_rain, rain_map_at
 
 SEED = 3  # as published, but set anew for every network, so that order does not matter
 WHOLE_PIXELS = 512 * 512  # larger pictures are learnt from crops and restored in tiles
@@ -213,7 +214,7 @@ def prepare(
     if trained is not None:
         derained = run_network(trained.eval(), rainy, device).clamp(0, 1)
         darker = torch.minimum(derained, rainy) - rainy  # rain only adds light
-        change = (change + darker[0].permute(1, 2, 0).numpy() * np.float32(255)) / 2
+        change = (change + 255 * darker[0].permute(1, 2, 0).numpy()) / 2
     return _lesson(rainy, rain_map, rain.light, change)
 
 
@@ -223,7 +224,7 @@ def _bytes(picture: Tensor) -> Bytes:
 
 
 def _lesson(
-    rainy: Tensor, rain_map: Bytes, light: float, change: Floats, draws: References | None = None
+    rainy: Tensor, rain_map: Bytes, light: float, change: NDArray[Any], draws: References | None = None
 ) -> Lesson:
     """`change` is what to add, (H, W, 3) in levels of 8 bits; a deeper picture keeps its depth."""
     difference = torch.from_numpy(np.asarray(change, np.float32)).permute(2, 0, 1)[None]
