@@ -564,7 +564,8 @@ def sum_of_products(products: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
     y = None
     for x, m in products:
         m = m.expand(len(x), -1, -1)
-        y = torch.bmm(x, m) if y is None else y.baddbmm_(x, m)
+        # The explicit types are for autocast, which leaves operations in place alone.
+        y = torch.bmm(x, m) if y is None else y.baddbmm_(x.to(y.dtype), m.to(y.dtype))
     assert y is not None
     return y
 
