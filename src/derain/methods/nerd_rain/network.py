@@ -56,7 +56,10 @@ class NeRDRain(nn.Module):
     reach = None
     # Attention looks at the whole window, so the published cut into windows is part of the result.
     tile: Tile | None = Tile(size=256, overlap=0)
-    refused_precisions: ClassVar[Mapping[str, str]] = {}
+    refused_precisions: ClassVar[Mapping[str, str]] = {
+        "bf16": "on real pictures it came within 46 dB of float32 with fresh weights, "
+        "13 dB with weights whose features grow from block to block"
+    }
 
     def __init__(
         self,
@@ -208,7 +211,7 @@ class NeRDRain(nn.Module):
         return 4 * (weights + 8 * self.dim * pixels + min(200 * pixels, 4 * CPU_NUMBERS))
 
     def multiply_adds(self, height: int, width: int) -> int:
-        """Of `forward`: 137 G for the default network and 63 G for `s` at 256x256."""
+        """Of `forward`: 137 G for the default network and 64 G for `s` at 256x256."""
         return sum(count * height * width // area for area, count in self._multiply_adds_per_pixel())
 
     def _multiply_adds_per_pixel(self) -> Iterator[tuple[int, int]]:
