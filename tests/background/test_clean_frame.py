@@ -1,3 +1,6 @@
+import json
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -138,3 +141,10 @@ def test_progress_reaches_its_end() -> None:
     clean_frame(rainy_clip(5, 24, 32)[0], tile=100, progress=lambda done, total: steps.append((done, total)))
     assert steps[-1] == (2 * 24 * 32, 2 * 24 * 32)
     assert steps == sorted(steps)
+
+
+@pytest.mark.heavy
+def test_300_frames_of_4k_stay_below_2_gb() -> None:
+    script = Path(__file__).parents[2] / "benchmarks" / "clean_frame.py"
+    done = subprocess.run([sys.executable, script, "--memory"], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["peak_bytes"] < 2e9
