@@ -206,7 +206,7 @@ train(recipe(Path({str(photos)!r})), {str(tmp_path)!r})
     from training.test_resume import python
 
     process = python(["-c", code])
-    _, error = process.communicate(timeout=120)
+    _, error = process.communicate(timeout=600)
     assert process.returncode == 1
     assert "last.pt: cannot be written" in error
     state = load_state(tmp_path)

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -43,7 +44,7 @@ def start(recipe: Path, run: Path, processes: int = 1) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    output, error = process.communicate(timeout=180)
+    output, error = process.communicate(timeout=600)
     assert process.returncode == 0, error[-2000:]
     return output
 
@@ -71,50 +72,55 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return read_tensors(run / "last.safetensors").state
 
 
-@pytest.fixture
-def file(photos: Path, tmp_path: Path) -> Path:
-    path = tmp_path / "recipe.yaml"
+def write_recipe(photos: Path, folder: Path, **changes: Any) -> Path:
     stages = [{"patch": 16, "batch": 4, "steps": 13}, {"patch": 24, "batch": 2}]
-    changes = {"steps": 30, "stages": stages, "schedule": {"name": "cosine", "length": 30}, "save_every": 3}
-    path.write_text(yaml.safe_dump(content(photos, **changes, ema=0.9)))
+    schedule = {"name": "cosine", "length": 30}
+    long = {"steps": 30, "stages": stages, "schedule": schedule, "save_every": 3, "ema": 0.9}
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(content(photos, **long | changes)))
     return path
 
 
+@pytest.fixture(scope="module")
+def whole(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Runs that nothing disturbed, {number of processes: folder}."""
+    folder = tmp_path_factory.mktemp("whole")
+    recipe = write_recipe(photos, folder)
+    for processes in (1, 2):
+        finish(start(recipe, folder / str(processes), processes))
+    return {processes: folder / str(processes) for processes in (1, 2)}
+
+
 @pytest.mark.parametrize(("workers", "processes"), [(0, 1), (2, 1), (0, 2)])
-def test_a_killed_run_goes_on_bit_for_bit(file: Path, tmp_path: Path, workers: int, processes: int) -> None:
-    text = file.read_text().replace("workers: 0", f"workers: {workers}")
-    file.write_text(text)
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    process = start(file, killed, processes)
+def test_a_killed_run_goes_on_bit_for_bit(
+    photos: Path, tmp_path: Path, whole: dict[int, Path], workers: int, processes: int
+) -> None:
+    recipe, killed = write_recipe(photos, tmp_path, workers=workers), tmp_path / "killed"
+    process = start(recipe, killed, processes)
     once_at(8, killed, process, lambda: kill_all(process))
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     assert not (killed / "last.safetensors").exists()
-    finish(start(file, killed, processes))
-    finish(start(file, whole, processes))
-    a, b = weights(whole), weights(killed)
+    finish(start(recipe, killed, processes))
+    a, b = weights(whole[processes]), weights(killed)
     assert [name for name in a if not torch.equal(a[name], b[name])] == []
     assert [e["step"] for e in read_log(killed)] == list(range(1, 31))
 
 
-def test_two_processes_equal_one_with_the_same_batch(file: Path, tmp_path: Path) -> None:
-    for processes in (1, 2):
-        finish(start(file, tmp_path / f"{processes}", processes))
-    one, two = (read_log(tmp_path / f"{processes}") for processes in (1, 2))
-    for a, b in zip(one, two, strict=True):
+def test_two_processes_equal_one_with_the_same_batch(whole: dict[int, Path]) -> None:
+    for a, b in zip(read_log(whole[1]), read_log(whole[2]), strict=True):
         for name in ("rate", "l1", "dissimilarity", "mask"):
             assert a[name] == pytest.approx(b[name], rel=2e-4)
-    a, b = weights(tmp_path / "1"), weights(tmp_path / "2")
+    a, b = weights(whole[1]), weights(whole[2])
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=0, atol=5e-4)
 
 
-def test_ctrl_c_says_how_to_go_on(file: Path, tmp_path: Path) -> None:
-    file.write_text(file.read_text().replace("workers: 0", "workers: 2").replace("steps: 30", "steps: 3000"))
+def test_ctrl_c_says_how_to_go_on(photos: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    process = start(file, run)
+    process = start(write_recipe(photos, tmp_path, workers=2, steps=3000), run)
     once_at(2, run, process, lambda: os.killpg(process.pid, signal.SIGINT))
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=600)
     assert process.returncode == 130
     assert error.strip().startswith("derain: stopped after step ")
     assert error.strip().endswith(f"go on with: derain train {run}/recipe.yaml -o {run}")
