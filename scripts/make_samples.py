@@ -6,22 +6,22 @@ The sources and their licences are named in samples/README.md.
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from derain.data.synthesis.streaks import StreakLook, streak_layer
+from derain.data.synthesis.presets import FINE
+from derain.data.synthesis.streaks import streak_layer
 
 SAMPLES = Path(__file__).resolve().parent.parent / "samples"
-LOOKS = {
-    "temple": StreakLook((8, 12), (1, 2), (25, 45), (1.2, 2.0), (0.08, 0.12), (0.08, 0.11), (4, 4)),
-    "flower": StreakLook((-16, -14), (2, 3), (15, 35), (1.0, 1.8), (0.08, 0.12), (0.07, 0.10), (4, 4)),
-    "cat": StreakLook((-4, 4), (1, 2), (20, 60), (1.2, 2.2), (0.08, 0.12), (0.08, 0.11), (4, 4)),
-}
+RAIN = replace(FINE, length=(25, 60), coverage=(0.5, 0.6), brightness=(0.11, 0.14), width=(1.6, 2.2))
+FALLS = {"temple": 10, "flower": -15, "cat": 0}  # degrees from vertical
 
-for number, (name, look) in enumerate(LOOKS.items(), 1):
+for number, (name, fall) in enumerate(FALLS.items(), 1):
     clean = cv2.imread(sys.argv[number]).astype(np.float32) / 255
+    look = replace(RAIN, angle=(fall, fall))
     rain = streak_layer(np.random.default_rng(number), *clean.shape[:2], look)[..., None]
     rainy = np.round(np.clip(clean + rain, 0, 1) * 255).astype(np.uint8)
     cv2.imwrite(str(SAMPLES / f"{name}.jpg"), rainy, [cv2.IMWRITE_JPEG_QUALITY, 92])
