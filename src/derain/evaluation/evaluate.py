@@ -195,8 +195,11 @@ def _key(contender: Contender, pair: Pair, quantise: Quantise) -> str:
 def _append(path: Path, record: Record) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(record)) + "\n")
+        with path.open("ab+") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(0, end - 1))
+            is_torn = file.read(1) not in (b"", b"\n")  # the last line of a run that was cut off
+            file.write(b"\n" * is_torn + json.dumps(asdict(record)).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:

@@ -1,0 +1,179 @@
+"""`derain score`, `derain evaluate` and `derain data check` as a researcher uses them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from command_line import derain
+from derain.checkpoints import save_checkpoint
+from derain.cli import main
+from derain.evaluation import matlab_y_double, matlab_y_uint8
+from derain.methods import create_network
+from derain.pictures import Picture, read_picture, write_picture
+
+
+@dataclass(frozen=True)
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def here(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Done]:
+    """The command line in this process: a start of Python takes longer than most of these."""
+
+    def call(*arguments: str | Path) -> Done:
+        monkeypatch.setattr(sys, "argv", ["derain", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        return Done(int(exit_.value.code or 0), *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def rain100l(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four pairs in the layout of Rain100L."""
+    root = tmp_path_factory.mktemp("sets") / "Rain100L" / "test"
+    random = np.random.default_rng(7)
+    for i in (1, 2, 3, 10):
+        clean = random.integers(0, 256, (40, 48, 3)).astype(np.uint8)
+        write_picture(root / f"clean/{i}.png", Picture(clean))
+        rainy = np.clip(clean + random.normal(4 * i, 8, clean.shape), 0, 255)
+        write_picture(root / f"rainy/{i}.png", Picture(rainy.astype(np.uint8)))
+    return root
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(1)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_checkpoint(path, create_network("spanet", width=4).state_dict(), {})
+    return path
+
+
+def test_score_as_json_csv_and_table(rain100l: Path, here: Callable[..., Done]) -> None:
+    sides = (rain100l / "rainy", rain100l / "clean")
+    both = ("--protocol", "matlab_y_uint8", "--protocol", "matlab_y_double")
+    done = derain("score", *sides, *both, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    content = json.loads(done.stdout)
+    assert list(content) == ["protocols"]
+    for function in (matlab_y_uint8, matlab_y_double):
+        found = content["protocols"][function.__name__]
+        assert list(found) == ["pictures", "mean", "count", "infinite"]
+        assert [p["name"] for p in found["pictures"]] == ["1.png", "2.png", "3.png", "10.png"]
+        values = [
+            function(*(read_picture(side / p["name"]).pixels for side in sides)) for p in found["pictures"]
+        ]
+        assert [(p["psnr"], p["ssim"]) for p in found["pictures"]] == values
+        assert found["mean"]["psnr"] == pytest.approx(np.mean([v.psnr for v in values]), abs=1e-12)
+    rows = list(csv.DictReader(io.StringIO(here("score", *sides, *both, "--csv").stdout)))
+    assert len(rows) == 8
+    assert float(rows[0]["psnr"]) == content["protocols"]["matlab_y_uint8"]["pictures"][0]["psnr"]
+    table = here("score", *sides, *both).stdout
+    for name, found in content["protocols"].items():
+        assert name in table
+        assert f"{found['mean']['psnr']:.2f}" in table
+
+
+def test_score_equal_folders_is_valid_json(rain100l: Path, here: Callable[..., Done]) -> None:
+    done = here("score", rain100l / "clean", rain100l / "clean", "-p", "rgb_psnr", "--json")
+    content = json.loads(done.stdout, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert content["protocols"]["rgb_psnr"]["infinite"] == 4
+    assert content["protocols"]["rgb_psnr"]["mean"] == {"psnr": None}
+    assert "all pictures equal" in here("score", *2 * [rain100l / "clean"], "-p", "rgb_psnr").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["{rainy}", "{clean}"], 2, "no protocol is named"),
+        (["{rainy}", "{clean}", "-p", "matlab_y"], 2, "Did you mean 'matlab_y_"),
+        (["{rainy}", "-p", "toolbox_y"], 2, "compares with clean pictures"),
+        (["{rainy}", "{nowhere}", "-p", "toolbox_y"], 2, "no such file or folder"),
+        (["{rainy}", "{clean}", "-p", "toolbox_y", "--csv", "--json"], 2, "exclude each other"),
+        (["{rainy}/1.png", "-p", "niqe_stable"], 1, "1.png: the picture is 48x40"),
+    ],
+)
+def test_wrong_requests_are_one_line(
+    arguments: list[str], code: int, words: str, rain100l: Path, here: Callable[..., Done]
+) -> None:
+    places = {"rainy": rain100l / "rainy", "clean": rain100l / "clean", "nowhere": rain100l / "nowhere"}
+    done = here("score", *(a.format(**places) for a in arguments))
+    assert done.returncode == code
+    assert done.stdout == ""
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_list_of_protocols(here: Callable[..., Done]) -> None:
+    done = here("score", "--list")
+    assert done.returncode == 0
+    assert {"matlab_y_uint8", "zero_pad_rgb", "niqe_stable"} <= {
+        line.split()[0] for line in done.stdout.splitlines()
+    }
+
+
+def test_evaluate_a_public_set_and_go_on(
+    rain100l: Path, weights: Path, tmp_path: Path, here: Callable[..., Done]
+) -> None:
+    command = ("evaluate", rain100l, "-m", weights, "-o", tmp_path / "report")
+    first = derain(*command)
+    assert first.returncode == 0, first.stderr
+    assert "matlab_y_double, Rain100L, 4 pictures" in first.stdout
+    assert "PReNet, README" in first.stdout
+    assert "published figures are means over all 100" in " ".join(first.stdout.split())
+    second = here(*command, "--json")
+    content = json.loads(second.stdout)
+    assert content == json.loads((tmp_path / "report" / "report.json").read_text())
+    assert len((tmp_path / "report" / "records.jsonl").read_text().splitlines()) == 8
+    restored = tmp_path / "report" / "restored" / "tiny"
+    scored = json.loads(
+        derain("score", restored, rain100l / "clean", "-p", "matlab_y_double", "--json").stdout
+    )
+    found = content["protocols"]["matlab_y_double"]["models"]["tiny"]
+    assert found["mean"] == pytest.approx(scored["protocols"]["matlab_y_double"]["mean"], abs=1e-12)
+
+
+def test_evaluate_refuses_in_one_line(
+    rain100l: Path, weights: Path, tmp_path: Path, here: Callable[..., Done]
+) -> None:
+    write_picture(tmp_path / "a/rainy/1.png", Picture(np.zeros((20, 20, 3), np.uint8)))
+    write_picture(tmp_path / "a/clean/2.png", Picture(np.zeros((20, 20, 3), np.uint8)))
+    for arguments, words in (
+        ((tmp_path / "a", "-p", "rgb_psnr"), "1.png: no clean picture of its name"),
+        ((rain100l, "-p", "psnr"), "unknown protocol"),
+        ((rain100l, "--quantise", "ceil"), "choose round or floor"),
+        ((tmp_path / "none",), "no such folder"),
+        ((rain100l / "rainy", rain100l / "none"), "no such file or folder"),
+    ):
+        done = here("evaluate", *arguments, "-m", weights, "-o", tmp_path / "out")
+        assert done.returncode in (1, 2)
+        assert words in done.stderr
+        assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_check(rain100l: Path, here: Callable[..., Done]) -> None:
+    done = here("data", "check", rain100l)
+    assert done.returncode == 1
+    assert "Rain100L test: 4 pairs" in done.stdout
+    assert "WRONG  4 pairs instead of 100" in done.stdout
+    assert "https://" in done.stdout
+    content = json.loads(here("data", "check", rain100l, "--json").stdout)
+    assert content["splits"][0]["problems"] == ["4 pairs instead of 100"]
+    same = here("data", "check", rain100l / "clean", "--against", rain100l)
+    assert same.returncode == 1
+    assert "4 scenes in both" in same.stdout
