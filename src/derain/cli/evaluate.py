@@ -103,11 +103,14 @@ def _test_set(rainy: Path, clean: Path | None, protocols: list[str] | None) -> t
 
 def _notes(test_set: Split) -> tuple[str, ...]:
     """What a reader must know before comparing with published figures."""
-    count, expected = len(test_set.pairing.pairs), test_set.expected
-    if not expected or count in expected:
+    count = len(test_set.pairing.pairs)
+    whole = [size for s in test_set.sets for split, size in s.sizes.items() if split != "train"]
+    if test_set.purpose not in (None, "train"):
+        whole = list(test_set.expected)
+    if not whole or count in whole:
         return ()
-    whole = " or ".join(map(str, expected))
-    return (f"These are {count} pictures; published figures are means over all {whole} of {test_set.title}.",)
+    sizes = " or ".join(map(str, whole))
+    return (f"These are {count} pictures; published figures are means over the {sizes} of the test set.",)
 
 
 def _contenders(models: list[str] | list[None], settings: dict[str, Any]) -> tuple[list[Contender], str]:
