@@ -156,7 +156,9 @@ def test_a_full_disk_leaves_nothing_half_written(weights: Path, tmp_path: Path) 
     assert not list((tmp_path / "dry").rglob("*.*"))
 
 
-def test_ctrl_c_keeps_what_is_done_and_leaves_nothing_partial(weights: Path, tmp_path: Path) -> None:
+def test_ctrl_c_keeps_what_is_done_and_leaves_nothing_partial(tmp_path: Path) -> None:
+    weights = tmp_path / "slow.safetensors"
+    save_checkpoint(weights, create_network("spanet").state_dict(), {})
     for number in range(40):
         write_picture(tmp_path / "rainy" / f"{number:02}.png", Picture(noise(300, 300, 3)))
     command = [sys.executable, "-m", "derain", "run", "rainy", "-o", "dry", "--weights", str(weights)]

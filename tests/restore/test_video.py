@@ -42,13 +42,14 @@ class Breaking:
 def test_an_interrupted_run_goes_on_from_its_last_segment(
     source: Path, tmp_path: Path, temporal: bool
 ) -> None:
+    # A lossless codec: the H.264 encoder does not give the same bytes for the same frames twice.
     whole, target = tmp_path / "whole.mkv", tmp_path / "out.mkv"
-    restore_video(source, whole, Breaking(), temporal=temporal)
+    restore_video(source, whole, Breaking(), temporal=temporal, codec="ffv1")
     with pytest.raises(KeyboardInterrupt):
-        restore_video(source, target, Breaking(21), temporal=temporal)
+        restore_video(source, target, Breaking(21), temporal=temporal, codec="ffv1")
     assert not target.exists()
     network = Breaking()
-    result = restore_video(source, target, network, temporal=temporal, resume=True)
+    result = restore_video(source, target, network, temporal=temporal, codec="ffv1", resume=True)
     assert (result.frames, result.resumed) == (30, 16)
     assert network.seen == 14 + (2 if temporal else 0)
     resumed, straight = content(target), content(whole)

@@ -38,8 +38,21 @@ def strips_of(height: int, width: int) -> list[Rows]:
 
 def restore(network: SPANet, rainy: Tensor) -> tuple[Tensor, Tensor]:
     """The restored picture (B, 3, H, W) and the first rain map (B, 1, H, W); without gradients."""
-    strips = strips_of(*rainy.shape[2:])
-    f = torch.cat([_local(network.features, rainy, strip) for strip in strips], 2)
+    batch, _, height, width = rainy.shape
+    strips = strips_of(height, width)
+    kind = (
+        torch.get_autocast_dtype(rainy.device.type)
+        if torch.is_autocast_enabled(rainy.device.type)
+        else rainy.dtype
+    )
+    f = torch.empty(
+        (batch, network.width, height, width),
+        dtype=kind,
+        device=rainy.device,
+        memory_format=torch.channels_last,
+    )
+    for strip in strips:
+        f[:, :, strip.first : strip.last] = _local(network.features, rainy, strip)
     masks = []
     for group in network.groups:
         mask = _attention(network.SAM1, f, strips) if group in network.attentive else None
