@@ -30,8 +30,8 @@ class Rows(NamedTuple):
 
 
 def strips_of(height: int, width: int) -> list[Rows]:
-    """Strips of about an eighth of a megapixel, at least 16 rows each unless the picture is lower."""
-    count = -(-height // max(32, (1 << 17) // width))
+    """Strips of about a quarter of a megapixel, at least 16 rows each unless the picture is lower."""
+    count = -(-height // max(32, (1 << 18) // width))
     edges = [round(number * height / count) for number in range(count + 1)]
     return [Rows(first, last) for first, last in itertools.pairwise(edges)]
 
