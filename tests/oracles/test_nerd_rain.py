@@ -137,12 +137,16 @@ def test_intermediate_values(name: str, read: Read, opened: Opened, fill: Module
     hooks = []
 
     def watch(path: str, module: nn.Module) -> None:
-        def keep(module: nn.Module, args: tuple[Tensor, ...], result: Tensor) -> None:
-            if isinstance(module, ChannelAttention):
-                seen[f"{path}.softmax"] = module.values_and_attention(*args)[1]
-                result = result - args[0]  # ours adds the skip
-            seen[path] = result
+        def keep_input(module: nn.Module, args: tuple[Any, ...]) -> None:
+            x, norm = args  # ours adds the skip, and writes into x
+            seen[path] = x.clone()
+            seen[f"{path}.softmax"] = module.values_and_attention(x, norm)[1]
 
+        def keep(module: nn.Module, _: tuple[Any, ...], result: Tensor) -> None:
+            seen[path] = result - seen[path] if isinstance(module, ChannelAttention) else result.clone()
+
+        if isinstance(module, ChannelAttention):
+            hooks.append(module.register_forward_pre_hook(keep_input))
         hooks.append(module.register_forward_hook(keep))
 
     for path in {key.removesuffix(".softmax") for key in wanted}:

@@ -350,7 +350,10 @@ class Upsample(nn.Module):
 
 
 class Block(nn.Module):
-    """x + attention(norm1(x)), then x + feed_forward(norm2(x)); (B, C, H, W) -> the same."""
+    """x + attention(norm1(x)), then x + feed_forward(norm2(x)); (B, C, H, W) -> the same.
+
+    While no gradients are recorded, the input serves as memory: its values are lost.
+    """
 
     def __init__(self, channels: int, heads: int, hidden: int, bias: bool, bias_free_norm: bool) -> None:
         super().__init__()
@@ -404,10 +407,11 @@ class ChannelAttention(nn.Module):
         self.project_out = nn.Conv2d(channels, channels, 1, bias=bias)
 
     def forward(self, x: Tensor, norm: ChannelNorm) -> Tensor:
-        """(B, C, H, W) -> x + attention(norm(x))."""
+        """(B, C, H, W) -> x + attention(norm(x)), written into x while no gradients are recorded."""
         v, attention = self.values_and_attention(x, norm)
         matrix = merged_projection(self.project_out.weight.flatten(1), attention)
-        y = torch.baddbmm(_pixels(x), _pixels(v), matrix.transpose(1, 2))
+        add = torch.baddbmm if torch.is_grad_enabled() else Tensor.baddbmm_
+        y = add(_pixels(x), _pixels(v), matrix.transpose(1, 2))
         if self.project_out.bias is not None:
             y = y + self.project_out.bias
         batch, channels, height, width = x.shape
