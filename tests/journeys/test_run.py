@@ -163,7 +163,14 @@ def test_ctrl_c_keeps_what_is_done_and_leaves_nothing_partial(tmp_path: Path) ->
         write_picture(tmp_path / "rainy" / f"{number:02}.png", Picture(noise(300, 300, 3)))
     command = [sys.executable, "-m", "derain", "run", "rainy", "-o", "dry", "--weights", str(weights)]
     running = subprocess.Popen(
-        command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Whoever runs the tests in the background has the signal ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 300
     while not list((tmp_path / "dry").glob("??.png")) and time.monotonic() < deadline:

@@ -66,6 +66,8 @@ def read_tensors(path: str | Path) -> Tensors:
         raise DerainError(f"{path}: the file is empty.")
     if len(head) > 8 and head[8:9] == b"{":
         return _read_safetensors(path)
+    if not head.startswith((b"PK", b"\x80")):  # a zip, or the first byte of every pickle by torch.save
+        raise DerainError(f"{path}: not a checkpoint; PyTorch's files and safetensors are opened.")
     return _read_torch(path)
 
 

@@ -32,16 +32,12 @@ class UNet(nn.Module):
         levels: halvings in use, 1 to 4. The others keep their parameters without use, as published.
         width: channels of the first level, doubled per level.
         channels: of the picture.
-        starts_as_identity: fresh weights give the picture back unchanged, so that training starts
-            from there. Not as published.
     """
 
     tile: Tile | None = None
     refused_precisions: ClassVar[Mapping[str, str]] = {}
 
-    def __init__(
-        self, levels: int = 4, width: int = 64, channels: int = 3, starts_as_identity: bool = False
-    ) -> None:
+    def __init__(self, levels: int = 4, width: int = 64, channels: int = 3) -> None:
         super().__init__()
         if not 1 <= levels <= len(UNET_KERNELS):
             raise ValueError(f"levels is {levels}, must be 1 to {len(UNET_KERNELS)}.")
@@ -56,8 +52,6 @@ class UNet(nn.Module):
             out = widths[max(level - 1, 1)] if level > 1 else channels
             decoder = Decoder(widths[level] + widths[level - 1], out, last=level == 1)
             self.add_module(f"dec_{level}", decoder)
-        if starts_as_identity:
-            _give_back_the_picture(self.get_submodule("dec_1.conv"), channels)
 
     def outputs(self, rainy: Tensor) -> dict[str, Tensor]:
         """`image` (B, C, H, W), not clamped.
@@ -117,16 +111,6 @@ class Decoder(nn.Module):
     def forward(self, deep: Tensor, skip: Tensor) -> Tensor:
         x: Tensor = self.conv(torch.cat([F.interpolate(deep, scale_factor=2), skip], 1))
         return x if self.bn is None else F.leaky_relu(self.bn(x), 0.2)
-
-
-@torch.no_grad()
-def _give_back_the_picture(conv: nn.Module, channels: int) -> None:
-    """Weights with which a convolution returns its last input channels."""
-    weight, bias = cast(nn.Conv2d, conv).weight, cast(Tensor, conv.bias)
-    bias.zero_()
-    weight.zero_()
-    for channel in range(channels):
-        weight[channel, channel - channels, 1, 1] = 1
 
 
 def _unet_reach(levels: int) -> int:

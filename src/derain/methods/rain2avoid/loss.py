@@ -8,15 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def loss_terms(outputs: Mapping[str, Tensor], clean: Tensor, squared: bool = True) -> dict[str, Tensor]:
+def loss_terms(outputs: Mapping[str, Tensor], clean: Tensor) -> dict[str, Tensor]:
     """The one term, with weight 1.
 
     Args:
         outputs: of a backbone; `image` (B, 3, H, W).
         clean: (B, 3, H, W) in [0, 1], or a reference made from the rainy picture.
-        squared: as published. Otherwise the mean absolute error, which lightly rained-on pictures
-            of a varied set weigh more in.
     """
-    if squared:
-        return {"mse": F.mse_loss(outputs["image"], clean)}
-    return {"l1": F.l1_loss(outputs["image"], clean)}
+    return {"mse": F.mse_loss(outputs["image"], clean)}

@@ -53,12 +53,13 @@ def restore(network: SPANet, rainy: Tensor) -> tuple[Tensor, Tensor]:
     )
     for strip in strips:
         f[:, :, strip.first : strip.last] = _local(network.features, rainy, strip)
-    masks = []
+    first_mask = None
     for group in network.groups:
         mask = _attention(network.SAM1, f, strips) if group in network.attentive else None
         _apply_blocks(network, f, strips, group, mask)
-        masks += [mask] if mask is not None else []
-    return torch.cat([_local(network.image, f, strip) for strip in strips], 2), masks[0]
+        first_mask = mask if first_mask is None else first_mask
+    assert first_mask is not None
+    return torch.cat([_local(network.image, f, strip) for strip in strips], 2), first_mask
 
 
 def _apply_blocks(network: SPANet, f: Tensor, strips: list[Rows], group: range, mask: Tensor | None) -> None:
