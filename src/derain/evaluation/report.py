@@ -60,7 +60,7 @@ class TableRow:
         values: {measure: value}.
         parameters, multiply_adds: None where unknown; the latter for a picture of `SIDE` x `SIDE`.
         own: of a measured network: what its authors publish for it on this set, None if nothing.
-        source: `MEASURED`, or where the figures were published.
+        source: `MEASURED`, or where the figures were published, those of the size too.
     """
 
     name: str
@@ -94,7 +94,9 @@ def table(report: Report, name: str) -> list[TableRow]:
                 parameters=cost.parameters if cost else None,
                 multiply_adds=cost.multiply_adds if cost else None,
                 own=None,
-                source=f"{b.source}; {b.setting}" if b.setting else b.source,
+                source="; ".join(
+                    part for part in (b.source, b.setting, f"size: {cost.source}" if cost else "") if part
+                ),
             )
         )
     chosen = protocol(name)
