@@ -9,12 +9,14 @@ same clean pictures. Use pairs that are additive, and never those of a test set.
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from derain.data.folders import pairs_in, read_rgb
+from derain.data.folders import read_rgb
+from derain.data.pairing import pair_folders
 from derain.data.synthesis import make_rainy, preset
 
 Layer = NDArray[np.float64]
@@ -56,7 +58,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=20, help="rainy versions made of each picture")
     parser.add_argument("--sheet", help="picture of both kinds of layers to write")
     options = parser.parse_args()
-    pairs = [(read_rgb(r), read_rgb(c)) for r, c in pairs_in(options.rainy, options.clean)]
+    found = pair_folders(Path(options.rainy), Path(options.clean))
+    pairs = [(read_rgb(pair.restored), read_rgb(pair.clean)) for pair in found]
     given = [np.clip(r.astype(float) - c, 0, None).max(2) for r, c in pairs]
     made = [
         (make_rainy(np.random.default_rng([0, k, i]), c, preset(options.preset)).astype(float) - c).max(2)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from derain.data.folders import pairs_in, pictures_in
+from derain.data.folders import pictures_in
 from derain.data.patches import Cut, PairedPatches, Pictures, SyntheticPairs, picture_number, take
 from derain.errors import DerainError
 
@@ -109,7 +109,7 @@ def test_saturation_changes_colours_and_not_greys() -> None:
 
 def test_sizes_that_differ_are_named(folder: Path) -> None:
     cv2.imwrite(str(folder / "rainy" / "2.png"), np.zeros((50, 50, 3), np.uint8))
-    rainy, clean = zip(*pairs_in(folder / "rainy", folder / "clean"), strict=True)
+    rainy, clean = pictures_in(folder / "rainy"), pictures_in(folder / "clean")
     pairs = PairedPatches(Pictures(rainy), Pictures(clean), Cut(24))
     with pytest.raises(DerainError, match=r"2\.png .*sizes differ \(50x50 and 72x62\)"):
         [pairs[i] for i in range(10)]
@@ -121,9 +121,6 @@ def test_what_is_wrong_with_a_folder_is_named(folder: Path) -> None:
     (folder / "empty").mkdir()
     with pytest.raises(DerainError, match="empty: no pictures"):
         pictures_in(folder / "empty")
-    (folder / "clean" / "3.png").unlink()
-    with pytest.raises(DerainError, match=r"3\.png: no clean picture of the same name"):
-        pairs_in(folder / "rainy", folder / "clean")
     (folder / "clean" / "3.png").write_bytes(b"no picture")
     with pytest.raises(DerainError, match=r"3\.png: "):
         Pictures(pictures_in(folder / "clean"))[3]

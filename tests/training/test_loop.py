@@ -239,3 +239,17 @@ def test_a_signal_ends_the_run_after_its_step(photos: Path, tmp_path: Path, numb
     state = load_state(tmp_path)
     assert state is not None
     assert state.step == json.loads(log.read_text().splitlines()[-1])["step"]
+
+
+def test_pairs_are_found_by_the_names_of_the_public_sets(photos: Path, tmp_path: Path) -> None:
+    for folder, name in (("input", "{}_{}.png"), ("target", "{}.png")):
+        (tmp_path / folder).mkdir()
+        for number, photo in enumerate(pictures_in(photos)):
+            for rain in (1, 2) if folder == "input" else (0,):
+                (tmp_path / folder / name.format(900 + number, rain)).write_bytes(photo.read_bytes())
+    pairs = {"rainy": str(tmp_path / "input"), "clean": str(tmp_path / "target")}
+    train(recipe(photos, data=pairs), tmp_path / "run")
+    assert (tmp_path / "run" / "last.safetensors").exists()
+    (tmp_path / "target" / "903.png").unlink()
+    with pytest.raises(DerainError, match=r"903_1\.png has no partner in .*target \(nor have 1 more\)"):
+        train(recipe(photos, data=pairs), tmp_path / "other")

@@ -1,4 +1,4 @@
-"""Pictures in folders: found, paired and read as 8-bit RGB."""
+"""Pictures in a folder: found, and read as 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -24,21 +24,6 @@ def pictures_in(folder: str | Path) -> list[Path]:
     if not files:
         raise DerainError(f"{folder}: no pictures in it (looked for {' '.join(EXTENSIONS)}).")
     return files
-
-
-def pairs_in(rainy: str | Path, clean: str | Path) -> list[tuple[Path, Path]]:
-    """Pairs of files whose names agree up to the extension.
-
-    Raises:
-        DerainError: a folder is missing or empty, or a picture has no partner.
-    """
-    partners = {p.stem: p for p in pictures_in(clean)}
-    pairs = []
-    for file in pictures_in(rainy):
-        if file.stem not in partners:
-            raise DerainError(f"{file}: no clean picture of the same name in {clean}.")
-        pairs.append((file, partners[file.stem]))
-    return pairs
 
 
 def read_rgb(path: str | Path) -> NDArray[np.uint8]:

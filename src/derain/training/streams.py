@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from derain.data.folders import pairs_in, pictures_in
+from derain.data.folders import pictures_in
+from derain.data.pairing import pair_folders
 from derain.data.patches import Cut, Item, PairedPatches, Pictures, SyntheticPairs
 from derain.data.synthesis import preset
 from derain.errors import DerainError, UsageError
@@ -75,7 +76,7 @@ def _files(name: str, part: Data | Validation) -> list[tuple[Path | None, Path]]
             f"or '{name}.rain' to a preset, e.g. light."
         )
     if part.rainy is not None:
-        return list(pairs_in(part.rainy, part.clean))
+        return [(pair.restored, pair.clean) for pair in pair_folders(Path(part.rainy), Path(part.clean))]
     preset(part.rain or "")  # an unknown name is an error now, not in a worker
     return [(None, file) for file in pictures_in(part.clean)]
 
