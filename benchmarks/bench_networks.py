@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import re
-import resource
 import statistics
 import subprocess
 import sys
@@ -27,6 +25,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from derain.bench import matrix_flops, resident_peak
 from derain.errors import unknown_name
 from derain.methods import create_network, network_names
 
@@ -62,7 +61,7 @@ def main() -> None:
     print(
         f"PyTorch {torch.__version__}, {options.threads} threads, 1x3x{options.size}x{options.size} float32"
     )
-    print(f"matrix product 2048x2048: {matrix_rate():.0f} GFLOP/s\n")
+    print(f"matrix product 2048x2048: {matrix_flops(torch.device('cpu')) / 1e9:.0f} GFLOP/s\n")
     print(f"{'network':<18} {'form':<6} {'seconds':>15} {'CPU seconds':>15} {'peak MiB':>9}")
     for name in options.networks or TWINS:
         report(name, options.size, options.threads, options.passes)
@@ -120,17 +119,7 @@ def peak_memory(network: nn.Module, size: int) -> float:
     """MiB that this process had in memory at most, after two passes."""
     run(network, size)
     run(network, size)
-    # Not getrusage: on Linux its maximum includes that of the process which started this one.
-    status = Path("/proc/self/status")
-    if status.exists():
-        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) / 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
-def matrix_rate(size: int = 2048) -> float:
-    """GFLOP/s of the best of five float32 matrix products."""
-    a = torch.rand(size, size)
-    return 2 * size**3 / min(seconds(lambda: torch.mm(a, a))[0] for _ in range(5)) / 1e9
+    return resident_peak() / 2**20
 
 
 def span(values: tuple[float, ...]) -> str:

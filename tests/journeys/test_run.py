@@ -215,3 +215,18 @@ def test_models_lists_every_network() -> None:
     assert rows["spanet"]["parameters"] == 283_716
     assert rows["spanet"]["bundled_weights"] == "spanet"
     assert all(row["multiply_adds_per_megapixel"] > 0 for row in rows.values())
+
+
+def test_models_fits_into_a_terminal_of_80_columns() -> None:
+    listed = derain("models")
+    assert listed.returncode == 0, listed.stderr
+    lines = listed.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    for name in network_names():
+        assert any(line.split()[:1] == [name] for line in lines)
+    shown = derain("models", "nerd_rain-s")
+    assert "Rain200L             41.30 dB / 0.9895  matlab_y_uint8" in shown.stdout
+    assert max(map(len, shown.stdout.splitlines())) <= 80
+    unknown = derain("models", "nerd_rein")
+    assert unknown.returncode == 2
+    assert "Did you mean 'nerd_rain'" in unknown.stderr

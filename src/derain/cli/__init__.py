@@ -6,7 +6,20 @@ import sys
 
 import typer
 
-from derain.cli import adapt, background, convert, data, evaluate, info, models, run, score, synth, train
+from derain.cli import (
+    adapt,
+    background,
+    bench,
+    convert,
+    data,
+    evaluate,
+    info,
+    models,
+    run,
+    score,
+    synth,
+    train,
+)
 from derain.errors import DerainError
 
 app = typer.Typer(
@@ -27,6 +40,7 @@ app.command("synth")(synth.synth)
 app.command("models")(models.models)
 app.command("info")(info.info)
 app.command("convert")(convert.convert)
+app.command("bench")(bench.bench)
 app.add_typer(data.app, name="data")
 
 

@@ -2,37 +2,73 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import textwrap
 from typing import Annotated, Any
 
 import typer
 
 
 def models(
+    name: Annotated[
+        str | None, typer.Argument(help="One network: its published figures as well.", show_default=False)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
-    """List the networks: size, work, published figures, bundled weights.
+    """List the networks with their size and work, or show one with its published figures.
 
     Example: derain models
+
+    Example: derain models nerd_rain-s
     """
+    from derain.errors import unknown_name
+
+    names = _names()
+    if name is not None and name not in names:
+        raise unknown_name("network", name, names)
+    rows = [_row(each) for each in (names if name is None else [name])]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+    elif name is None:
+        _print_list(rows)
+    else:
+        _print_one(rows[0])
+
+
+def _print_list(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    rows = [_row(name) for name in _names()]
-    if as_json:
-        typer.echo(json.dumps(rows, indent=2))
-        return
-    table = Table(
-        "network", "from", "parameters", "G multiply-adds / megapixel", "published", "bundled weights"
-    )
+    table = Table("network", "from", box=None, pad_edge=False, header_style="bold")
+    for title in ("parameters", "G mult-adds", "weights"):
+        table.add_column(title, justify="right", no_wrap=True)
     for row in rows:
-        figures = [f"{f['dataset']} {f['psnr']} dB / {f['ssim']} ({f['protocol']})" for f in row["published"]]
         work = f"{row['multiply_adds_per_megapixel'] / 1e9:,.0f}"
-        weights = row["bundled_weights"] or "-"
-        table.add_row(
-            row["network"], row["method"], f"{row['parameters']:,}", work, "\n".join(figures) or "-", weights
-        )
+        weights = "bundled" if row["bundled_weights"] else ""
+        title = row["method"].partition(" (")[0]
+        table.add_row(row["network"], title, f"{row['parameters']:,}", work, weights)
     Console().print(table)
+    typer.echo(
+        "\nG mult-adds: billions of multiply-adds a megapixel.\nderain models NAME shows published figures."
+    )
+
+
+def _print_one(row: dict[str, Any]) -> None:
+    lines = {
+        "network": row["network"],
+        "from": row["method"],
+        "paper": row["paper"],
+        "parameters": f"{row['parameters']:,}",
+        "multiply-adds": f"{row['multiply_adds_per_megapixel'] / 1e9:,.0f} G a megapixel",
+        "bundled weights": row["bundled_weights"] or "none",
+    }
+    for key, value in lines.items():
+        typer.echo(textwrap.fill(f"{key:<17}{value}", 80, subsequent_indent=17 * " "))
+    for title, figures in itertools.groupby(row["published"], key=lambda f: f["source"]):
+        typer.echo(f"published, {title}:")
+        for f in figures:
+            typer.echo(f"  {f['dataset']:<21}{f['psnr']:.2f} dB / {f['ssim']:<8}{f['protocol']}")
 
 
 def _names() -> list[str]:
@@ -55,6 +91,7 @@ def _row(name: str) -> dict[str, Any]:
     return {
         "network": name,
         "method": method.title,
+        "paper": method.paper,
         "parameters": sum(p.numel() for p in network.parameters()),
         "multiply_adds_per_megapixel": network.multiply_adds(1024, 1024) * 1_000_000 // 1024**2,
         "published": [

@@ -90,15 +90,13 @@ def load(model: str | Path | None = None, **settings: Any) -> Derainer:
     Raises:
         DerainError: the name is not known, or the file cannot be opened.
     """
-    path = bundled(str(model or DEFAULT)) if _is_name(model) else Path(str(model))
+    path = bundled(str(model or DEFAULT)) if model is None or is_plain_name(model) else model
     return Derainer(open_checkpoint(path), Settings(**settings))
 
 
-def _is_name(model: str | Path | None) -> bool:
-    """Whether `model` names bundled weights: a plain word that is not a file."""
-    return model is None or (
-        isinstance(model, str) and "/" not in model and "." not in model and not Path(model).is_file()
-    )
+def is_plain_name(model: str | Path) -> bool:
+    """Whether `model` can only be a name: a plain word that is not a file."""
+    return isinstance(model, str) and "/" not in model and "." not in model and not Path(model).is_file()
 
 
 class Derainer:

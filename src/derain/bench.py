@@ -1,0 +1,274 @@
+"""Time and memory of networks on this machine (`derain bench`).
+
+Every measurement is a process of its own, because memory that one measurement has freed may serve the
+next, which would then seem to need less.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import psutil
+import torch
+from torch import Tensor
+
+from derain.atomic import new_file
+from derain.checkpoints import Checkpoint, open_checkpoint
+from derain.checkpoints.bundled import bundled, bundled_names
+from derain.errors import DerainError, UsageError, unknown_name
+from derain.methods import all_methods, create_network, network_names
+from derain.pictures.charts import chart_sheet
+from derain.restore import Derainer
+from derain.restore.derainer import Settings, is_plain_name
+
+WARM_UP = 64  # pixels a side of the picture before the measured ones
+STATUS = Path("/proc/self/status")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to measure.
+
+    Attributes:
+        model: name of a network or of bundled weights, or a checkpoint.
+        threads: of the CPU; None for as many as PyTorch takes.
+        passes: timed restorations; the median counts.
+    """
+
+    model: str
+    height: int
+    width: int
+    device: str = "auto"
+    precision: str = "auto"
+    threads: int | None = None
+    passes: int = 3
+
+    def picture(self) -> Tensor:
+        """(1, 3, height, width) of noise, the same each time."""
+        return torch.rand(1, 3, self.height, self.width, generator=torch.Generator().manual_seed(1))
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one process measured.
+
+    Attributes:
+        network: e.g. "drsformer".
+        device, precision, threads: as used.
+        seconds: wall time of restoring one picture, median.
+        cpu_seconds: of all threads, median.
+        peak_bytes: most memory above what the process held before the pictures, with the network loaded;
+            of the accelerator on CUDA; None where it cannot be told (MPS).
+        matrix_flops: float32 operations a second in a large matrix product, right after the pictures.
+        note: how the picture was cut, if it was.
+    """
+
+    model: str
+    network: str
+    height: int
+    width: int
+    device: str
+    precision: str
+    threads: int
+    passes: int
+    seconds: float
+    cpu_seconds: float
+    peak_bytes: int | None
+    matrix_flops: float
+    note: str
+
+    @property
+    def megapixels(self) -> float:
+        return self.height * self.width / 1e6
+
+    @property
+    def how(self) -> str:
+        """E.g. "cpu, float32, 2 threads"."""
+        return f"{self.device}, {self.precision}, {self.threads} thread{'s' if self.threads > 1 else ''}"
+
+    def to_json(self) -> dict[str, object]:
+        """All attributes, with pictures and megapixels a second."""
+        rates = {
+            "pictures_per_second": 1 / self.seconds,
+            "megapixels_per_second": self.megapixels / self.seconds,
+        }
+        return {**asdict(self), **rates}
+
+
+def parse_sizes(text: str) -> list[tuple[int, int]]:
+    """ "640x480,256x256" as [(height, width), ...]; users give the width first, as cameras do.
+
+    Raises:
+        UsageError: not of this form, or a side is 0.
+    """
+    sizes = []
+    for part in text.split(","):
+        width, cross, height = part.strip().lower().partition("x")
+        if not cross or not (width.isdecimal() and height.isdecimal()) or not int(width) * int(height):
+            raise UsageError(f"size '{part.strip()}': write WIDTHxHEIGHT in pixels, such as 640x480.")
+        sizes.append((int(height), int(width)))
+    return sizes
+
+
+def check(task: Task) -> None:
+    """Opens the network once, so that what is wrong is told before anything is measured.
+
+    Raises:
+        DerainError: the name, the file, the device or the precision cannot be used.
+    """
+    _derainer(task)
+
+
+def measure(task: Task) -> Measurement:
+    """Measures in a fresh process.
+
+    Raises:
+        DerainError: what that process said, or that it was killed, as by a machine out of memory.
+    """
+    environment = dict(os.environ)
+    if task.threads is not None:
+        environment["OMP_NUM_THREADS"] = str(task.threads)
+    command = [sys.executable, "-m", "derain.bench", json.dumps(asdict(task))]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [f"ended with code {done.returncode}"]
+        raise DerainError(f"{task.model} at {task.width}x{task.height}: {said[-1]}")
+    return Measurement(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def measure_here(task: Task) -> Measurement:
+    """Measures in this process, which should have done nothing before."""
+    if task.threads is not None:
+        torch.set_num_threads(task.threads)
+    derainer = _derainer(task)
+    derainer.restore(replace(task, height=WARM_UP, width=WARM_UP).picture())
+    picture = task.picture()
+    before = start_memory(derainer.device)
+    turns, note = [], ""
+    for _ in range(task.passes):
+        wall, cpu = time.perf_counter(), time.process_time()
+        note = derainer.restore(picture).note
+        turns.append((time.perf_counter() - wall, time.process_time() - cpu))
+    after = most_memory(derainer.device)
+    return Measurement(
+        model=task.model,
+        network=derainer.name,
+        height=task.height,
+        width=task.width,
+        device=str(derainer.device),
+        precision=str(derainer.dtype).removeprefix("torch."),
+        threads=torch.get_num_threads(),
+        passes=task.passes,
+        seconds=statistics.median(wall for wall, _ in turns),
+        cpu_seconds=statistics.median(cpu for _, cpu in turns),
+        peak_bytes=None if before is None or after is None else max(0, after - before),
+        matrix_flops=matrix_flops(derainer.device),
+        note=note,
+    )
+
+
+def start_memory(device: torch.device) -> int | None:
+    """Bytes in use now; from here on `most_memory` counts."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device)
+    if device.type != "cpu":
+        return None
+    with suppress(OSError):  # elsewhere the most since the process began stands, which is no less
+        Path("/proc/self/clear_refs").write_text("5")
+    return int(psutil.Process().memory_info().rss)
+
+
+def most_memory(device: torch.device) -> int | None:
+    """Most bytes in use at once since `start_memory`, as the system or the driver counted them."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resident_peak() if device.type == "cpu" else None
+
+
+def resident_peak() -> int:
+    """Most bytes that this process had in memory."""
+    # Not getrusage on Linux: there its maximum includes that of the process which started this one.
+    if STATUS.exists():
+        found = re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text())
+        assert found is not None
+        return int(found[1]) * 1024
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def matrix_flops(device: torch.device, size: int = 2048) -> float:
+    """Operations a second of the best of five float32 products of `size` x `size` matrices."""
+    a = torch.rand(size, size, device=device)
+    best = float("inf")
+    for _ in range(5):
+        began = time.perf_counter()
+        torch.mm(a, a)[0, 0].item()  # waits for the accelerator
+        best = min(best, time.perf_counter() - began)
+    return 2 * size**3 / best
+
+
+def plot(measurements: Sequence[Measurement], path: Path) -> None:
+    """Draws seconds against megapixels as a PNG, one line per model."""
+    lines = {
+        model: [(m.megapixels, m.seconds) for m in measurements if m.model == model]
+        for model in dict.fromkeys(m.model for m in measurements)
+    }
+    first = measurements[0]
+    title = (
+        f"seconds per picture against megapixels; {first.device}, {first.precision}, {first.threads} threads"
+    )
+    sheet = chart_sheet([(title, [(model, sorted(line)) for model, line in lines.items()])])
+    with new_file(path) as temporary:
+        sheet.save(temporary, "PNG")
+
+
+def _derainer(task: Task) -> Derainer:
+    return Derainer(_checkpoint(task.model), Settings(device=task.device, precision=task.precision))
+
+
+def _checkpoint(model: str) -> Checkpoint:
+    """Bundled weights, a network with fresh weights (which cost the same), or a file."""
+    if model in bundled_names():
+        return open_checkpoint(bundled(model))
+    if model in network_names():
+        architecture, variant = network_names()[model]
+        return Checkpoint(
+            path=Path(model),
+            method=next(m for m in all_methods() if architecture in m.architectures),
+            architecture=architecture,
+            variant=variant,
+            config=dict(architecture.variants[variant]),
+            network=create_network(model).eval(),
+            nest="",
+            facts={},
+        )
+    if is_plain_name(model):
+        raise unknown_name("model", model, {*bundled_names(), *network_names()})
+    return open_checkpoint(model)
+
+
+def main() -> None:
+    """The process of one measurement: a task as JSON in, a measurement as JSON out."""
+    try:
+        print(json.dumps(asdict(measure_here(Task(**json.loads(sys.argv[1]))))))
+    except DerainError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()
