@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 
-def derain(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """`derain ARGUMENTS...`; what it printed and its exit code."""
+def derain(
+    *arguments: str | Path, cwd: Path | None = None, variables: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """`derain ARGUMENTS...` with environment variables of its own; what it printed and its exit code."""
     command = [sys.executable, "-m", "derain", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=600)
+    env = {**environment(), **(variables or {})}
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
 
 
 def environment() -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from derain.checkpoints import hub
 from derain.checkpoints.files import Tensors, read_tensors
 from derain.errors import DerainError
 from derain.methods import all_architectures, all_methods
@@ -43,9 +44,21 @@ class Checkpoint:
 def open_checkpoint(path: str | Path) -> Checkpoint:
     """Opens an official or own checkpoint of any known network.
 
+    Args:
+        path: a file, or "hf:OWNER/NAME" or "hf:OWNER/NAME@REVISION" for a repository, see `hub`.
+
     Raises:
         DerainError: unreadable, unsafe, unknown or not matching its network; says what was seen.
     """
+    if hub.names_repository(path):
+        found = hub.download(hub.repository(path))
+        checkpoint = _open_file(found.weights)
+        hub.check_config(found, checkpoint.architecture.name, checkpoint.config)
+        return checkpoint
+    return _open_file(path)
+
+
+def _open_file(path: str | Path) -> Checkpoint:
     tensors = read_tensors(path)
     architecture, config = identify(tensors.state, str(path))
     network = _load(architecture, config, tensors, str(path))

@@ -15,6 +15,7 @@ from derain.cli import (
     evaluate,
     info,
     models,
+    publish,
     run,
     score,
     synth,
@@ -40,6 +41,7 @@ app.command("synth")(synth.synth)
 app.command("models")(models.models)
 app.command("info")(info.info)
 app.command("convert")(convert.convert)
+app.command("publish")(publish.publish)
 app.command("bench")(bench.bench)
 app.add_typer(data.app, name="data")
 

@@ -116,13 +116,16 @@ def _notes(test_set: Split) -> tuple[str, ...]:
 def _contenders(models: list[str] | list[None], settings: dict[str, Any]) -> tuple[list[Contender], str]:
     """The rainy picture and every network, with names of their own; and the device that they run on."""
     from derain import load
+    from derain.checkpoints.hub import names_repository, repository
     from derain.evaluation.evaluate import rainy_contender
 
     contenders, device = [rainy_contender()], ""
     for model in models:
         derainer = load(model, **settings)
         device = str(derainer.device)
-        stem, taken = derainer.checkpoint.path.stem, [c.name for c in contenders]
+        on_hub = model is not None and names_repository(model)
+        stem = repository(str(model)).name if on_hub else derainer.checkpoint.path.stem
+        taken = [c.name for c in contenders]
         names = (stem, *(f"{stem}-{i}" for i in range(2, len(taken) + 2)))
         contenders.append(_contender(derainer, next(name for name in names if name not in taken)))
     return contenders, device

@@ -10,7 +10,7 @@ import typer
 
 
 def info(
-    file: Annotated[Path, typer.Argument(help="A checkpoint: .pth, .pt, .ckpt or .safetensors.")],
+    file: Annotated[Path, typer.Argument(help="A .pth, .pt, .ckpt or .safetensors file, or hf:OWNER/NAME.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
     """Say what a checkpoint is: network, hyper-parameters, size, training step.

@@ -27,7 +27,7 @@ def run(
     ] = None,
     model: Annotated[str | None, typer.Option(help="Bundled weights by name; see `derain models`.")] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="A checkpoint file instead of bundled weights.")
+        Path | None, typer.Option(help="A checkpoint file, or hf:OWNER/NAME, instead of bundled weights.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto (fp32), fp32, bf16 or fp16.")] = "auto",

@@ -18,6 +18,7 @@ from derain.methods import create_network, network_names
 from derain.methods.rain2avoid import adapt, ldgp
 from derain.methods.rain2avoid.sampling import Bytes
 from derain.pictures import Picture, read_picture, to_rgb8, to_tensor, with_pixels, write_picture
+from derain.restore.derainer import is_plain_name
 from derain.restore.folder import Job, Outcome
 
 NETWORK_FILE = "network.safetensors"
@@ -53,7 +54,7 @@ def starting_point(preset: str, backbone: str | None, weights: str | None) -> St
     Args:
         preset: a key of `adapt.PRESETS`.
         backbone: a name of the registry; None for the preset's.
-        weights: a checkpoint file or the name of bundled weights; None for a fresh network.
+        weights: a checkpoint or the name of bundled weights; None for a fresh network.
 
     Raises:
         UsageError: options contradict each other, or a name is not known.
@@ -69,8 +70,7 @@ def starting_point(preset: str, backbone: str | None, weights: str | None) -> St
         raise UsageError("--backbone and --from exclude each other; the weights say which network it is.")
     if preset == "published":
         raise UsageError("--from works with the quick preset only; the published one starts from noise.")
-    file = Path(weights)
-    checkpoint = open_checkpoint(file if file.is_file() or file.suffix else bundled(weights))
+    checkpoint = open_checkpoint(bundled(weights) if is_plain_name(weights) else weights)
     return Start(checkpoint.architecture.name, checkpoint.config, checkpoint.network.state_dict())
 
 

@@ -81,10 +81,11 @@ class Restored:
 
 
 def load(model: str | Path | None = None, **settings: Any) -> Derainer:
-    """A derainer from bundled weights or from a checkpoint file.
+    """A derainer from bundled weights or from a checkpoint.
 
     Args:
-        model: None for the default; the name of bundled weights; or a path to a checkpoint.
+        model: None for the default; the name of bundled weights; a path to a checkpoint; or
+            "hf:OWNER/NAME" or "hf:OWNER/NAME@REVISION" for a repository of the Hugging Face Hub.
         settings: see `Settings`.
 
     Raises:
@@ -96,7 +97,7 @@ def load(model: str | Path | None = None, **settings: Any) -> Derainer:
 
 def is_plain_name(model: str | Path) -> bool:
     """Whether `model` can only be a name: a plain word that is not a file."""
-    return isinstance(model, str) and "/" not in model and "." not in model and not Path(model).is_file()
+    return isinstance(model, str) and not set("/.:") & set(model) and not Path(model).is_file()
 
 
 class Derainer:

@@ -1,0 +1,166 @@
+"""Weights from the Hugging Face Hub: "hf:OWNER/NAME" or "hf:OWNER/NAME@REVISION".
+
+A repository holds three files, and only these are ever asked for:
+
+    model.safetensors   the weights
+    config.json         {"network": ..., "config": {hyper-parameters}, "derain": version}
+    README.md           the card, for people
+
+The hub library downloads, caches, and works from its cache without a network; where the cache lies, the
+hub's address and the user's token are its own settings (HF_HOME, HF_ENDPOINT, HF_TOKEN).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from derain.errors import DerainError, UsageError
+
+PREFIX = "hf:"
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+LARGEST_CONFIG = 1 << 20  # bytes
+_PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
+_REPOSITORY = re.compile(rf"(?P<id>{_PART}/(?P<name>{_PART}))(?:@(?P<revision>[A-Za-z0-9][\w./-]*))?")
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A model repository.
+
+    Attributes:
+        id: OWNER/NAME.
+        name: NAME.
+        revision: a branch, tag or commit; None for the newest.
+    """
+
+    id: str
+    name: str
+    revision: str | None
+
+    def __str__(self) -> str:
+        return f"{PREFIX}{self.id}" + (f"@{self.revision}" if self.revision else "")
+
+
+@dataclass(frozen=True)
+class Download:
+    """Files of a repository in the cache, both of one commit."""
+
+    repository: Repository
+    weights: Path
+    config: dict[str, Any]
+
+
+def names_repository(model: str | Path) -> bool:
+    """Whether `model` is written as a repository rather than as a file or a name."""
+    return str(model).startswith(PREFIX)
+
+
+def repository(text: str | Path) -> Repository:
+    """The repository that "hf:OWNER/NAME", with or without @REVISION, names; "hf:" may be left out.
+
+    Raises:
+        UsageError: it is not written like this.
+    """
+    text = Path(text).as_posix()
+    found = _REPOSITORY.fullmatch(text.removeprefix(PREFIX))
+    if found is None or ".." in text or "--" in text:
+        raise UsageError(f"{text}: write hf:OWNER/NAME or hf:OWNER/NAME@REVISION.")
+    return Repository(found["id"], found["name"], found["revision"])
+
+
+def download(source: Repository) -> Download:
+    """Weights and configuration of a repository, from the cache where they are there already.
+
+    Raises:
+        DerainError: the extra is not installed, there is no such repository or revision, it is private,
+            the hub cannot be reached and the cache is empty, or the files are not what they should be.
+    """
+    with hub_errors(source):
+        from huggingface_hub import hf_hub_download
+
+        config = Path(hf_hub_download(source.id, CONFIG, revision=source.revision))
+        # The folder is named after the commit; the weights are taken from the same one.
+        weights = Path(hf_hub_download(source.id, WEIGHTS, revision=config.parent.name))
+    with weights.open("rb") as file:
+        head = file.read(9)
+    if head[8:] != b"{":
+        raise DerainError(f"{source}: {WEIGHTS} is no safetensors file; nothing else is opened from a hub.")
+    return Download(source, weights, _read_config(source, config))
+
+
+def check_config(found: Download, network: str, config: dict[str, Any]) -> None:
+    """Compares config.json with what the weights were recognised as.
+
+    Raises:
+        DerainError: they say different things.
+    """
+    recognised = {"network": network, "config": json.loads(json.dumps(config))}
+    for key, value in recognised.items():
+        if found.config.get(key) != value:
+            raise DerainError(
+                f"{found.repository}: {CONFIG} says {key} {json.dumps(found.config.get(key))[:100]}, but the "
+                f"weights are {json.dumps(value)}; ask its author."
+            )
+
+
+def _read_config(source: Repository, path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes()) if path.stat().st_size <= LARGEST_CONFIG else None
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict) or "network" not in content:
+        raise DerainError(f"{source}: {CONFIG} does not name a network; it was not made by derain publish.")
+    return content
+
+
+@contextmanager
+def hub_errors(source: Repository) -> Iterator[None]:
+    """Turns what the hub library raises into one line each."""
+    try:
+        import huggingface_hub
+        from huggingface_hub import errors
+    except ImportError:
+        raise DerainError(
+            f"{source}: the hub needs one more package; install it with pip install 'derain[hub]'."
+        ) from None
+    import httpx2
+
+    told = huggingface_hub.logging.get_verbosity()
+    huggingface_hub.logging.set_verbosity(huggingface_hub.logging.ERROR)
+    try:
+        yield
+    except errors.GatedRepoError:
+        raise DerainError(
+            f"{source}: its owner grants access on request; ask on its page, then hf auth login."
+        ) from None
+    except errors.RepositoryNotFoundError:
+        raise DerainError(
+            f"{source}: no such repository, or it is private; hf auth login opens your own."
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise DerainError(f"{source}: the repository has no revision {source.revision}.") from None
+    except errors.RemoteEntryNotFoundError as error:
+        name = CONFIG if CONFIG in str(error) else WEIGHTS
+        raise DerainError(f"{source}: holds no {name}; it was not made by derain publish.") from None
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, httpx2.TransportError):
+        where = huggingface_hub.constants.ENDPOINT
+        raise DerainError(f"{source}: {where} cannot be reached, and the cache does not hold it.") from None
+    except errors.HfHubHTTPError as error:
+        code = error.response.status_code
+        raise DerainError(f"{source}: {_refusal(code)} (HTTP {code}).") from None
+    except OSError as error:
+        raise DerainError(f"{source}: the cache cannot be used ({error.strerror or error}).") from None
+    finally:
+        huggingface_hub.logging.set_verbosity(told)
+
+
+def _refusal(code: int) -> str:
+    if code in (401, 403):
+        return "the hub refuses this account; log in with hf auth login and a token that may do this"
+    return "the hub does not answer as it should; try again later"

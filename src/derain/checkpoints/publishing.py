@@ -1,0 +1,108 @@
+"""`derain publish`: weights as a repository of the Hugging Face Hub, see `hub`."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import derain
+from derain.checkpoints.files import save_checkpoint
+from derain.checkpoints.hub import CARD, CONFIG, WEIGHTS, Repository, hub_errors
+from derain.checkpoints.recognise import Checkpoint
+from derain.errors import UsageError
+
+
+def publish(
+    checkpoint: Checkpoint,
+    target: Repository,
+    *,
+    card: str | None = None,
+    private: bool = False,
+    overwrite: bool = False,
+) -> str:
+    """Makes the repository if there is none, and puts weights, configuration and card into one commit.
+
+    Args:
+        card: text of README.md; by default `default_card`.
+        private: a repository that is made here is visible to its owner only.
+        overwrite: the repository may hold weights already; they stay in its history.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        UsageError: a revision is named, or the repository holds weights and `overwrite` is not set.
+        DerainError: as `hub.hub_errors` tells them.
+    """
+    if target.revision is not None:
+        raise UsageError(f"{target}: what is published becomes the newest revision; leave @... out.")
+    with hub_errors(target), tempfile.TemporaryDirectory() as folder:
+        from huggingface_hub import CommitOperationAdd, HfApi
+
+        api = HfApi(library_name="derain", library_version=derain.__version__)
+        api.create_repo(target.id, private=private or None, exist_ok=True)
+        if not overwrite and api.file_exists(target.id, WEIGHTS):
+            raise UsageError(f"{target}: holds weights already; use --overwrite to add a revision.")
+        weights = Path(folder) / WEIGHTS
+        facts = {**checkpoint.facts, "network": checkpoint.architecture.name, "config": checkpoint.config}
+        save_checkpoint(weights, checkpoint.network.state_dict(), facts)
+        content: dict[str, Any] = {
+            WEIGHTS: str(weights),
+            CONFIG: (json.dumps(configuration(checkpoint), indent=2) + "\n").encode(),
+            CARD: (default_card(checkpoint, target) if card is None else card).encode(),
+        }
+        commit = api.create_commit(
+            target.id,
+            [CommitOperationAdd(path_in_repo=name, path_or_fileobj=each) for name, each in content.items()],
+            commit_message=f"{checkpoint.architecture.name} by derain {derain.__version__}",
+        )
+        return str(commit.commit_url)
+
+
+def configuration(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The content of config.json."""
+    return {
+        "network": checkpoint.architecture.name,
+        "config": checkpoint.config,
+        "derain": derain.__version__,
+    }
+
+
+def default_card(checkpoint: Checkpoint, target: Repository) -> str:
+    """A model card of what is known from the weights alone."""
+    parameters = sum(p.numel() for p in checkpoint.network.parameters())
+    options = ", ".join(f"`{key}` {value}" for key, value in checkpoint.config.items())
+    return f"""---
+library_name: derain
+pipeline_tag: image-to-image
+tags:
+- deraining
+- image-restoration
+---
+# {target.name}
+
+Takes rain out of pictures with `derain`.
+
+| | |
+| --- | --- |
+| network | `{checkpoint.architecture.name}`, {checkpoint.method.title} |
+| paper | {checkpoint.method.paper} |
+| hyper-parameters | {options or "none"} |
+| parameters | {parameters:,} |
+| trained on | not stated |
+| licence | not stated |
+
+```sh
+pip install 'derain[hub]'
+derain run photo.jpg --weights {target}
+```
+
+```python
+import derain
+
+restore = derain.load("{target}")
+restore("photo.jpg", output="dry.jpg")
+```
+"""

@@ -1,0 +1,38 @@
+"""`derain publish WEIGHTS OWNER/NAME`: share weights on the Hugging Face Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def publish(
+    weights: Annotated[str, typer.Argument(help="A checkpoint of a known network.")],
+    target: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The repository; made if new.")],
+    card: Annotated[
+        Path | None, typer.Option(help="Your README.md; by default one with what the weights tell.")
+    ] = None,
+    private: Annotated[bool, typer.Option(help="Make a repository that only you can see.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Add a revision to a repository with weights.")] = False,
+) -> None:
+    """Put weights into a repository of the Hugging Face Hub, for `derain run --weights hf:OWNER/NAME`.
+
+    Log in first with hf auth login. Needs pip install 'derain[hub]'.
+
+    Example: derain publish runs/first/best.safetensors me/spanet-streaks
+    """
+    from derain.checkpoints import open_checkpoint
+    from derain.checkpoints.hub import repository
+    from derain.checkpoints.publishing import publish as upload
+    from derain.errors import UsageError
+
+    where = repository(target)
+    try:
+        text = None if card is None else card.read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise UsageError(f"{card}: cannot be read as text.") from None
+    checkpoint = open_checkpoint(weights)
+    address = upload(checkpoint, where, card=text, private=private, overwrite=overwrite)
+    typer.echo(f"{where}: {checkpoint.architecture.name} -> {address}")
