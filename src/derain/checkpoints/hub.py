@@ -13,6 +13,7 @@ hub's address and the user's token are its own settings (HF_HOME, HF_ENDPOINT, H
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -132,7 +133,7 @@ def hub_errors(source: Repository) -> Iterator[None]:
     import httpx2
 
     told = huggingface_hub.logging.get_verbosity()
-    huggingface_hub.logging.set_verbosity(huggingface_hub.logging.ERROR)
+    huggingface_hub.logging.set_verbosity(logging.ERROR)
     try:
         yield
     except errors.GatedRepoError:
