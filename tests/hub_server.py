@@ -74,6 +74,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_GET(self) -> None:
+        if self.path.startswith("/api/models/"):
+            repository = self.path.removeprefix("/api/models/").partition("?")[0]
+            if repository not in self.hub.repositories or not self._may_see(repository):
+                return self._refuse(401, "RepoNotFound")
+            return self._json(200, {"id": repository, "private": repository in self.hub.private})
         owner, name, verb, revision, *rest = [*self.path.strip("/").split("/"), "", "", "", ""]
         repository, file = f"{owner}/{name}", "/".join(part for part in rest if part)
         revisions = self.hub.repositories.get(repository)
@@ -103,12 +108,14 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(401, "")
         if path == "/api/repos/create":
             wanted = json.loads(body)
-            owner = f"{wanted.get('organization') or 'me'}/{wanted['name']}"
-            if wanted.get("private") or wanted.get("visibility") == "private":
-                self.hub.private.add(owner)
-            known = owner in self.hub.repositories
-            self.hub.repositories.setdefault(owner, {})
-            return self._json(409 if known else 200, {"url": f"{self.hub.address}/{owner}", "id": owner})
+            repository = f"{wanted.get('organization') or 'me'}/{wanted['name']}"
+            known = repository in self.hub.repositories
+            if not known and (wanted.get("private") or wanted.get("visibility") == "private"):
+                self.hub.private.add(repository)
+            self.hub.repositories.setdefault(repository, {})
+            return self._json(
+                409 if known else 200, {"url": f"{self.hub.address}/{repository}", "id": repository}
+            )
         if path == "/api/validate-yaml":
             return self._json(200, {"errors": [], "warnings": []})
         _, kind, owner, name, verb, *_ = [*path.strip("/").split("/"), "", "", "", ""]

@@ -26,14 +26,15 @@ def publish(
 
     Args:
         card: text of README.md; by default `default_card`.
-        private: a repository that is made here is visible to its owner only.
+        private: make a repository that only its owner sees.
         overwrite: the repository may hold weights already; they stay in its history.
 
     Returns:
         The address of the commit.
 
     Raises:
-        UsageError: a revision is named, or the repository holds weights and `overwrite` is not set.
+        UsageError: a revision is named, the repository holds weights and `overwrite` is not set, or it is
+            public and should be `private`.
         DerainError: as `hub.hub_errors` tells them.
     """
     if target.revision is not None:
@@ -43,6 +44,8 @@ def publish(
 
         api = HfApi(library_name="derain", library_version=derain.__version__)
         api.create_repo(target.id, private=private or None, exist_ok=True)
+        if private and not api.model_info(target.id).private:
+            raise UsageError(f"{target}: is public already; choose another name for private weights.")
         if not overwrite and api.file_exists(target.id, WEIGHTS):
             raise UsageError(f"{target}: holds weights already; use --overwrite to add a revision.")
         weights = Path(folder) / WEIGHTS

@@ -16,7 +16,7 @@ def bench(
     models: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[MODEL]...",
+            metavar="MODEL",
             help="Networks, bundled weights or files; by default the weights that derain run takes.",
             show_default=False,
         ),
