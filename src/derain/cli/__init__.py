@@ -6,7 +6,20 @@ import sys
 
 import typer
 
-from derain.cli import adapt, background, convert, data, evaluate, info, models, run, score, synth, train
+from derain.cli import (
+    adapt,
+    background,
+    convert,
+    data,
+    evaluate,
+    info,
+    models,
+    run,
+    score,
+    serve,
+    synth,
+    train,
+)
 from derain.errors import DerainError
 
 app = typer.Typer(
@@ -25,6 +38,7 @@ app.command("adapt")(adapt.adapt)
 app.command("background")(background.background)
 app.command("synth")(synth.synth)
 app.command("models")(models.models)
+app.command("serve")(serve.serve)
 app.command("info")(info.info)
 app.command("convert")(convert.convert)
 app.add_typer(data.app, name="data")
