@@ -366,7 +366,7 @@ async def _read_form(request: Request, limits: Limits) -> FormData:
 def _fields(form: FormData) -> tuple[UploadFile, str]:
     file, model = form.get("file"), form.get("model", DEFAULT)
     if not isinstance(file, UploadFile) or not isinstance(model, str):
-        raise Refused(422, "send the file in the field 'file', and no other fields than 'model'.")
+        raise Refused(422, "no whole file has come in the field 'file'.")
     if not file.size:
         raise Refused(422, "the file is empty.")
     if model not in bundled_names():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import socket
 from collections.abc import Callable
 
 import uvicorn
+from fastapi import FastAPI
 
 from derain.errors import DerainError, UsageError
 from derain.restore.derainer import DEVICES
@@ -51,18 +53,7 @@ def serve(
         raise UsageError(f"device '{device}': choose one of {', '.join(DEVICES)}.")
     written = f"[{host}]" if ":" in host else host
     hosts = LOOPBACK_NAMES | {written.lower()} if is_loopback(host) else None
-    config = uvicorn.Config(
-        create_app(limits, token=token, hosts=hosts, device=device),
-        http="h11",
-        ws="none",
-        lifespan="on",
-        log_level="warning",
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        limit_concurrency=CONNECTIONS,
-        timeout_graceful_shutdown=GRACE,
-    )
+    app = create_app(limits, token=token, hosts=hosts, device=device)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family)
@@ -73,7 +64,25 @@ def serve(
         ) from None
     with listener:
         listening(f"http://{written}:{listener.getsockname()[1]}")
-        uvicorn.Server(config).run(sockets=[listener])
+        with contextlib.suppress(KeyboardInterrupt):  # the ordinary end of a server
+            http_server(app).run(sockets=[listener])
+
+
+def http_server(app: FastAPI) -> uvicorn.Server:
+    """What speaks HTTP for the application; believes no header about where a request comes from."""
+    config = uvicorn.Config(
+        app,
+        http="h11",
+        ws="none",
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=CONNECTIONS,
+        timeout_graceful_shutdown=GRACE,
+    )
+    return uvicorn.Server(config)
 
 
 def is_loopback(host: str) -> bool:

@@ -171,13 +171,13 @@ async function remove(card) {
   if (queue.includes(card)) queue.splice(queue.indexOf(card), 1);
   card.item.remove();
   (next?.querySelector(".delete") ?? byId("choose")).focus();
+  cards.delete(card.job.id);
+  keep();
+  overview();
   if (card.job.id) {
-    cards.delete(card.job.id);
-    keep();
     await api(`/api/jobs/${card.job.id}`, { method: "DELETE" }).catch(() => {}); // gone is what was wanted
     follow();
   }
-  overview();
 }
 
 function overview() {
