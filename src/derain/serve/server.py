@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import logging
 import socket
 from collections.abc import Callable
 
@@ -70,6 +71,7 @@ def serve(
 
 def http_server(app: FastAPI) -> uvicorn.Server:
     """What speaks HTTP for the application; believes no header about where a request comes from."""
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every broken upload
     config = uvicorn.Config(
         app,
         http="h11",

@@ -138,7 +138,7 @@ function newCard(name) {
     card.job = { ...card.job, state: "failed" };
     state("Not restored", null);
     for (const selector of [".stage", ".download", ".show-mask", ".note"]) part(selector).hidden = true;
-    part(".problem").textContent = text;
+    part(".problem").textContent = text.charAt(0).toUpperCase() + text.slice(1);
     part(".problem").hidden = false;
     part(".delete").textContent = "Remove";
     part(".delete").setAttribute("aria-label", `Remove ${title.textContent}`);

@@ -30,9 +30,10 @@ function endpoint(method, path, described) {
 
 const here = location.origin;
 byId("example").textContent =
-  `curl -F file=@rainy.jpg ${here}/api/jobs          # gives the id\n` +
-  `curl -N "${here}/api/events?id=ID"               # how far it is\n` +
-  `curl -OJ ${here}/api/jobs/ID/result              # the restored file\n` +
+  `# Gives the id, then how far it is, then the restored file.\n` +
+  `curl -F file=@rainy.jpg ${here}/api/jobs\n` +
+  `curl -N "${here}/api/events?id=ID"\n` +
+  `curl -OJ ${here}/api/jobs/ID/result\n` +
   `curl -X DELETE ${here}/api/jobs/ID`;
 
 const answer = await fetch("/api/openapi.json");
