@@ -306,8 +306,16 @@ def test_other_hosts_and_sites_are_refused(client: httpx.Client) -> None:
     for origin in ("http://evil.example", "null", "http://localhost:1"):
         files = {"file": ("a.png", png())}
         refused(client.post("/api/jobs", files=files, headers={"Origin": origin}), 403)
-    with pytest.raises(UsageError, match="--token"):
-        serve("0.0.0.0", 0, LIMITS)
+
+
+def test_what_is_no_way_to_start() -> None:
+    for host in ("0.0.0.0", "::", "192.0.2.1", "example.org"):
+        with pytest.raises(UsageError, match="--token"):
+            serve(host, 0, LIMITS)
+    with pytest.raises(UsageError, match="empty"):
+        serve("127.0.0.1", 0, LIMITS, token=" ")
+    with pytest.raises(UsageError, match="tpu"):
+        serve("127.0.0.1", 0, LIMITS, device="tpu")
 
 
 def test_headers_page_and_description(client: httpx.Client) -> None:

@@ -22,6 +22,7 @@ LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 LOGIN = "/api/login"
 # How much longer a refused client may send, so that it comes to read why.
 DRAIN_SECONDS = 10.0
+SILENCE = 1.0  # seconds after which it is taken to have stopped
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -152,6 +153,6 @@ class _Body:
         try:
             async with asyncio.timeout(DRAIN_SECONDS):
                 while not self._over:
-                    await self.receive()
+                    await asyncio.wait_for(self.receive(), SILENCE)
         except TimeoutError:
             return
