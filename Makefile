@@ -23,7 +23,7 @@ docs: .venv/ready
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev,docs,hub]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch .venv/ready
 
 clean:

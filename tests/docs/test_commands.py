@@ -34,6 +34,7 @@ NOT_RUN = {
     "evaluate.md": ["needs a public set; exits with 1 for the small one of the tests"],
     "index.md": ["installs"],
     "method.md": ["the tests of a checkout"],
+    "serve.md": ["installs", "serves until it is stopped", "serves until it is stopped", "needs a server"],
     "train.md": [
         "trains for hours",
         "trains for days",

@@ -18,6 +18,7 @@ from derain.cli import (
     publish,
     run,
     score,
+    serve,
     synth,
     train,
 )
@@ -39,6 +40,7 @@ app.command("adapt")(adapt.adapt)
 app.command("background")(background.background)
 app.command("synth")(synth.synth)
 app.command("models")(models.models)
+app.command("serve")(serve.serve)
 app.command("info")(info.info)
 app.command("convert")(convert.convert)
 app.command("publish")(publish.publish)

@@ -2,7 +2,7 @@
 
 from derain.pictures.finding import EXTENSIONS, Found, find_pictures
 from derain.pictures.picture import Picture, grey_map, to_rgb8, to_tensor, with_pixels
-from derain.pictures.reading import MAX_PIXELS, read_picture
+from derain.pictures.reading import MAX_PIXELS, TooManyPixels, picture_kind, read_picture
 from derain.pictures.sheets import comparison_sheet, side_by_side
 from derain.pictures.writing import encode_picture, write_picture
 
@@ -11,10 +11,12 @@ __all__ = [
     "MAX_PIXELS",
     "Found",
     "Picture",
+    "TooManyPixels",
     "comparison_sheet",
     "encode_picture",
     "find_pictures",
     "grey_map",
+    "picture_kind",
     "read_picture",
     "side_by_side",
     "to_rgb8",

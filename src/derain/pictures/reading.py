@@ -46,6 +46,10 @@ SUBFILE_TYPE, BITS_PER_SAMPLE, PHOTOMETRIC, X_RESOLUTION, PLANAR, EXTRA_SAMPLES 
 STRIP_OFFSETS, STRIP_SIZES, TILE_OFFSETS, TILE_SIZES = 273, 279, 324, 325
 
 
+class TooManyPixels(DerainError):
+    """A picture of more pixels than are read."""
+
+
 def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Picture:
     """Reads a PNG, JPEG, WebP, TIFF, BMP or AVIF file, recognised by its content.
 
@@ -76,7 +80,7 @@ def _read(file: BinaryIO, name: str, max_pixels: int) -> Picture:
     head = file.read(64)
     if not head:
         raise DerainError(f"{name}: the file is empty.")
-    kind = _kind(head)
+    kind = picture_kind(head)
     if kind is None:
         raise DerainError(f"{name}: not a picture in a known format ({', '.join(READERS)}).")
     file.seek(0)
@@ -102,8 +106,8 @@ def _read(file: BinaryIO, name: str, max_pixels: int) -> Picture:
     )
 
 
-def _kind(head: bytes) -> str | None:
-    """The format by the first 64 bytes of a file."""
+def picture_kind(head: bytes) -> str | None:
+    """The format, a key of `READERS`, by the first 64 bytes of a file; None for anything else."""
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return "PNG"
     if head.startswith(b"\xff\xd8\xff"):
@@ -123,7 +127,7 @@ def _refuse_unsuitable(image: ImageFile.ImageFile, name: str, max_pixels: int) -
     """Looks at the header only, before pixels are decoded."""
     width, height = image.size
     if width * height > max_pixels:
-        raise DerainError(
+        raise TooManyPixels(
             f"{name}: {width:,} x {height:,} pixels, more than the {max_pixels / 1e6:,.0f} megapixels "
             "that are read; make it smaller or cut it into parts."
         )

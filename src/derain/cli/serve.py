@@ -1,0 +1,63 @@
+"""`derain serve`: the web page."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def serve(
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; others than this machine's own need --token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8000,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            envvar="DERAIN_TOKEN",
+            help="What users must know, as a password of the page and bearer token.",
+            show_default=False,
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    max_upload: Annotated[float, typer.Option(help="Megabytes of one file.")] = 100,
+    max_pixels: Annotated[float, typer.Option(help="Megapixels of one picture or frame.")] = 40,
+    max_clip: Annotated[float, typer.Option(help="Seconds of one clip.")] = 30,
+    max_time: Annotated[float, typer.Option(help="Seconds of work on one picture or clip.")] = 900,
+    max_waiting: Annotated[int, typer.Option(help="Pictures and clips in the queue.")] = 32,
+    max_storage: Annotated[float, typer.Option(help="Megabytes of all files that are kept.")] = 2000,
+    keep: Annotated[float, typer.Option(help="Minutes until a result is deleted.")] = 60,
+) -> None:
+    """Serve a web page, and an HTTP API, that take the rain out of pictures and short clips.
+
+    Example: derain serve --port 8080
+
+    Example: DERAIN_TOKEN=$(openssl rand -hex 16) derain serve --host 0.0.0.0
+    """
+    from derain.errors import DerainError
+
+    try:
+        from derain.serve.server import serve as run
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in ("derain", "torch"):
+            raise
+        raise DerainError(
+            f"the server needs {error.name}; install it with: pip install 'derain[serve]'"
+        ) from None
+    from derain.serve.limits import Limits
+
+    limits = Limits(
+        upload_bytes=round(max_upload * 1e6),
+        pixels=round(max_pixels * 1e6),
+        clip_seconds=max_clip,
+        job_seconds=max_time,
+        waiting=max_waiting,
+        storage_bytes=round(max_storage * 1e6),
+        keep_seconds=keep * 60,
+    )
+
+    def listening(address: str) -> None:
+        typer.echo(f"{address}  (Ctrl-C ends it and deletes what it holds)")
+
+    run(host, port, limits, token=token, device=device, listening=listening)

@@ -1,0 +1,158 @@
+"""Who may ask for what: host names, origins, the token, and the headers of every answer."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import secrets
+from collections.abc import Callable
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from derain.serve.limits import Refused
+
+COOKIE = "derain_session"
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+# Everything else but the page itself needs the token, if there is one.
+LOGIN = "/api/login"
+# How much longer a refused client may send, so that it comes to read why.
+DRAIN_SECONDS = 10.0
+SILENCE = 1.0  # seconds after which it is taken to have stopped
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+class Access:
+    """The token of a server, and the cookie that a browser gets for it."""
+
+    def __init__(self, token: str | None) -> None:
+        self._token = token
+        self._key = secrets.token_bytes(32)
+
+    @property
+    def cookie(self) -> str:
+        """The same as long as the server runs, and worthless to another."""
+        return hmac.new(self._key, b"session", hashlib.sha256).hexdigest()
+
+    def knows(self, token: str) -> bool:
+        """Whether this is the token; compared in constant time."""
+        return self._token is not None and secrets.compare_digest(token.encode(), self._token.encode())
+
+    def admits(self, headers: Headers) -> bool:
+        """Whether a request carries the token or the cookie, if there is a token at all."""
+        if self._token is None:
+            return True
+        kind, _, given = headers.get("authorization", "").partition(" ")
+        if kind.lower() == "bearer" and self.knows(given.strip()):
+            return True
+        try:
+            cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+        except CookieError:
+            return False
+        return cookie is not None and secrets.compare_digest(cookie.value.encode(), self.cookie.encode())
+
+
+class Guard:
+    """ASGI middleware around the whole application.
+
+    Refuses, before the application sees it, a request
+    - for a host name that is not among `hosts` (400): a foreign page whose name was made to point here;
+    - that changes something and comes from another site's page (403);
+    - for the API or the figures without the token (401).
+    """
+
+    def __init__(
+        self, app: ASGIApp, hosts: frozenset[str] | None, access: Access, responded: Callable[[int], None]
+    ) -> None:
+        """
+        Args:
+            hosts: names that a request may ask for; None for any.
+            responded: told the status of every answer.
+        """
+        self._app, self._hosts, self._access, self._responded = app, hosts, access, responded
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        body = _Body(receive, expected="expect" in headers)
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._responded(message["status"])
+                MutableHeaders(scope=message).update(HEADERS)
+                if message["status"] >= 400:
+                    await body.drain()
+            await send(message)
+
+        refused = self._refusal(headers, scope["method"], scope["path"])
+        app = self._app if refused is None else refusal(refused)
+        await app(scope, body.receive, answer)
+
+    def _refusal(self, headers: Headers, method: str, path: str) -> Refused | None:
+        host = headers.get("host", "")
+        if self._hosts is not None and _name(host) not in self._hosts:
+            return Refused(400, "this server does not go by that host name.")
+        origin = headers.get("origin")
+        if method not in ("GET", "HEAD") and origin is not None and urlsplit(origin).netloc != host:
+            return Refused(403, "pages of other sites may not use this server.")
+        guarded = (path.startswith("/api/") and path != LOGIN) or path == "/metrics"
+        if guarded and not self._access.admits(headers):
+            return Refused(401, "the token is missing or wrong; send it as 'Authorization: Bearer TOKEN'.")
+        return None
+
+
+def refusal(refused: Refused) -> JSONResponse:
+    """The answer to a request that is refused: one line, as JSON."""
+    extra = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "30"}}.get(refused.status)
+    return JSONResponse({"error": str(refused)}, refused.status, extra)
+
+
+def _name(host: str) -> str:
+    """A Host header without its port."""
+    name, colon, port = host.rpartition(":")
+    return (name if colon and port.isdigit() else host).lower()
+
+
+class _Body:
+    """The body of a request as far as it has been read.
+
+    A server that answers before it has read a body closes the connection, and the client, still sending,
+    may never see the answer. So the rest is read and dropped, for a while.
+    """
+
+    def __init__(self, receive: Receive, expected: bool) -> None:
+        """
+        Args:
+            expected: the client waits for a sign before it sends; then nothing needs to be dropped.
+        """
+        self._receive, self._over = receive, expected
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._over = message["type"] != "http.request" or not message.get("more_body", False)
+        return message
+
+    async def drain(self) -> None:
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                while not self._over:
+                    await asyncio.wait_for(self.receive(), SILENCE)
+        except TimeoutError:
+            return

@@ -1,0 +1,244 @@
+"""The jobs of a server: their queue, their state, the folder that each has, and the end of all three.
+
+A job exists as long as it is in the store. Deleting it is also how it is cancelled: whoever works on it
+finds it gone. Times are seconds of `clock`.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from derain.serve.limits import Limits, Refused
+from derain.serve.uploads import Upload
+
+State = Literal["waiting", "running", "done", "failed"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture or clip on its way; changed by replacing it in the store.
+
+    Attributes:
+        id: random; who knows it may see and delete the job.
+        folder: holds all its files.
+        upload: what is to be restored.
+        model: name of bundled weights.
+        state: where it is.
+        fraction: of the work that is done, 0 to 1.
+        note: why it failed, or what a user should know of the result.
+        ended: when it was done or failed.
+        stored: bytes in its folder.
+    """
+
+    id: str
+    folder: Path
+    upload: Upload
+    model: str
+    state: State = "waiting"
+    fraction: float = 0.0
+    note: str = ""
+    ended: float | None = None
+    stored: int = 0
+
+    @property
+    def result(self) -> Path:
+        """The restored file, once the job is done."""
+        return self.folder / "out" / f"derained{self.upload.source.suffix}"
+
+    @property
+    def mask(self) -> Path:
+        """The rain mask; there is none where the network makes none."""
+        return self.folder / "out" / "maps" / "derained-mask.png"
+
+    def preview(self, side: Literal["before", "after"]) -> Path:
+        """A JPEG to look at."""
+        return self.folder / f"{side}.jpg"
+
+    @property
+    def result_name(self) -> str:
+        """What `derain run` calls the result."""
+        name = Path(self.upload.name)
+        return f"{name.stem}-derained{name.suffix}"
+
+
+class Store:
+    """All jobs, used from the server's thread and the worker's."""
+
+    def __init__(self, folder: Path, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
+        """
+        Args:
+            folder: exists; the store alone puts files there.
+        """
+        self._folder, self._limits, self._clock = folder, limits, clock
+        self._jobs: dict[str, Job] = {}  # in the order of arrival
+        self._receiving = 0
+        self._running: str | None = None
+        self._closed = False
+        self._change = threading.Condition()
+        self._followers: set[Callable[[], None]] = set()
+
+    @contextmanager
+    def receiving(self) -> Iterator[Path]:
+        """A place in the queue and a folder while an upload comes in; the folder is named as its job will be.
+
+        Raises:
+            Refused: 429 the queue is full, 507 too much is kept already.
+        """
+        self.sweep()
+        with self._change:
+            if self._receiving + self.waiting >= self._limits.waiting:
+                raise Refused(429, "the queue is full; try again in a minute.")
+            if sum(job.stored for job in self._jobs.values()) >= self._limits.storage_bytes:
+                raise Refused(507, "too many results are kept; delete some, or try again later.")
+            self._receiving += 1
+        folder = self._folder / secrets.token_urlsafe(16)
+        try:
+            folder.mkdir(mode=0o700)
+            yield folder
+        finally:
+            with self._change:
+                self._receiving -= 1
+                if folder.name not in self._jobs and folder.name != self._running:
+                    _remove(folder)
+
+    def add(self, folder: Path, upload: Upload, model: str) -> Job:
+        """Puts a checked upload into the queue."""
+        job = Job(folder.name, folder, upload, model, stored=_bytes_below(folder))
+        with self._change:
+            if self._closed:
+                raise Refused(503, "the server is stopping.")
+            self._jobs[job.id] = job
+        self._tell()
+        return job
+
+    def get(self, job_id: str) -> Job:
+        """Raises `Refused` (404) where there is no such job, or no longer."""
+        self.sweep()
+        with self._change:
+            if job_id not in self._jobs:
+                raise Refused(404, "no such job; it may have been deleted.")
+            return self._jobs[job_id]
+
+    def holds(self, job_id: str) -> bool:
+        """Whether a job is still wanted."""
+        with self._change:
+            return job_id in self._jobs
+
+    def delete(self, job_id: str) -> None:
+        """Forgets a job and removes its files, of a running one as soon as it stops. Raises as `get`."""
+        with self._change:
+            job = self.get(job_id)
+            del self._jobs[job_id]
+            if job_id != self._running:
+                _remove(job.folder)
+        self._tell()
+
+    def sweep(self) -> None:
+        """Deletes the jobs whose time is over."""
+        with self._change:
+            over = [
+                job
+                for job in self._jobs.values()
+                if job.ended is not None and job.ended + self._limits.keep_seconds <= self._clock()
+            ]
+            for job in over:
+                del self._jobs[job.id]
+                _remove(job.folder)
+        if over:
+            self._tell()
+
+    def take(self) -> Job | None:
+        """The next job, as running; waits for one. None when the store is closed."""
+        with self._change:
+            while not self._closed:
+                waiting = next((job for job in self._jobs.values() if job.state == "waiting"), None)
+                if waiting is not None:
+                    self._running = waiting.id
+                    self.change(waiting.id, state="running")
+                    return self._jobs[waiting.id]
+                self._change.wait()
+        return None
+
+    def change(self, job_id: str, **changes: Any) -> None:
+        """Replaces fields of a job, if it is not gone."""
+        with self._change:
+            if job_id in self._jobs:
+                self._jobs[job_id] = replace(self._jobs[job_id], **changes)
+        self._tell()
+
+    def settle(self, job: Job, state: State, note: str) -> bool:
+        """The end of a job that was taken. False if it had been deleted; now its files are, too."""
+        with self._change:
+            self._running = None
+            if job.id not in self._jobs:
+                _remove(job.folder)
+                return False
+            stored = _bytes_below(job.folder)
+            self.change(job.id, state=state, note=note, fraction=1.0, ended=self._clock(), stored=stored)
+        return True
+
+    def ahead_of(self, job: Job) -> int:
+        """How many jobs come before a waiting one, the running one included."""
+        with self._change:
+            if job.state != "waiting" or job.id not in self._jobs:
+                return 0
+            order = [other.id for other in self._jobs.values() if other.state in ("waiting", "running")]
+            return order.index(job.id)
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that wait."""
+        with self._change:
+            return sum(job.state == "waiting" for job in self._jobs.values())
+
+    @property
+    def running(self) -> int:
+        """1 while one is worked on."""
+        return int(self._running is not None)
+
+    @property
+    def stored(self) -> int:
+        """Bytes of all files that are kept."""
+        with self._change:
+            return sum(job.stored for job in self._jobs.values())
+
+    @contextmanager
+    def following(self, tell: Callable[[], None]) -> Iterator[None]:
+        """Calls `tell`, from any thread, after each change of any job."""
+        with self._change:
+            self._followers.add(tell)
+        try:
+            yield
+        finally:
+            with self._change:
+                self._followers.discard(tell)
+
+    def close(self) -> None:
+        """Ends all jobs; the worker finds nothing more to do."""
+        with self._change:
+            self._closed = True
+            self._jobs.clear()
+        self._tell()
+
+    def _tell(self) -> None:
+        with self._change:
+            self._change.notify_all()
+            followers = list(self._followers)
+        for tell in followers:
+            tell()
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _bytes_below(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,45 @@
+"""How much a server takes on, and the refusal of more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from derain.errors import DerainError, UsageError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one server takes on.
+
+    Attributes:
+        upload_bytes: of one file.
+        upload_seconds: that one upload may take.
+        pixels: of one picture, or of one frame of a clip.
+        clip_seconds: length of a clip.
+        job_seconds: that restoring one picture or clip may take.
+        waiting: uploads under way and jobs in the queue, together.
+        storage_bytes: of all uploads and results that are kept; no job is accepted beyond.
+        keep_seconds: after which a finished job is deleted.
+    """
+
+    upload_bytes: int = 100_000_000
+    upload_seconds: float = 300
+    pixels: int = 40_000_000
+    clip_seconds: float = 30
+    job_seconds: float = 900
+    waiting: int = 32
+    storage_bytes: int = 2_000_000_000
+    keep_seconds: float = 3600
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value <= 0:
+                raise UsageError(f"limit {name} is {value}; give a positive number.")
+
+
+class Refused(DerainError):
+    """A request that is answered with an HTTP status and one line."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status

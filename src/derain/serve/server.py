@@ -1,0 +1,97 @@
+"""Starting the server: where it listens, and who may reach it there."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import logging
+import socket
+from collections.abc import Callable
+
+import uvicorn
+from fastapi import FastAPI
+
+from derain.errors import DerainError, UsageError
+from derain.restore.derainer import DEVICES
+from derain.serve.api import create_app
+from derain.serve.guard import LOOPBACK_NAMES
+from derain.serve.limits import Limits
+
+CONNECTIONS = 256
+GRACE = 2  # seconds for answers under way when the server stops
+
+
+def serve(
+    host: str,
+    port: int,
+    limits: Limits,
+    *,
+    token: str | None = None,
+    device: str = "auto",
+    listening: Callable[[str], None] = lambda address: None,
+) -> None:
+    """Serves until Ctrl-C or SIGTERM; then nothing of what was sent or made is left.
+
+    Args:
+        host: an address or name of this machine.
+        port: 0 for any that is free.
+        limits: what it takes on.
+        token: that clients must know; needed beyond loopback.
+        device: see `derain.restore.Settings`.
+        listening: told the address of the page.
+
+    Raises:
+        UsageError: no token beyond loopback, or an unknown device.
+        DerainError: the address cannot be listened on.
+    """
+    if token is not None and not token.strip():
+        raise UsageError("the token is empty; give a long random one, such as from 'openssl rand -hex 16'.")
+    if not is_loopback(host) and token is None:
+        raise UsageError(
+            f"{host} can be reached by others; give a --token that they must know, or use 127.0.0.1."
+        )
+    if device not in DEVICES:
+        raise UsageError(f"device '{device}': choose one of {', '.join(DEVICES)}.")
+    written = f"[{host}]" if ":" in host else host
+    hosts = LOOPBACK_NAMES | {written.lower()} if is_loopback(host) else None
+    app = create_app(limits, token=token, hosts=hosts, device=device)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as error:
+        raise DerainError(
+            f"{written}:{port} cannot be listened on ({getattr(error, 'strerror', None) or error}); "
+            "try another --port."
+        ) from None
+    with listener:
+        listening(f"http://{written}:{listener.getsockname()[1]}")
+        with contextlib.suppress(KeyboardInterrupt):  # the ordinary end of a server
+            http_server(app).run(sockets=[listener])
+
+
+def http_server(app: FastAPI) -> uvicorn.Server:
+    """What speaks HTTP for the application; believes no header about where a request comes from."""
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every broken upload
+    config = uvicorn.Config(
+        app,
+        http="h11",
+        ws="none",
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=CONNECTIONS,
+        timeout_graceful_shutdown=GRACE,
+    )
+    return uvicorn.Server(config)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens there."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,146 @@
+"""What a client sent: named harmlessly, recognised by its content, read once before it is accepted."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from derain.errors import DerainError
+from derain.pictures import Picture, TooManyPixels, picture_kind, read_picture
+from derain.pictures.video import VideoFacts, VideoReader, open_video, video_facts, video_stream
+from derain.pictures.writing import FORMATS
+from derain.serve.limits import Limits, Refused
+
+Kind = Literal["picture", "clip"]
+
+HEAD = 64  # bytes that tell the format
+NAME_LENGTH = 100
+FORBIDDEN = set('<>:"/\\|?*')  # in names of files, on one system or another
+# Brands of ISO files that hold pictures, as phones write them, and no video.
+HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+QUICKTIME_ATOMS = {b"moov", b"mdat", b"wide", b"free", b"skip"}
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file that was checked.
+
+    Attributes:
+        kind: a still picture or a clip.
+        name: for people and for downloads: no path, nothing that a file system forbids, the extension
+            of what it holds.
+        source: where it is; its name is ours.
+        size: (height, width) in pixels, upright.
+    """
+
+    kind: Kind
+    name: str
+    source: Path
+    size: tuple[int, int]
+
+
+def receive(file: BinaryIO, name: str, folder: Path, limits: Limits) -> tuple[Upload, Picture]:
+    """Copies an uploaded file into `folder` and reads it; also gives the picture, or the first frame.
+
+    Args:
+        file: open at its start.
+        name: as the client gave it; nothing is opened by it.
+        folder: exists, and is the file's own.
+
+    Raises:
+        Refused: 415 not of a format that is restored, 413 larger than the limits, 422 damaged.
+    """
+    head = file.read(HEAD)
+    kind, suffix = recognise(head, Path(safe_name(name)).suffix)
+    name = safe_name(name, suffix)
+    source = folder / f"rainy{suffix}"
+    file.seek(0)
+    with source.open("wb") as copy:
+        shutil.copyfileobj(file, copy)
+    try:
+        first = read_picture(source, limits.pixels) if kind == "picture" else _read_clip(source, limits)
+    except TooManyPixels as error:
+        raise Refused(413, str(error).replace(str(source), name)) from None
+    except Refused as error:
+        raise Refused(error.status, f"{name}: {error}") from None
+    except DerainError as error:
+        raise Refused(422, str(error).replace(str(source), name)) from None
+    return Upload(kind, name, source, first.size), first
+
+
+def recognise(head: bytes, suffix: str) -> tuple[Kind, str]:
+    """The kind and the extension of a file by its first bytes.
+
+    Args:
+        head: the first `HEAD` bytes.
+        suffix: of the name that the client gave; kept where it fits the content.
+
+    Raises:
+        Refused: 415.
+    """
+    picture = picture_kind(head)
+    if picture is not None:
+        return "picture", _fitting(suffix, [known for known, name in FORMATS.items() if name == picture])
+    if head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS:
+        raise Refused(415, "HEIC pictures are not read; save it as JPEG or PNG.")
+    if head[4:8] == b"ftyp" and head[8:12] != b"qt  ":
+        return "clip", _fitting(suffix, [".mp4", ".m4v"])
+    if head[4:8] == b"ftyp" or head[4:8] in QUICKTIME_ATOMS:
+        return "clip", _fitting(suffix, [".mov"])
+    if head[:4] == b"\x1aE\xdf\xa3":
+        return "clip", ".webm" if b"webm" in head else ".mkv"
+    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        return "clip", ".avi"
+    if head[:4] == b"GIF8":
+        return "clip", ".gif"
+    raise Refused(
+        415,
+        "not a picture (PNG, JPEG, WebP, TIFF, BMP, AVIF) or a clip (MP4, MOV, MKV, WebM, AVI, GIF).",
+    )
+
+
+def _fitting(suffix: str, known: list[str]) -> str:
+    return suffix if suffix.lower() in known else known[0]
+
+
+def safe_name(name: str, suffix: str | None = None) -> str:
+    """The last part of a client's path without what file systems forbid; with another extension if given."""
+    last = name.replace("\\", "/").rsplit("/", 1)[-1]
+    kept = "".join("_" if sign in FORBIDDEN else sign for sign in last if sign.isprintable())
+    path = Path(kept.strip(" .") or "picture")
+    stem = path.stem[:NAME_LENGTH].strip(" .") or "picture"
+    return stem + (path.suffix[:10] if suffix is None else suffix)
+
+
+def _read_clip(source: Path, limits: Limits) -> Picture:
+    with open_video(source) as container:
+        stream = video_stream(container, source)
+        _refuse_large(stream.width, stream.height, limits)
+    facts = video_facts(source)
+    _refuse_large(facts.width, facts.height, limits)  # the header need not tell the truth
+    seconds = clip_seconds(facts)
+    if seconds > limits.clip_seconds:
+        raise Refused(413, f"lasts {seconds:,.0f} s; clips of up to {limits.clip_seconds:g} s are taken.")
+    return first_frame(facts)
+
+
+def _refuse_large(width: int, height: int, limits: Limits) -> None:
+    if width * height > limits.pixels:
+        raise Refused(
+            413,
+            f"frames of {width:,} x {height:,} pixels; up to {limits.pixels / 1e6:g} megapixels are taken.",
+        )
+
+
+def clip_seconds(facts: VideoFacts) -> float:
+    """How long a clip says it lasts; 0 when it does not say."""
+    by_count = facts.packets / facts.rate if facts.packets else 0
+    return max(float(by_count), facts.duration or 0)
+
+
+def first_frame(facts: VideoFacts) -> Picture:
+    """The first frame of a clip, upright."""
+    frames = iter(VideoReader(facts))
+    return Picture(next(frames).pixels)

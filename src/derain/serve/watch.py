@@ -1,0 +1,52 @@
+"""Following a network from inside while it restores: how far it is, and a way to stop it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from derain.restore import Derainer
+
+PROBE = 128  # pixels; side of the picture by which the work is measured once
+ALMOST = 0.99  # the estimate of the work may be short of it
+
+
+class Watch:
+    """Counts the values that the layers of a network give, which grow evenly with the work.
+
+    One picture is followed at a time.
+    """
+
+    def __init__(self, derainer: Derainer) -> None:
+        self._done = 0
+        self._step: Callable[[int], None] | None = None
+        for layer in derainer.network.modules():
+            if not any(True for _ in layer.children()):
+                layer.register_forward_hook(self._count)
+        derainer.restore(torch.zeros(1, 3, PROBE, PROBE))
+        self._per_pixel = max(self._done, 1) / PROBE**2
+
+    def _count(self, layer: nn.Module, inputs: Any, output: Any) -> None:  # noqa: ARG002
+        if isinstance(output, Tensor):
+            self._done += output.numel()
+        if self._step is not None:
+            self._step(self._done)
+
+    @contextmanager
+    def following(self, step: Callable[[float], None], pixels: int | None = None) -> Iterator[None]:
+        """Calls `step(fraction)` after each layer of the network, in the thread that runs it.
+
+        An exception that `step` raises ends the work. The fraction is estimated for a picture of `pixels`
+        pixels; it is 0 without them.
+        """
+        total = None if pixels is None else self._per_pixel * pixels
+        self._done = 0
+        self._step = lambda done: step(0.0 if total is None else min(done / total, ALMOST))
+        try:
+            yield
+        finally:
+            self._step = None

@@ -1,0 +1,261 @@
+"""`derain serve` as people meet it: the command, and the page in a real browser."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import httpx
+import numpy as np
+from PIL import Image, ImageCms
+
+from browser import Tab, chromium
+from clips import moving_scene, write_clip
+from command_line import derain, environment
+from derain.pictures import Picture, write_picture
+from serving import as_command, ended, events, submit
+
+
+def rainy_picture(height: int, width: int) -> Picture:
+    """A smooth scene with bright streaks."""
+    scene = next(moving_scene(1, height, width)).copy()
+    for start in np.random.default_rng(1).integers(0, height * width, 60):
+        y, x = divmod(int(start), width)
+        for step in range(min(14, height - y, width - x)):
+            scene[y + step, x + step // 4] = np.minimum(scene[y + step, x + step // 4] + 90, 255)
+    return Picture(scene)
+
+
+def some_of_every_kind(folder: Path) -> list[Path]:
+    """Pictures that carry something to lose, and clips."""
+    rng = np.random.default_rng(2)
+    write_picture(folder / "deep.png", Picture(rng.integers(0, 65536, (20, 30, 3), np.uint16)))
+    write_picture(folder / "grey.tif", Picture(rng.integers(0, 256, (20, 30, 1), np.uint8)))
+    glass = Picture(rng.integers(0, 256, (20, 30, 3), np.uint8), rng.integers(0, 256, (20, 30), np.uint8))
+    write_picture(folder / "glass ü.webp", glass)
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "A camera"
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    photo = Image.fromarray(rainy_picture(24, 40).pixels)
+    photo.save(folder / "turned.JPG", exif=exif, icc_profile=profile, quality=95)
+    frames = list(moving_scene(5, 32, 48))
+    write_clip(folder / "clip.mp4", frames, audio="aac")
+    write_clip(folder / "steps.gif", frames, codec="gif", pixel_format="rgb8")
+    return sorted(folder.iterdir())
+
+
+def test_results_are_those_of_derain_run(tmp_path: Path) -> None:
+    (tmp_path / "rainy").mkdir()
+    sources = some_of_every_kind(tmp_path / "rainy")
+    done = derain("run", *sources, "-o", tmp_path / "dry", "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    with as_command(tmp_path) as address, httpx.Client(base_url=address, timeout=120) as client:
+        for source in sources:
+            job = submit(client, source.name, source.read_bytes())
+            view = ended(client, job)
+            assert view["state"] == "done", view
+            assert view["result"] == f"{source.stem}-derained{source.suffix}"
+            result = client.get(f"/api/jobs/{job}/result").content
+            assert result == (tmp_path / "dry" / source.name).read_bytes(), source.name
+    assert not list(tmp_path.glob("derain-serve-*"))
+
+
+def test_the_command(tmp_path: Path) -> None:
+    told = derain("serve", "--help")
+    assert told.returncode == 0
+    assert "Example: derain serve" in " ".join(told.stdout.split())
+    open_to_all = derain("serve", "--host", "0.0.0.0")
+    assert open_to_all.returncode == 2
+    assert open_to_all.stderr.startswith("derain: 0.0.0.0 can be reached by others; give a --token")
+    assert len(open_to_all.stderr.splitlines()) == 1
+    with as_command(tmp_path, stop=signal.SIGTERM) as address:
+        port = address.rpartition(":")[2]
+        taken = derain("serve", "--port", port)
+        assert taken.returncode == 1
+        assert taken.stderr.startswith(f"derain: 127.0.0.1:{port} cannot be listened on")
+        # Stopped in the middle of a job that someone follows.
+        write_picture(tmp_path / "large.png", Picture(np.full((1500, 1500, 3), 90, np.uint8)))
+        client = httpx.Client(base_url=address, timeout=120)
+        job = submit(client, "large.png", (tmp_path / "large.png").read_bytes())
+        for _, view in events(client, job):
+            if view["state"] == "running":
+                break
+        assert len(list(tmp_path.glob("derain-serve-*/*"))) == 1
+    client.close()
+    assert not list(tmp_path.glob("derain-serve-*"))
+
+
+def test_without_the_extra_one_line_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "fastapi.py").write_text(
+        "raise ModuleNotFoundError(\"No module named 'fastapi'\", name='fastapi')"
+    )
+    surroundings = environment()
+    surroundings["PYTHONPATH"] = os.pathsep.join([str(tmp_path), surroundings["PYTHONPATH"]])
+    done = subprocess.run(
+        [sys.executable, "-m", "derain", "serve"],
+        env=surroundings,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 1
+    assert done.stderr == "derain: the server needs fastapi; install it with: pip install 'derain[serve]'\n"
+
+
+def settled(tab: Tab, count: int) -> None:
+    """Waits until so many cards are done and their pictures there."""
+    tab.until(f"document.querySelectorAll('.download:not([hidden])').length === {count}")
+    tab.run(
+        "Promise.all([...document.querySelectorAll('.stage:not([hidden]) img[src]')].map((i) => i.decode()))"
+    )
+
+
+def fits(tab: Tab, width: int) -> bool:
+    """Whether nothing reaches beyond a window of this width."""
+    return bool(tab.run(f"document.documentElement.scrollWidth <= {width}"))
+
+
+def test_the_page(tmp_path: Path) -> None:
+    picture, second = tmp_path / "street <b>.png", tmp_path / "second.png"
+    write_picture(picture, rainy_picture(200, 300))
+    write_picture(second, rainy_picture(60, 80))
+    (tmp_path / "notes.png").write_text("no picture")
+    downloads = tmp_path / "downloads"
+    downloads.mkdir()
+    with as_command(tmp_path) as address, chromium(tmp_path / "profile") as tab:
+        tab.call(
+            "Browser.setDownloadBehavior", behavior="allow", downloadPath=str(downloads), eventsEnabled=True
+        )
+        tab.open(address)
+        tab.until("document.querySelector('#model option')")
+        tab.run("""
+            window.seen = [];
+            new MutationObserver(() => {
+                const bar = document.querySelector('progress');
+                const word = document.querySelector('.state')?.textContent ?? '';
+                if (bar && word.startsWith('Taking') && seen.at(-1) !== bar.value) seen.push(bar.value);
+            }).observe(document, {subtree: true, childList: true, attributes: true});
+        """)
+        tab.drop("#drop", [picture])
+        settled(tab, 1)
+        seen = tab.run("seen")
+        assert len(seen) > 5, seen  # progress moved
+        assert seen == sorted(seen)
+        assert tab.run("document.querySelector('h3').textContent") == "street _b_.png"
+        assert tab.run("document.querySelector('#spoken').textContent") == "street _b_.png is done."
+
+        # The slider by keyboard.
+        tab.run("document.querySelector('.stage input').focus()")
+        tab.press("ArrowRight", 39)
+        assert tab.run("document.querySelector('.stage').style.getPropertyValue('--at')") == "51%"
+        tab.press("Home", 36)
+        assert (
+            tab.run("getComputedStyle(document.querySelector('.before')).clipPath")
+            == "inset(0px 100% 0px 0px)"
+        )
+        assert tab.run("document.querySelector('.stage input').ariaValueText") == "0 % before, 100 % after"
+
+        # The rain mask, also by keyboard.
+        tab.run("document.querySelector('.show-mask').focus()")
+        tab.press("Enter", 13)
+        tab.run("document.querySelector('.mask').decode()")
+        assert tab.run("document.querySelector('.show-mask').ariaPressed") == "true"
+        assert tab.run("document.querySelector('.mask').checkVisibility()") is True
+        tab.press("Enter", 13)
+        assert tab.run("document.querySelector('.mask').checkVisibility()") is False
+
+        # What cannot be used is said, and a reload keeps what is done.
+        tab.drop("#drop", [tmp_path / "notes.png", second])
+        settled(tab, 2)
+        said = tab.run("document.querySelector('.problem:not([hidden])').textContent")
+        assert said.startswith("Not a picture")
+        tab.open(address)
+        settled(tab, 2)
+
+        names = tab.names()
+        assert all(name for found in names.values() for name in found), names
+        assert "Download street _b_-derained.png" in names["link"]
+        assert "Compare second.png before and after" in names["slider"]
+
+        # Downloads, one and all.
+        tab.run("document.querySelector('.download').click()")
+        tab.event("Browser.downloadProgress", state="completed")
+        tab.run("document.querySelector('#all').click()")
+        tab.event("Browser.downloadProgress", state="completed")
+        tab.run("document.querySelectorAll('.delete')[1].click()")
+        tab.until("document.querySelectorAll('.job').length === 1")
+        assert tab.run("document.querySelector('#all').hidden") is True
+        assert [p for p in tab.problems() if "415" not in p] == []
+    done = derain("run", picture, second, "-o", tmp_path / "dry", "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    expected = (tmp_path / "dry" / picture.name).read_bytes()
+    assert (downloads / "street _b_-derained.png").read_bytes() == expected
+    with zipfile.ZipFile(downloads / "derained.zip") as archive:
+        assert archive.read("street _b_-derained.png") == expected
+        assert archive.read("second-derained.png") == (tmp_path / "dry" / "second.png").read_bytes()
+
+
+def test_the_page_with_a_token_and_on_a_phone(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.png", rainy_picture(60, 80))
+    with as_command(tmp_path, "--token", "abc") as address, chromium(tmp_path / "profile") as tab:
+        tab.size(360, 740, phone=True)
+        tab.open(address)
+        tab.until("document.activeElement.id === 'token'")
+        assert fits(tab, 360)
+        for token, after in {"wrong": "!document.querySelector('#login-problem').hidden",
+                             "abc": "document.querySelector('#model option')"}.items():  # fmt: skip
+            tab.run(f"document.querySelector('#token').value = {json.dumps(token)}")
+            tab.press("Enter", 13)
+            tab.until(after)
+        tab.drop("#drop", [tmp_path / "a.png"])
+        settled(tab, 1)
+        assert fits(tab, 360)
+        tab.open(f"{address}/docs")
+        tab.until("document.querySelectorAll('.endpoint').length > 10")
+        assert fits(tab, 360)
+
+
+def test_a_real_photograph_looks_right(shared: Path, tmp_path: Path) -> None:
+    """Before and after differ where the slider says so, at every width and in both colour schemes; the
+    download is what `derain run` writes."""
+    photo = tmp_path / "photo.jpg"
+    with Image.open(shared / "data" / "real_rain" / "13.jpg") as whole:
+        whole.crop((300, 200, 660, 440)).save(photo, quality=95)
+    shots = Path(os.environ.get("DERAIN_SCREENSHOTS", tmp_path))
+    with as_command(tmp_path) as address, chromium(tmp_path / "profile") as tab:
+        tab.open(address)
+        tab.until("document.querySelector('#model option')")
+        tab.call(
+            "Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path), eventsEnabled=True
+        )
+        tab.drop("#drop", [photo])
+        settled(tab, 1)
+        for width, height in ((1280, 900), (390, 844)):
+            for scheme in ("light", "dark"):
+                tab.size(width, height, phone=width < 500)
+                tab.scheme(scheme)
+                tab.screenshot(shots / f"{width}-{scheme}.png")
+                assert fits(tab, width)
+                with Image.open(shots / f"{width}-{scheme}.png") as shot:
+                    corner = sum(shot.convert("RGB").getpixel((2, 2)))
+                assert (corner > 600) == (scheme == "light")
+        tab.run("document.querySelector('.download').click()")
+        tab.event("Browser.downloadProgress", state="completed")
+        box = "document.querySelector('.stage').getBoundingClientRect()"
+        area = json.loads(tab.run(f"JSON.stringify({box})"))
+        looks = []
+        for value in (0, 100):
+            tab.run(f"(i => {{ i.value = {value}; i.dispatchEvent(new Event('input')); }})"
+                    "(document.querySelector('.stage input'))")  # fmt: skip
+            tab.screenshot(shots / f"at-{value}.png")
+            with Image.open(shots / f"at-{value}.png") as shot:
+                part = shot.convert("RGB").crop((area["x"], area["y"] + 60, area["right"], area["bottom"]))
+                looks.append(np.asarray(part, np.float64)[:, 40:-40])
+        assert np.abs(looks[0] - looks[1]).mean() > 0.5
+    assert derain("run", photo, "-o", tmp_path / "dry.jpg", "--device", "cpu").returncode == 0
+    assert (tmp_path / "photo-derained.jpg").read_bytes() == (tmp_path / "dry.jpg").read_bytes()

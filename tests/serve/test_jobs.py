@@ -1,0 +1,104 @@
+"""The store of jobs, with a clock that the tests move."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from derain.errors import UsageError
+from derain.pictures import EXTENSIONS
+from derain.pictures.video import VIDEO_KINDS
+from derain.serve.jobs import Job, Store
+from derain.serve.limits import Limits, Refused
+from derain.serve.uploads import Upload, recognise, safe_name
+
+
+def add(store: Store) -> Job:
+    with store.receiving() as folder:
+        (folder / "rainy.png").write_bytes(bytes(100))
+        return store.add(folder, Upload("picture", "a.png", folder / "rainy.png", (1, 1)), "spanet")
+
+
+def test_a_job_lives_as_long_as_it_is_said(tmp_path: Path) -> None:
+    now = 0.0
+    store = Store(tmp_path, Limits(keep_seconds=60), lambda: now)
+    first, second = add(store), add(store)
+    now = 1000.0
+    assert store.get(first.id).state == "waiting"  # one that waits is not over
+    taken = store.take()
+    assert taken is not None
+    assert taken.id == first.id
+    assert store.settle(taken, "done", "")
+    assert store.stored == 200
+    now = 1059.9
+    assert store.get(first.id).state == "done"
+    now = 1060.0
+    with pytest.raises(Refused, match="deleted"):
+        store.get(first.id)
+    assert [path.name for path in tmp_path.iterdir()] == [second.id]
+
+
+def test_a_running_job_that_is_deleted_keeps_its_files_until_it_stops(tmp_path: Path) -> None:
+    store = Store(tmp_path, Limits())
+    add(store)
+    taken = store.take()
+    assert taken is not None
+    told: list[int] = []
+    with store.following(lambda: told.append(1)):
+        store.delete(taken.id)
+    assert told
+    assert not store.holds(taken.id)
+    assert taken.upload.source.exists()
+    assert not store.settle(taken, "done", "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_upload_that_fails_leaves_nothing_and_its_place_is_free(tmp_path: Path) -> None:
+    store = Store(tmp_path, Limits(waiting=1))
+    for _ in range(3):
+        with suppress(ZeroDivisionError), store.receiving() as folder:
+            (folder / "half").touch()
+            raise ZeroDivisionError
+        assert not list(tmp_path.iterdir())
+    with store.receiving(), pytest.raises(Refused) as full, store.receiving():
+        pass
+    assert full.value.status == 429
+    add(store)
+    with pytest.raises(Refused), store.receiving():
+        pass
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_limits_are_positive() -> None:
+    for wrong in ({"keep_seconds": 0}, {"waiting": -1}, {"pixels": 0}):
+        with pytest.raises(UsageError, match="positive"):
+            Limits(**wrong)
+
+
+def test_ids_cannot_be_guessed(tmp_path: Path) -> None:
+    ids = {add(Store(tmp_path, Limits())).id for _ in range(50)}
+    assert len(ids) == 50
+    assert all(len(one) >= 22 for one in ids)
+
+
+@given(st.text(max_size=300))
+def test_any_name_becomes_a_plain_file_name(name: str) -> None:
+    safe = safe_name(name, ".png")
+    assert safe == Path(safe).name
+    assert safe.endswith(".png")
+    assert 5 <= len(safe) <= 104
+    assert safe.isprintable()
+    assert not set(safe) & set('<>:"/\\|?*')
+    assert safe_name(safe, ".png") == safe
+
+
+@given(st.binary(min_size=0, max_size=64), st.text(max_size=8))
+def test_any_content_gives_a_known_extension_or_is_refused(head: bytes, suffix: str) -> None:
+    with suppress(Refused):
+        kind, extension = recognise(head, suffix)
+        assert kind in ("picture", "clip")
+        assert extension.lower() in (*EXTENSIONS, *VIDEO_KINDS)

@@ -1,0 +1,100 @@
+"""A real server on loopback: in a thread of this process, or as the command."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from command_line import environment
+from derain.serve.api import create_app
+from derain.serve.guard import LOOPBACK_NAMES
+from derain.serve.limits import Limits
+from derain.serve.server import http_server
+
+PATIENCE = 120  # seconds for one answer
+
+
+@contextmanager
+def in_thread(folder: Path, limits: Limits, token: str | None = None) -> Iterator[httpx.Client]:
+    """A server whose files lie in `folder`, and a client of it."""
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    app = create_app(limits, token=token, hosts=LOOPBACK_NAMES, device="cpu")
+    server = http_server(app)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            with httpx.Client(base_url=address, timeout=PATIENCE) as client:
+                client.get("/health").raise_for_status()
+                yield client
+        finally:
+            server.should_exit = True
+            thread.join()
+            tempfile.tempdir = before
+
+
+@contextmanager
+def as_command(folder: Path, *options: str, stop: signal.Signals = signal.SIGINT) -> Iterator[str]:
+    """The address of `derain serve OPTIONS...`, whose files lie in `folder`; stopped by a signal."""
+    command = [sys.executable, "-m", "derain", "serve", "--port", "0", "--device", "cpu", *options]
+    surroundings = {**environment(), "TMPDIR": str(folder)}
+    running = subprocess.Popen(command, env=surroundings, stdout=subprocess.PIPE, text=True)
+    try:
+        assert running.stdout is not None
+        address = running.stdout.readline().split()
+        assert address, "the server did not start"
+        yield address[0]
+    finally:
+        running.send_signal(stop)
+        running.communicate(timeout=PATIENCE)
+
+
+def send(client: httpx.Client, name: str, content: bytes, **fields: str) -> httpx.Response:
+    return client.post("/api/jobs", files={"file": (name, content)}, data=fields)
+
+
+def submit(client: httpx.Client, name: str, content: bytes) -> str:
+    """The id of a job that is accepted."""
+    answer = send(client, name, content)
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["id"])
+
+
+def events(client: httpx.Client, *ids: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(event, data) until all jobs have ended."""
+    with client.stream("GET", "/api/events", params=[("id", job) for job in ids]) as stream:
+        assert stream.status_code == 200, stream.read()
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        event = ""
+        for line in stream.iter_lines():
+            if line.startswith("event: "):
+                event = line.removeprefix("event: ")
+            if line.startswith("data: "):
+                yield event, json.loads(line.removeprefix("data: "))
+
+
+def ended(client: httpx.Client, job: str) -> dict[str, Any]:
+    """The job when it is over."""
+    return list(events(client, job))[-1][1]
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Gives way to others until something holds."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it never came true"
+        os.sched_yield()
