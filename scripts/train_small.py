@@ -1,8 +1,8 @@
 """Trains every method at reduced width for a few hundred steps on heavy rain: do they all learn?
 
-    python scripts/train_small.py CLEAN_FOLDER RUNS_FOLDER [--steps 400]
+    python scripts/train_small.py CLEAN_FOLDER RUNS_FOLDER [--steps 400] [--plot FILE]
 
-Each run goes on where it stopped. Prints the validation of every method, rainy picture first.
+Each run goes on where it stopped. Prints the PSNR of the held-out pictures, rainy and restored, and plots it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 from pathlib import Path
 
 from derain.methods import all_methods
+from derain.pictures.charts import Line, chart_sheet
 from derain.training import train
 from derain.training.log import read_log
 from derain.training.recipe import checked
@@ -38,7 +39,9 @@ def main() -> None:
     parser.add_argument("clean")
     parser.add_argument("runs", type=Path)
     parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
+    lines: list[Line] = []
     for method in all_methods():
         architecture = method.architectures[0]
         run = options.runs / architecture.name
@@ -47,6 +50,10 @@ def main() -> None:
         values = [e for e in read_log(run) if e["kind"] == "validation"]
         print(f"{architecture.name}: rainy {values[0]['rainy_psnr']:.2f} dB, restored", end=" ")
         print(", ".join(f"{e['psnr']:.2f}" for e in values), flush=True)
+        rainy = (0.0, values[0]["rainy_psnr"])
+        lines.append((architecture.name, [rainy, *((e["step"], e["psnr"]) for e in values)]))
+    if options.plot:
+        chart_sheet([("PSNR of held-out pictures with heavy rain, dB, by step", lines)]).save(options.plot)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def start(recipe: Path, run: Path, processes: int = 1) -> subprocess.Popen[str]:
 
 def finish(process: subprocess.Popen[str]) -> str:
     output, error = process.communicate(timeout=600)
-    assert process.returncode == 0, error[-2000:]
+    assert process.returncode == 0, error
     return output
 
 

@@ -137,6 +137,7 @@ class _Trainer:
         if log:
             save_checkpoint(self.folder / "last.safetensors", self._judged().state_dict(), self._facts())
             log.close()
+        self.accelerator.wait_for_everyone()  # nobody leaves while another still talks to it
 
     def _update(self, parts: list[dict[str, Any]]) -> dict[str, Tensor]:
         """One step of the optimiser; returns the terms of the loss, averaged over the parts."""
