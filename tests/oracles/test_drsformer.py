@@ -3,68 +3,38 @@
 from __future__ import annotations
 
 import functools
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from derain import create_network, open_checkpoint
-from derain.checkpoints import Checkpoint, save_checkpoint
+from derain import create_network
+from derain.checkpoints import Checkpoint
 from derain.methods.drsformer.loss import loss_terms
 from derain.methods.drsformer.network import Block, DRSformer
 from derain.methods.drsformer.selection import blended_attention, kept
 from methods.drsformer_plain import PlainDRSformer
+from oracles.stored import Opened, Read, open_oracle, read_oracle
 
 TOLERANCE_64 = 1e-9
 TOLERANCE_INTERMEDIATE = 2e-4
 STAGE = r"(encoder|decoder)_level\d(\.0(\.attn|\.ffn)?)?|latent(\.0)?|refinement|patch_embed|(up|down)\d_\d"
 
 
-class Oracle(NamedTuple):
-    facts: dict[str, Any]
-    arrays: dict[str, Tensor]
-
-
-Read = Callable[[str], Oracle]
-Opened = Callable[[str], Checkpoint]
-
-
 @pytest.fixture(scope="module")
 def read(shared: Path) -> Read:
-    @functools.cache
-    def read(name: str) -> Oracle:
-        folder = shared / "oracles" / "drsformer"
-        with np.load(folder / f"{name}.npz") as arrays:
-            tensors = {key: torch.from_numpy(arrays[key]) for key in arrays.files}
-        return Oracle(json.loads((folder / f"{name}.json").read_text()), tensors)
-
-    return read
+    return functools.cache(lambda name: read_oracle(shared / "oracles" / "drsformer", name))
 
 
 @pytest.fixture(scope="module")
 def opened(read: Read, fill: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Opened:
-    """The network of an oracle, opened from a file of its state list's names, shapes and filled values."""
-
-    @functools.cache
-    def opened(name: str) -> Checkpoint:
-        entries = read(name).facts["state"]
-        state = {entry: torch.empty(shape, dtype=getattr(torch, kind)) for entry, shape, kind in entries}
-        path = tmp_path_factory.mktemp(name) / "weights.safetensors"
-        save_checkpoint(path, fill.fill_state_dict(state), {})
-        checkpoint = open_checkpoint(path)
-        path.unlink()
-        assert list(checkpoint.network.state_dict()) == list(state)
-        return checkpoint
-
-    return opened
+    return functools.cache(lambda name: open_oracle(read(name), fill, tmp_path_factory.mktemp(name)))
 
 
 def _difference(a: Tensor, b: Tensor) -> float:

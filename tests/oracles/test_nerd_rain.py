@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import functools
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from derain import open_checkpoint
-from derain.checkpoints import Checkpoint, save_checkpoint
 from derain.methods.nerd_rain import loss
 from derain.methods.nerd_rain.network import ChannelAttention, Fusion, NeRDRain
 from methods.nerd_rain_plain import plain_outputs
+from oracles.stored import Opened, Read, open_oracle, read_oracle
 
 NETWORKS = ("tiny", "nerd_rain_s", "nerd_rain")
 TOLERANCE = 1e-4
@@ -25,43 +23,14 @@ TOLERANCE_LARGE = 3e-4
 TOLERANCE_64 = 1e-9
 
 
-class Oracle(NamedTuple):
-    facts: dict[str, Any]
-    arrays: dict[str, Tensor]
-
-
-Read = Callable[[str], Oracle]
-Opened = Callable[[str], Checkpoint]
-
-
 @pytest.fixture(scope="module")
-def read(shared: Any) -> Read:
-    @functools.cache
-    def read(name: str) -> Oracle:
-        folder = shared / "oracles" / "nerd_rain"
-        with np.load(folder / f"{name}.npz") as arrays:
-            tensors = {key: torch.from_numpy(arrays[key]) for key in arrays.files}
-        return Oracle(json.loads((folder / f"{name}.json").read_text()), tensors)
-
-    return read
+def read(shared: Path) -> Read:
+    return functools.cache(lambda name: read_oracle(shared / "oracles" / "nerd_rain", name))
 
 
 @pytest.fixture(scope="module")
 def opened(read: Read, fill: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Opened:
-    """The network of an oracle, opened from a file of its state list's names, shapes and filled values."""
-
-    @functools.cache
-    def opened(name: str) -> Checkpoint:
-        entries = read(name).facts["state"]
-        state = {entry: torch.empty(shape, dtype=getattr(torch, kind)) for entry, shape, kind in entries}
-        path = tmp_path_factory.mktemp(name) / "weights.safetensors"
-        save_checkpoint(path, fill.fill_state_dict(state), {})
-        checkpoint = open_checkpoint(path)
-        path.unlink()
-        assert list(checkpoint.network.state_dict()) == list(state)
-        return checkpoint
-
-    return opened
+    return functools.cache(lambda name: open_oracle(read(name), fill, tmp_path_factory.mktemp(name)))
 
 
 def _published(outputs: dict[str, Tensor], rainy: Tensor) -> list[Tensor]:

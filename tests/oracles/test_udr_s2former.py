@@ -11,7 +11,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -30,6 +29,7 @@ from derain.methods.udr_s2former.loss import (
 )
 from derain.methods.udr_s2former.ranking import constraint, modulation
 from derain.methods.udr_s2former.window_attention import SamplingAttention, relative_position_index
+from oracles.stored import Opened, Oracle, Read, read_oracle
 
 NAMES = {
     "image": "out_final",
@@ -39,13 +39,6 @@ NAMES = {
 }
 
 
-class Oracle(NamedTuple):
-    facts: dict[str, Any]
-    arrays: dict[str, Tensor]
-
-
-Read = Callable[[str], Oracle]
-Opened = Callable[[str], Checkpoint]
 Picture = Callable[[Oracle], Tensor]
 
 
@@ -56,13 +49,7 @@ def folder(shared: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def read(folder: Path) -> Read:
-    @functools.cache
-    def read(name: str) -> Oracle:
-        with np.load(folder / f"{name}.npz") as arrays:
-            tensors = {key: torch.from_numpy(arrays[key]) for key in arrays.files}
-        return Oracle(json.loads((folder / f"{name}.json").read_text()), tensors)
-
-    return read
+    return functools.cache(lambda name: read_oracle(folder, name))
 
 
 @pytest.fixture(scope="module")

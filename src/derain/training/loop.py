@@ -64,7 +64,7 @@ def train(recipe: Recipe, run: str | Path, progress: bool = False) -> None:
         with Signals() as signals:
             _Trainer(recipe, Path(run), accelerator, signals).run(progress)
     finally:
-        accelerator.free_memory()  # what it prepared holds on to the process group, which then outlives its end
+        accelerator.free_memory()  # what it prepared outlives the process group otherwise
         accelerator.end_training()
         AcceleratorState._reset_state(reset_partial_state=True)
 
