@@ -17,6 +17,7 @@ from derain.training.log import read_log
 from derain.training.recipe import checked
 
 RATES = {"spanet": 2e-3, "drsformer": 1e-3, "nerd_rain": 1e-3, "udr_s2former": 1e-3, "rain2avoid_unet": 3e-3}
+LOSSES = {"udr_s2former": {"vgg": None}}  # the perceptual term needs a file that cannot be shipped
 
 
 def recipe_of(network: str, options: dict[str, object], clean: str, steps: int) -> dict[str, object]:
@@ -24,6 +25,7 @@ def recipe_of(network: str, options: dict[str, object], clean: str, steps: int) 
     return {
         "network": network,
         "options": options,
+        "loss": LOSSES.get(network, {}),
         "data": {"clean": clean, "rain": "heavy"},
         "validation": {"hold_out": 19, "every": steps // 8, "count": 8, "patch": 128},
         "steps": steps,

@@ -28,6 +28,7 @@ from derain.methods.contract import Tile
 from derain.methods.drsformer.selection import blended_attention
 from derain.nn.channel_attention import CosineSums, merged_projection
 from derain.nn.norms import ChannelNorm
+from derain.nn.resizing import Downsample, PatchEmbedding, Upsample
 from derain.nn.windows import CPU_NUMBERS, Sides, by_windows, conv, crop, crop_to
 
 STEPS = 4
@@ -201,40 +202,6 @@ def _reduce(layer: nn.Conv2d, up: Tensor, skip: Tensor) -> Tensor:
     """The 1x1 convolution of [up; skip], without the concatenation."""
     first, second = torch.split(layer.weight, [up.shape[1], skip.shape[1]], 1)
     return F.conv2d(up, first, layer.bias) + F.conv2d(skip, second)
-
-
-class PatchEmbedding(nn.Module):
-    """(B, 3, H, W) -> (B, C, H, W)."""
-
-    def __init__(self, inp_channels: int, channels: int) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(inp_channels, channels, 3, padding=1, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.proj(x)
-        return y
-
-
-class Downsample(nn.Module):
-    """(B, C, H, W) -> (B, 2C, H/2, W/2)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(channels, channels // 2, 3, padding=1, bias=False))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.pixel_unshuffle(self.body(x), 2).contiguous(memory_format=torch.channels_last)
-
-
-class Upsample(nn.Module):
-    """(B, C, H, W) -> (B, C/2, 2H, 2W)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(channels, 2 * channels, 3, padding=1, bias=False))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.pixel_shuffle(self.body(x), 2).contiguous(memory_format=torch.channels_last)
 
 
 class Block(nn.Module):

@@ -28,6 +28,7 @@ from derain.methods.contract import Tile
 from derain.nn.channel_attention import CosineSums, merged_projection
 from derain.nn.norms import ChannelNorm
 from derain.nn.pointwise import pointwise
+from derain.nn.resizing import Downsample, PatchEmbedding, Upsample
 from derain.nn.windows import CPU_NUMBERS, Sides, by_windows, conv, crop, crop_to
 
 # The scales as the published names call them, with the passes that each one runs.
@@ -98,7 +99,7 @@ class NeRDRain(nn.Module):
             "decoder_level1": lambda: stage(0),
         }
         for scale, passes in PASSES.items():
-            self.add_module(f"patch_embed_{scale}", PatchEmbedding(dim))
+            self.add_module(f"patch_embed_{scale}", PatchEmbedding(3, dim))
             for kind, make in makers.items():
                 for number in range(1, passes + 1):
                     self.add_module(_name(kind, scale, number), make())
@@ -313,40 +314,6 @@ def _reduce(layer: nn.Module, up: Tensor, skip: Tensor) -> Tensor:
     assert isinstance(layer, nn.Conv2d)
     first, second = layer.weight.chunk(2, 1)
     return pointwise(up, first, layer.bias) + pointwise(skip, second)
-
-
-class PatchEmbedding(nn.Module):
-    """(B, 3, H, W) -> (B, C, H, W)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(3, channels, 3, padding=1, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.proj(x)
-        return y
-
-
-class Downsample(nn.Module):
-    """(B, C, H, W) -> (B, 2C, H/2, W/2)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(channels, channels // 2, 3, padding=1, bias=False))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.pixel_unshuffle(self.body(x), 2).contiguous(memory_format=torch.channels_last)
-
-
-class Upsample(nn.Module):
-    """(B, C, H, W) -> (B, C/2, 2H, 2W)."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(channels, 2 * channels, 3, padding=1, bias=False))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.pixel_shuffle(self.body(x), 2).contiguous(memory_format=torch.channels_last)
 
 
 class Block(nn.Module):
