@@ -10,7 +10,11 @@ from torch import Tensor
 
 
 def loss_terms(
-    outputs: Mapping[str, Tensor], clean: Tensor, rainy: Tensor, mask: float = 1.0
+    outputs: Mapping[str, Tensor],
+    clean: Tensor,
+    rainy: Tensor,
+    dissimilarity: float = 1.0,
+    mask: float = 1.0,
 ) -> dict[str, Tensor]:
     """The three terms; the loss is their sum.
 
@@ -18,11 +22,11 @@ def loss_terms(
         outputs: of the network; `image` (B, 3, H, W) and `mask` (B, 1, H, W).
         clean: (B, 3, H, W) in [0, 1].
         rainy: (B, 3, H, W) in [0, 1]; both are 8-bit pictures divided by 255.
-        mask: weight of the rain map's term; the others have 1, as all of them had in the paper.
+        dissimilarity, mask: weights of these terms, 1 in the paper; that of the first is always 1.
     """
     return {
         "l1": F.l1_loss(outputs["image"], clean),
-        "dissimilarity": 1 - structural_similarity(outputs["image"], clean),
+        "dissimilarity": dissimilarity * (1 - structural_similarity(outputs["image"], clean)),
         "mask": mask * F.mse_loss(outputs["mask"], rain_mask(rainy, clean)),
     }
 
