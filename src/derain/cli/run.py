@@ -27,7 +27,10 @@ def run(
     ] = None,
     model: Annotated[str | None, typer.Option(help="Bundled weights by name; see `derain models`.")] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="A checkpoint file, or hf:OWNER/NAME, instead of bundled weights.")
+        Path | None,
+        typer.Option(
+            help="A checkpoint, an exported file (.onnx, .xml), or hf:OWNER/NAME, instead of bundled weights."
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto (fp32), fp32, bf16 or fp16.")] = "auto",
@@ -69,12 +72,15 @@ def run(
     """
     from derain.cli.progress import bar, duration
     from derain.errors import UsageError
+    from derain.export.running import is_exported
     from derain.restore import load
     from derain.restore.clips import VideoOptions, is_video, plan_clips, restore_clip
     from derain.restore.folder import plan, restore_all
 
     if model is not None and weights is not None:
         raise UsageError("--model and --weights exclude each other; give one.")
+    if maps and weights is not None and is_exported(weights):
+        raise UsageError("--maps needs a checkpoint; exported files give the picture alone.")
     videos = [given for given in inputs if is_video(given)]
     others = [given for given in inputs if not is_video(given)]
     options = VideoOptions(codec, crf, resume, temporal)

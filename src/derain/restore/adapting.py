@@ -12,13 +12,12 @@ import torch
 from torch import nn
 
 from derain.checkpoints import open_checkpoint, save_checkpoint
-from derain.checkpoints.bundled import bundled
+from derain.checkpoints.bundled import bundled, is_plain_name
 from derain.errors import DerainError, UsageError, unknown_name
 from derain.methods import create_network, network_names
 from derain.methods.rain2avoid import adapt, ldgp
 from derain.methods.rain2avoid.sampling import Bytes
 from derain.pictures import Picture, read_picture, to_rgb8, to_tensor, with_pixels, write_picture
-from derain.restore.derainer import is_plain_name
 from derain.restore.folder import Job, Outcome
 
 NETWORK_FILE = "network.safetensors"
