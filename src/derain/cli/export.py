@@ -23,8 +23,9 @@ def export(
     from derain.checkpoints import open_checkpoint
     from derain.checkpoints.bundled import find
     from derain.errors import UsageError, unknown_name
-    from derain.export.files import EXTENSIONS, TOLERANCE
+    from derain.export.files import TOLERANCE
     from derain.export.files import export as write
+    from derain.export.running import EXTENSIONS
 
     if to not in EXTENSIONS:
         raise unknown_name("target", to, EXTENSIONS)

@@ -19,7 +19,7 @@ from derain.export.extras import extra
 from derain.export.facts import KEY, Facts, facts_of
 from derain.export.graph import trace
 from derain.export.memory import bytes_per_pixel
-from derain.export.running import EXTENSIONS, Run, onnx_runner, openvino_runner
+from derain.export.running import EXTENSIONS, onnx_network, openvino_network
 
 # Half a level of an 8-bit picture: more than rounding, less than anyone can see.
 TOLERANCE = 0.5 / 255
@@ -63,16 +63,15 @@ def export(checkpoint: Checkpoint, target: str, path: Path) -> Exported:
     if target == "onnx":
         model.metadata_props.add(key=KEY, value=facts.model_dump_json())
         content = model.SerializeToString()
-        run, _ = onnx_runner(content, str(path))
-        difference, shapes = compare(network, run, facts.size_multiple, path)
+        difference, shapes = compare(network, onnx_network(content, str(path)), facts.size_multiple, path)
         replace_file(path, content)
     else:
         # The new files wait beside their places while they are checked.
         with new_file(path) as xml, new_file(path.with_suffix(".bin")) as weights:
             _save_openvino(model, facts, xml)
             xml.with_suffix(".bin").replace(weights)
-            run, _ = openvino_runner(xml.read_bytes(), weights.read_bytes(), str(path))
-            difference, shapes = compare(network, run, facts.size_multiple, path)
+            exported = openvino_network(xml.read_bytes(), weights.read_bytes(), str(path))
+            difference, shapes = compare(network, exported, facts.size_multiple, path)
     return Exported(path, difference, shapes)
 
 
@@ -88,7 +87,7 @@ def _save_openvino(model: Any, facts: Facts, xml: Path) -> None:
 
 
 def compare(
-    network: nn.Module, run: Run, multiple: int, path: Path
+    network: nn.Module, exported: nn.Module, multiple: int, path: Path
 ) -> tuple[float, tuple[tuple[int, int, int], ...]]:
     """The largest difference between PyTorch and a runtime, and the shapes that were tried.
 
@@ -98,10 +97,9 @@ def compare(
     shapes, most = [], 0.0
     for rainy in _pictures(multiple):
         with torch.no_grad():
-            wanted = network(rainy)
-        found = torch.from_numpy(run(rainy.numpy()))
+            wanted, found = network(rainy), exported(rainy)
         batch, _, height, width = rainy.shape
-        difference = float("inf") if found.shape != wanted.shape else float((found - wanted).abs().max())
+        difference = float((found - wanted).abs().max())
         if not difference <= TOLERANCE:
             raise DerainError(
                 f"{path}: not written, because on {batch} x {width}x{height} pixels it differs from PyTorch "

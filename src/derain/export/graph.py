@@ -22,22 +22,35 @@ from derain.methods.contract import RainNetwork
 OPSET = 18
 AXES = {0: "batch", 2: "height", 3: "width"}
 
-# x (B, L, M, C); weights and biases (C,) of the sweep from the last step and of that from the first;
-# h (B, L, M, 2C). See `nn/irnn.py`; the state b is the bias, which the first step goes without.
+# x (B, L, M, C); weights q and biases r (C,) of the sweep from the last step and of that from the
+# first; h (B, L, M, 2C). See `nn/irnn.py`; the first step of either sweep goes without the bias.
+# A Loop, because OpenVINO does not run Scan on sizes that are not fixed.
 SWEEP_BOTH = """
 <domain: "derain", opset_import: ["" : 18]>
 SweepBoth (x, q0, q1, r0, r1) => (h)
 {
   lines = Transpose <perm = [1, 0, 2, 3]> (x)
-  first = Constant <value = int64 {0}> ()
-  slab = Gather <axis = 0> (lines, first)
+  zero = Constant <value = int64 {0}> ()
+  one = Constant <value = int64 {1}> ()
+  length = Shape <start = 0, end = 1> (lines)
+  count = Squeeze (length)
+  last = Sub (count, one)
+  slab = Gather <axis = 0> (lines, zero)
   shape = Shape (slab)
-  zeros = ConstantOfShape (shape)
-  none = Sub (r0, r0)
-  end0, end1, end2, end3, back, forth = Scan <
-    num_scan_inputs = 2, scan_input_directions = [1, 0], scan_output_directions = [1, 0],
-    body = step (s0, s1, b0, b1, v0, v1) => (h0, h1, c0, c1, y0, y1)
+  start = ConstantOfShape (shape)
+  always = Constant <value = int64 {1}> ()
+  on = Cast <to = 9> (always)
+  end0, end1, reversed, forth = Loop <
+    body = step (int64 i, bool go, s0, s1) => (go_on, h0, h1, y0, y1)
     {
+      go_on = Identity (go)
+      j = Sub (last, i)
+      v0 = Gather <axis = 0> (lines, j)
+      v1 = Gather <axis = 0> (lines, i)
+      later = Greater (i, zero)
+      factor = Cast <to = 1> (later)
+      b0 = Mul (factor, r0)
+      b1 = Mul (factor, r1)
       p0 = Mul (s0, q0)
       p1 = Mul (s1, q1)
       t0 = Add (p0, b0)
@@ -46,11 +59,13 @@ SweepBoth (x, q0, q1, r0, r1) => (h)
       u1 = Add (t1, v1)
       h0 = Relu (u0)
       h1 = Relu (u1)
-      c0 = Identity (r0)
-      c1 = Identity (r1)
       y0 = Identity (h0)
       y1 = Identity (h1)
-    }> (zeros, zeros, none, none, lines, lines)
+    }> (count, on, start, start)
+  end = Constant <value = int64[1] {-1}> ()
+  before = Constant <value = int64[1] {-9223372036854775807}> ()
+  axis = Constant <value = int64[1] {0}> ()
+  back = Slice (reversed, end, before, axis, end)
   both = Concat <axis = 3> (back, forth)
   h = Transpose <perm = [1, 0, 2, 3]> (both)
 }
@@ -74,7 +89,7 @@ def trace(network: nn.Module) -> Any:
             torch.onnx.export(
                 network,
                 (torch.rand(2, 3, side, 2 * side),),
-                file,
+                file,  # type: ignore[arg-type]  # the tracing exporter takes streams
                 # The newer exporter keeps track of symbolic sizes: minutes where tracing takes seconds.
                 dynamo=False,
                 opset_version=OPSET,

@@ -40,13 +40,14 @@ class ExportedNetwork(nn.Module):
         ("bf16", "fp16"), "an exported file computes in float32"
     )
 
-    def __init__(self, run: Run, facts: Facts, digest: bytes, source: str) -> None:
+    def __init__(self, run: Run, facts: Facts, content: bytes, source: str) -> None:
         super().__init__()
         self.size_multiple, self.reach = facts.size_multiple, facts.reach
         self.tile = None if facts.tile is None else Tile(*facts.tile)
-        self._run, self._facts, self._source = run, facts, source
+        self.facts, self._run, self._source = facts, run, source
         # Part of the state, so that what is made with this file is told from what another one made.
-        self.register_buffer("digest", torch.frombuffer(bytearray(digest), dtype=torch.uint8))
+        digest = bytearray(hashlib.sha256(content).digest())
+        self.register_buffer("digest", torch.frombuffer(digest, dtype=torch.uint8))
 
     def outputs(self, rainy: Tensor) -> dict[str, Tensor]:
         """`image` alone."""
@@ -65,18 +66,18 @@ class ExportedNetwork(nn.Module):
             if "alloc" in str(error).lower():
                 raise MemoryError(str(error)) from None
             size = f"{rainy.shape[3]}x{rainy.shape[2]}"
-            raise DerainError(f"{self._source}: fails on {size} pixels ({_first_line(error)}).") from None
+            raise DerainError(f"{self._source}: fails on {size} pixels ({_gist(error)}).") from None
         if image.shape != tuple(rainy.shape):
             raise DerainError(f"{self._source}: made {image.shape} of a picture {tuple(rainy.shape)}.")
         return torch.from_numpy(np.ascontiguousarray(image, np.float32))
 
     def working_bytes(self, height: int, width: int) -> int:
         """As measured when the file was made."""
-        return round(self._facts.bytes_per_pixel * height * width)
+        return round(self.facts.bytes_per_pixel * height * width)
 
     def multiply_adds(self, height: int, width: int) -> int:
         """Those of the network that was exported."""
-        return round(self._facts.multiply_adds_per_pixel * height * width)
+        return round(self.facts.multiply_adds_per_pixel * height * width)
 
 
 def open_exported(path: Path) -> Checkpoint:
@@ -88,12 +89,10 @@ def open_exported(path: Path) -> Checkpoint:
     """
     content = read(path)
     if path.suffix == ".onnx":
-        run, facts = onnx_runner(content, str(path))
-        digest = hashlib.sha256(content)
+        network = onnx_network(content, str(path))
     else:
-        weights = read(path.with_suffix(".bin"))
-        run, facts = openvino_runner(content, weights, str(path))
-        digest = hashlib.sha256(content + weights)
+        network = openvino_network(content, read(path.with_suffix(".bin")), str(path))
+    facts = network.facts
     for method in all_methods():
         for architecture in method.architectures:
             if architecture.name == facts.network:
@@ -103,7 +102,7 @@ def open_exported(path: Path) -> Checkpoint:
                     architecture=architecture,
                     variant=facts.variant,
                     config=facts.config,
-                    network=ExportedNetwork(run, facts, digest.digest(), str(path)),
+                    network=network,
                     nest="",
                     facts={},
                 )
@@ -124,13 +123,13 @@ def read(path: Path) -> bytes:
         raise DerainError(f"{path}: cannot be read ({error.strerror or error}).") from None
 
 
-def onnx_runner(content: bytes, source: str) -> tuple[Run, Facts]:
+def onnx_network(content: bytes, source: str) -> ExportedNetwork:
     """ONNX Runtime on the bytes of a file. Raises as `open_exported` does."""
     onnx, runtime = extra("onnx", "onnx"), extra("onnxruntime", "onnx")
     try:
         model = onnx.load_model_from_string(content)
     except Exception as error:  # the parser's own class
-        raise DerainError(f"{source}: not an ONNX file, or damaged ({_first_line(error)}).") from None
+        raise DerainError(f"{source}: not an ONNX file, or damaged ({_gist(error)}).") from None
     facts = read_facts({entry.key: entry.value for entry in model.metadata_props}.get(KEY), source)
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(model)):
         raise DerainError(f"{source}: refused, it reads its numbers from other files.")
@@ -140,11 +139,15 @@ def onnx_runner(content: bytes, source: str) -> tuple[Run, Facts]:
     try:
         session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # as above
-        raise DerainError(f"{source}: ONNX Runtime refuses it ({_first_line(error)}).") from None
+        raise DerainError(f"{source}: ONNX Runtime refuses it ({_gist(error)}).") from None
     names = [value.name for value in session.get_inputs()], [value.name for value in session.get_outputs()]
     if names != ([INPUT], [OUTPUT]):
         raise DerainError(f"{source}: maps {names[0]} to {names[1]} instead of {INPUT} to {OUTPUT}.")
-    return lambda rainy: cast(NDArray[np.float32], session.run([OUTPUT], {INPUT: rainy})[0]), facts
+
+    def run(rainy: NDArray[np.float32]) -> NDArray[np.float32]:
+        return cast(NDArray[np.float32], session.run([OUTPUT], {INPUT: rainy})[0])
+
+    return ExportedNetwork(run, facts, content, source)
 
 
 def _tensors(model: Any) -> Iterator[Any]:
@@ -168,14 +171,14 @@ def _tensors(model: Any) -> Iterator[Any]:
                 graphs.append(attribute.g)
 
 
-def openvino_runner(content: bytes, weights: bytes, source: str) -> tuple[Run, Facts]:
+def openvino_network(content: bytes, weights: bytes, source: str) -> ExportedNetwork:
     """OpenVINO on the bytes of an .xml file and its .bin file. Raises as `open_exported` does."""
     openvino = extra("openvino", "openvino")
     core = openvino.Core()
     try:
         model = core.read_model(content, weights)
     except Exception as error:  # the runtime's own classes
-        raise DerainError(f"{source}: not an OpenVINO file, or damaged ({_first_line(error)}).") from None
+        raise DerainError(f"{source}: not an OpenVINO file, or damaged ({_gist(error)}).") from None
     text = model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
     facts = read_facts(text, source)
     # Some processors would compute in half precision otherwise.
@@ -183,10 +186,15 @@ def openvino_runner(content: bytes, weights: bytes, source: str) -> tuple[Run, F
     try:
         compiled = core.compile_model(model, "CPU", settings)
     except Exception as error:  # as above
-        raise DerainError(f"{source}: OpenVINO refuses it ({_first_line(error)}).") from None
-    return lambda rainy: cast(NDArray[np.float32], compiled(rainy)[0]), facts
+        raise DerainError(f"{source}: OpenVINO refuses it ({_gist(error)}).") from None
+
+    def run(rainy: NDArray[np.float32]) -> NDArray[np.float32]:
+        return cast(NDArray[np.float32], compiled(rainy)[0])
+
+    return ExportedNetwork(run, facts, content + weights, source)
 
 
-def _first_line(error: BaseException) -> str:
+def _gist(error: BaseException) -> str:
+    """What a runtime says: after the places in its code, which come first."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:160] if lines else type(error).__name__
+    return lines[-1][:160] if lines else type(error).__name__

@@ -129,10 +129,17 @@ class LocalAttention(nn.Module):
         position = _position_bias(self.relative_position_bias_table, self._index, self.window).to(q.dtype)
         out = []
         for queries, keys, values, factors in pieces(max(1, 64 // self.heads), q, k, v, modulation):
-            logits = torch.addcmul(position, queries @ keys.transpose(2, 3), factors.unsqueeze(1))
+            logits = _steered(position, queries @ keys.transpose(2, 3), factors.unsqueeze(1))
             out.append(torch.softmax(logits, -1) @ values)
         mixed: Tensor = self.proj(_from_windows(torch.cat(out), h, w, self.window))
         return mixed
+
+
+def _steered(position: Tensor, products: Tensor, factors: Tensor) -> Tensor:
+    """position + products * factors."""
+    if is_tracing():  # with a plus OpenVINO takes this for attention that is scaled by one number
+        return position - products * -factors
+    return torch.addcmul(position, products, factors)
 
 
 def _weighted_rows(rows: Tensor, index: Tensor, factors: Tensor) -> Tensor:
