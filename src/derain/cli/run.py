@@ -61,6 +61,12 @@ def run(
         bool, typer.Option(help="Steady videos of still or slow scenes with the neighbouring frames.")
     ] = False,
     resume: Annotated[bool, typer.Option(help="Go on with a video whose run was interrupted.")] = False,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="local|ADDRESS", help="Spread pictures over a Ray cluster, on this machine or at ADDRESS."
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace results that exist.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcomes as JSON for machines.")] = False,
 ) -> None:
@@ -69,6 +75,8 @@ def run(
     Videos (mp4, mov, mkv, webm, avi, gif) keep their times, sound, subtitles and colour.
 
     Example: derain run holiday/ clip.mp4 -o dry/ --compare
+
+    Example: derain run archive/ -o dry/ --cluster local
     """
     from derain.cli.progress import bar, duration
     from derain.errors import UsageError
@@ -76,6 +84,8 @@ def run(
     from derain.restore import load
     from derain.restore.clips import VideoOptions, is_video, plan_clips, restore_clip
     from derain.restore.folder import plan, restore_all
+    from derain.scale.cluster import Work, restore_on_cluster
+    from derain.scale.manifest import NAME, Manifest
 
     if model is not None and weights is not None:
         raise UsageError("--model and --weights exclude each other; give one.")
@@ -86,6 +96,8 @@ def run(
     options = VideoOptions(codec, crf, resume, temporal)
     if not videos and options != VideoOptions():
         raise UsageError("--codec, --crf, --temporal and --resume are for videos; none was given.")
+    if cluster is not None and (videos or output is None):
+        raise UsageError("--cluster is for pictures, with a folder for the results as --output.")
     if not others and (maps or compare):
         raise UsageError("--maps and --compare are for pictures; none was given.")
     jobs = plan(others, output) if others else []
@@ -107,15 +119,22 @@ def run(
             elif done.note:
                 progress.say(f"{clip.source}: {done.note}")
     with bar("restoring", len(jobs)) as progress:
-        for outcome in restore_all(
-            derainer,
-            jobs,
-            overwrite=overwrite,
-            maps=maps,
-            compare=compare,
-            jpeg_quality=jpeg_quality,
-            progress=progress.part,
-        ):
+        if cluster is not None:
+            assert output is not None
+            name = model if weights is None else str(weights.absolute())
+            work = Work(name, derainer.settings, maps, compare, jpeg_quality)
+            results = restore_on_cluster(jobs, work, cluster, Manifest(output / NAME), overwrite)
+        else:
+            results = restore_all(
+                derainer,
+                jobs,
+                overwrite=overwrite,
+                maps=maps,
+                compare=compare,
+                jpeg_quality=jpeg_quality,
+                progress=progress.part,
+            )
+        for outcome in results:
             outcomes.append(outcome)
             progress.advance()
             if outcome.status == "failed":
