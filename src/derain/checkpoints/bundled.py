@@ -16,7 +16,7 @@ def bundled_names() -> tuple[str, ...]:
 
 
 def find(model: str | Path | None) -> Path:
-    """The file of a model given as users do: None for the default, a bundled name, or what `open_checkpoint` takes.
+    """The file of a model given as users do: None for the default, a bundled name, a path or "hf:OWNER/NAME".
 
     Raises `UsageError` for a name that does not exist; whether a path exists is not looked at.
     """

@@ -181,8 +181,12 @@ def openvino_network(content: bytes, weights: bytes, source: str) -> ExportedNet
         raise DerainError(f"{source}: not an OpenVINO file, or damaged ({_gist(error)}).") from None
     text = model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
     facts = read_facts(text, source)
-    # Some processors would compute in half precision otherwise.
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    settings = {
+        "INFERENCE_PRECISION_HINT": "f32",  # some processors would compute in half precision otherwise
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        # What it keeps of earlier sizes made UDR-S2Former's results wrong, in 2026.4.
+        "CPU_RUNTIME_CACHE_CAPACITY": "0",
+    }
     try:
         compiled = core.compile_model(model, "CPU", settings)
     except Exception as error:  # as above

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from derain.checkpoints import open_checkpoint, save_checkpoint
-from derain.checkpoints.bundled import bundled, is_plain_name
+from derain.checkpoints.bundled import find
 from derain.errors import DerainError, UsageError, unknown_name
 from derain.methods import create_network, network_names
 from derain.methods.rain2avoid import adapt, ldgp
@@ -69,7 +69,7 @@ def starting_point(preset: str, backbone: str | None, weights: str | None) -> St
         raise UsageError("--backbone and --from exclude each other; the weights say which network it is.")
     if preset == "published":
         raise UsageError("--from works with the quick preset only; the published one starts from noise.")
-    checkpoint = open_checkpoint(bundled(weights) if is_plain_name(weights) else weights)
+    checkpoint = open_checkpoint(find(weights))
     return Start(checkpoint.architecture.name, checkpoint.config, checkpoint.network.state_dict())
 
 
