@@ -1,9 +1,10 @@
-"""Exported networks against PyTorch: largest difference, seconds and CPU seconds, as ratios.
+"""Exported networks against PyTorch: largest difference, seconds and CPU seconds, and their ratios.
 
 Each network is exported as ONNX and as OpenVINO; all three run the same picture in turns in one
 process, on the CPU with the same number of threads, so that a busy machine slows all alike. The
 weights are fresh, which cost the same as trained ones. The largest difference is that of the check
-that `derain export` makes, over four batches of several sizes.
+that `derain export` makes, over four batches of several sizes; the relative one is that on the timed
+picture over the largest value of PyTorch's result (fresh weights make some results small).
 
     python benchmarks/bench_export.py                                  one variant of every network
     python benchmarks/bench_export.py spanet nerd_rain-s --size 256 --passes 5
@@ -59,8 +60,8 @@ def main() -> None:
         f"OpenVINO {openvino.__version__.partition('-')[0]}; {options.threads} threads, "
         f"1x3x{options.size}x{options.size} float32\n"
     )
-    print("| network | runtime | largest difference | seconds | ratio | CPU seconds | ratio |")
-    print("| --- | --- | --: | --: | --: | --: | --: |")
+    print("| network | runtime | largest difference | relative | seconds | ratio | CPU seconds | ratio |")
+    print("| --- | --- | --: | --: | --: | --: | --: | --: |")
     for name in options.networks or NETWORKS:
         with tempfile.TemporaryDirectory() as folder:
             report(name, Path(folder), options.size, options.passes)
@@ -82,8 +83,7 @@ def report(name: str, folder: Path, size: int, passes: int) -> None:
         networks[target] = open_exported(done.path).network
         differences[target] = f"{done.difference:.1e}"
     rainy = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(1))
-    for network in networks.values():
-        run(network, rainy)
+    results = {target: run(network, rainy) for target, network in networks.items()}
     turns = [
         {target: seconds(lambda n=network: run(n, rainy)) for target, network in networks.items()}
         for _ in range(passes)
@@ -91,6 +91,9 @@ def report(name: str, folder: Path, size: int, passes: int) -> None:
     for target, difference in differences.items():
         cells = [name, target, difference]
         if target in networks:
+            cells.append(
+                "" if target == "pytorch" else f"{relative(results[target], results['pytorch']):.1e}"
+            )
             for which in (0, 1):
                 cells.append(f"{statistics.median(turn[target][which] for turn in turns):.3f}")
                 ratios = [turn[target][which] / turn["pytorch"][which] for turn in turns]
@@ -98,9 +101,15 @@ def report(name: str, folder: Path, size: int, passes: int) -> None:
         print("| " + " | ".join(cells) + " |", flush=True)
 
 
-def run(network: nn.Module, rainy: Tensor) -> None:
+def run(network: nn.Module, rainy: Tensor) -> Tensor:
     with torch.no_grad():
-        network(rainy)
+        result = network(rainy)
+    assert isinstance(result, Tensor)
+    return result
+
+
+def relative(found: Tensor, wanted: Tensor) -> float:
+    return float((found - wanted).abs().max() / wanted.abs().max())
 
 
 def seconds(work: Callable[[], object]) -> tuple[float, float]:

@@ -64,7 +64,8 @@ def run(
     cluster: Annotated[
         str | None,
         typer.Option(
-            metavar="local|ADDRESS", help="Spread pictures over a Ray cluster, on this machine or at ADDRESS."
+            metavar="local|HOST:PORT",
+            help="Spread pictures over a Ray cluster, on this machine or one that runs.",
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace results that exist.")] = False,
@@ -84,8 +85,6 @@ def run(
     from derain.restore import load
     from derain.restore.clips import VideoOptions, is_video, plan_clips, restore_clip
     from derain.restore.folder import plan, restore_all
-    from derain.scale.cluster import Work, restore_on_cluster
-    from derain.scale.manifest import NAME, Manifest
 
     if model is not None and weights is not None:
         raise UsageError("--model and --weights exclude each other; give one.")
@@ -96,12 +95,12 @@ def run(
     options = VideoOptions(codec, crf, resume, temporal)
     if not videos and options != VideoOptions():
         raise UsageError("--codec, --crf, --temporal and --resume are for videos; none was given.")
-    if cluster is not None and (videos or output is None):
-        raise UsageError("--cluster is for pictures, with a folder for the results as --output.")
     if not others and (maps or compare):
         raise UsageError("--maps and --compare are for pictures; none was given.")
     jobs = plan(others, output) if others else []
     clips = plan_clips(videos, output, output_is_folder=bool(others))
+    if cluster is not None and (videos or output is None or jobs[0].target == output):
+        raise UsageError("--cluster is for pictures, with a folder for the results as --output.")
     derainer = load(
         weights or model, device=device, precision=precision, tile=tile, overlap=overlap, ensemble=ensemble
     )
@@ -121,9 +120,12 @@ def run(
     with bar("restoring", len(jobs)) as progress:
         if cluster is not None:
             assert output is not None
-            name = model if weights is None else str(weights.absolute())
-            work = Work(name, derainer.settings, maps, compare, jpeg_quality)
-            results = restore_on_cluster(jobs, work, cluster, Manifest(output / NAME), overwrite)
+            from derain.checkpoints.hub import names_repository
+            from derain.scale.cluster import Work, restore_on_cluster
+
+            file = weights if weights is None or names_repository(weights) else weights.absolute()
+            work = Work(file or model, derainer.settings, maps, compare, jpeg_quality)
+            results = restore_on_cluster(jobs, work, cluster, output, overwrite)
         else:
             results = restore_all(
                 derainer,

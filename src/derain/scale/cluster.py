@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
+import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -17,11 +20,11 @@ from typing import Any
 
 import torch
 
-from derain.errors import DerainError
+from derain.errors import DerainError, UsageError
 from derain.export.extras import extra
 from derain.restore.derainer import Settings, load
-from derain.restore.folder import Job, Outcome, restore_all
-from derain.scale.manifest import Manifest
+from derain.restore.folder import Job, Outcome, Status, restore_all
+from derain.scale.manifest import NAME, Manifest
 
 LOCAL = "local"
 BATCH = 16  # pictures at most
@@ -32,7 +35,7 @@ RETRIES = 2  # of a batch whose worker died
 class Work:
     """What workers do with each picture; see `restore_all` and `load`."""
 
-    model: str | None
+    model: str | Path | None
     settings: Settings
     maps: bool = False
     compare: bool = False
@@ -78,28 +81,39 @@ def _job(source: str, target: str, folder: str, name: str) -> Job:
     return Job(Path(source), Path(target), (Path(folder), Path(name)))
 
 
+def _outcome(job: Job, status: Status, note: str) -> Outcome:
+    """What a worker told, with the paths as the user gave them."""
+    for path in (job.source, job.target):
+        note = note.replace(str(path.absolute()), str(path))
+    return Outcome(job, status, note)
+
+
 def restore_on_cluster(
-    jobs: Sequence[Job], work: Work, address: str, manifest: Manifest, overwrite: bool = False
+    jobs: Sequence[Job], work: Work, address: str, output: Path, overwrite: bool = False
 ) -> Iterator[Outcome]:
     """Restores pictures on a cluster and tells what became of each, in the order of finishing.
 
-    Results that exist are skipped, as `restore_all` does, unless the manifest says that they were
-    made from a source that has changed since.
+    Results that exist are skipped, as `restore_all` does; it is told which of them were made from a
+    source that has changed since.
 
     Args:
         jobs: see `folder.plan`.
         work: what to do with each.
-        address: of a running cluster, or `LOCAL` for one on this machine that ends with the job.
-        manifest: gets a line for every picture that was given out.
+        address: HOST:PORT of a running cluster, or `LOCAL` for one on this machine that ends with the job.
+        output: the folder of the results; its manifest gets a line for every picture that was given out.
         overwrite: replace results that exist.
 
     Raises:
-        DerainError: Ray is not installed or the cluster cannot be reached.
+        UsageError: the address is written otherwise.
+        DerainError: Ray is not installed, the cluster cannot be reached, or the manifest cannot be
+            read or written.
     """
+    manifest = Manifest(output / NAME)
     todo = []
     for job in jobs:
-        if job.target.exists() and not overwrite and not manifest.is_outdated(job):
-            yield Outcome(job, "skipped", "exists already; --overwrite replaces it")
+        if job.target.exists() and not overwrite:
+            changed = "of a source that has changed since" if manifest.is_outdated(job) else "already"
+            yield Outcome(job, "skipped", f"exists {changed}; --overwrite replaces it")
         else:
             todo.append(job)
     if not todo:
@@ -108,7 +122,7 @@ def restore_on_cluster(
         left = dict(enumerate(todo))
         for size in (BATCH, 1):
             for rows in _rounds(ray, left, work, size):
-                outcomes = [Outcome(left.pop(row["number"]), row["status"], row["note"]) for row in rows]
+                outcomes = [_outcome(left.pop(row["number"]), row["status"], row["note"]) for row in rows]
                 manifest.add(outcomes)
                 yield from outcomes
             if not left:
@@ -129,18 +143,43 @@ def _rounds(ray: Any, left: dict[int, Job], work: Work, size: int) -> Iterator[l
     workers = max(1, gpus or int(resources.get("CPU", 1)) // threads)
     size = max(1, min(size, len(left) // (4 * workers)))
     rows = [_row(number, job) for number, job in left.items()]
-    data = ray.data.from_items(rows, override_num_blocks=-(-len(rows) // size))
-    done = data.map_batches(
-        Worker,
-        fn_constructor_args=(work, threads),
-        batch_size=None,  # one block is one batch
-        compute=ray.data.ActorPoolStrategy(size=min(workers, len(rows))),
-        num_cpus=None if gpus else threads,
-        num_gpus=1 if gpus else None,
-        ray_remote_args_fn=lambda: {"max_restarts": -1, "max_task_retries": RETRIES},
-    )
+    blocks = -(-len(rows) // size)
+    data = ray.data.from_items(rows, override_num_blocks=blocks)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that Ray 2.64 will know the last two by another way
+        done = data.map_batches(
+            Worker,
+            fn_constructor_args=(work, threads),
+            batch_size=len(rows) // blocks,  # no block is smaller, so that none waits for another
+            compute=ray.data.ActorPoolStrategy(size=min(workers, len(rows))),
+            num_cpus=None if gpus else threads,
+            num_gpus=1 if gpus else None,
+            max_restarts=-1,
+            max_task_retries=RETRIES,
+        )
     for batch in done.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow"):
         yield batch.to_pylist()
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Nothing reaches the standard error stream: Ray's core writes there that it was told to be quiet."""
+    sys.stderr.flush()
+    before = os.dup(2)
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdecimal():
+        raise UsageError(f"cluster '{address}': give {LOCAL}, or HOST:PORT of a running cluster.")
+    return host.strip("[]"), int(port)
 
 
 @contextmanager
@@ -156,9 +195,13 @@ def _cluster(address: str) -> Iterator[Any]:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address == LOCAL:
         options |= {"include_dashboard": False, "object_store_memory": 128 << 20}
+    place = None if address == LOCAL else _host_and_port(address)
     try:
-        ray.init(address=address, **options)
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+        if place is not None:  # Ray itself would try for minutes
+            socket.create_connection(place, timeout=10).close()
+        with _silent():
+            ray.init(address=address, **options)
+    except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0][:160]
         raise DerainError(f"the cluster '{address}' cannot be reached ({reason}).") from None
     context = ray.data.DataContext.get_current()
