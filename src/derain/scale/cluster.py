@@ -202,7 +202,7 @@ def _cluster(address: str) -> Iterator[Any]:
         with _silent():
             ray.init(address=address, **options)
     except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0][:160]
+        reason = str(error.__cause__ or error).strip().splitlines()[-1][:160]
         raise DerainError(f"the cluster '{address}' cannot be reached ({reason}).") from None
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
