@@ -14,7 +14,7 @@ from command_line import derain
 from derain.checkpoints import open_checkpoint, save_checkpoint
 from derain.checkpoints.bundled import find
 from derain.errors import DerainError, UsageError
-from derain.export.files import TOLERANCE, export
+from derain.export.files import TOLERANCE, compare, export
 from derain.methods import all_architectures
 from derain.methods.contract import Architecture
 from derain.pictures import Picture, read_picture, write_picture
@@ -187,3 +187,25 @@ def test_results_that_differ_are_not_written(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(DerainError, match="differs from PyTorch"):
         export(checkpoint, "onnx", tmp_path / "x.onnx")
     assert not list(tmp_path.iterdir())
+
+
+class Jumpy(torch.nn.Module):
+    """Looks at digits of a picture that rounding decides."""
+
+    def forward(self, rainy: torch.Tensor) -> torch.Tensor:
+        return rainy + 0.1 * (int(rainy.double().sum() * 1e9) % 2)
+
+
+class Shifted(torch.nn.Module):
+    def forward(self, rainy: torch.Tensor) -> torch.Tensor:
+        return rainy + 0.05
+
+
+def test_pictures_on_which_pytorch_itself_jumps_are_left_out(tmp_path: Path) -> None:
+    difference, shapes = compare(Jumpy(), torch.nn.Identity(), 8, tmp_path / "x.onnx")
+    assert difference <= TOLERANCE
+    assert len(shapes) == 4
+    with pytest.raises(DerainError, match="after every rounding"):
+        compare(Jumpy(), Shifted(), 8, tmp_path / "x.onnx")
+    with pytest.raises(DerainError, match="differs from PyTorch"):
+        compare(torch.nn.Identity(), Shifted(), 8, tmp_path / "x.onnx")

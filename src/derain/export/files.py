@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from derain.export.running import EXTENSIONS, onnx_network, openvino_network
 
 # Half a level of an 8-bit picture: more than rounding, less than anyone can see.
 TOLERANCE = 0.5 / 255
+TRIES = 4  # pictures of a size, where one cannot be compared
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Exported:
 
     Attributes:
         path: of the file; OpenVINO's weights lie beside it, as .bin.
-        difference: largest absolute difference from PyTorch over all test pictures.
+        difference: largest absolute difference from PyTorch over the test pictures, see `compare`.
         shapes: (batch, height, width) of the test pictures.
     """
 
@@ -91,35 +91,61 @@ def compare(
 ) -> tuple[float, tuple[tuple[int, int, int], ...]]:
     """The largest difference between PyTorch and a runtime, and the shapes that were tried.
 
+    Pictures on which PyTorch's own result jumps by rounding say nothing and are replaced by others.
+
     Raises:
-        DerainError: it is above `TOLERANCE`.
+        DerainError: it is above `TOLERANCE`, or no picture of a size can be compared.
     """
-    shapes, most = [], 0.0
-    for rainy in _pictures(multiple):
-        with torch.no_grad():
-            wanted, found = network(rainy), exported(rainy)
-        batch, _, height, width = rainy.shape
-        difference = float((found - wanted).abs().max())
-        if not difference <= TOLERANCE:
-            raise DerainError(
-                f"{path}: not written, because on {batch} x {width}x{height} pixels it differs from PyTorch "
-                f"by {difference:.1e}; at most {TOLERANCE:.1e} is allowed."
-            )
-        shapes.append((batch, height, width))
-        most = max(most, difference)
-    return most, tuple(shapes)
-
-
-def _pictures(multiple: int) -> Iterator[Tensor]:
-    """Batches (B, 3, H, W) of smooth random pictures with grain, of sizes unlike that of the tracing."""
     generator = torch.Generator().manual_seed(0)
+    shapes, most = _shapes(multiple), 0.0
+    for shape in shapes:
+        batch, height, width = shape
+        place = f"{path}: not written, because on {batch} x {width}x{height} pixels"
+        for _ in range(TRIES):
+            rainy = _pictures(shape, generator)
+            with torch.no_grad():
+                wanted, found = network(rainy), exported(rainy)
+            difference = float((found - wanted).abs().max())
+            if difference <= TOLERANCE:
+                break
+            if not _jumps(network, rainy, wanted, generator):
+                raise DerainError(
+                    f"{place} it differs from PyTorch by {difference:.1e}; "
+                    f"at most {TOLERANCE:.1e} is allowed."
+                )
+        else:
+            raise DerainError(f"{place} PyTorch itself gives another result after every rounding.")
+        most = max(most, difference)
+    return most, shapes
+
+
+def _shapes(multiple: int) -> tuple[tuple[int, int, int], ...]:
+    """(batch, height, width), unlike those of the tracing."""
     unit = multiple * -(-32 // multiple)
-    for batch, height, width in (
+    return (
         (1, multiple, 2 * multiple),
         (1, 2 * unit, 2 * unit),
         (2, 2 * unit + multiple, unit),
         (3, unit, unit + multiple),
-    ):
-        coarse = torch.rand(batch, 3, 5, 5, generator=generator)
-        smooth = F.interpolate(coarse, (height, width), mode="bilinear")
-        yield (0.9 * smooth + 0.1 * torch.rand(smooth.shape, generator=generator)).clamp(0, 1)
+    )
+
+
+def _pictures(shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
+    """Smooth random pictures with grain, (B, 3, H, W)."""
+    batch, height, width = shape
+    coarse = torch.rand(batch, 3, 5, 5, generator=generator)
+    smooth = F.interpolate(coarse, (height, width), mode="bilinear")
+    return (0.9 * smooth + 0.1 * torch.rand(smooth.shape, generator=generator)).clamp(0, 1)
+
+
+def _jumps(network: nn.Module, rainy: Tensor, wanted: Tensor, generator: torch.Generator) -> bool:
+    """Whether noise as small as rounding moves PyTorch's own result by nearly as much as is allowed.
+
+    Networks that rank (DRSformer, UDR-S2Former) do so where two entries at the cut are nearly equal.
+    """
+    for _ in range(4):
+        noise = 1e-6 * torch.randn(rainy.shape, generator=generator)
+        with torch.no_grad():
+            if float((network(rainy + noise) - wanted).abs().max()) > TOLERANCE / 2:
+                return True
+    return False
