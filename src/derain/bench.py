@@ -24,12 +24,12 @@ from torch import Tensor
 
 from derain.atomic import new_file
 from derain.checkpoints import Checkpoint, open_checkpoint
-from derain.checkpoints.bundled import bundled, bundled_names
+from derain.checkpoints.bundled import bundled, bundled_names, is_plain_name
 from derain.errors import DerainError, UsageError, unknown_name
 from derain.methods import all_methods, create_network, network_names
 from derain.pictures.charts import chart_sheet
 from derain.restore import Derainer
-from derain.restore.derainer import Settings, is_plain_name
+from derain.restore.derainer import Settings
 
 WARM_UP = 64  # pixels a side of the picture before the measured ones
 STATUS = Path("/proc/self/status")

@@ -13,6 +13,7 @@ from derain.cli import (
     convert,
     data,
     evaluate,
+    export,
     info,
     models,
     publish,
@@ -43,6 +44,7 @@ app.command("models")(models.models)
 app.command("serve")(serve.serve)
 app.command("info")(info.info)
 app.command("convert")(convert.convert)
+app.command("export")(export.export)
 app.command("publish")(publish.publish)
 app.command("bench")(bench.bench)
 app.add_typer(data.app, name="data")

@@ -27,7 +27,10 @@ def run(
     ] = None,
     model: Annotated[str | None, typer.Option(help="Bundled weights by name; see `derain models`.")] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="A checkpoint file, or hf:OWNER/NAME, instead of bundled weights.")
+        Path | None,
+        typer.Option(
+            help="A checkpoint, an exported file (.onnx, .xml), or hf:OWNER/NAME, instead of bundled weights."
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto (fp32), fp32, bf16 or fp16.")] = "auto",
@@ -58,6 +61,13 @@ def run(
         bool, typer.Option(help="Steady videos of still or slow scenes with the neighbouring frames.")
     ] = False,
     resume: Annotated[bool, typer.Option(help="Go on with a video whose run was interrupted.")] = False,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="local|HOST:PORT",
+            help="Spread pictures over a Ray cluster, on this machine or one that runs.",
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace results that exist.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcomes as JSON for machines.")] = False,
 ) -> None:
@@ -66,15 +76,20 @@ def run(
     Videos (mp4, mov, mkv, webm, avi, gif) keep their times, sound, subtitles and colour.
 
     Example: derain run holiday/ clip.mp4 -o dry/ --compare
+
+    Example: derain run archive/ -o dry/ --cluster local
     """
     from derain.cli.progress import bar, duration
     from derain.errors import UsageError
+    from derain.export.running import is_exported
     from derain.restore import load
     from derain.restore.clips import VideoOptions, is_video, plan_clips, restore_clip
     from derain.restore.folder import plan, restore_all
 
     if model is not None and weights is not None:
         raise UsageError("--model and --weights exclude each other; give one.")
+    if maps and weights is not None and is_exported(weights):
+        raise UsageError("--maps needs a checkpoint; exported files give the picture alone.")
     videos = [given for given in inputs if is_video(given)]
     others = [given for given in inputs if not is_video(given)]
     options = VideoOptions(codec, crf, resume, temporal)
@@ -84,6 +99,8 @@ def run(
         raise UsageError("--maps and --compare are for pictures; none was given.")
     jobs = plan(others, output) if others else []
     clips = plan_clips(videos, output, output_is_folder=bool(others))
+    if cluster is not None and (videos or output is None or jobs[0].target == output):
+        raise UsageError("--cluster is for pictures, with a folder for the results as --output.")
     derainer = load(
         weights or model, device=device, precision=precision, tile=tile, overlap=overlap, ensemble=ensemble
     )
@@ -101,15 +118,25 @@ def run(
             elif done.note:
                 progress.say(f"{clip.source}: {done.note}")
     with bar("restoring", len(jobs)) as progress:
-        for outcome in restore_all(
-            derainer,
-            jobs,
-            overwrite=overwrite,
-            maps=maps,
-            compare=compare,
-            jpeg_quality=jpeg_quality,
-            progress=progress.part,
-        ):
+        if cluster is not None:
+            assert output is not None
+            from derain.checkpoints.hub import names_repository
+            from derain.scale.cluster import Work, restore_on_cluster
+
+            file = weights if weights is None or names_repository(weights) else weights.absolute()
+            work = Work(file or model, derainer.settings, maps, compare, jpeg_quality)
+            results = restore_on_cluster(jobs, work, cluster, output, overwrite)
+        else:
+            results = restore_all(
+                derainer,
+                jobs,
+                overwrite=overwrite,
+                maps=maps,
+                compare=compare,
+                jpeg_quality=jpeg_quality,
+                progress=progress.part,
+            )
+        for outcome in results:
             outcomes.append(outcome)
             progress.advance()
             if outcome.status == "failed":

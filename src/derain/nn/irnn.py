@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from derain.nn import irnn_triton
+from derain.nn.tracing import constant, is_tracing
 
 Pair = tuple[Tensor, Tensor]
 
@@ -60,12 +61,30 @@ def sweep_both(
     Without gradients on a CPU both are written where they belong, in x's type, which saves joining
     and converting them.
     """
+    if is_tracing():
+        assert before == (None, None), "strips are not exported"
+        node: Tensor = _SweepBothNode.apply(x, *map(constant, (*weights, *biases)))  # type: ignore[no-untyped-call]
+        return node
     if torch.is_grad_enabled() or x.is_cuda:
         return torch.cat([sweep(x, weights[i], biases[i], i == 0, before[i]) for i in (0, 1)], 3)
     h = torch.empty(*x.shape[:3], 2 * x.shape[3], dtype=x.dtype)
     for i, half in enumerate(h.chunk(2, 3)):
         _fill_slabs(half, x, weights[i], biases[i], i == 0, before[i])
     return h
+
+
+class _SweepBothNode(torch.autograd.Function):
+    """`sweep_both` as one node of a graph; `export/sweeps.py` says what the node computes."""
+
+    @staticmethod
+    def forward(_: Any, x: Tensor, *_parameters: Tensor) -> Tensor:
+        # The tracer needs a shape, no values.
+        return x.new_empty((*x.shape[:3], 2 * x.shape[3]))
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, *parameters: Any) -> Any:
+        kind = x.type().with_sizes([None, None, None, 2 * parameters[0].type().sizes()[0]])
+        return g.op("derain::SweepBoth", x, *parameters).setType(kind)
 
 
 class _Sweep(torch.autograd.Function):

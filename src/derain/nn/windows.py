@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from derain.nn.tracing import constant, is_tracing
+
 # Numbers in one buffer of a window: 4 MiB of float32 on a CPU; enough to fill a GPU elsewhere.
 CPU_NUMBERS = 2**20
 GPU_NUMBERS = 2**26
@@ -48,9 +50,10 @@ def by_windows(function: Callable[[Tensor, Sides], Tensor], x: Tensor, halo: int
         (B, C', H, W) in channels-last memory.
     """
     batch, _, height, width = x.shape
-    side = _window_side(x, halo, channels)
-    if side >= max(height, width):
+    # An exported graph is for pictures of any size, so how many windows there are cannot be part of it.
+    if torch.is_grad_enabled() or is_tracing() or _is_small(x, channels):
         return function(x, Sides())
+    side = _window_side(x, halo, channels)
     result = None
     for top, bottom in _even_parts(height, side):
         for left, right in _even_parts(width, side):
@@ -68,12 +71,17 @@ def by_windows(function: Callable[[Tensor, Sides], Tensor], x: Tensor, halo: int
     return result
 
 
-def _window_side(x: Tensor, halo: int, channels: int) -> int:
-    numbers = CPU_NUMBERS if x.device.type == "cpu" else GPU_NUMBERS
+def _is_small(x: Tensor, channels: int) -> bool:
     batch, _, height, width = x.shape
-    if torch.is_grad_enabled() or batch * channels * height * width <= numbers:
-        return max(height, width)
-    return max(math.isqrt(numbers // (channels * batch)) - 2 * halo, SMALLEST_SIDE)
+    return batch * channels * height * width <= _numbers(x)
+
+
+def _window_side(x: Tensor, halo: int, channels: int) -> int:
+    return max(math.isqrt(_numbers(x) // (channels * len(x))) - 2 * halo, SMALLEST_SIDE)
+
+
+def _numbers(x: Tensor) -> int:
+    return CPU_NUMBERS if x.device.type == "cpu" else GPU_NUMBERS
 
 
 def _even_parts(length: int, most: int) -> Iterator[tuple[int, int]]:
@@ -85,6 +93,8 @@ def _even_parts(length: int, most: int) -> Iterator[tuple[int, int]]:
 
 def crop(x: Tensor, sides: Sides, pixels: int) -> Tensor:
     """(B, C, H, W) without so many pixels on those sides; a view."""
+    if not any(sides):
+        return x
     height, width = x.shape[2:]
     rows = slice(pixels * sides.top, height - pixels * sides.bottom)
     columns = slice(pixels * sides.left, width - pixels * sides.right)
@@ -93,6 +103,8 @@ def crop(x: Tensor, sides: Sides, pixels: int) -> Tensor:
 
 def crop_to(x: Tensor, like: Tensor, sides: Sides) -> Tensor:
     """(B, C, H, W) without what it has more than `like` on those sides; a view."""
+    if not any(sides):
+        return x
     top = _before(x.shape[2] - like.shape[2], sides.top, sides.bottom)
     left = _before(x.shape[3] - like.shape[3], sides.left, sides.right)
     return x[:, :, top : top + like.shape[2], left : left + like.shape[3]]
@@ -118,4 +130,4 @@ def conv(
     """
     r = dilation * (weight.shape[-1] // 2)
     padding = (0 if sides.top and sides.bottom else r, 0 if sides.left and sides.right else r)
-    return F.conv2d(x, weight, bias, 1, padding, dilation, groups)
+    return F.conv2d(x, constant(weight), bias, 1, padding, dilation, groups)

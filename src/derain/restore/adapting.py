@@ -12,13 +12,12 @@ import torch
 from torch import nn
 
 from derain.checkpoints import open_checkpoint, save_checkpoint
-from derain.checkpoints.bundled import bundled
+from derain.checkpoints.bundled import find
 from derain.errors import DerainError, UsageError, unknown_name
 from derain.methods import create_network, network_names
 from derain.methods.rain2avoid import adapt, ldgp
 from derain.methods.rain2avoid.sampling import Bytes
 from derain.pictures import Picture, read_picture, to_rgb8, to_tensor, with_pixels, write_picture
-from derain.restore.derainer import is_plain_name
 from derain.restore.folder import Job, Outcome
 
 NETWORK_FILE = "network.safetensors"
@@ -70,7 +69,7 @@ def starting_point(preset: str, backbone: str | None, weights: str | None) -> St
         raise UsageError("--backbone and --from exclude each other; the weights say which network it is.")
     if preset == "published":
         raise UsageError("--from works with the quick preset only; the published one starts from noise.")
-    checkpoint = open_checkpoint(bundled(weights) if is_plain_name(weights) else weights)
+    checkpoint = open_checkpoint(find(weights))
     return Start(checkpoint.architecture.name, checkpoint.config, checkpoint.network.state_dict())
 
 

@@ -15,8 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from derain.checkpoints import Checkpoint, open_checkpoint
-from derain.checkpoints.bundled import DEFAULT, bundled
+from derain.checkpoints.bundled import find
 from derain.errors import DerainError, UsageError
+from derain.export.running import is_exported, open_exported, refuse_settings
 from derain.methods.contract import RainNetwork
 from derain.pictures import Picture, read_picture, to_tensor, with_pixels, write_picture
 from derain.restore import memory
@@ -84,20 +85,19 @@ def load(model: str | Path | None = None, **settings: Any) -> Derainer:
     """A derainer from bundled weights or from a checkpoint.
 
     Args:
-        model: None for the default; the name of bundled weights; a path to a checkpoint; or
-            "hf:OWNER/NAME" or "hf:OWNER/NAME@REVISION" for a repository of the Hugging Face Hub.
+        model: None for the default; the name of bundled weights; a path to a checkpoint or to a file
+            of `derain export`; or "hf:OWNER/NAME" or "hf:OWNER/NAME@REVISION" for a repository of
+            the Hugging Face Hub.
         settings: see `Settings`.
 
     Raises:
         DerainError: the name is not known, or the file cannot be opened.
     """
-    path = bundled(str(model or DEFAULT)) if model is None or is_plain_name(model) else model
-    return Derainer(open_checkpoint(path), Settings(**settings))
-
-
-def is_plain_name(model: str | Path) -> bool:
-    """Whether `model` can only be a name: a plain word that is not a file."""
-    return isinstance(model, str) and not set("/.:") & set(model) and not Path(model).is_file()
+    path, wanted = find(model), Settings(**settings)
+    if is_exported(path):
+        refuse_settings(path, wanted.device)
+        return Derainer(open_exported(path), replace(wanted, device="cpu"))
+    return Derainer(open_checkpoint(path), wanted)
 
 
 class Derainer:

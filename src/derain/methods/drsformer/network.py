@@ -29,6 +29,7 @@ from derain.methods.drsformer.selection import blended_attention
 from derain.nn.channel_attention import CosineSums, merged_projection
 from derain.nn.norms import ChannelNorm
 from derain.nn.resizing import Downsample, PatchEmbedding, Upsample
+from derain.nn.tracing import constant, is_tracing
 from derain.nn.windows import CPU_NUMBERS, Sides, by_windows, conv, crop, crop_to
 
 STEPS = 4
@@ -123,7 +124,8 @@ class DRSformer(nn.Module):
                 f"DRSformer needs height and width to be multiples of {self.size_multiple}, "
                 f"this picture is {width}x{height}; pad it first, as `derain run` does."
             )
-        if len(rainy) > 1 and not torch.is_grad_enabled():  # one by one, so that memory stays that of one
+        if not torch.is_grad_enabled() and not is_tracing() and len(rainy) > 1:
+            # one by one, so that memory stays that of one
             each = [self.outputs(picture) for picture in torch.split(rainy, 1)]
             return {name: torch.cat([one[name] for one in each]) for name in each[0]}
 
@@ -201,7 +203,7 @@ def _size_level(name: str) -> int:
 def _reduce(layer: nn.Conv2d, up: Tensor, skip: Tensor) -> Tensor:
     """The 1x1 convolution of [up; skip], without the concatenation."""
     first, second = torch.split(layer.weight, [up.shape[1], skip.shape[1]], 1)
-    return F.conv2d(up, first, layer.bias) + F.conv2d(skip, second)
+    return F.conv2d(up, constant(first), layer.bias) + F.conv2d(skip, constant(second))
 
 
 class Block(nn.Module):
@@ -391,7 +393,7 @@ def _evens_then_odds(x: Tensor, slots: int) -> Tensor:
 
 def _pad(x: Tensor, length: int) -> Tensor:
     """Zeros appended along the first axis."""
-    return torch.cat([x, x.new_zeros(length - len(x), *x.shape[1:])])
+    return F.pad(x, (0, 0) * (x.dim() - 1) + (0, length - x.shape[0]))
 
 
 class ExpertMixture(nn.Module):
@@ -530,7 +532,7 @@ def sum_of_products(products: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
     """Sum of x @ m over pairs of x (B, P, K) and m (K, C) or (B, K, C), in one buffer: (B, P, C)."""
     y = None
     for x, m in products:
-        m = m.expand(len(x), -1, -1)
+        m = m.expand(x.shape[0], -1, -1)
         # The explicit types are for autocast, which leaves operations in place alone.
         y = torch.bmm(x, m) if y is None else y.baddbmm_(x.to(y.dtype), m.to(y.dtype))
     assert y is not None

@@ -13,6 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from derain.nn.tracing import is_tracing
+
 
 def kept(channels: int) -> tuple[int, int, int, int]:
     """How many logits of a row of C survive in the four selections."""
@@ -29,6 +31,8 @@ def blended_attention(logits: Tensor, scales: Tensor) -> Tensor:
     Returns:
         (..., C, C); entries that no selection holds are 0.
     """
+    if is_tracing():  # a graph has no branch for ties
+        return by_four_selections(logits, scales)
     ranked, order = logits.sort(-1, descending=True)
     blended = torch.zeros_like(logits).scatter(-1, order, _by_rank(ranked, scales))
     with torch.no_grad():

@@ -456,7 +456,7 @@ class Half(NamedTuple):
 
 def _with_zeros(parameter: Tensor, count: int) -> Tensor:
     """So many more zeros along the first axis."""
-    return torch.cat([parameter, parameter.new_zeros(count, *parameter.shape[1:])])
+    return F.pad(parameter, (0, 0) * (parameter.dim() - 1) + (0, count))
 
 
 def _pixels(x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from derain.nn.irnn import sweep, sweep_both
+from derain.nn.tracing import constant
 
 DIRECTIONS = ("left", "right", "up", "down")
 
@@ -111,6 +112,6 @@ def conv_of_sweeps(sweeps: tuple[Tensor, Tensor], weight: Tensor) -> Tensor:
     """
     vertical, horizontal = sweeps
     up, right, down, left = weight.chunk(4, 1)
-    upright = F.conv2d(vertical, torch.cat([up, down], 1), padding=1)
-    lying = F.conv2d(horizontal, torch.cat([left, right], 1).transpose(2, 3), padding=1)
+    upright = F.conv2d(vertical, constant(torch.cat([up, down], 1)), padding=1)
+    lying = F.conv2d(horizontal, constant(torch.cat([left, right], 1).transpose(2, 3)), padding=1)
     return upright.add_(lying.transpose(2, 3))

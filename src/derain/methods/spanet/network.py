@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from derain.methods.contract import Tile
 from derain.methods.spanet import strips
 from derain.methods.spanet.attention import SpatialAttention
+from derain.nn.tracing import is_tracing
 
 BLOCKS = 17
 # Pictures of more pixels are restored in strips of rows when no gradients are needed.
@@ -54,7 +55,8 @@ class SPANet(nn.Module):
 
     def outputs(self, rainy: Tensor) -> dict[str, Tensor]:
         """`image` (B, 3, H, W), not clamped; `mask` (B, 1, H, W) in (0, 1), the first rain map."""
-        if not torch.is_grad_enabled() and rainy.shape[2] * rainy.shape[3] > LARGE:
+        whole = torch.is_grad_enabled() or is_tracing()
+        if not whole and rainy.shape[2] * rainy.shape[3] > LARGE:
             image, first = strips.restore(self, rainy)
             return {"image": image, "mask": first}
         masks: list[Tensor] = []

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from derain.nn.tracing import is_tracing
+
 
 def named(name: str, module: nn.Module) -> nn.Sequential:
     """`module` as the only child, under the name that it has in the state dict."""
@@ -67,8 +69,8 @@ def pixels(x: Tensor) -> Tensor:
 
 def pieces(size: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """The tensors cut along their first axis into pieces that stay in a CPU's cache; elsewhere whole."""
-    if tensors[0].device.type != "cpu" or torch.compiler.is_compiling():
-        size = len(tensors[0])
+    if tensors[0].device.type != "cpu" or is_tracing():
+        return iter([tensors])
     return zip(*(torch.split(tensor, size) for tensor in tensors), strict=True)
 
 

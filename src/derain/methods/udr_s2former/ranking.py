@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from derain.methods.udr_s2former.layers import pieces
+from derain.nn.tracing import is_tracing
 
-SHARE = 0.8
 DAMPING = 0.6  # of the features that decide where to sample, outside the share
 BOOST = 1.2  # of the logits of local attention, outside the share
 _WINDOWS_AT_ONCE = 64
@@ -29,7 +29,7 @@ def constraint(uncertainty: Tensor) -> Tensor:
     """
     u = uncertainty.detach()
     flat = u.flatten(2)
-    kept = largest(flat, int(SHARE * u.shape[2] * u.shape[3])).view(u.shape)
+    kept = largest(flat, share_of(u.shape[2] * u.shape[3])).view(u.shape)
     factors = torch.where(kept, 1.0, DAMPING).to(u.dtype)
     channels_last = u.is_contiguous(memory_format=torch.channels_last)
     return factors.contiguous(memory_format=torch.channels_last) if channels_last else factors
@@ -51,14 +51,19 @@ def modulation(uncertainty: Tensor, window: int) -> Tensor:
     b, c, h, w = u.shape
     scrambled = u.reshape(b, c // window, window, h // window, window, w).transpose(2, 3)
     slices = scrambled.reshape(-1, window * window, c)
-    count = int(SHARE * window * window)
+    count = share_of(window * window)
     grams = (torch.bmm(v, v.transpose(1, 2)) for (v,) in pieces(_WINDOWS_AT_ONCE, slices))
     return torch.cat([torch.where(largest(gram, count), 1.0, BOOST).to(u.dtype) for gram in grams])
 
 
+def share_of(count: int) -> int:
+    """80 % of so many entries, rounded down."""
+    return count * 4 // 5
+
+
 def largest(x: Tensor, count: int) -> Tensor:
     """True at the `count` largest entries along the last axis; of equal ones, at the first."""
-    if x.device.type == "cpu" and not torch.compiler.is_compiling():
+    if x.device.type == "cpu" and not is_tracing():
         threshold = _partitioned(x, count)
         kept = x >= threshold
         if int(kept.count_nonzero()) == count * threshold.numel():  # no entry equals another at the cut
@@ -66,7 +71,7 @@ def largest(x: Tensor, count: int) -> Tensor:
     else:
         threshold = x.topk(count, -1).values[..., -1:]
     above, equal = x > threshold, x == threshold
-    return above | (equal & (equal.cumsum(-1) <= count - above.sum(-1, keepdim=True)))
+    return above | (equal & (equal.int().cumsum(-1) <= count - above.sum(-1, keepdim=True)))
 
 
 def _partitioned(x: Tensor, count: int) -> Tensor:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from derain.methods.udr_s2former.layers import linear, pieces
+from derain.nn.tracing import is_tracing
 
 
 class SamplingAttention(nn.Module):
@@ -54,12 +55,12 @@ class SamplingAttention(nn.Module):
 
         index, factors = self._neighbours(t.permute(0, 3, 1, 2), constraint)
         rows = kv.view(b * h * w * n, 2 * d)
-        sampled = F.embedding_bag(index, rows, per_sample_weights=factors.to(kv.dtype), mode="sum")
+        sampled = _weighted_rows(rows, index, factors.to(kv.dtype))
         k, v = sampled.view(-1, n, self.window**2, 2, d).unbind(3)
-        position = _position_bias(self.relative_position_bias_table, self._index)
+        position = _position_bias(self.relative_position_bias_table, self._index, self.window)
         q = _to_windows(q.unsqueeze(3), n, self.window)[0]
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=position.to(q.dtype).unsqueeze(0))
-        return linear(_from_windows(out, h, w), self.proj)
+        return linear(_from_windows(out, h, w, self.window), self.proj)
 
     def _neighbours(self, t: Tensor, constraint: Tensor) -> tuple[Tensor, Tensor]:
         """The four pixels around each sampling position, as rows of (B, H, W, heads), and their weights.
@@ -125,13 +126,27 @@ class LocalAttention(nn.Module):
         b, h, w, c = t.shape
         q, k, v = _to_windows(self.qkv(t).view(b, h, w, 3, c), self.heads, self.window)
         q = q * (c // self.heads) ** -0.5
-        position = _position_bias(self.relative_position_bias_table, self._index).to(q.dtype)
+        position = _position_bias(self.relative_position_bias_table, self._index, self.window).to(q.dtype)
         out = []
         for queries, keys, values, factors in pieces(max(1, 64 // self.heads), q, k, v, modulation):
-            logits = torch.addcmul(position, queries @ keys.transpose(2, 3), factors.unsqueeze(1))
+            logits = _steered(position, queries @ keys.transpose(2, 3), factors.unsqueeze(1))
             out.append(torch.softmax(logits, -1) @ values)
-        mixed: Tensor = self.proj(_from_windows(torch.cat(out), h, w))
+        mixed: Tensor = self.proj(_from_windows(torch.cat(out), h, w, self.window))
         return mixed
+
+
+def _steered(position: Tensor, products: Tensor, factors: Tensor) -> Tensor:
+    """position + products * factors."""
+    if is_tracing():  # with a plus OpenVINO takes this for attention that is scaled by one number
+        return position - products * -factors
+    return torch.addcmul(position, products, factors)
+
+
+def _weighted_rows(rows: Tensor, index: Tensor, factors: Tensor) -> Tensor:
+    """Sums of rows (R, D), each picked by index (N, 4) and scaled by factors (N, 4): (N, D)."""
+    if is_tracing():  # graph formats have no such operation
+        return (rows[index] * factors.unsqueeze(-1)).sum(1)
+    return F.embedding_bag(index, rows, per_sample_weights=factors, mode="sum")
 
 
 def _add_position_table(module: nn.Module, heads: int, window: int) -> None:
@@ -154,10 +169,9 @@ def relative_position_index(window: int) -> Tensor:
     return (y[:, None] - y + window - 1) * (2 * window - 1) + (x[:, None] - x + window - 1)
 
 
-def _position_bias(table: Tensor, index: Tensor) -> Tensor:
+def _position_bias(table: Tensor, index: Tensor, window: int) -> Tensor:
     """(heads, w^2, w^2) from the table (displacements, heads) and the flat index."""
-    side = round(index.numel() ** 0.5)
-    return table.index_select(0, index).view(side, side, -1).permute(2, 0, 1).contiguous()
+    return table.index_select(0, index).view(window**2, window**2, -1).permute(2, 0, 1).contiguous()
 
 
 def _axis(size: int, window: int, vertical: bool, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -167,8 +181,8 @@ def _axis(size: int, window: int, vertical: bool, device: torch.device) -> tuple
     The centres are means of whole windows of the coordinate picture, as in the published code: the
     rounding of a mean along one axis differs by 1e-5 of a pixel, which is visible in the result.
     """
-    picture = torch.linspace(-1, 1, size, device=device).expand(1, window, size)
-    centres = F.avg_pool2d(picture.mT if vertical else picture, window).flatten()
+    picture = torch.linspace(-1, 1, size, device=device).expand(1, 1, window, size)
+    centres = F.avg_pool2d(picture.transpose(2, 3) if vertical else picture, window).flatten()
     offsets = torch.arange(window, device=device) * 2 / (size - 1)
     return centres, offsets - offsets.mean()
 
@@ -190,9 +204,8 @@ def _to_windows(x: Tensor, heads: int, window: int) -> Tensor:
     return x.permute(5, 0, 1, 3, 6, 2, 4, 7).reshape(parts, -1, heads, window**2, c // heads)
 
 
-def _from_windows(x: Tensor, h: int, w: int) -> Tensor:
+def _from_windows(x: Tensor, h: int, w: int, window: int) -> Tensor:
     """(B * windows, heads, window^2, D) -> (B, H, W, heads * D)."""
-    _, heads, area, d = x.shape
-    window = round(area**0.5)
+    _, heads, _, d = x.shape
     x = x.reshape(-1, h // window, w // window, heads, window, window, d)
     return x.permute(0, 1, 4, 2, 5, 3, 6).reshape(-1, h, w, heads * d)

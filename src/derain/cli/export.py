@@ -1,0 +1,40 @@
+"""`derain export MODEL --to onnx -o FILE`: a network for other runtimes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="Bundled weights by name, or a checkpoint file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write: .onnx or .xml.")],
+    to: Annotated[str, typer.Option(help="onnx, or openvino (an .xml file and a .bin file).")] = "onnx",
+    overwrite: Annotated[bool, typer.Option(help="Replace the output when it exists.")] = False,
+) -> None:
+    """Write a network as ONNX or OpenVINO, for pictures and batches of any size.
+
+    The result is compared with PyTorch on several sizes; `derain run --weights FILE` runs it.
+
+    Example: derain export spanet --to onnx -o spanet.onnx
+    """
+    from derain.checkpoints import open_checkpoint
+    from derain.checkpoints.bundled import find
+    from derain.errors import UsageError, unknown_name
+    from derain.export.files import TOLERANCE
+    from derain.export.files import export as write
+    from derain.export.running import EXTENSIONS
+
+    if to not in EXTENSIONS:
+        raise unknown_name("target", to, EXTENSIONS)
+    if output.exists() and not overwrite:
+        raise UsageError(f"{output}: exists already; use --overwrite to replace it.")
+    checkpoint = open_checkpoint(find(model))
+    done = write(checkpoint, to, output)
+    tried = ", ".join(f"{batch} x {width}x{height}" for batch, height, width in done.shapes)
+    typer.echo(
+        f"{output}: {checkpoint.architecture.name}; differs from PyTorch by at most "
+        f"{done.difference:.1e} on {tried} pixels (allowed: {TOLERANCE:.1e})."
+    )

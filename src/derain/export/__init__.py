@@ -1,0 +1,1 @@
+"""Networks as ONNX or OpenVINO files: writing them, checking them against PyTorch, running them."""

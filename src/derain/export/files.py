@@ -1,0 +1,151 @@
+"""Writing a network as a file for another runtime, and checking that it computes the same there."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from derain.atomic import new_file, replace_file
+from derain.checkpoints import Checkpoint
+from derain.errors import DerainError, UsageError
+from derain.export.extras import extra
+from derain.export.facts import KEY, Facts, facts_of
+from derain.export.graph import trace
+from derain.export.memory import bytes_per_pixel
+from derain.export.running import EXTENSIONS, onnx_network, openvino_network
+
+# Half a level of an 8-bit picture: more than rounding, less than anyone can see.
+TOLERANCE = 0.5 / 255
+TRIES = 4  # pictures of a size, where one cannot be compared
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that was written.
+
+    Attributes:
+        path: of the file; OpenVINO's weights lie beside it, as .bin.
+        difference: largest absolute difference from PyTorch over the test pictures, see `compare`.
+        shapes: (batch, height, width) of the test pictures.
+    """
+
+    path: Path
+    difference: float
+    shapes: tuple[tuple[int, int, int], ...]
+
+
+def export(checkpoint: Checkpoint, target: str, path: Path) -> Exported:
+    """Writes a network as ONNX or OpenVINO, for batches and pictures of any size.
+
+    The file appears only if its runtime computes what PyTorch does, within `TOLERANCE`.
+
+    Args:
+        checkpoint: of a network in PyTorch.
+        target: a key of `EXTENSIONS`.
+        path: the file to write, replaced when it exists.
+
+    Raises:
+        UsageError: the extension does not belong to the target.
+        DerainError: an optional package is missing, the network cannot be exported, the results
+            differ, or the file cannot be written.
+    """
+    if path.suffix != EXTENSIONS[target]:
+        raise UsageError(f"{path}: a file for {target} must end in {EXTENSIONS[target]}.")
+    network: nn.Module = checkpoint.network
+    model = trace(network)
+    facts = facts_of(checkpoint, bytes_per_pixel(model, network.size_multiple))  # type: ignore[arg-type]
+    if target == "onnx":
+        model.metadata_props.add(key=KEY, value=facts.model_dump_json())
+        content = model.SerializeToString()
+        difference, shapes = compare(network, onnx_network(content, str(path)), facts.size_multiple, path)
+        replace_file(path, content)
+    else:
+        # The new files wait beside their places while they are checked.
+        with new_file(path) as xml, new_file(path.with_suffix(".bin")) as weights:
+            _save_openvino(model, facts, xml)
+            xml.with_suffix(".bin").replace(weights)
+            exported = openvino_network(xml.read_bytes(), weights.read_bytes(), str(path))
+            difference, shapes = compare(network, exported, facts.size_multiple, path)
+    return Exported(path, difference, shapes)
+
+
+def _save_openvino(model: Any, facts: Facts, xml: Path) -> None:
+    """Writes `xml` and, beside it, the .bin file that OpenVINO names after it."""
+    openvino = extra("openvino", "openvino")
+    with tempfile.TemporaryDirectory() as folder:  # OpenVINO reads ONNX from files
+        graph = Path(folder) / "graph.onnx"
+        graph.write_bytes(model.SerializeToString())
+        converted = openvino.convert_model(graph)
+    converted.set_rt_info(facts.model_dump_json(), [KEY])
+    openvino.save_model(converted, str(xml), compress_to_fp16=False)
+
+
+def compare(
+    network: nn.Module, exported: nn.Module, multiple: int, path: Path
+) -> tuple[float, tuple[tuple[int, int, int], ...]]:
+    """The largest difference between PyTorch and a runtime, and the shapes that were tried.
+
+    Pictures on which PyTorch's own result jumps by rounding say nothing and are replaced by others.
+
+    Raises:
+        DerainError: it is above `TOLERANCE`, or no picture of a size can be compared.
+    """
+    generator = torch.Generator().manual_seed(0)
+    shapes, most = _shapes(multiple), 0.0
+    for shape in shapes:
+        batch, height, width = shape
+        place = f"{path}: not written, because on {batch} x {width}x{height} pixels"
+        for _ in range(TRIES):
+            rainy = _pictures(shape, generator)
+            with torch.no_grad():
+                wanted, found = network(rainy), exported(rainy)
+            difference = float((found - wanted).abs().max())
+            if difference <= TOLERANCE:
+                break
+            if not _jumps(network, rainy, wanted, generator):
+                raise DerainError(
+                    f"{place} it differs from PyTorch by {difference:.1e}; "
+                    f"at most {TOLERANCE:.1e} is allowed."
+                )
+        else:
+            raise DerainError(f"{place} PyTorch itself gives another result after every rounding.")
+        most = max(most, difference)
+    return most, shapes
+
+
+def _shapes(multiple: int) -> tuple[tuple[int, int, int], ...]:
+    """(batch, height, width), unlike those of the tracing."""
+    unit = multiple * -(-32 // multiple)
+    return (
+        (1, multiple, 2 * multiple),
+        (1, 2 * unit, 2 * unit),
+        (2, 2 * unit + multiple, unit),
+        (3, unit, unit + multiple),
+    )
+
+
+def _pictures(shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
+    """Smooth random pictures with grain, (B, 3, H, W)."""
+    batch, height, width = shape
+    coarse = torch.rand(batch, 3, 5, 5, generator=generator)
+    smooth = F.interpolate(coarse, (height, width), mode="bilinear")
+    return (0.9 * smooth + 0.1 * torch.rand(smooth.shape, generator=generator)).clamp(0, 1)
+
+
+def _jumps(network: nn.Module, rainy: Tensor, wanted: Tensor, generator: torch.Generator) -> bool:
+    """Whether noise as small as rounding moves PyTorch's own result by nearly as much as is allowed.
+
+    Networks that rank (DRSformer, UDR-S2Former) do so where two entries at the cut are nearly equal.
+    """
+    for _ in range(4):
+        noise = 1e-6 * torch.randn(rainy.shape, generator=generator)
+        with torch.no_grad():
+            if float((network(rainy + noise) - wanted).abs().max()) > TOLERANCE / 2:
+                return True
+    return False

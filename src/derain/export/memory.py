@@ -1,0 +1,54 @@
+"""How much memory the intermediate values of a graph take: those alive at once, when nodes run in order."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from derain.export.extras import extra
+from derain.export.graph import AXES
+
+SIDE = 256
+
+
+def bytes_per_pixel(model: Any, size_multiple: int) -> float:
+    """Most bytes alive at once, per pixel of a picture of about `SIDE` x `SIDE`.
+
+    Args:
+        model: `onnx.ModelProto` with the dimensions `AXES`.
+        size_multiple: of the pictures.
+    """
+    side = size_multiple * -(-SIDE // size_multiple)
+    graph = _with_fixed_size(model, side).graph
+    # Without a type of its own every number counts 4 bytes: nearly all are float32.
+    sizes = {
+        value.name: 4 * math.prod(d.dim_value for d in value.type.tensor_type.shape.dim)
+        for value in (*graph.value_info, *graph.output)
+    }
+    last_use = {name: number for number, node in enumerate(graph.node) for name in node.input}
+    alive: dict[str, int] = {}
+    most = 0
+    for number, node in enumerate(graph.node):
+        alive |= {name: sizes.get(name, 0) for name in node.output}
+        most = max(most, sum(alive.values()))
+        for name in (*node.input, *node.output):
+            if last_use.get(name, -1) <= number:
+                alive.pop(name, None)
+    return most / side**2
+
+
+def _with_fixed_size(model: Any, side: int) -> Any:
+    """The model for one size, so that all shapes are known."""
+    onnx, runtime = extra("onnx", "onnx"), extra("onnxruntime", "onnx")
+    options = runtime.SessionOptions()
+    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.log_severity_level = 3
+    for name, length in zip(AXES.values(), (1, side, side), strict=True):
+        options.add_free_dimension_override_by_name(name, length)
+    with tempfile.TemporaryDirectory() as folder:
+        fixed = Path(folder) / "fixed.onnx"
+        options.optimized_model_filepath = str(fixed)
+        runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return onnx.shape_inference.infer_shapes(onnx.load(fixed))

@@ -1,0 +1,204 @@
+"""Exported files as networks: the same contract as a PyTorch one, so that `restore` treats them alike.
+
+Files may come from anywhere. All of a file is in itself (tensors in other files are refused), it is
+run by its runtime's own operators alone, and it must keep to the facts that it states.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from derain.checkpoints import Checkpoint
+from derain.errors import DerainError, UsageError
+from derain.export.extras import extra
+from derain.export.facts import INPUT, KEY, OUTPUT, Facts, read_facts
+from derain.methods import all_methods
+from derain.methods.contract import Tile
+
+Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+EXTENSIONS = {"onnx": ".onnx", "openvino": ".xml"}
+
+
+def is_exported(path: Path) -> bool:
+    """Whether a file is taken for an exported network, by its name."""
+    return path.suffix in EXTENSIONS.values()
+
+
+class ExportedNetwork(nn.Module):
+    """A file run by its own runtime on the CPU, in float32; see `methods/contract.py`."""
+
+    refused_precisions: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("bf16", "fp16"), "an exported file computes in float32"
+    )
+
+    def __init__(self, run: Run, facts: Facts, content: bytes, source: str) -> None:
+        super().__init__()
+        self.size_multiple, self.reach = facts.size_multiple, facts.reach
+        self.tile = None if facts.tile is None else Tile(*facts.tile)
+        self.facts, self._run, self._source = facts, run, source
+        # Part of the state, so that what is made with this file is told from what another one made.
+        digest = bytearray(hashlib.sha256(content).digest())
+        self.register_buffer("digest", torch.frombuffer(digest, dtype=torch.uint8))
+
+    def outputs(self, rainy: Tensor) -> dict[str, Tensor]:
+        """`image` alone."""
+        return {"image": self(rainy)}
+
+    def forward(self, rainy: Tensor) -> Tensor:
+        """(B, 3, H, W) float32 on the CPU -> the same.
+
+        Raises:
+            MemoryError: as the runtime reports it.
+            DerainError: the file does not compute what it should.
+        """
+        try:
+            image = self._run(np.ascontiguousarray(rainy.numpy(), np.float32))
+        except Exception as error:  # runtimes have classes of their own for all that can go wrong
+            if "alloc" in str(error).lower():
+                raise MemoryError(str(error)) from None
+            size = f"{rainy.shape[3]}x{rainy.shape[2]}"
+            raise DerainError(f"{self._source}: fails on {size} pixels ({_gist(error)}).") from None
+        if image.shape != tuple(rainy.shape):
+            raise DerainError(f"{self._source}: made {image.shape} of a picture {tuple(rainy.shape)}.")
+        return torch.from_numpy(np.ascontiguousarray(image, np.float32))
+
+    def working_bytes(self, height: int, width: int) -> int:
+        """As measured when the file was made."""
+        return round(self.facts.bytes_per_pixel * height * width)
+
+    def multiply_adds(self, height: int, width: int) -> int:
+        """Those of the network that was exported."""
+        return round(self.facts.multiply_adds_per_pixel * height * width)
+
+
+def open_exported(path: Path) -> Checkpoint:
+    """A file of `derain export` as a checkpoint whose network runs it.
+
+    Raises:
+        DerainError: it cannot be read, is damaged, was made by something else, refers to other files,
+            or its runtime is not installed.
+    """
+    content = read(path)
+    if path.suffix == ".onnx":
+        network = onnx_network(content, str(path))
+    else:
+        network = openvino_network(content, read(path.with_suffix(".bin")), str(path))
+    facts = network.facts
+    for method in all_methods():
+        for architecture in method.architectures:
+            if architecture.name == facts.network:
+                return Checkpoint(
+                    path=path,
+                    method=method,
+                    architecture=architecture,
+                    variant=facts.variant,
+                    config=facts.config,
+                    network=network,
+                    nest="",
+                    facts={},
+                )
+    raise DerainError(f"{path}: made from a network '{facts.network}', which is not known here.")
+
+
+def refuse_settings(path: Path, device: str) -> None:
+    """Raises `UsageError` for a device that exported files do not run on."""
+    if device not in ("auto", "cpu"):
+        raise UsageError(f"{path}: exported files run on the CPU; leave out --device {device}.")
+
+
+def read(path: Path) -> bytes:
+    """All of a file. Raises `DerainError` when it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DerainError(f"{path}: cannot be read ({error.strerror or error}).") from None
+
+
+def onnx_network(content: bytes, source: str) -> ExportedNetwork:
+    """ONNX Runtime on the bytes of a file. Raises as `open_exported` does."""
+    onnx, runtime = extra("onnx", "onnx"), extra("onnxruntime", "onnx")
+    try:
+        model = onnx.load_model_from_string(content)
+    except Exception as error:  # the parser's own class
+        raise DerainError(f"{source}: not an ONNX file, or damaged ({_gist(error)}).") from None
+    facts = read_facts({entry.key: entry.value for entry in model.metadata_props}.get(KEY), source)
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(model)):
+        raise DerainError(f"{source}: refused, it reads its numbers from other files.")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 4
+    try:
+        session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # as above
+        raise DerainError(f"{source}: ONNX Runtime refuses it ({_gist(error)}).") from None
+    names = [value.name for value in session.get_inputs()], [value.name for value in session.get_outputs()]
+    if names != ([INPUT], [OUTPUT]):
+        raise DerainError(f"{source}: maps {names[0]} to {names[1]} instead of {INPUT} to {OUTPUT}.")
+
+    def run(rainy: NDArray[np.float32]) -> NDArray[np.float32]:
+        return cast(NDArray[np.float32], session.run([OUTPUT], {INPUT: rainy})[0])
+
+    return ExportedNetwork(run, facts, content, source)
+
+
+def _tensors(model: Any) -> Iterator[Any]:
+    """Every tensor that an ONNX model stores, at whatever depth."""
+    graphs = [model.graph]
+    nodes = [node for function in model.functions for node in function.node]
+    while graphs or nodes:
+        if graphs:
+            graph = graphs.pop()
+            yield from graph.initializer
+            for sparse in graph.sparse_initializer:
+                yield from (sparse.values, sparse.indices)
+            nodes.extend(graph.node)
+            continue
+        for attribute in nodes.pop().attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                yield from (sparse.values, sparse.indices)
+            graphs.extend(attribute.graphs)
+            if attribute.HasField("g"):
+                graphs.append(attribute.g)
+
+
+def openvino_network(content: bytes, weights: bytes, source: str) -> ExportedNetwork:
+    """OpenVINO on the bytes of an .xml file and its .bin file. Raises as `open_exported` does."""
+    openvino = extra("openvino", "openvino")
+    core = openvino.Core()
+    try:
+        model = core.read_model(content, weights)
+    except Exception as error:  # the runtime's own classes
+        raise DerainError(f"{source}: not an OpenVINO file, or damaged ({_gist(error)}).") from None
+    text = model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
+    facts = read_facts(text, source)
+    settings = {
+        "INFERENCE_PRECISION_HINT": "f32",  # some processors would compute in half precision otherwise
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        # What it keeps of earlier sizes made UDR-S2Former's results wrong, in 2026.4.
+        "CPU_RUNTIME_CACHE_CAPACITY": "0",
+    }
+    try:
+        compiled = core.compile_model(model, "CPU", settings)
+    except Exception as error:  # as above
+        raise DerainError(f"{source}: OpenVINO refuses it ({_gist(error)}).") from None
+
+    def run(rainy: NDArray[np.float32]) -> NDArray[np.float32]:
+        return cast(NDArray[np.float32], compiled(rainy)[0])
+
+    return ExportedNetwork(run, facts, content + weights, source)
+
+
+def _gist(error: BaseException) -> str:
+    """What a runtime says: after the places in its code, which come first."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:160] if lines else type(error).__name__

@@ -1,0 +1,211 @@
+"""Every network as a file for other runtimes, and such files on the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from command_line import derain
+from derain.checkpoints import open_checkpoint, save_checkpoint
+from derain.checkpoints.bundled import find
+from derain.errors import DerainError, UsageError
+from derain.export.files import TOLERANCE, compare, export
+from derain.methods import all_architectures
+from derain.methods.contract import Architecture
+from derain.pictures import Picture, read_picture, write_picture
+from derain.restore import load
+from derain.restore.clips import identity
+
+onnx = pytest.importorskip("onnx", reason="the extra 'onnx' is not installed")
+pytest.importorskip("onnxruntime", reason="the extra 'onnx' is not installed")
+
+ARCHITECTURES = [pytest.param(a, id=a.name) for a in all_architectures()]
+SLOW_TO_TRACE = ("drsformer", "nerd_rain", "udr_s2former")
+
+
+def tiny(architecture: Architecture, folder: Path) -> Any:
+    path = folder / "tiny.safetensors"
+    save_checkpoint(path, architecture.build(**architecture.tiny).state_dict(), {})
+    return open_checkpoint(path)
+
+
+def assert_restores_the_same(weights: Path, exported: Path) -> None:
+    """On a picture that must be padded, whole and in tiles."""
+    picture = torch.rand(3, 37, 91)
+    for settings in ({}, {"tile": 64, "overlap": 16}):
+        wanted = load(weights, device="cpu", **settings)
+        found = load(exported, **settings)
+        assert found.name == wanted.name
+        assert (found(picture) - wanted(picture)).abs().max() <= TOLERANCE
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_onnx(architecture: Architecture, tmp_path: Path) -> None:
+    checkpoint = tiny(architecture, tmp_path)
+    done = export(checkpoint, "onnx", tmp_path / "x.onnx")
+    assert done.difference <= TOLERANCE
+    assert len({height for _, height, _ in done.shapes}) > 2
+    assert {batch for batch, _, _ in done.shapes} == {1, 2, 3}
+    assert_restores_the_same(checkpoint.path, done.path)
+    network = load(done.path).network
+    for rule in ("size_multiple", "reach", "tile"):
+        assert getattr(network, rule) == getattr(checkpoint.network, rule)
+    assert 0.2 < network.working_bytes(512, 512) / checkpoint.network.working_bytes(512, 512) < 5
+    assert {path.name for path in tmp_path.iterdir()} == {"tiny.safetensors", "x.onnx"}
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        pytest.param(a, id=a.name, marks=pytest.mark.heavy if a.name in SLOW_TO_TRACE else ())
+        for a in all_architectures()
+    ],
+)
+def test_openvino(architecture: Architecture, tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="the extra 'openvino' is not installed")
+    checkpoint = tiny(architecture, tmp_path)
+    done = export(checkpoint, "openvino", tmp_path / "x.xml")
+    assert done.difference <= TOLERANCE
+    assert_restores_the_same(checkpoint.path, done.path)
+    assert {path.name for path in tmp_path.iterdir()} == {"tiny.safetensors", "x.xml", "x.bin"}
+
+
+@pytest.fixture(scope="module")
+def spanet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("exported") / "spanet.onnx"
+    return export(open_checkpoint(find("spanet")), "onnx", path).path
+
+
+def test_the_command_line_exports_and_runs(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 65536, (21, 34, 3), np.uint16)
+    write_picture(tmp_path / "rainy" / "deep.png", Picture(pixels))
+    (tmp_path / "rainy" / "broken.png").write_text("no picture")
+    file = tmp_path / "spanet.onnx"
+    made = derain("export", "spanet", "--to", "onnx", "-o", file)
+    assert made.returncode == 0, made.stderr
+    assert "differs from PyTorch by at most" in made.stdout
+    assert derain("export", "spanet", "-o", file).returncode == 2
+    assert derain("export", "spanet", "-o", tmp_path / "x.txt").returncode == 2
+    run = ("run", tmp_path / "rainy", "--json")
+    found = derain(*run, "-o", tmp_path / "found", "--weights", file)
+    wanted = derain(*run, "-o", tmp_path / "wanted", "--model", "spanet", "--device", "cpu")
+    assert (found.returncode, wanted.returncode) == (1, 1)
+    assert [json.loads(done.stdout)["restored"] for done in (found, wanted)] == [1, 1]
+    results = [read_picture(tmp_path / name / "deep.png").pixels.astype(int) for name in ("found", "wanted")]
+    assert abs(results[0] - results[1]).max() <= 1
+    assert "--maps needs a checkpoint" in derain(*run, "--weights", file, "--maps").stderr
+
+
+def test_settings_that_exported_files_do_not_have(spanet: Path) -> None:
+    with pytest.raises(UsageError, match="run on the CPU"):
+        load(spanet, device="cuda")
+    with pytest.raises(UsageError, match="computes in float32"):
+        load(spanet, precision="bf16")
+
+
+def test_files_are_told_apart(spanet: Path, tmp_path: Path) -> None:
+    """So that a video is never finished with another network than it was begun with."""
+    other = onnx.load(spanet)
+    other.doc_string = "another"
+    onnx.save(other, tmp_path / "other.onnx")
+    assert identity(load(spanet)) == identity(load(spanet))
+    assert identity(load(spanet)) != identity(load(tmp_path / "other.onnx"))
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(DerainError) as caught:
+        load(path)
+    assert path.name in str(caught.value)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_broken_and_foreign_files_are_refused_in_one_line(spanet: Path, tmp_path: Path) -> None:
+    content = spanet.read_bytes()
+    cases = {"half": content[: len(content) // 2], "empty": b"", "text": b"no model at all"}
+    for name, data in cases.items():
+        (tmp_path / f"{name}.onnx").write_bytes(data)
+        refused(tmp_path / f"{name}.onnx")
+    assert "cannot be read" in refused(tmp_path / "none.onnx")
+
+    def variant(name: str, change: Any) -> str:
+        model = onnx.load(spanet)
+        change(model)
+        (tmp_path / name).write_bytes(model.SerializeToString())
+        return refused(tmp_path / name)
+
+    def set_fact(**facts: Any) -> Any:
+        def change(model: Any) -> None:
+            entry = model.metadata_props[0]
+            entry.value = json.dumps({**json.loads(entry.value), **facts})
+
+        return change
+
+    assert "derain export" in variant("foreign.onnx", lambda m: m.metadata_props.pop())
+    assert "size_multiple" in variant("zero.onnx", set_fact(size_multiple=0))
+    assert "resnet50" in variant("other.onnx", set_fact(network="resnet50"))
+
+    def elsewhere(model: Any) -> None:
+        tensor = model.graph.initializer[0]
+        tensor.ClearField("raw_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value="/etc/passwd")
+
+    assert "other files" in variant("external.onnx", elsewhere)
+
+    def unknown_operator(model: Any) -> None:
+        next(node for node in model.graph.node if node.op_type == "Conv").domain = "evil"
+
+    assert "ONNX Runtime refuses it" in variant("operator.onnx", unknown_operator)
+
+
+def test_a_file_that_changes_the_size_is_told(spanet: Path, tmp_path: Path) -> None:
+    model = onnx.load(spanet)
+    helper = onnx.helper
+    model.graph.node[-1].output[0] = "before"
+    model.graph.node.append(helper.make_node("Concat", ["before", "before"], ["image"], axis=3))
+    (tmp_path / "wide.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(DerainError, match=r"made \(1, 3, 8, 16\)"):
+        load(tmp_path / "wide.onnx")(torch.rand(3, 8, 8))
+
+
+def test_results_that_differ_are_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network whose graph is wrong: one that looks at values while it is traced."""
+    checkpoint = open_checkpoint(find("spanet"))
+    forward = type(checkpoint.network).forward
+
+    def brightens_dark_pictures(network: Any, rainy: torch.Tensor) -> torch.Tensor:
+        image = forward(network, rainy)
+        return image + 0.1 if len(rainy) == 3 else image
+
+    monkeypatch.setattr(type(checkpoint.network), "forward", brightens_dark_pictures)
+    with pytest.raises(DerainError, match="differs from PyTorch"):
+        export(checkpoint, "onnx", tmp_path / "x.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+class Jumpy(torch.nn.Module):
+    """Looks at digits of a picture that rounding decides."""
+
+    def forward(self, rainy: torch.Tensor) -> torch.Tensor:
+        return rainy + 0.1 * (int(rainy.double().sum() * 1e9) % 2)
+
+
+class Shifted(torch.nn.Module):
+    def forward(self, rainy: torch.Tensor) -> torch.Tensor:
+        return rainy + 0.05
+
+
+def test_pictures_on_which_pytorch_itself_jumps_are_left_out(tmp_path: Path) -> None:
+    difference, shapes = compare(Jumpy(), torch.nn.Identity(), 8, tmp_path / "x.onnx")
+    assert difference <= TOLERANCE
+    assert len(shapes) == 4
+    with pytest.raises(DerainError, match="after every rounding"):
+        compare(Jumpy(), Shifted(), 8, tmp_path / "x.onnx")
+    with pytest.raises(DerainError, match="differs from PyTorch"):
+        compare(torch.nn.Identity(), Shifted(), 8, tmp_path / "x.onnx")
