@@ -2,8 +2,8 @@
 
 `light` and `heavy` resemble the public sets Rain200L/Rain100L and Rain200H, `ddn` and `did` those
 of Fu et al. (2017) and Zhang and Patel (2018), `real` photographs of real rain, `drops` photographs
-through wet glass; `mixed` is all of them. `falling` is rain without drops on the glass, mostly light, and now and then
-none, so that what is dry stays as it is: what weights for everyday use are trained on.
+through wet glass; `mixed` is all of them. `falling` is rain without drops on the glass, mostly light,
+and now and then none, so that what is dry stays as it is: what weights for everyday use are trained on.
 """
 
 from __future__ import annotations
