@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from command_line import derain
+from command_line import derain, environment
 from derain.checkpoints import open_checkpoint, save_checkpoint
 from derain.checkpoints.bundled import find
 from derain.errors import DerainError, UsageError
@@ -212,3 +214,27 @@ def test_pictures_on_which_pytorch_itself_jumps_are_left_out(tmp_path: Path) -> 
         compare(Jumpy(), Shifted(), 8, tmp_path / "x.onnx")
     with pytest.raises(DerainError, match="differs from PyTorch"):
         compare(torch.nn.Identity(), Shifted(), 8, tmp_path / "x.onnx")
+
+
+SIGNALLED = """
+import gc, os, signal, sys
+from derain.restore import load
+heard = []
+signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+first, second = load(sys.argv[1]), load(sys.argv[1])
+del first
+gc.collect()
+del second
+gc.collect()
+os.kill(os.getpid(), signal.SIGTERM)
+assert heard == [signal.SIGTERM]
+"""
+
+
+def test_signals_are_heard_after_two_networks_of_openvino(tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="the extra 'openvino' is not installed")
+    spanet = next(a for a in all_architectures() if a.name == "spanet")
+    export(tiny(spanet, tmp_path), "openvino", tmp_path / "x.xml")
+    command = [sys.executable, "-c", SIGNALLED, str(tmp_path / "x.xml")]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr

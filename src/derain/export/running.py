@@ -6,6 +6,7 @@ run by its runtime's own operators alone, and it must keep to the facts that it 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -171,10 +172,20 @@ def _tensors(model: Any) -> Iterator[Any]:
                 graphs.append(attribute.g)
 
 
+@functools.cache
+def _openvino_core() -> Any:
+    """OpenVINO, once and for as long as the process lives.
+
+    Each core brings memory on which signals are handled. When the first of two goes before the second,
+    the memory of the first is in use again and gone (2026.4), and the next signal, Ctrl-C for one, ends
+    the process by a segmentation fault.
+    """
+    return extra("openvino", "openvino").Core()
+
+
 def openvino_network(content: bytes, weights: bytes, source: str) -> ExportedNetwork:
     """OpenVINO on the bytes of an .xml file and its .bin file. Raises as `open_exported` does."""
-    openvino = extra("openvino", "openvino")
-    core = openvino.Core()
+    core = _openvino_core()
     try:
         model = core.read_model(content, weights)
     except Exception as error:  # the runtime's own classes
