@@ -15,7 +15,6 @@ from derain.checkpoints import identify
 from derain.errors import DerainError
 from derain.methods.nerd_rain.loss import loss_terms
 from derain.methods.nerd_rain.network import Block, ImplicitRepresentation, NeRDRain
-from derain.methods.nerd_rain.recognition import expansion_factor
 from derain.nn import windows
 from methods.nerd_rain_plain import PlainNeRDRain, plain_block, plain_inr
 
@@ -135,21 +134,6 @@ def test_hyper_parameters_are_read_off_the_state(config: dict[str, Any]) -> None
     assert {key: found[key] for key in config} == config
     rebuilt = NeRDRain(**found)
     rebuilt.load_state_dict(network.state_dict(), strict=True)
-
-
-@given(dim=st.integers(1, 64), factor=st.floats(0.6, 6))
-def test_expansion_factor_gives_the_hidden_widths_back(dim: int, factor: float) -> None:
-    widths = [dim, 2 * dim, 4 * dim]
-    hidden = [int(width * factor) for width in widths]
-    found = expansion_factor(widths, hidden)
-    assert [int(width * found) for width in widths] == hidden
-
-
-def test_expansion_factor_prefers_the_published_one() -> None:
-    assert expansion_factor([4, 8, 16], [10, 21, 42]) == 2.66
-    assert expansion_factor([8, 16, 32], [16, 32, 64]) == 2
-    with pytest.raises(DerainError, match="ffn_expansion_factor"):
-        expansion_factor([8, 16, 32], [16, 16, 16])
 
 
 def test_missing_hyper_parameter_is_named() -> None:

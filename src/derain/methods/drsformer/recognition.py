@@ -6,6 +6,7 @@ from typing import Any
 
 from derain.errors import DerainError
 from derain.methods.contract import StateDict
+from derain.nn.expansion import expansion_factor
 
 # Parameters that no other network of this package has together.
 SIGNS = ("patch_embed.proj.weight", "encoder_level1.0.ffn.dwconv5x5_1.weight")
@@ -21,13 +22,14 @@ def recognise(state: StateDict) -> dict[str, Any] | None:
     if any(name not in state for name in SIGNS):
         return None
     dim, inp_channels = _shape(state, "patch_embed.proj.weight", 4)[:2]
+    hidden = [_shape(state, f"{name}.0.ffn.project_out.weight", 4)[1] // 2 for name in LEVELS]
     return {
         "inp_channels": inp_channels,
         "out_channels": _shape(state, "output.weight", 4)[0],
         "dim": dim,
         "num_blocks": [_count(state, level) for level in LEVELS],
         "heads": [_shape(state, f"{level}.0.attn.temperature", 3)[0] for level in LEVELS],
-        "ffn_expansion_factor": _expansion_factor(state, dim),
+        "ffn_expansion_factor": expansion_factor([dim * 2**level for level in range(len(LEVELS))], hidden),
         "bias": "output.bias" in state,
         "LayerNorm_type": "WithBias" if "encoder_level1.0.norm1.body.bias" in state else "BiasFree",
         "mefc": any(name.startswith("encoder_level0.") for name in state),
@@ -48,23 +50,3 @@ def _count(state: StateDict, level: str) -> int:
     while f"{level}.{count}.attn.temperature" in state:
         count += 1
     return count
-
-
-def _expansion_factor(state: StateDict, dim: int) -> float:
-    """A factor f with int(width f) hidden channels at every level: 2.66 if it fits, else the
-    shortest decimal."""
-    hidden = {
-        dim * 2**level: _shape(state, f"{name}.0.ffn.project_out.weight", 4)[1] // 2
-        for level, name in enumerate(LEVELS)
-    }
-    lowest = max(h / width for width, h in hidden.items())
-    highest = min((h + 1) / width for width, h in hidden.items())
-    middle = (lowest + highest) / 2
-    for factor in (2.66, *(round(middle, digits) for digits in range(16))):
-        if all(int(width * factor) == h for width, h in hidden.items()):
-            return float(factor)
-    raise DerainError(
-        "looks like drsformer, but no expansion factor gives hidden channels of "
-        + ", ".join(f"{h} at width {width}" for width, h in hidden.items())
-        + "."
-    )

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from derain.errors import DerainError
 from derain.methods.contract import StateDict
+from derain.nn.expansion import expansion_factor
 
-PUBLISHED_EXPANSION = 2.66
 STAGES = ("encoder_level1_small", "encoder_level2_small", "latent_small")
 
 
@@ -46,28 +44,3 @@ def _shape(state: StateDict, name: str, axes: int) -> torch.Size:
 
 def _count_blocks(state: StateDict, stage: str) -> int:
     return next(n for n in itertools.count() if f"{stage}.{n}.attn.temperature" not in state)
-
-
-def expansion_factor(widths: Sequence[int], hidden: Sequence[int]) -> float:
-    """A factor f with int(width * f) equal to the hidden width, for all: the published 2.66 when it
-    fits, else the shortest decimal number.
-
-    Raises:
-        DerainError: no factor does that.
-    """
-
-    def fits(factor: float) -> bool:
-        return all(int(width * factor) == wide for width, wide in zip(widths, hidden, strict=True))
-
-    if fits(PUBLISHED_EXPANSION):
-        return PUBLISHED_EXPANSION
-    least = max(wide / width for width, wide in zip(widths, hidden, strict=True))
-    for digits in range(10):
-        scale = float(10**digits)
-        factor = math.ceil(least * scale) / scale
-        if fits(factor):
-            return factor
-    raise DerainError(
-        f"NeRD-Rain's ffn_expansion_factor cannot be read: no factor turns widths {list(widths)} "
-        f"into the hidden widths {list(hidden)}."
-    )
