@@ -40,8 +40,11 @@ def _network(config: dict[str, Any]) -> NeRDRain:
     return network
 
 
-def _small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(windows, "CPU_NUMBERS", 2000)
+SQUARES, BANDS = 2000, 24000  # numbers in the buffers of a window of the tests below, by its shape
+
+
+def _small_windows(monkeypatch: pytest.MonkeyPatch, numbers: int = SQUARES) -> None:
+    monkeypatch.setattr(windows, "CPU_NUMBERS", numbers)
 
 
 @pytest.mark.parametrize("config", [TINY, UNUSUAL])
@@ -65,12 +68,15 @@ def test_values_and_gradients_equal_the_plain_formulas(config: dict[str, Any]) -
             assert ours.grad.abs().max() > 0, name
 
 
+@pytest.mark.parametrize("numbers", [SQUARES, BANDS])
 @pytest.mark.parametrize("config", [TINY, UNUSUAL])
-def test_windows_equal_the_whole(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_windows_equal_the_whole(
+    config: dict[str, Any], numbers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     network = _network(config)
-    rainy = torch.rand(1, 3, 48, 80, dtype=torch.float64)
+    rainy = torch.rand(1, 3, 80, 48, dtype=torch.float64)
     whole = network(rainy)
-    _small_windows(monkeypatch)
+    _small_windows(monkeypatch, numbers)
     with torch.inference_mode():
         in_windows = network(rainy)
     torch.testing.assert_close(in_windows, whole, rtol=1e-10, atol=1e-10)

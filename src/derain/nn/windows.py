@@ -25,6 +25,7 @@ from derain.nn.tracing import constant, is_tracing
 CPU_NUMBERS = 2**20
 GPU_NUMBERS = 2**26
 SMALLEST_SIDE = 16
+BAND_ROWS = 12  # per row of halo, that a band has at least
 
 
 class Sides(NamedTuple):
@@ -53,10 +54,10 @@ def by_windows(function: Callable[[Tensor, Sides], Tensor], x: Tensor, halo: int
     # An exported graph is for pictures of any size, so how many windows there are cannot be part of it.
     if torch.is_grad_enabled() or is_tracing() or _is_small(x, channels):
         return function(x, Sides())
-    side = _window_side(x, halo, channels)
+    rows_at_most, columns_at_most = _window_shape(x, halo, channels)
     result = None
-    for top, bottom in _even_parts(height, side):
-        for left, right in _even_parts(width, side):
+    for top, bottom in _even_parts(height, rows_at_most):
+        for left, right in _even_parts(width, columns_at_most):
             sides = Sides(top > 0, bottom < height, left > 0, right < width)
             rows = slice(top - halo * sides.top, bottom + halo * sides.bottom)
             columns = slice(left - halo * sides.left, right + halo * sides.right)
@@ -76,8 +77,19 @@ def _is_small(x: Tensor, channels: int) -> bool:
     return batch * channels * height * width <= _numbers(x)
 
 
-def _window_side(x: Tensor, halo: int, channels: int) -> int:
-    return max(math.isqrt(_numbers(x) // (channels * len(x))) - 2 * halo, SMALLEST_SIDE)
+def _window_shape(x: Tensor, halo: int, channels: int) -> tuple[int, int]:
+    """Rows and columns of a window without its halo.
+
+    Bands as wide as the picture, which lie in one piece of memory, so that nothing is copied before
+    work on them; squares where a band would be so low that its halo costs too much.
+    """
+    pixels = _numbers(x) // (channels * len(x))
+    width = x.shape[3]
+    rows = pixels // width - 2 * halo
+    if rows >= BAND_ROWS * halo:
+        return rows, width
+    side = max(math.isqrt(pixels) - 2 * halo, SMALLEST_SIDE)
+    return side, side
 
 
 def _numbers(x: Tensor) -> int:

@@ -313,7 +313,7 @@ def _reduce(layer: nn.Module, up: Tensor, skip: Tensor) -> Tensor:
     """The 1x1 convolution of [up; skip], without the concatenation."""
     assert isinstance(layer, nn.Conv2d)
     first, second = layer.weight.chunk(2, 1)
-    return pointwise(up, first, layer.bias) + pointwise(skip, second)
+    return pointwise(up, first, layer.bias).add_(pointwise(skip, second))
 
 
 class Block(nn.Module):
