@@ -26,8 +26,9 @@ from torch import Tensor, nn
 
 from derain.checkpoints import open_checkpoint, save_checkpoint
 from derain.errors import DerainError, unknown_name
+from derain.export import EXTENSIONS
 from derain.export.files import export
-from derain.export.running import EXTENSIONS, open_exported
+from derain.export.running import open_exported
 from derain.methods import create_network, network_names
 
 # The smaller variant where there are two; `network_names` has all.

@@ -26,7 +26,7 @@ from derain.atomic import new_file
 from derain.checkpoints import Checkpoint, open_checkpoint
 from derain.checkpoints.bundled import bundled, bundled_names, is_plain_name
 from derain.errors import DerainError, UsageError, unknown_name
-from derain.methods import all_methods, create_network, network_names
+from derain.methods import create_network, method_of, network_names
 from derain.pictures.charts import chart_sheet
 from derain.restore import Derainer
 from derain.restore.derainer import Settings
@@ -248,7 +248,7 @@ def _checkpoint(model: str) -> Checkpoint:
         architecture, variant = network_names()[model]
         return Checkpoint(
             path=Path(model),
-            method=next(m for m in all_methods() if architecture in m.architectures),
+            method=method_of(architecture),
             architecture=architecture,
             variant=variant,
             config=dict(architecture.variants[variant]),

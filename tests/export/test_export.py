@@ -93,6 +93,10 @@ def test_the_command_line_exports_and_runs(tmp_path: Path) -> None:
     assert "differs from PyTorch by at most" in made.stdout
     assert derain("export", "spanet", "-o", file).returncode == 2
     assert derain("export", "spanet", "-o", tmp_path / "x.txt").returncode == 2
+    (tmp_path / "x.bin").write_bytes(b"somebody's")
+    refused = derain("export", "spanet", "--to", "openvino", "-o", tmp_path / "x.xml")
+    assert refused.returncode == 2
+    assert "x.bin: exists already" in refused.stderr
     run = ("run", tmp_path / "rainy", "--json")
     found = derain(*run, "-o", tmp_path / "found", "--weights", file)
     wanted = derain(*run, "-o", tmp_path / "wanted", "--model", "spanet", "--device", "cpu")

@@ -12,7 +12,7 @@ from torch import nn
 from derain.checkpoints import hub
 from derain.checkpoints.files import Tensors, read_tensors
 from derain.errors import DerainError
-from derain.methods import all_architectures, all_methods
+from derain.methods import all_architectures, method_of
 from derain.methods.contract import Architecture, Method, StateDict
 
 
@@ -62,11 +62,10 @@ def _open_file(path: str | Path) -> Checkpoint:
     tensors = read_tensors(path)
     architecture, config = identify(tensors.state, str(path))
     network = _load(architecture, config, tensors, str(path))
-    method = next(m for m in all_methods() if architecture in m.architectures)
     variants = (name for name, wanted in architecture.variants.items() if _same(wanted, config))
     return Checkpoint(
         path=Path(path),
-        method=method,
+        method=method_of(architecture),
         architecture=architecture,
         variant=next(variants, None),
         config=config,

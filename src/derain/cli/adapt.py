@@ -53,7 +53,7 @@ def adapt(
         write_maps,
     )
     from derain.restore.derainer import DEVICES, choose_device
-    from derain.restore.folder import plan
+    from derain.restore.folder import as_row, plan
 
     if preset not in PRESETS:
         raise unknown_name("preset", preset, PRESETS)
@@ -106,10 +106,7 @@ def adapt(
         status: sum(o.status == status for o in outcomes) for status in ("restored", "skipped", "failed")
     }
     if as_json:
-        pictures = [
-            {"source": str(o.job.source), "target": str(o.job.target), "status": o.status, "note": o.note}
-            for o in outcomes
-        ]
+        pictures = [as_row(outcome) for outcome in outcomes]
         typer.echo(json.dumps({"pictures": pictures, **counts}, indent=2))
     else:
         summary = ", ".join(f"{count} {status}" for status, count in counts.items())

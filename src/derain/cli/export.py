@@ -23,14 +23,15 @@ def export(
     from derain.checkpoints import open_checkpoint
     from derain.checkpoints.bundled import find
     from derain.errors import UsageError, unknown_name
-    from derain.export.files import TOLERANCE
+    from derain.export import EXTENSIONS
+    from derain.export.files import TOLERANCE, files_at
     from derain.export.files import export as write
-    from derain.export.running import EXTENSIONS
 
     if to not in EXTENSIONS:
         raise unknown_name("target", to, EXTENSIONS)
-    if output.exists() and not overwrite:
-        raise UsageError(f"{output}: exists already; use --overwrite to replace it.")
+    there = [path for path in files_at(to, output) if path.exists()]
+    if there and not overwrite:
+        raise UsageError(f"{there[0]}: exists already; use --overwrite to replace it.")
     checkpoint = open_checkpoint(find(model))
     done = write(checkpoint, to, output)
     tried = ", ".join(f"{batch} x {width}x{height}" for batch, height, width in done.shapes)

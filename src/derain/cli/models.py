@@ -81,10 +81,10 @@ def _row(name: str) -> dict[str, Any]:
     import torch
 
     from derain.checkpoints.bundled import bundled_names
-    from derain.methods import all_methods, create_network, network_names
+    from derain.methods import create_network, method_of, network_names
 
     architecture, variant = network_names()[name]
-    method = next(method for method in all_methods() if architecture in method.architectures)
+    method = method_of(architecture)
     with torch.device("meta"):
         network: Any = create_network(name)
     figures = [figure for figure in architecture.figures if figure.variant == variant]

@@ -5,13 +5,9 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from derain.restore.clips import ClipOutcome
-    from derain.restore.folder import Outcome
 
 
 def run(
@@ -81,10 +77,10 @@ def run(
     """
     from derain.cli.progress import bar, duration
     from derain.errors import UsageError
-    from derain.export.running import is_exported
+    from derain.export import is_exported
     from derain.restore import load
     from derain.restore.clips import VideoOptions, is_video, plan_clips, restore_clip
-    from derain.restore.folder import plan, restore_all
+    from derain.restore.folder import as_row, plan, restore_all
 
     if model is not None and weights is not None:
         raise UsageError("--model and --weights exclude each other; give one.")
@@ -143,8 +139,8 @@ def run(
                 progress.say(f"derain: {outcome.note}", error=True)
             elif outcome.note:
                 progress.say(f"{outcome.job.source}: {outcome.note}")
-    rows = [_row(outcome) for outcome in outcomes]
-    films = [_row(outcome) for outcome in videos_done]
+    rows = [as_row(outcome) for outcome in outcomes]
+    films = [as_row(outcome) for outcome in videos_done]
     counts = {
         status: sum(row["status"] == status for row in (*rows, *films))
         for status in ("restored", "skipped", "failed")
@@ -157,13 +153,3 @@ def run(
         typer.echo(f"{summary} in {duration(time.monotonic() - began)} with {derainer.name} -> {where}")
     if counts["failed"]:
         raise typer.Exit(1)
-
-
-def _row(outcome: Outcome | ClipOutcome) -> dict[str, str]:
-    job = outcome.job
-    return {
-        "source": str(job.source),
-        "target": str(job.target),
-        "status": outcome.status,
-        "note": outcome.note,
-    }

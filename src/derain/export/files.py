@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from derain.atomic import new_file, replace_file
 from derain.checkpoints import Checkpoint
 from derain.errors import DerainError, UsageError
-from derain.export.extras import extra
+from derain.export import EXTENSIONS
 from derain.export.facts import KEY, Facts, facts_of
 from derain.export.graph import trace
 from derain.export.memory import bytes_per_pixel
-from derain.export.running import EXTENSIONS, onnx_network, openvino_network
+from derain.export.running import onnx_network, openvino_network
+from derain.extras import extra
 
 # Half a level of an 8-bit picture: more than rounding, less than anyone can see.
 TOLERANCE = 0.5 / 255
@@ -40,6 +41,11 @@ class Exported:
     shapes: tuple[tuple[int, int, int], ...]
 
 
+def files_at(target: str, path: Path) -> tuple[Path, ...]:
+    """The files that an export to `path` writes: OpenVINO keeps its weights in a second one."""
+    return (path, path.with_suffix(".bin")) if target == "openvino" else (path,)
+
+
 def export(checkpoint: Checkpoint, target: str, path: Path) -> Exported:
     """Writes a network as ONNX or OpenVINO, for batches and pictures of any size.
 
@@ -48,7 +54,7 @@ def export(checkpoint: Checkpoint, target: str, path: Path) -> Exported:
     Args:
         checkpoint: of a network in PyTorch.
         target: a key of `EXTENSIONS`.
-        path: the file to write, replaced when it exists.
+        path: the file to write; see `files_at`, which are replaced when they exist.
 
     Raises:
         UsageError: the extension does not belong to the target.
@@ -67,7 +73,8 @@ def export(checkpoint: Checkpoint, target: str, path: Path) -> Exported:
         replace_file(path, content)
     else:
         # The new files wait beside their places while they are checked.
-        with new_file(path) as xml, new_file(path.with_suffix(".bin")) as weights:
+        places = files_at(target, path)
+        with new_file(places[0]) as xml, new_file(places[1]) as weights:
             _save_openvino(model, facts, xml)
             xml.with_suffix(".bin").replace(weights)
             exported = openvino_network(xml.read_bytes(), weights.read_bytes(), str(path))

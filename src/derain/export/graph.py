@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from derain.errors import DerainError
-from derain.export.extras import extra
 from derain.export.facts import INPUT, OUTPUT
+from derain.extras import extra
 from derain.methods.contract import RainNetwork
 
 OPSET = 18

@@ -19,19 +19,12 @@ from torch import Tensor, nn
 
 from derain.checkpoints import Checkpoint
 from derain.errors import DerainError, UsageError
-from derain.export.extras import extra
 from derain.export.facts import INPUT, KEY, OUTPUT, Facts, read_facts
-from derain.methods import all_methods
+from derain.extras import extra
+from derain.methods import all_architectures, method_of
 from derain.methods.contract import Tile
 
 Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-
-EXTENSIONS = {"onnx": ".onnx", "openvino": ".xml"}
-
-
-def is_exported(path: Path) -> bool:
-    """Whether a file is taken for an exported network, by its name."""
-    return path.suffix in EXTENSIONS.values()
 
 
 class ExportedNetwork(nn.Module):
@@ -94,20 +87,19 @@ def open_exported(path: Path) -> Checkpoint:
     else:
         network = openvino_network(content, read(path.with_suffix(".bin")), str(path))
     facts = network.facts
-    for method in all_methods():
-        for architecture in method.architectures:
-            if architecture.name == facts.network:
-                return Checkpoint(
-                    path=path,
-                    method=method,
-                    architecture=architecture,
-                    variant=facts.variant,
-                    config=facts.config,
-                    network=network,
-                    nest="",
-                    facts={},
-                )
-    raise DerainError(f"{path}: made from a network '{facts.network}', which is not known here.")
+    architecture = next((a for a in all_architectures() if a.name == facts.network), None)
+    if architecture is None:
+        raise DerainError(f"{path}: made from a network '{facts.network}', which is not known here.")
+    return Checkpoint(
+        path=path,
+        method=method_of(architecture),
+        architecture=architecture,
+        variant=facts.variant,
+        config=facts.config,
+        network=network,
+        nest="",
+        facts={},
+    )
 
 
 def refuse_settings(path: Path, device: str) -> None:

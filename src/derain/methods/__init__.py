@@ -25,6 +25,11 @@ def all_architectures() -> tuple[Architecture, ...]:
     return tuple(architecture for method in all_methods() for architecture in method.architectures)
 
 
+def method_of(architecture: Architecture) -> Method:
+    """The method that an architecture of the registry belongs to."""
+    return next(method for method in all_methods() if architecture in method.architectures)
+
+
 @functools.cache
 def network_names() -> dict[str, tuple[Architecture, str]]:
     """Names as users type them: "drsformer" (default variant), "drsformer-light", ..."""

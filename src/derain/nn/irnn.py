@@ -74,7 +74,7 @@ def sweep_both(
 
 
 class _SweepBothNode(torch.autograd.Function):
-    """`sweep_both` as one node of a graph; `export/sweeps.py` says what the node computes."""
+    """`sweep_both` as one node of a graph; `export/graph.py` says what the node computes."""
 
     @staticmethod
     def forward(_: Any, x: Tensor, *_parameters: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 from derain.checkpoints import Checkpoint, open_checkpoint
 from derain.checkpoints.bundled import find
 from derain.errors import DerainError, UsageError
-from derain.export.running import is_exported, open_exported, refuse_settings
+from derain.export import is_exported
 from derain.methods.contract import RainNetwork
 from derain.pictures import Picture, read_picture, to_tensor, with_pixels, write_picture
 from derain.restore import memory
@@ -95,6 +95,8 @@ def load(model: str | Path | None = None, **settings: Any) -> Derainer:
     """
     path, wanted = find(model), Settings(**settings)
     if is_exported(path):
+        from derain.export.running import open_exported, refuse_settings  # brings along much that few need
+
         refuse_settings(path, wanted.device)
         return Derainer(open_exported(path), replace(wanted, device="cpu"))
     return Derainer(open_checkpoint(path), wanted)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from derain.errors import DerainError, UsageError
 from derain.pictures import (
@@ -21,6 +21,9 @@ from derain.pictures import (
     write_picture,
 )
 from derain.restore.derainer import Derainer
+
+if TYPE_CHECKING:
+    from derain.restore.clips import ClipOutcome
 
 Status = Literal["restored", "skipped", "failed"]
 COMPARE, MAPS = "compare", "maps"
@@ -48,6 +51,16 @@ class Outcome:
     job: Job
     status: Status
     note: str = ""
+
+
+def as_row(outcome: Outcome | ClipOutcome) -> dict[str, str]:
+    """What became of a job, for programs to read."""
+    return {
+        "source": str(outcome.job.source),
+        "target": str(outcome.job.target),
+        "status": outcome.status,
+        "note": outcome.note,
+    }
 
 
 def plan(inputs: Sequence[Path], output: Path | None) -> list[Job]:

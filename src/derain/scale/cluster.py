@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from derain.errors import DerainError, UsageError
-from derain.export.extras import extra
+from derain.extras import extra
 from derain.restore.derainer import Settings, load
 from derain.restore.folder import Job, Outcome, Status, restore_all
 from derain.scale.manifest import NAME, Manifest

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from derain.errors import DerainError
-from derain.restore.folder import Job, Outcome
+from derain.restore.folder import Job, Outcome, as_row
 
 NAME = "manifest.jsonl"
 Stamp = tuple[int, int]  # of a file: its size and the time of its last change, in nanoseconds
@@ -51,7 +51,8 @@ class Manifest:
         Raises:
             DerainError: the file cannot be written.
         """
-        lines = "".join(json.dumps(_entry(outcome)) + "\n" for outcome in outcomes)
+        rows = ({**as_row(outcome), "stamp": _stamp(outcome.job.source)} for outcome in outcomes)
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab+") as file:
@@ -67,17 +68,6 @@ class Manifest:
         with self.path.open("rb") as file:
             file.seek(-1, os.SEEK_END)
             return file.read(1) == b"\n"
-
-
-def _entry(outcome: Outcome) -> dict[str, object]:
-    job = outcome.job
-    return {
-        "source": str(job.source),
-        "target": str(job.target),
-        "status": outcome.status,
-        "note": outcome.note,
-        "stamp": _stamp(job.source),
-    }
 
 
 def _stamp(path: Path) -> Stamp:
