@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from derain.errors import DerainError, UsageError
+from derain.extras import extra
 
 PREFIX = "hf:"
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
@@ -123,14 +124,9 @@ def _read_config(source: Repository, path: Path) -> dict[str, Any]:
 @contextmanager
 def hub_errors(source: Repository) -> Iterator[None]:
     """Turns what the hub library raises into one line each."""
-    try:
-        import huggingface_hub
-        from huggingface_hub import errors
-    except ImportError:
-        raise DerainError(
-            f"{source}: the hub needs one more package; install it with pip install 'derain[hub]'."
-        ) from None
+    huggingface_hub = extra("huggingface_hub", "hub")
     import httpx2
+    from huggingface_hub import errors
 
     told = huggingface_hub.logging.get_verbosity()
     huggingface_hub.logging.set_verbosity(logging.ERROR)

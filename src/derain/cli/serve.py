@@ -35,17 +35,12 @@ def serve(
 
     Example: DERAIN_TOKEN=$(openssl rand -hex 16) derain serve --host 0.0.0.0
     """
-    from derain.errors import DerainError
+    from derain.extras import extra
 
-    try:
-        from derain.serve.server import serve as run
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] in ("derain", "torch"):
-            raise
-        raise DerainError(
-            f"the server needs {error.name}; install it with: pip install 'derain[serve]'"
-        ) from None
+    for module in ("fastapi", "python_multipart", "uvicorn"):
+        extra(module, "serve")
     from derain.serve.limits import Limits
+    from derain.serve.server import serve as run
 
     limits = Limits(
         upload_bytes=round(max_upload * 1e6),

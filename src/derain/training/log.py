@@ -13,6 +13,7 @@ from torch import Tensor
 
 from derain.atomic import replace_file
 from derain.errors import DerainError
+from derain.extras import extra
 
 
 class RunLog:
@@ -81,10 +82,7 @@ def _csv_line(row: dict[str, Any]) -> str:
 
 
 def _tensorboard(run: Path, step: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise DerainError(
-            "'tensorboard: true' needs a package that is not there; pip install 'derain[tensorboard]'."
-        ) from None
+    extra("tensorboard", "tensorboard")
+    from torch.utils.tensorboard import SummaryWriter
+
     return SummaryWriter(run / "tensorboard", purge_step=step + 1)
