@@ -57,7 +57,10 @@ def test_mistakes_are_explained(photos: Path, changes: dict[str, Any], message: 
         ({"network": "spanett"}, "unknown network 'spanett'. Did you mean 'spanet'"),
         ({"options": {"widht": 4}}, "'options': spanet: .*widht"),
         ({"start": "PHOTOS/photo1.png"}, r"photo1\.png: "),
-        ({"loss": {"l1": 2}}, "'loss': the loss of spanet has no option 'l1'; known: dissimilarity, mask"),
+        (
+            {"loss": {"l1": 2}},
+            "'loss': the loss of spanet has no option 'l1'; known: dissimilarity, mask, log_mse",
+        ),
     ],
 )
 def test_what_does_not_exist_is_named(

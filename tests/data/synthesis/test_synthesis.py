@@ -69,9 +69,18 @@ def test_streaks_enter_from_every_side() -> None:
     assert all(abs(side.mean() / middle - 1) < 0.25 for side in sides)
 
 
+def test_the_floor_leaves_dry_what_has_hardly_any_rain() -> None:
+    low, cut = (
+        streak_layer(np.random.default_rng(3), 128, 128, replace(FINE, floor=(floor, floor)))
+        for floor in (0.0, 0.02)
+    )
+    assert np.array_equal(cut, np.maximum(low - np.float32(0.02), 0))
+    assert (cut == 0).mean() > (low == 0).mean()
+
+
 def test_more_coverage_and_brightness_mean_more_rain() -> None:
     def mean(**changes: tuple[float, float]) -> float:
-        look = replace(FINE, **changes)
+        look = replace(FINE, **{"floor": (0.0, 0.0), **changes})
         return float(
             np.mean([streak_layer(np.random.default_rng(i), 128, 128, look).mean() for i in range(8)])
         )

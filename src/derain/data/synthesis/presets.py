@@ -44,10 +44,11 @@ FINE = StreakLook(
     length=(25, 130),
     width=(1.3, 2.3),
     coverage=(0.12, 0.65),
-    brightness=(0.03, 0.11),
+    brightness=(0.04, 0.12),
     tail=(0.25, 0.7),
     gusts=(0.0, 0.6),
     glint=(0.2, 1.4),
+    floor=(0.0, 0.03),
 )
 LINES = StreakLook(
     angle=(-30, 30),
@@ -144,7 +145,7 @@ PRESETS: dict[str, tuple[Rain, ...]] = {
     "did": DID,
     "real": REAL,
     "drops": DROPS,
-    "falling": (*(8 * LIGHT), Rain(), Rain(), HEAVY[0], DDN[2], DDN[3], REAL[0]),
+    "falling": (*(9 * LIGHT), Rain(), HEAVY[0], *DDN[1:], REAL[0]),
     "mixed": (*LIGHT, *HEAVY, *DDN, *DID, *REAL, *DROPS),
 }
 

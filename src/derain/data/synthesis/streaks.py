@@ -39,6 +39,7 @@ class StreakLook:
         spread: standard deviation of a sheet's angle about the fall's, degrees.
         sharp: every streak of a sheet is equally bright and ends sharply, as the line streaks of
             some public sets do.
+        floor: what the rain of every pixel loses, so that much of a picture stays dry.
     """
 
     angle: Range
@@ -53,6 +54,7 @@ class StreakLook:
     directions: tuple[int, int] = (1, 1)
     spread: Range = (0.0, 1.5)
     sharp: bool = False
+    floor: Range = (0.0, 0.0)
 
 
 def streak_layer(rng: np.random.Generator, height: int, width: int, look: StreakLook) -> FloatArray:
@@ -80,6 +82,8 @@ def streak_layer(rng: np.random.Generator, height: int, width: int, look: Streak
                 glint=glint,
                 sharp=look.sharp,
             )
+    if look.floor[1] > 0:
+        layer = np.maximum(layer - np.float32(rng.uniform(*look.floor)), 0)
     return layer
 
 

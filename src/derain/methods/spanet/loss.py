@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+SMALLEST_MSE = 1e-5  # 50 dB: a picture that is as good as that asks for nothing more
+
 
 def loss_terms(
     outputs: Mapping[str, Tensor],
@@ -15,20 +17,27 @@ def loss_terms(
     rainy: Tensor,
     dissimilarity: float = 1.0,
     mask: float = 1.0,
+    log_mse: float = 0.0,
 ) -> dict[str, Tensor]:
-    """The three terms; the loss is their sum.
+    """The terms; the loss is their sum.
 
     Args:
         outputs: of the network; `image` (B, 3, H, W) and `mask` (B, 1, H, W).
         clean: (B, 3, H, W) in [0, 1].
         rainy: (B, 3, H, W) in [0, 1]; both are 8-bit pictures divided by 255.
         dissimilarity, mask: weights of these terms, 1 in the paper; that of the first is always 1.
+        log_mse: weight of log10 of each picture's mean squared error, of which a mean PSNR is made;
+            not in the paper.
     """
-    return {
+    terms = {
         "l1": F.l1_loss(outputs["image"], clean),
         "dissimilarity": dissimilarity * (1 - structural_similarity(outputs["image"], clean)),
         "mask": mask * F.mse_loss(outputs["mask"], rain_mask(rainy, clean)),
     }
+    if log_mse:
+        squared = (outputs["image"] - clean).square().mean((1, 2, 3))
+        terms["log_mse"] = log_mse * torch.log10(squared + SMALLEST_MSE).mean()
+    return terms
 
 
 def rain_mask(rainy: Tensor, clean: Tensor) -> Tensor:
