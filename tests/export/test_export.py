@@ -93,6 +93,7 @@ def test_the_command_line_exports_and_runs(tmp_path: Path) -> None:
     assert "differs from PyTorch by at most" in made.stdout
     assert derain("export", "spanet", "-o", file).returncode == 2
     assert derain("export", "spanet", "-o", tmp_path / "x.txt").returncode == 2
+    assert derain("export", "spanet", "--to", "openvino", "-o", ".").returncode == 2
     (tmp_path / "x.bin").write_bytes(b"somebody's")
     refused = derain("export", "spanet", "--to", "openvino", "-o", tmp_path / "x.xml")
     assert refused.returncode == 2

@@ -42,7 +42,13 @@ class Exported:
 
 
 def files_at(target: str, path: Path) -> tuple[Path, ...]:
-    """The files that an export to `path` writes: OpenVINO keeps its weights in a second one."""
+    """The files that an export to `path` writes: OpenVINO keeps its weights in a second one.
+
+    Raises:
+        UsageError: the extension of `path` does not belong to the target.
+    """
+    if path.suffix != EXTENSIONS[target]:
+        raise UsageError(f"{path}: a file for {target} must end in {EXTENSIONS[target]}.")
     return (path, path.with_suffix(".bin")) if target == "openvino" else (path,)
 
 
@@ -61,8 +67,7 @@ def export(checkpoint: Checkpoint, target: str, path: Path) -> Exported:
         DerainError: an optional package is missing, the network cannot be exported, the results
             differ, or the file cannot be written.
     """
-    if path.suffix != EXTENSIONS[target]:
-        raise UsageError(f"{path}: a file for {target} must end in {EXTENSIONS[target]}.")
+    places = files_at(target, path)
     network: nn.Module = checkpoint.network
     model = trace(network)
     facts = facts_of(checkpoint, bytes_per_pixel(model, network.size_multiple))  # type: ignore[arg-type]
@@ -73,7 +78,6 @@ def export(checkpoint: Checkpoint, target: str, path: Path) -> Exported:
         replace_file(path, content)
     else:
         # The new files wait beside their places while they are checked.
-        places = files_at(target, path)
         with new_file(places[0]) as xml, new_file(places[1]) as weights:
             _save_openvino(model, facts, xml)
             xml.with_suffix(".bin").replace(weights)
