@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from derain.nn.norms import ChannelNorm
 
@@ -13,7 +15,7 @@ from derain.nn.norms import ChannelNorm
 def test_is_the_formula(bias_free: bool, memory: torch.memory_format) -> None:
     norm = ChannelNorm(12, bias_free).double()
     for parameter in norm.parameters():
-        torch.nn.init.normal_(parameter)
+        nn.init.normal_(parameter)
     x = torch.randn(2, 12, 5, 7, dtype=torch.float64).mul_(3).add_(1).to(memory_format=memory)
 
     mean = x.mean(1, keepdim=True)
@@ -23,6 +25,28 @@ def test_is_the_formula(bias_free: bool, memory: torch.memory_format) -> None:
     if not bias_free:
         wanted = wanted + norm.body.bias.view(1, -1, 1, 1)
     torch.testing.assert_close(norm(x), wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("bias_free", [False, True])
+@pytest.mark.parametrize("channels", [1, 7, 48])
+@pytest.mark.parametrize("offset", [0.0, 300.0])
+def test_form_without_gradients(bias_free: bool, channels: int, offset: float) -> None:
+    norm = ChannelNorm(channels, bias_free)
+    x = torch.randn(2, channels, 5, 3).add_(offset)
+    with_gradients = norm.standardised(x.clone().requires_grad_()).detach()
+    with torch.no_grad():
+        torch.testing.assert_close(norm.standardised(x), with_gradients, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("bias_free", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_absorbed_by_a_convolution(bias_free: bool, bias: bool) -> None:
+    norm, layer = ChannelNorm(6, bias_free).double(), nn.Conv2d(6, 4, 1, bias=bias).double()
+    for parameter in norm.parameters():
+        nn.init.normal_(parameter)
+    x = torch.randn(2, 6, 5, 3, dtype=torch.float64)
+    absorbed = F.conv2d(norm.standardised(x), *norm.absorbed_by(layer.weight, layer.bias))
+    torch.testing.assert_close(absorbed, layer(norm(x)), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("bias_free", [False, True])

@@ -90,6 +90,7 @@ def _in_float64(checkpoint: Checkpoint) -> DRSformer:
     return network
 
 
+@pytest.mark.usefixtures("upsampling_seen")
 @pytest.mark.parametrize("name", ["tiny", "tiny_biasfree", "light", "full"])
 def test_stages(name: str, read: Read, opened: Opened, fill: ModuleType) -> None:
     """The modules that exist in our form; the output of attention and feed-forward without the skip."""

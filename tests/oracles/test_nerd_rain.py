@@ -97,6 +97,7 @@ def test_float64_of_both_formulations(name: str, read: Read, opened: Opened, fil
                 assert _error(results[index], arrays[f"main_f64/out{index}"]) <= TOLERANCE_64
 
 
+@pytest.mark.usefixtures("upsampling_seen")
 @pytest.mark.parametrize("name", NETWORKS)
 def test_intermediate_values(name: str, read: Read, opened: Opened, fill: ModuleType) -> None:
     facts, arrays = read(name)
@@ -107,8 +108,9 @@ def test_intermediate_values(name: str, read: Read, opened: Opened, fill: Module
 
     def watch(path: str, module: nn.Module) -> None:
         def keep_input(module: nn.Module, args: tuple[Any, ...]) -> None:
-            x, norm = args  # ours adds the skip, and writes into x
+            x, norm = args  # ours adds the skip, writes into x, and has the norm's weights in its own
             seen[path] = x.clone()
+            seen[path.replace("attn", "norm1")] = norm(x)
             seen[f"{path}.softmax"] = module.values_and_attention(x, norm)[1]
 
         def keep(module: nn.Module, _: tuple[Any, ...], result: Tensor) -> None:

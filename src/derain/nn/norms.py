@@ -6,7 +6,8 @@ their mean m (Zamir et al., "Restormer", CVPR 2022, and its published code):
     with bias    (x - m) / sqrt(v + 1e-5) * weight + bias
     bias free     x      / sqrt(v + 1e-5) * weight
 
-On channels-last memory the first is the library's fused layer norm over contiguous numbers.
+While no gradients are recorded, a CPU takes three passes over contiguous channels, which for 32 to
+128 of them are two to three times as fast as the library's fused layer norm; elsewhere that one works.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from derain.nn.tracing import is_tracing
 
 EPSILON = 1e-5
 
@@ -33,7 +36,28 @@ class ChannelNorm(nn.Module):
         self.body = _Scale(channels, bias_free)
 
     def forward(self, x: Tensor) -> Tensor:
-        return channel_norm(x.permute(0, 2, 3, 1), self.body.weight, self.body.bias).permute(0, 3, 1, 2)
+        y = self.standardised(x) * self.body.weight.view(-1, 1, 1)
+        return y if self.body.bias is None else y + self.body.bias.view(-1, 1, 1)
+
+    def standardised(self, x: Tensor) -> Tensor:
+        """The norm without its weight and bias."""
+        pixels = x.permute(0, 2, 3, 1)
+        return (_scaled if self.body.bias is None else _centred)(pixels).permute(0, 3, 1, 2)
+
+    def absorbed_by(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """What a 1x1 convolution needs to make of `standardised(x)` what it made of this norm of x.
+
+        Args:
+            weight: (C', C, 1, 1).
+            bias: (C',) or None.
+
+        Returns:
+            Weight and bias of the same shapes; the bias is None if neither has one.
+        """
+        if self.body.bias is not None:
+            shift = weight.flatten(1) @ self.body.bias
+            bias = shift if bias is None else bias + shift
+        return weight * self.body.weight.view(-1, 1, 1), bias
 
 
 class _Scale(nn.Module):
@@ -45,14 +69,32 @@ class _Scale(nn.Module):
         self.bias = None if bias_free else nn.Parameter(torch.zeros(channels))
 
 
-def channel_norm(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The norm over the last axis: with a bias the first form, without one the second.
+def _centred(x: Tensor) -> Tensor:
+    """(..., C): x - m, divided by the deviation."""
+    if _library_is_better(x):
+        return F.layer_norm(x, x.shape[-1:], eps=EPSILON)
+    centred = x - x.mean(-1, keepdim=True)
+    return centred.mul_(_inverse_deviation(centred))
 
-    Args:
-        x: (..., C).
-        weight: (C,).
-        bias: (C,), or None for the bias-free form.
-    """
-    if bias is not None:
-        return F.layer_norm(x, weight.shape, weight, bias, EPSILON)
-    return x * torch.rsqrt(x.var(-1, correction=0, keepdim=True) + EPSILON) * weight
+
+def _scaled(x: Tensor) -> Tensor:
+    """(..., C): x divided by the deviation."""
+    if _library_is_better(x):
+        return x * torch.rsqrt(x.var(-1, correction=0, keepdim=True) + EPSILON)
+    return x * _inverse_deviation(x - x.mean(-1, keepdim=True))
+
+
+def _inverse_deviation(centred: Tensor) -> Tensor:
+    """(..., C) -> (..., 1)."""
+    squares: Tensor = torch.linalg.vector_norm(centred, dim=-1, keepdim=True).square_()
+    return squares.div_(centred.shape[-1]).add_(EPSILON).rsqrt_()
+
+
+def _library_is_better(x: Tensor) -> bool:
+    """It needs less memory for gradients, is one operation in a graph, and sums halves in full."""
+    return (
+        x.device.type != "cpu"
+        or x.dtype.itemsize < 4
+        or (torch.is_grad_enabled() and x.requires_grad)
+        or is_tracing()
+    )

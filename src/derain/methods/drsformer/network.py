@@ -28,8 +28,9 @@ from derain.methods.contract import Tile
 from derain.methods.drsformer.selection import blended_attention
 from derain.nn.channel_attention import CosineSums, merged_projection
 from derain.nn.norms import ChannelNorm
+from derain.nn.pixels import as_map, as_pixels
 from derain.nn.resizing import Downsample, PatchEmbedding, Upsample
-from derain.nn.tracing import constant, is_tracing
+from derain.nn.tracing import is_tracing
 from derain.nn.windows import CPU_NUMBERS, Sides, by_windows, conv, crop, crop_to
 
 STEPS = 4
@@ -138,8 +139,8 @@ class DRSformer(nn.Module):
         e2 = x = self.encoder_level2(self.down1_2(x))
         e3 = x = self.encoder_level3(self.down2_3(x))
         x = self.latent(self.down3_4(x))
-        x = self.decoder_level3(_reduce(self.reduce_chan_level3, self.up4_3(x), e3))
-        x = self.decoder_level2(_reduce(self.reduce_chan_level2, self.up3_2(x), e2))
+        x = self.decoder_level3(self.up4_3.joined(x, e3, self.reduce_chan_level3))
+        x = self.decoder_level2(self.up3_2.joined(x, e2, self.reduce_chan_level2))
         x = torch.cat([self.up2_1(x), e1], 1)
         del e1, e2, e3  # a sixth of the memory at its peak, which follows
         x = self.decoder_level1(x)
@@ -200,12 +201,6 @@ def _size_level(name: str) -> int:
     return max(int(digit.group()) - 1, 0) if digit else 0
 
 
-def _reduce(layer: nn.Conv2d, up: Tensor, skip: Tensor) -> Tensor:
-    """The 1x1 convolution of [up; skip], without the concatenation."""
-    first, second = torch.split(layer.weight, [up.shape[1], skip.shape[1]], 1)
-    return F.conv2d(up, constant(first), layer.bias) + F.conv2d(skip, constant(second))
-
-
 class Block(nn.Module):
     """x + attention(norm1(x)), then x + feed_forward(norm2(x)); (B, C, H, W) -> the same."""
 
@@ -241,17 +236,18 @@ class SparseAttention(nn.Module):
         v, logits = self.values_and_logits(x, norm)
         attention = blended_attention(logits, self.scales())
         matrix = merged_projection(self.project_out.weight.flatten(1), attention)
-        y = torch.baddbmm(_pixels(x), _pixels(v), matrix.transpose(1, 2))
+        y = torch.baddbmm(as_pixels(x), as_pixels(v), matrix.transpose(1, 2))
         if self.project_out.bias is not None:
             y = y + self.project_out.bias
-        return _picture(y, x)
+        return as_map(y, x)
 
     def values_and_logits(self, x: Tensor, norm: ChannelNorm) -> tuple[Tensor, Tensor]:
         """V as (B, C, H, W) and the logits (B, heads, C/heads, C/heads) for features x."""
         sums = CosineSums(self.heads)
+        weight, bias = norm.absorbed_by(self.qkv.weight, self.qkv.bias)
 
         def values(window: Tensor, sides: Sides) -> Tensor:
-            qkv = pointwise(norm(window), self.qkv.weight, self.qkv.bias)
+            qkv = pointwise(norm.standardised(window), weight, bias)
             qkv = conv(qkv, self.qkv_dwconv.weight, self.qkv_dwconv.bias, sides, groups=qkv.shape[1])
             inside = crop(window, sides, 1)
             q, k, v = crop_to(qkv, inside, sides).chunk(3, 1)
@@ -287,27 +283,31 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor, norm: ChannelNorm) -> Tensor:
         """(B, C, H, W) -> x + feed_forward(norm(x))."""
-        chains = [self._chain(0, self.dwconv3x3_1), self._chain(1, self.dwconv5x5_1)]
+        project_in = norm.absorbed_by(self.project_in.weight, self.project_in.bias)
+        chains = [
+            self._chain(0, project_in, self.dwconv3x3_1),
+            self._chain(1, project_in, self.dwconv5x5_1),
+        ]
 
         def added(window: Tensor, sides: Sides) -> Tensor:
-            z = norm(window)
+            z = norm.standardised(window)
             inside = crop(window, sides, 4)
             products = [product for chain in chains for product in chain.products(z, inside, sides)]
-            y = _picture(sum_of_products(products), inside)
+            y = as_map(sum_of_products(products), inside)
             if self.project_out.bias is not None:
                 y = y + self.project_out.bias.view(-1, 1, 1)
             return y + inside
 
         return by_windows(added, x, halo=4, channels=len(chains[0].project_in))
 
-    def _chain(self, half: int, second: nn.Conv2d) -> Chain:
+    def _chain(self, half: int, project_in: tuple[Tensor, Tensor | None], second: nn.Conv2d) -> Chain:
         h, slots = self.hidden, _slots(self.hidden)
         odd = h % 2
         here = slice(half * h, half * h + h)
 
-        def first(layer: nn.Conv2d) -> tuple[Tensor, Tensor | None]:
-            return _evens_then_odds(layer.weight[here], slots), (
-                None if layer.bias is None else _evens_then_odds(layer.bias[here], slots)
+        def first(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+            return _evens_then_odds(weight[here], slots), (
+                None if bias is None else _evens_then_odds(bias[here], slots)
             )
 
         of_a, of_b = torch.split(second.weight.flatten(0, 1).unsqueeze(1), h)
@@ -322,9 +322,9 @@ class FeedForward(nn.Module):
             )
         out = self.project_out.weight[:, here, 0, 0].t()
         return Chain(
-            *first(self.project_in),
-            *first(self.dwconv3x3),
-            *first(self.dwconv5x5),
+            *first(*project_in),
+            *first(self.dwconv3x3.weight, self.dwconv3x3.bias),
+            *first(self.dwconv5x5.weight, self.dwconv5x5.bias),
             _evens_then_odds(of_a, slots),
             bias_a,
             _evens_then_odds(of_b, slots),
@@ -463,11 +463,11 @@ class Experts(nn.Module):
         def step(window: Tensor, sides: Sides) -> Tensor:
             inside = crop(window, sides, 6)
             products = (
-                (_pixels(crop_to(self._features(e, window, sides), inside, sides)), m)
+                (as_pixels(crop_to(self._features(e, window, sides), inside, sides)), m)
                 for e, m in enumerate(matrices)
             )
             y = sum_of_products(products)
-            return _picture(y.relu_(), inside) + inside
+            return as_map(y.relu_(), inside) + inside
 
         return by_windows(step, s, halo=6, channels=channels)
 
@@ -542,15 +542,4 @@ def sum_of_products(products: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """A 1x1 convolution (C', C, 1, 1) of (B, C, H, W) as the matrix product it is on channels-last data."""
     flat = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
-    return _picture(F.linear(flat, weight.flatten(1), bias), x)
-
-
-def _pixels(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, H W, C)."""
-    return x.permute(0, 2, 3, 1).flatten(1, 2)
-
-
-def _picture(x: Tensor, like: Tensor) -> Tensor:
-    """(B, H W, C) or (B H W, C) -> (B, C, H, W) of the same B, H and W as `like`."""
-    batch, _, height, width = like.shape
-    return x.view(batch, height, width, -1).permute(0, 3, 1, 2)
+    return as_map(F.linear(flat, weight.flatten(1), bias), x)

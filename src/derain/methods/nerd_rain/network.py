@@ -27,6 +27,7 @@ from derain.errors import DerainError
 from derain.methods.contract import Tile
 from derain.nn.channel_attention import CosineSums, merged_projection
 from derain.nn.norms import ChannelNorm
+from derain.nn.pixels import as_map, as_pixels, plus_product
 from derain.nn.pointwise import pointwise
 from derain.nn.resizing import Downsample, PatchEmbedding, Upsample
 from derain.nn.windows import CPU_NUMBERS, Sides, by_windows, conv, crop, crop_to
@@ -191,13 +192,17 @@ class NeRDRain(nn.Module):
         def part(kind: str) -> nn.Module:
             return self.get_submodule(_name(kind, scale, number))
 
-        # The published third pass of the full scale takes the second one's reduction.
-        reduction = (
-            part("reduce_chan_level1") if number < 3 else self.get_submodule("reduce_chan_level1_max2")
-        )
+        def joined(up: str, reduction: str, x: Tensor, skip: Tensor) -> Tensor:
+            upsample, layer = part(up), self.get_submodule(reduction)
+            assert isinstance(upsample, Upsample)
+            assert isinstance(layer, nn.Conv2d)
+            return upsample.joined(x, skip, layer)
+
         e1, e2, z = encoded
-        u = part("decoder_level2")(_reduce(part("reduce_chan_level2"), part("up3_2")(z), e2))
-        features: Tensor = part("decoder_level1")(_reduce(reduction, part("up2_1")(u), e1))
+        u = part("decoder_level2")(joined("up3_2", _name("reduce_chan_level2", scale, number), z, e2))
+        # The published third pass of the full scale takes the second one's reduction.
+        reduction = _name("reduce_chan_level1", scale, min(number, 2))
+        features: Tensor = part("decoder_level1")(joined("up2_1", reduction, u, e1))
         return features
 
     def _picture(self, scale: str, features: Tensor) -> Tensor:
@@ -212,7 +217,7 @@ class NeRDRain(nn.Module):
         return 4 * (weights + 8 * self.dim * pixels + min(200 * pixels, 4 * CPU_NUMBERS))
 
     def multiply_adds(self, height: int, width: int) -> int:
-        """Of `forward`: 137 G for the default network and 64 G for `s` at 256x256."""
+        """Of `forward`: 136 G for the default network and 64 G for `s` at 256x256."""
         return sum(count * height * width // area for area, count in self._multiply_adds_per_pixel())
 
     def _multiply_adds_per_pixel(self) -> Iterator[tuple[int, int]]:
@@ -229,7 +234,9 @@ class NeRDRain(nn.Module):
                 yield 4 * area, 2 * 9 * 2 * channels * 2
             elif isinstance(module, nn.Conv2d) and name.split(".")[0] not in ("output_small", "output_mid"):
                 inside = name.split(".", 1)[-1]
-                if inside == name or inside.startswith(("proj", "body")):
+                if name.startswith("reduce"):  # half of it is merged into the layer before
+                    yield area, module.weight.numel() // 2
+                elif inside == name or inside.startswith(("proj", "body")):
                     yield area, module.weight.numel()
 
 
@@ -309,13 +316,6 @@ def _twice(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="nearest")
 
 
-def _reduce(layer: nn.Module, up: Tensor, skip: Tensor) -> Tensor:
-    """The 1x1 convolution of [up; skip], without the concatenation."""
-    assert isinstance(layer, nn.Conv2d)
-    first, second = layer.weight.chunk(2, 1)
-    return pointwise(up, first, layer.bias).add_(pointwise(skip, second))
-
-
 class Block(nn.Module):
     """x + attention(norm1(x)), then x + feed_forward(norm2(x)); (B, C, H, W) -> the same.
 
@@ -377,19 +377,18 @@ class ChannelAttention(nn.Module):
         """(B, C, H, W) -> x + attention(norm(x)), written into x while no gradients are recorded."""
         v, attention = self.values_and_attention(x, norm)
         matrix = merged_projection(self.project_out.weight.flatten(1), attention)
-        add = torch.baddbmm if torch.is_grad_enabled() else Tensor.baddbmm_
-        y = add(_pixels(x), _pixels(v), matrix.transpose(1, 2))
+        y = plus_product(as_pixels(x), as_pixels(v), matrix.transpose(1, 2))
         if self.project_out.bias is not None:
             y = y + self.project_out.bias
-        batch, channels, height, width = x.shape
-        return y.view(batch, height, width, channels).permute(0, 3, 1, 2)
+        return as_map(y, x)
 
     def values_and_attention(self, x: Tensor, norm: ChannelNorm) -> tuple[Tensor, Tensor]:
         """V (B, C, H, W) and the matrices after the softmax (B, heads, C/heads, C/heads)."""
         sums = CosineSums(self.heads)
+        weight, bias = norm.absorbed_by(self.qkv.weight, self.qkv.bias)
 
         def values(window: Tensor, sides: Sides) -> Tensor:
-            qkv = pointwise(norm(window), self.qkv.weight, self.qkv.bias)
+            qkv = pointwise(norm.standardised(window), weight, bias)
             qkv = conv(qkv, self.qkv_dwconv.weight, self.qkv_dwconv.bias, sides, groups=qkv.shape[1])
             q, k, v = crop_to(qkv, crop(window, sides, 1), sides).chunk(3, 1)
             sums.add(q, k)
@@ -414,26 +413,28 @@ class FeedForward(nn.Module):
         spare = -self.hidden % 8  # channels of zeros: kernels are slower on odd numbers such as 127
         # Gating is faster on two tensors than on two parts of one.
         first, second = (
-            self._half(slice(None, self.hidden), spare),
-            self._half(slice(self.hidden, None), spare),
+            self._half(slice(None, self.hidden), spare, norm),
+            self._half(slice(self.hidden, None), spare, norm),
         )
         project_out = F.pad(self.project_out.weight, (0, 0, 0, 0, 0, spare))
 
         def added(window: Tensor, sides: Sides) -> Tensor:
-            z, inside = norm(window), crop(window, sides, 1)
+            z, inside = norm.standardised(window), crop(window, sides, 1)
             gated = F.gelu(first.of(z, inside, sides)).mul_(second.of(z, inside, sides))
             return pointwise(gated, project_out, self.project_out.bias).add_(inside)
 
-        return by_windows(added, x, halo=1, channels=self.hidden)
+        # Both halves exist at once.
+        return by_windows(added, x, halo=1, channels=3 * self.hidden // 2)
 
-    def _half(self, channels: slice, spare: int) -> Half:
+    def _half(self, channels: slice, spare: int, norm: ChannelNorm) -> Half:
         def part(parameter: Tensor) -> Tensor:
             return _with_zeros(parameter[channels], spare)
 
-        wide, deep = self.project_in, self.dwconv
+        weight, bias = norm.absorbed_by(self.project_in.weight, self.project_in.bias)
+        deep = self.dwconv
         return Half(
-            weight=part(wide.weight),
-            bias=None if wide.bias is None else part(wide.bias),
+            weight=part(weight),
+            bias=None if bias is None else part(bias),
             depthwise_weight=part(deep.weight),
             depthwise_bias=None if deep.bias is None else part(deep.bias),
         )
@@ -457,11 +458,6 @@ class Half(NamedTuple):
 def _with_zeros(parameter: Tensor, count: int) -> Tensor:
     """So many more zeros along the first axis."""
     return F.pad(parameter, (0, 0) * (parameter.dim() - 1) + (0, count))
-
-
-def _pixels(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, H W, C)."""
-    return x.permute(0, 2, 3, 1).flatten(1, 2)
 
 
 class Fusion(nn.Module):

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from derain.nn.pixels import as_map, as_pixels
 from derain.nn.tracing import is_tracing
 
 
@@ -55,16 +56,10 @@ def gated_1x1(x: Tensor, gate: Tensor, weight: Tensor, onto: Tensor) -> Tensor:
         weight: (D, C, 1, 1).
         onto: a bias (D,) or a picture (B, D, H, W).
     """
-    b, _, h, w = x.shape
     if onto.dim() == 4:
-        onto = pixels(onto)
+        onto = as_pixels(onto)
     weights = gate.unsqueeze(2) * weight.flatten(1).t()
-    return torch.baddbmm(onto, pixels(x), weights).view(b, h, w, -1).permute(0, 3, 1, 2)
-
-
-def pixels(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, H * W, C)."""
-    return x.permute(0, 2, 3, 1).flatten(1, 2)
+    return as_map(torch.baddbmm(onto, as_pixels(x), weights), x)
 
 
 def pieces(size: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:

@@ -23,10 +23,11 @@ from torch import Tensor, nn
 
 from derain.errors import DerainError, UsageError
 from derain.methods.contract import Tile
-from derain.methods.udr_s2former.layers import Squeeze, by_pixels, gated_1x1, named, pixels, spatial_means
+from derain.methods.udr_s2former.layers import Squeeze, by_pixels, gated_1x1, named, spatial_means
 from derain.methods.udr_s2former.ranking import constraint, modulation
 from derain.methods.udr_s2former.refinement import BLOCKS, Refinement
 from derain.methods.udr_s2former.window_attention import LocalAttention, SamplingAttention
+from derain.nn.pixels import as_pixels
 
 LEVELS = (0, 1, 2, 3)
 
@@ -255,7 +256,7 @@ class GlobalAttention(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         b, c, h, w = t.shape
-        tokens = pixels(t)
+        tokens = as_pixels(t)
         q, k, v = (
             x.view(b, h * w, self.heads, -1).transpose(1, 2)
             for x in (self.q(tokens), *self.kv(tokens).chunk(2, -1))

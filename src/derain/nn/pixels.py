@@ -1,0 +1,30 @@
+"""Feature maps as matrices of pixels by channels, and back; without a copy in channels-last memory."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def as_pixels(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, H W, C)."""
+    return x.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def as_map(pixels: Tensor, like: Tensor) -> Tensor:
+    """(B, H W, C) or (B H W, C) -> (B, C, H, W) with the B, H and W of the map `like`."""
+    batch, _, height, width = like.shape
+    return pixels.view(batch, height, width, -1).permute(0, 3, 1, 2)
+
+
+def plus_product(onto: Tensor, x: Tensor, matrices: Tensor) -> Tensor:
+    """onto + x @ matrices, written into `onto` while no gradients are recorded.
+
+    Args:
+        onto: (B, P, D).
+        x: (B, P, C).
+        matrices: (B, C, D).
+    """
+    if torch.is_grad_enabled():
+        return torch.baddbmm(onto, x, matrices)
+    return onto.baddbmm_(x, matrices)
