@@ -18,6 +18,7 @@ from derain.data.patches import Cut, Item, PairedPatches, Pictures, SyntheticPai
 from derain.data.synthesis import preset
 from derain.errors import DerainError, UsageError
 from derain.training.recipe import Data, Recipe, Stage, Validation
+from derain.training.signals import CAUGHT
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def batches(
             batch_sampler=order,
             num_workers=min(recipe.workers, len(order)),
             collate_fn=_collate,
-            worker_init_fn=_ignore_interrupt,
+            worker_init_fn=_leave_signals_to_main,
             generator=torch.Generator(),  # the loader draws a seed for workers; keep it off the global state
         )
         stream = iter(loader)
@@ -201,10 +202,10 @@ def _checked(batch: dict[str, Any] | DerainError) -> dict[str, Any]:
     return batch
 
 
-def _ignore_interrupt(_: int) -> None:
-    """Ctrl-C reaches workers too; the main process ends them once its step is done."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def _leave_signals_to_main(_: int) -> None:
+    """Ctrl-C in a terminal and SIGTERM of a batch system reach workers too; a run ends them itself."""
+    for number in CAUGHT:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def to_device(batch: dict[str, Any], device: torch.device, channels_last: bool) -> tuple[Tensor, Tensor]:
