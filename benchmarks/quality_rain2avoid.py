@@ -29,6 +29,7 @@ from derain.methods.rain2avoid.sampling import Similarity, mean_reference, sampl
 from derain.methods.rain2avoid.streaks import combined_reference, find_rain, rain_map_at, streak_light
 from derain.pictures import find_pictures, read_picture, to_rgb8, to_tensor
 from derain.restore.adapting import Start, starting_point
+from derain.restore.derainer import PRECISIONS
 
 LUMA = np.array([65.481, 128.553, 24.966]) / 255
 
@@ -65,13 +66,15 @@ def bytes_of(picture: Tensor) -> np.ndarray:
     return picture[0].permute(1, 2, 0).numpy() * 255
 
 
-def learnt(rainy: Tensor, preset: adapt.Preset, start: Start) -> dict[str, np.ndarray]:
+def learnt(
+    rainy: Tensor, preset: adapt.Preset, start: Start, precision: torch.dtype
+) -> dict[str, np.ndarray]:
     """What learning makes of a picture, and what it started from."""
     network, trained = start.network(), start.weights is not None
     results = {}
     if trained:
         results["weights alone"] = bytes_of(adapt.run_network(network.eval(), rainy).clamp(0, 1))
-    adapted = adapt.adapt_one(rainy, network, preset, trained=trained)
+    adapted = adapt.adapt_one(rainy, network, preset, trained=trained, precision=precision)
     results["reference"] = bytes_of(adapted.lesson.mean)
     if adapted.learnt is not None:
         alone = adapt.run_network(adapted.learnt.network, rainy).clamp(0, 1)
@@ -90,6 +93,7 @@ def main() -> None:
     parser.add_argument("--what", choices=["reference", "quick", "published", "from"], default="reference")
     parser.add_argument("--weights", default="spanet", help="for --what from: bundled name or file")
     parser.add_argument("--only", nargs="*", help="names of pictures")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -107,7 +111,9 @@ def main() -> None:
         else:
             preset = "published" if arguments.what == "published" else "quick"
             start = starting_point(preset, None, arguments.weights if arguments.what == "from" else None)
-            results = learnt(to_tensor(picture), adapt.PRESETS[preset], start)
+            results = learnt(
+                to_tensor(picture), adapt.PRESETS[preset], start, PRECISIONS[arguments.precision]
+            )
         seconds, cpu_seconds = time.monotonic() - began, time.process_time() - cpu
         done[name] = {key: psnr(result, clean) for key, result in results.items()}
         done[name]["seconds"] = {"wall": seconds, "cpu": cpu_seconds}

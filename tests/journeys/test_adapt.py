@@ -63,6 +63,17 @@ def test_a_picture_is_derained_and_everything_kept(folder: Path, tmp_path: Path)
     assert (out / "a.png").stat().st_mtime_ns == before
 
 
+def test_half_precision_learns_the_same(tmp_path: Path) -> None:
+    Image.fromarray(rainy()).save(tmp_path / "a.png")
+    results = []
+    for precision in ("fp32", "bf16"):
+        target = tmp_path / f"{precision}.png"
+        derain("adapt", tmp_path / "a.png", "-o", target, "--minutes", "0.1", "--precision", precision)
+        results.append(np.asarray(Image.open(target), np.float64))
+    assert not np.array_equal(*results)
+    assert 10 * np.log10(255**2 / np.mean((results[0] - results[1]) ** 2)) > 30
+
+
 def test_a_folder_teaches_one_network_that_run_takes(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "dry"
     (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
@@ -94,6 +105,9 @@ def test_a_folder_teaches_one_network_that_run_takes(folder: Path, tmp_path: Pat
         (["--from", "x.safetensors", "--backbone", "spanet"], "exclude each other"),
         (["--from", "nothing", "--preset", "published"], "published"),
         (["--device", "gpu"], "cuda"),
+        (["--precision", "fp16"], "bf16"),
+        (["--backbone", "nerd_rain-s", "--precision", "bf16"], "nerd_rain does not run in bf16"),
+        (["--only", "mask", "--precision", "bf16"], "--only mask"),
     ],
 )
 def test_wrong_usage_is_one_line_that_says_what_to_do(

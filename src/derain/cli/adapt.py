@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -35,6 +35,9 @@ def adapt(
     ] = None,
     keep: Annotated[bool, typer.Option(help="Keep mask, references and weights in OUT/kept.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="To learn in: auto (fp32), fp32, or bf16, twice as fast on some processors.")
+    ] = "auto",
     overwrite: Annotated[bool, typer.Option(help="Replace results that exist.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the outcomes as JSON for machines.")] = False,
 ) -> None:
@@ -52,7 +55,7 @@ def adapt(
         starting_point,
         write_maps,
     )
-    from derain.restore.derainer import DEVICES, choose_device
+    from derain.restore.derainer import DEVICES, choose_device, choose_precision
     from derain.restore.folder import as_row, plan
 
     if preset not in PRESETS:
@@ -61,39 +64,31 @@ def adapt(
         raise unknown_name("--only", only, ["mask"])
     if device not in DEVICES:
         raise unknown_name("device", device, DEVICES)
-    if only and (together or backbone or start or minutes or keep):
+    if precision not in ("auto", "fp32", "bf16"):
+        raise unknown_name("precision", precision, ["auto", "fp32", "bf16"])
+    if only and (together or backbone or start or minutes or keep or precision != "auto"):
         raise UsageError("--only mask learns nothing; leave out the options that say how to learn.")
     jobs = plan(inputs, output)
     if together and len(jobs) == 1 and output.suffix:
         raise UsageError("--together needs a folder as output: the network is saved there, too.")
     began, outcomes = time.monotonic(), []
     with bar("learning", 1 if together else len(jobs)) as progress:
-        seconds = None if minutes is None else 60 * minutes
         if only:
             results = write_maps(jobs, overwrite)
-        elif together:
-            results = adapt_together(
-                jobs,
-                starting_point(preset, backbone, start),
-                PRESETS[preset],
-                output / NETWORK_FILE,
-                seconds=seconds,
-                device=choose_device(device),
-                keep=keep,
-                overwrite=overwrite,
-                progress=progress.part,
-            )
         else:
-            results = adapt_each(
-                jobs,
-                starting_point(preset, backbone, start),
-                PRESETS[preset],
-                seconds=seconds,
-                device=choose_device(device),
-                keep=keep,
-                overwrite=overwrite,
-                progress=progress.part,
-            )
+            begin = starting_point(preset, backbone, start)
+            how: dict[str, Any] = {
+                "seconds": None if minutes is None else 60 * minutes,
+                "device": choose_device(device),
+                "precision": choose_precision(precision, begin.name, begin.network()),
+                "keep": keep,
+                "overwrite": overwrite,
+                "progress": progress.part,
+            }
+            if together:
+                results = adapt_together(jobs, begin, PRESETS[preset], output / NETWORK_FILE, **how)
+            else:
+                results = adapt_each(jobs, begin, PRESETS[preset], **how)
         for outcome in results:
             outcomes.append(outcome)
             if not together:

@@ -97,6 +97,7 @@ def adapt_each(
     *,
     seconds: float | None = None,
     device: str | torch.device = "cpu",
+    precision: torch.dtype = torch.float32,
     keep: bool = False,
     overwrite: bool = False,
     progress: Callable[[int, int], None] = adapt.silent,
@@ -115,6 +116,7 @@ def adapt_each(
                 trained=start.weights is not None,
                 seconds=seconds,
                 device=device,
+                precision=precision,
                 progress=progress,
             )
             if keep:
@@ -134,6 +136,7 @@ def adapt_together(
     *,
     seconds: float | None = None,
     device: str | torch.device = "cpu",
+    precision: torch.dtype = torch.float32,
     keep: bool = False,
     overwrite: bool = False,
     progress: Callable[[int, int], None] = adapt.silent,
@@ -172,6 +175,7 @@ def adapt_together(
         trained=trained,
         seconds=seconds,
         device=device,
+        precision=precision,
         progress=progress,
     )
     _save(network_file, learnt, start)

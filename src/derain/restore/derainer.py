@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from derain.checkpoints import Checkpoint, open_checkpoint
 from derain.checkpoints.bundled import find
@@ -114,7 +114,7 @@ class Derainer:
         self.checkpoint = checkpoint
         self.settings = settings
         self.device = choose_device(settings.device)
-        self.dtype = _choose_precision(settings.precision, checkpoint)
+        self.dtype = choose_precision(settings.precision, self.name, checkpoint.network)
         network = checkpoint.network.eval().to(self.device)
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -310,12 +310,15 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _choose_precision(name: str, checkpoint: Checkpoint) -> torch.dtype:
-    refused = cast(RainNetwork, checkpoint.network).refused_precisions
+def choose_precision(name: str, network_name: str, network: nn.Module) -> torch.dtype:
+    """What "auto" (float32) or a key of `PRECISIONS` stands for.
+
+    Raises:
+        UsageError: the network's results would suffer.
+    """
+    refused = cast(RainNetwork, network).refused_precisions
     if name in refused:
-        raise UsageError(
-            f"{checkpoint.architecture.name} does not run in {name}: {refused[name]}. Use --precision fp32."
-        )
+        raise UsageError(f"{network_name} does not run in {name}: {refused[name]}. Use --precision fp32.")
     return PRECISIONS.get(name, torch.float32)
 
 

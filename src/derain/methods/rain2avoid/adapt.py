@@ -153,6 +153,7 @@ def adapt_one(
     trained: bool = False,
     seconds: float | None = None,
     device: torch.device | str = "cpu",
+    precision: torch.dtype = torch.float32,
     progress: Progress = silent,
 ) -> Adapted:
     """Learns from one picture and derains it.
@@ -164,6 +165,7 @@ def adapt_one(
         trained: the network derains already, else it has fresh weights.
         seconds: for everything; learning ends early enough to apply what was learnt.
         device: to learn on.
+        precision: to learn in; results are made in float32.
         progress: called with steps done and their number.
 
     Raises:
@@ -176,7 +178,16 @@ def adapt_one(
     if not trained and not preset.plain:
         start_at_identity(network)
     left = None if seconds is None else seconds - (time.monotonic() - began)
-    learnt = learn([lesson], network, preset, trained=trained, seconds=left, device=device, progress=progress)
+    learnt = learn(
+        [lesson],
+        network,
+        preset,
+        trained=trained,
+        seconds=left,
+        device=device,
+        precision=precision,
+        progress=progress,
+    )
     notes = [lesson.warning] if lesson.warning else []
     if learnt.ended == "time":
         notes.append(f"time was up after {len(learnt.losses)} steps")
@@ -242,6 +253,7 @@ def learn(
     trained: bool = False,
     seconds: float | None = None,
     device: torch.device | str = "cpu",
+    precision: torch.dtype = torch.float32,
     progress: Progress = silent,
 ) -> Learnt:
     """Teaches `network`, in place, what the lessons hold.
@@ -254,6 +266,7 @@ def learn(
         trained: the network derains already; learn with fewer and smaller steps.
         seconds: end so early that all lessons can be restored within this time.
         device: to learn on.
+        precision: to learn in; results are made in float32.
         progress: called with steps done and their number.
 
     Raises:
@@ -282,7 +295,9 @@ def learn(
         rainy, target = (batch.to(device) for batch in next(batches))
         pixels = rainy.shape[0] * rainy.shape[2] * rainy.shape[3]
         optimizer.zero_grad(set_to_none=True)
-        loss = F.mse_loss(network(rainy), target)
+        with torch.autocast(rainy.device.type, precision, enabled=precision != torch.float32):
+            output = network(rainy)
+        loss = F.mse_loss(output.float(), target)
         torch.autograd.backward(loss)
         optimizer.step()
         losses.append(loss.item())
