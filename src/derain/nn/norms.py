@@ -42,7 +42,9 @@ class ChannelNorm(nn.Module):
     def standardised(self, x: Tensor) -> Tensor:
         """The norm without its weight and bias."""
         pixels = x.permute(0, 2, 3, 1)
-        return (_scaled if self.body.bias is None else _centred)(pixels).permute(0, 3, 1, 2)
+        if self.body.bias is None:
+            return _scaled(pixels).permute(0, 3, 1, 2)
+        return _centred(pixels, len(self.body.weight)).permute(0, 3, 1, 2)
 
     def absorbed_by(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """What a 1x1 convolution needs to make of `standardised(x)` what it made of this norm of x.
@@ -69,10 +71,10 @@ class _Scale(nn.Module):
         self.bias = None if bias_free else nn.Parameter(torch.zeros(channels))
 
 
-def _centred(x: Tensor) -> Tensor:
-    """(..., C): x - m, divided by the deviation."""
+def _centred(x: Tensor, channels: int) -> Tensor:
+    """(..., channels): x - m, divided by the deviation."""
     if _library_is_better(x):
-        return F.layer_norm(x, x.shape[-1:], eps=EPSILON)
+        return F.layer_norm(x, (channels,), eps=EPSILON)
     centred = x - x.mean(-1, keepdim=True)
     return centred.mul_(_inverse_deviation(centred))
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from derain.nn.tracing import is_tracing
+
 
 def as_pixels(x: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, H W, C)."""
@@ -17,14 +19,16 @@ def as_map(pixels: Tensor, like: Tensor) -> Tensor:
     return pixels.view(batch, height, width, -1).permute(0, 3, 1, 2)
 
 
-def plus_product(onto: Tensor, x: Tensor, matrices: Tensor) -> Tensor:
-    """onto + x @ matrices, written into `onto` while no gradients are recorded.
+def plus_product(onto: Tensor, x: Tensor, matrix: Tensor) -> Tensor:
+    """onto + x @ matrix, written into `onto` while no gradients are recorded.
 
     Args:
         onto: (B, P, D).
         x: (B, P, C).
-        matrices: (B, C, D).
+        matrix: (C, D), or one for each picture, (B, C, D).
     """
-    if torch.is_grad_enabled():
-        return torch.baddbmm(onto, x, matrices)
-    return onto.baddbmm_(x, matrices)
+    if torch.is_grad_enabled() or is_tracing():
+        return onto + x @ matrix
+    if matrix.dim() == 3:
+        return onto.baddbmm_(x, matrix)
+    return onto.flatten(0, 1).addmm_(x.flatten(0, 1), matrix).view_as(onto)

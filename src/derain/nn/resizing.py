@@ -69,5 +69,5 @@ class Upsample(nn.Module):
         merged = torch.einsum("ou,usikl->soikl", of_up, kernel.view(inputs // 2, 4, inputs, 3, 3))
         y = F.conv2d(x, constant(merged.flatten(0, 1)), padding=1).permute(0, 2, 3, 1)
         y = y.reshape(batch, height, width, 2, 2 * outputs).transpose(2, 3).reshape(batch, -1, outputs)
-        y = plus_product(y, as_pixels(skip), of_skip.t().expand(batch, -1, -1))
+        y = plus_product(y, as_pixels(skip), constant(of_skip.t()))
         return as_map(y if reduction.bias is None else y + reduction.bias, skip)
