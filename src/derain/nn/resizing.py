@@ -49,8 +49,8 @@ class Upsample(nn.Module):
     def joined(self, x: Tensor, skip: Tensor, reduction: nn.Conv2d) -> Tensor:
         """reduction([self(x); skip]), a 1x1 convolution, without the two tensors in between.
 
-        The reduction's part for self(x) is merged into the kernel here, whose output then needs half
-        of the work at a quarter of the pixels.
+        Of the reduction, what meets self(x) is merged into the kernel here, and what meets skip is
+        one matrix product that adds to the result.
 
         Args:
             x: (B, C, H, W).
