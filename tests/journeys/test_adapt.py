@@ -48,7 +48,9 @@ def test_only_mask_writes_the_prior_under_the_names_of_the_inputs(folder: Path, 
 
 def test_a_picture_is_derained_and_everything_kept(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "dry"
-    done = derain("adapt", folder / "a.png", "-o", out, "--minutes", "0.05", "--keep", "--json")
+    done = derain(
+        "adapt", folder / "a.png", "-o", out, "--minutes", "0.05", "--precision", "bf16", "--keep", "--json"
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["restored"] == 1
     with Image.open(out / "a.png") as picture:
@@ -61,17 +63,6 @@ def test_a_picture_is_derained_and_everything_kept(folder: Path, tmp_path: Path)
     assert again.returncode == 0
     assert "1 skipped" in again.stdout
     assert (out / "a.png").stat().st_mtime_ns == before
-
-
-def test_half_precision_learns_the_same(tmp_path: Path) -> None:
-    Image.fromarray(rainy()).save(tmp_path / "a.png")
-    results = []
-    for precision in ("fp32", "bf16"):
-        target = tmp_path / f"{precision}.png"
-        derain("adapt", tmp_path / "a.png", "-o", target, "--minutes", "0.1", "--precision", precision)
-        results.append(np.asarray(Image.open(target), np.float64))
-    assert not np.array_equal(*results)
-    assert 10 * np.log10(255**2 / np.mean((results[0] - results[1]) ** 2)) > 30
 
 
 def test_a_folder_teaches_one_network_that_run_takes(folder: Path, tmp_path: Path) -> None:

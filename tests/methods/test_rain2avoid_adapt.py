@@ -51,6 +51,18 @@ def test_the_quick_preset_takes_most_of_the_rain_away() -> None:
     assert adapted.learnt.ended == "steps"
 
 
+def test_half_precision_learns_the_same() -> None:
+    rainy, clean = rainy_and_clean()
+    full = adapt.adapt_one(rainy, fresh(), QUICK)
+    half = adapt.adapt_one(rainy, fresh(), QUICK, precision=torch.bfloat16)
+    assert full.learnt is not None
+    assert half.learnt is not None
+    assert half.learnt.losses != full.learnt.losses
+    assert {p.dtype for p in half.learnt.network.parameters()} == {torch.float32}
+    assert error(half.image, full.image) < 0.1 * error(full.image, rainy)
+    assert error(half.image, clean) < 0.2 * error(rainy, clean)
+
+
 def test_pixels_without_suspicion_stay_and_none_becomes_brighter() -> None:
     rainy, _ = rainy_and_clean()
     adapted = adapt.adapt_one(rainy, fresh(), QUICK)
