@@ -64,8 +64,9 @@ def adapt(
         raise unknown_name("--only", only, ["mask"])
     if device not in DEVICES:
         raise unknown_name("device", device, DEVICES)
-    if precision not in ("auto", "fp32", "bf16"):
-        raise unknown_name("precision", precision, ["auto", "fp32", "bf16"])
+    precisions = ("auto", "fp32", "bf16")
+    if precision not in precisions:
+        raise unknown_name("precision", precision, precisions)
     if only and (together or backbone or start or minutes or keep or precision != "auto"):
         raise UsageError("--only mask learns nothing; leave out the options that say how to learn.")
     jobs = plan(inputs, output)

@@ -411,10 +411,11 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor, norm: ChannelNorm) -> Tensor:
         """(B, C, H, W) -> x + feed_forward(norm(x))."""
         spare = -self.hidden % 8  # channels of zeros: kernels are slower on odd numbers such as 127
+        wide = norm.absorbed_by(self.project_in.weight, self.project_in.bias)
         # Gating is faster on two tensors than on two parts of one.
         first, second = (
-            self._half(slice(None, self.hidden), spare, norm),
-            self._half(slice(self.hidden, None), spare, norm),
+            self._half(slice(None, self.hidden), spare, *wide),
+            self._half(slice(self.hidden, None), spare, *wide),
         )
         project_out = F.pad(self.project_out.weight, (0, 0, 0, 0, 0, spare))
 
@@ -426,11 +427,10 @@ class FeedForward(nn.Module):
         # Both halves exist at once.
         return by_windows(added, x, halo=1, channels=3 * self.hidden // 2)
 
-    def _half(self, channels: slice, spare: int, norm: ChannelNorm) -> Half:
+    def _half(self, channels: slice, spare: int, weight: Tensor, bias: Tensor | None) -> Half:
         def part(parameter: Tensor) -> Tensor:
             return _with_zeros(parameter[channels], spare)
 
-        weight, bias = norm.absorbed_by(self.project_in.weight, self.project_in.bias)
         deep = self.dwconv
         return Half(
             weight=part(weight),
