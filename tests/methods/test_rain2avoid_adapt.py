@@ -216,6 +216,36 @@ def test_a_trained_network_makes_no_pixel_brighter() -> None:
     assert (lesson.mean <= rainy).all()
 
 
+def test_the_prior_counts_as_much_as_it_agrees_with_the_trained_network() -> None:
+    random = np.random.default_rng(0)
+    trained, found = -random.random((2, 40, 50, 3)).astype(np.float32)
+    left, right = trained.copy(), trained.copy()
+    left[:, 25:], right[:, :25] = 0, 0
+    assert np.allclose(adapt.agreed_change(trained, trained), trained)
+    assert np.allclose(adapt.agreed_change(2 * trained, trained), 1.5 * trained)
+    assert np.array_equal(adapt.agreed_change(left, right), right)
+    assert np.array_equal(adapt.agreed_change(-found, trained), trained)
+    assert np.array_equal(adapt.agreed_change(0 * found, trained), trained)
+    assert np.array_equal(adapt.agreed_change(found, 0 * trained), 0 * trained)
+
+
+def test_lines_of_the_scene_stay_when_the_trained_network_knows_them() -> None:
+    """A fence looks like rain to the prior, which takes it away; the network sees the rain only."""
+
+    class Knowing(nn.Module):
+        size_multiple = 1
+
+        def forward(self, rainy: Tensor) -> Tensor:
+            return rainy.minimum(clean)
+
+    rainy, clean = rainy_and_clean(96, 128)
+    fence = 0.35 * (torch.arange(128) % 8 < 2).float()
+    rainy, clean = (rainy / 2 + fence).clamp(0, 1), (clean / 2 + fence).clamp(0, 1)
+    alone, both = adapt.prepare(rainy, QUICK), adapt.prepare(rainy, QUICK, Knowing())
+    assert error(alone.mean, clean) > 5 * error(rainy, clean)
+    assert error(both.mean, clean) < 0.1 * error(rainy, clean)
+
+
 def test_many_pictures_teach_one_network() -> None:
     pairs = [rainy_and_clean(80, 100, seed) for seed in (1, 2)]
     lessons = [adapt.prepare(rainy, QUICK) for rainy, _ in pairs]

@@ -206,8 +206,8 @@ def prepare(
     Args:
         rainy: the picture.
         preset: how to learn.
-        trained: a network that derains already (not for the published preset). The reference is
-            then the mean of the combined one and of its result, where that is not brighter.
+        trained: a network that derains already (not for the published preset). Its result, where
+            that is not brighter, then moves towards the combined reference as far as the two agree.
 
     Raises:
         DerainError: a side is shorter than 32 pixels.
@@ -225,8 +225,21 @@ def prepare(
     if trained is not None:
         derained = run_network(trained.eval(), rainy, device).clamp(0, 1)
         darker = torch.minimum(derained, rainy) - rainy  # rain only adds light
-        change = (change + 255 * darker[0].permute(1, 2, 0).numpy()) / 2
+        change = agreed_change(change, 255 * darker[0].permute(1, 2, 0).numpy())
     return _lesson(rainy, rain_map, rain.light, change)
+
+
+def agreed_change(found: NDArray[Any], trained: NDArray[Any]) -> NDArray[np.float32]:
+    """What to take from a picture when the prior and a trained network each say it, all (H, W, 3).
+
+    Both err, differently, so their mean errs less; but where bright lines of the scene look like
+    rain the prior takes those away, and only its disagreement with the network tells. Its weight is
+    half the fourth power of the cosine between the two: 0.5 when they are the same, 0.03 at a cosine
+    of 0.5. Weight and power fit 21 clean photographs under real streak layers.
+    """
+    lengths = np.sqrt(float((found**2).sum()) * float((trained**2).sum()))
+    cosine = max(float((found * trained).sum()) / lengths, 0.0) if lengths else 0.0
+    return np.asarray(trained + cosine**4 / 2 * (found - trained), np.float32)
 
 
 def _bytes(picture: Tensor) -> Bytes:
