@@ -48,6 +48,13 @@ CODECS: dict[str, tuple[str, int | None, dict[str, str]]] = {
     "ffv1": ("ffv1", None, {"level": "3"}),
     "gif": ("gif", None, {}),
 }
+# In narrower pictures the vector code of x264 reads beyond what is set, so that the same frames become
+# other bytes in each run, and that of x265 writes beyond its memory (below 56 pixels, a crash).
+_NARROW = 128
+_NARROW_OPTIONS = {
+    "h264": {"x264-params": "asm=0"},
+    "h265": {"x265-params": "log-level=none:asm=0"},
+}
 # Container -> the codecs that it takes; the first one is the default.
 HOLDS = {
     "mp4": ("h264", "h265", "vp9"),
@@ -122,6 +129,8 @@ def choose_encoding(facts: VideoFacts, target: Path, codec: str | None, crf: int
         options["crf"] = str(quality if crf is None else crf)
     if container == "avi":
         options["bf"] = "0"  # AVI knows the order of frames only, not their times
+    if facts.width < _NARROW:
+        options |= _NARROW_OPTIONS.get(codec, {})
     pixel_format, colour = _pixel_format(facts, codec)
     return Encoding(container, codec, pixel_format, colour, tuple(options.items()))
 
