@@ -7,6 +7,7 @@ from command_line import derain
 from derain.background import clean_frame
 from derain.background.clip import open_clip
 from derain.data.synthesis.clips import rain_clip, write_rain_clip
+from derain.data.synthesis.pairs import plan_pairs
 from derain.pictures import Picture, read_picture, write_picture
 
 
@@ -44,10 +45,11 @@ def test_drops_move_down_from_frame_to_frame() -> None:
 def test_the_clean_frame_method_finds_the_scene_behind(tmp_path: Path) -> None:
     clean = (scene() * 255).round().astype(np.uint8)
     write_picture(tmp_path / "yard.png", Picture(clean))
-    clip = write_rain_clip(tmp_path / "yard.png", tmp_path / "out", 40, seed=0)
-    assert clip == tmp_path / "out" / "rainy" / "yard.mkv"
+    (clip,) = plan_pairs(tmp_path, tmp_path / "out", "mixed", rainy_suffix=".mkv")
+    write_rain_clip(clip, 40, seed=0)
+    assert clip.rainy == tmp_path / "out" / "rainy" / "yard.mkv"
     np.testing.assert_array_equal(read_picture(tmp_path / "out" / "clean" / "yard.png").pixels, clean)
-    result = clean_frame(open_clip(clip).frames())
+    result = clean_frame(open_clip(clip.rainy).frames())
     assert result.frames == 40
     error = ((result.picture.astype(float) - clean) ** 2).mean()
     assert 10 * np.log10(255**2 / error) > 38
@@ -61,3 +63,13 @@ def test_through_the_command_line(tmp_path: Path) -> None:
     assert len(list(open_clip(tmp_path / "out" / "rainy" / "a.mkv").frames())) == 5
     again = derain("synth", tmp_path / "clean", "-o", tmp_path / "out", "--video", "5")
     assert (again.returncode, "exists already" in again.stderr) == (2, True)
+
+
+def test_a_clip_never_replaces_its_scene(tmp_path: Path) -> None:
+    write_picture(tmp_path / "clean" / "a.png", Picture((scene(32, 48) * 255).astype(np.uint8)))
+    before = (tmp_path / "clean" / "a.png").read_bytes()
+    for more in ((), ("--overwrite",)):
+        done = derain("synth", tmp_path / "clean", "-o", tmp_path, "--video", "2", *more)
+        assert (done.returncode, "is one of the clean pictures" in done.stderr) == (2, True)
+        assert (tmp_path / "clean" / "a.png").read_bytes() == before
+    assert not (tmp_path / "rainy").exists()

@@ -31,7 +31,6 @@ def synth(
     from rich.console import Console
     from rich.progress import track
 
-    from derain.data.folders import pictures_in
     from derain.data.synthesis.clips import write_rain_clip
     from derain.data.synthesis.pairs import plan_pairs, write_pair
     from derain.errors import UsageError
@@ -39,13 +38,10 @@ def synth(
     if video is not None:
         if preset != "mixed" or count != 1:
             raise UsageError("--preset and --count are for pictures; leave them out with --video.")
-        sources = pictures_in(clean)
-        for number, source in enumerate(sources):
-            target = output / "rainy" / f"{source.stem}.mkv"
-            if target.exists() and not overwrite:
-                raise UsageError(f"{target}: exists already; use --overwrite to replace it.")
-            write_rain_clip(source, output, video, seed + number)
-        typer.echo(f"{output}: {len(sources)} clips.")
+        clips = plan_pairs(clean, output, preset, overwrite=overwrite, rainy_suffix=".mkv")
+        for clip in clips:
+            write_rain_clip(clip, video, seed + clip.number)
+        typer.echo(f"{output}: {len(clips)} clips.")
         return
     plan = plan_pairs(clean, output, preset, count, overwrite)
     console = Console(stderr=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
-from pathlib import Path
 
 import av
 import cv2
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from derain.atomic import new_file
 from derain.data.synthesis.mixing import mix
+from derain.data.synthesis.pairs import PlannedPair
 from derain.data.synthesis.streaks import FloatArray
 from derain.pictures import Picture, read_picture, to_rgb8, write_picture
 
@@ -82,19 +82,15 @@ def _drawn(
     return np.divide(cv2.GaussianBlur(canvas, (3, 3), 0.5), 255, dtype=np.float32)
 
 
-def write_rain_clip(source: Path, folder: Path, frames: int, seed: int) -> Path:
-    """Rains on a picture: `rainy/NAME.mkv` (lossless) and `clean/NAME.png` below `folder`.
-
-    Returns:
-        The clip.
+def write_rain_clip(pair: PlannedPair, frames: int, seed: int) -> None:
+    """Makes a clip (Matroska, lossless) in place of the rainy picture, and writes the clean one.
 
     Raises:
         DerainError: the picture cannot be read or the files not be written.
     """
-    clean = to_rgb8(read_picture(source))
-    target = folder / "rainy" / f"{source.stem}.mkv"
-    write_picture(folder / "clean" / f"{source.stem}.png", Picture(clean))
-    with new_file(target) as temporary, av.open(f"file:{temporary}", "w", format="matroska") as file:
+    clean = to_rgb8(read_picture(pair.source))
+    write_picture(pair.clean, Picture(clean))
+    with new_file(pair.rainy) as temporary, av.open(f"file:{temporary}", "w", format="matroska") as file:
         video = file.add_stream("ffv1", rate=RATE)
         video.height, video.width = clean.shape[:2]
         video.pix_fmt = "bgr0"
@@ -103,4 +99,3 @@ def write_rain_clip(source: Path, folder: Path, frames: int, seed: int) -> Path:
             frame.pts, frame.time_base = number, Fraction(1, RATE)
             file.mux(video.encode(frame))
         file.mux(video.encode(None))
-    return target

@@ -27,28 +27,37 @@ class PlannedPair:
 
 
 def plan_pairs(
-    folder: str | Path, output: str | Path, preset: str, count: int = 1, overwrite: bool = False
+    folder: str | Path,
+    output: str | Path,
+    preset: str,
+    count: int = 1,
+    overwrite: bool = False,
+    rainy_suffix: str = ".png",
 ) -> list[PlannedPair]:
     """What will be written: NAME.png, or NAME-1.png, NAME-2.png, ... where `count` is above 1.
 
     Raises:
-        UsageError: the preset is unknown, a file exists already, or two pictures share a name.
+        UsageError: the preset is unknown, a file exists already, two pictures share a name, or a
+            source would be replaced.
         DerainError: there is no such folder or no picture in it.
     """
     find_preset(preset)
     plan: list[PlannedPair] = []
     for file in pictures_in(folder):
         for version in range(1, count + 1):
-            name = f"{file.stem}-{version}.png" if count > 1 else f"{file.stem}.png"
-            rainy, clean = Path(output) / "rainy" / name, Path(output) / "clean" / name
-            plan.append(PlannedPair(file, rainy, clean, len(plan)))
-    written: set[Path] = set()
+            name = f"{file.stem}-{version}" if count > 1 else file.stem
+            rainy, clean = (Path(output) / part / f"{name}.png" for part in ("rainy", "clean"))
+            plan.append(PlannedPair(file, rainy.with_name(f"{name}{rainy_suffix}"), clean, len(plan)))
+    sources, written = {pair.source.resolve() for pair in plan}, set[Path]()
     for pair in plan:
         if pair.rainy in written:
             raise UsageError(f"{pair.source}: another picture there has the same name; rename one of them.")
         written.add(pair.rainy)
-        if not overwrite and (pair.rainy.exists() or pair.clean.exists()):
-            raise UsageError(f"{pair.rainy}: exists already; choose another folder, or use --overwrite.")
+        for target in (pair.rainy, pair.clean):
+            if target.resolve() in sources:
+                raise UsageError(f"{target}: is one of the clean pictures; choose another output folder.")
+            if target.exists() and not overwrite:
+                raise UsageError(f"{target}: exists already; choose another folder, or use --overwrite.")
     return plan
 
 
