@@ -139,6 +139,21 @@ def test_wrong_usage_is_told_in_one_line(weights: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "bare", "file"]
 
 
+def test_folders_by_any_name_and_outputs_anywhere(weights: Path, tmp_path: Path) -> None:
+    for name in ("day1/a.png", "day1/a.jpg", "day2/b.png"):
+        write_picture(tmp_path / name, Picture(noise(20, 30, 3)))
+    with_weights = ("--weights", weights)
+    done = derain("run", ".", *with_weights, cwd=tmp_path / "day2")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "day2-derained" / "b.png").is_file()
+    # A folder above the inputs, and two pictures that differ in the extension only.
+    done = derain("run", "day1/", "day2/b.png", "-o", ".", "--compare", *with_weights, cwd=tmp_path)
+    assert (done.returncode, "3 restored" in done.stdout) == (0, True), done.stderr
+    assert {path.name for path in tmp_path.glob("*.*g")} == {"a.png", "a.jpg", "b.png"}
+    sheets = {path.name for path in (tmp_path / "compare").iterdir()}
+    assert sheets == {"a.png.jpg", "a.jpg.jpg", "b.jpg"}
+
+
 @pytest.mark.skipif(os.name != "posix", reason="limits the file size the POSIX way")
 def test_a_full_disk_leaves_nothing_half_written(weights: Path, tmp_path: Path) -> None:
     write_picture(tmp_path / "rainy" / "a.png", Picture(noise(200, 300, 3)))

@@ -17,7 +17,7 @@ from clips import Content, content, moving_scene, write_clip
 from derain.checkpoints.files import save_checkpoint
 from derain.cli import main
 from derain.methods import create_network
-from derain.pictures import read_picture
+from derain.pictures import Picture, read_picture, write_picture
 from derain.restore.video import restore_video
 
 
@@ -242,6 +242,36 @@ def test_a_wrong_extension_is_no_matter_for_reading(tmp_path: Path) -> None:
     source = write_clip(tmp_path / "a.mp4", SCENE[:5]).rename(tmp_path / "a.avi")
     before, after = restore(source, tmp_path / "out.mp4")
     assert_same_but_pixels(before, after)
+
+
+def test_avi_of_an_odd_rate(tmp_path: Path) -> None:
+    """MPEG-4 counts at most 65535 ticks a second."""
+    source = write_clip(tmp_path / "a.mp4", SCENE[:5], rate=Fraction(1_000_000, 33_333))
+    before, after = restore(source, tmp_path / "b.avi")
+    assert float(after.rate) == pytest.approx(1_000_000 / 33_333, rel=1e-6)
+    assert len(after.frames) == len(before.frames)
+    np.testing.assert_allclose(after.times, before.times, atol=1e-4)
+
+
+def test_one_misfit_is_found_before_the_others_are_done(
+    weights: Path, tmp_path: Path, derain: Derain
+) -> None:
+    write_clip(tmp_path / "a.mp4", SCENE[:3])
+    write_clip(tmp_path / "b.webm", SCENE[:3], codec="libvpx-vp9")
+    done = derain(
+        *("run", tmp_path / "a.mp4", tmp_path / "b.webm", "-o", tmp_path / "dry"),
+        *("--codec", "h265", "--weights", weights),
+    )
+    assert (done.returncode, "does not hold h265" in done.stderr) == (2, True)
+    assert not (tmp_path / "dry").exists()
+
+
+def test_a_clip_and_a_picture_need_a_folder(weights: Path, tmp_path: Path, derain: Derain) -> None:
+    clip = write_clip(tmp_path / "a.mp4", SCENE[:3])
+    write_picture(tmp_path / "p.jpg", Picture(SCENE[0]))
+    done = derain("run", tmp_path / "p.jpg", clip, "-o", tmp_path / "dry.jpg", "--weights", weights)
+    assert (done.returncode, "2 restored" in done.stdout) == (0, True)
+    assert sorted(path.name for path in (tmp_path / "dry.jpg").iterdir()) == ["a.mp4", "p.jpg"]
 
 
 @pytest.mark.parametrize(

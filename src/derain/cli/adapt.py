@@ -18,7 +18,9 @@ def adapt(
     preset: Annotated[
         str, typer.Option(help="quick (about a minute a picture) or published (about an hour).")
     ] = "quick",
-    only: Annotated[str | None, typer.Option(help="mask: write the rain masks and learn nothing.")] = None,
+    only: Annotated[
+        str | None, typer.Option(help="mask: write the published rain maps as PNG files, and learn nothing.")
+    ] = None,
     together: Annotated[
         bool,
         typer.Option(help="One network for all pictures, saved as OUT/network.safetensors for `derain run`."),
@@ -69,7 +71,7 @@ def adapt(
         raise unknown_name("precision", precision, precisions)
     if only and (together or backbone or start or minutes or keep or precision != "auto"):
         raise UsageError("--only mask learns nothing; leave out the options that say how to learn.")
-    jobs = plan(inputs, output)
+    jobs = plan(inputs, output, suffix=".png" if only else None)
     if together and len(jobs) == 1 and output.suffix:
         raise UsageError("--together needs a folder as output: the network is saved there, too.")
     began, outcomes = time.monotonic(), []

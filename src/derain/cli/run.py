@@ -79,7 +79,7 @@ def run(
     from derain.errors import UsageError
     from derain.export import is_exported
     from derain.restore import load
-    from derain.restore.clips import VideoOptions, is_video, plan_clips, restore_clip
+    from derain.restore.clips import VideoOptions, is_video, plan_clips, refuse_unfit, restore_clip
     from derain.restore.folder import as_row, plan, restore_all
 
     if model is not None and weights is not None:
@@ -93,10 +93,11 @@ def run(
         raise UsageError("--codec, --crf, --temporal and --resume are for videos; none was given.")
     if not others and (maps or compare):
         raise UsageError("--maps and --compare are for pictures; none was given.")
-    jobs = plan(others, output) if others else []
+    jobs = plan(others, output, output_is_folder=bool(videos)) if others else []
     clips = plan_clips(videos, output, output_is_folder=bool(others))
     if cluster is not None and (videos or output is None or jobs[0].target == output):
         raise UsageError("--cluster is for pictures, with a folder for the results as --output.")
+    refuse_unfit(clips, options)
     derainer = load(
         weights or model, device=device, precision=precision, tile=tile, overlap=overlap, ensemble=ensemble
     )

@@ -6,7 +6,7 @@ import heapq
 import io
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -55,6 +55,7 @@ _NARROW_OPTIONS = {
     "h264": {"x264-params": "asm=0"},
     "h265": {"x265-params": "log-level=none:asm=0"},
 }
+MPEG4_TICKS = 65535  # per second, at most (ISO/IEC 14496-2)
 # Container -> the codecs that it takes; the first one is the default.
 HOLDS = {
     "mp4": ("h264", "h265", "vp9"),
@@ -165,7 +166,10 @@ def _pixel_format(facts: VideoFacts, codec: str) -> tuple[str, Colour]:
 def _configure(context: VideoCodecContext, facts: VideoFacts, encoding: Encoding) -> None:
     context.width, context.height = facts.width, facts.height
     context.pix_fmt = encoding.pixel_format
-    context.time_base, context.framerate = _time_base(facts, encoding), facts.rate
+    time_base = _time_base(facts, encoding)
+    if encoding.codec == "mpeg4":
+        time_base = time_base.limit_denominator(MPEG4_TICKS)  # AVI's own is exact
+    context.time_base, context.framerate = time_base, facts.rate
     if facts.aspect is not None:
         context.sample_aspect_ratio = facts.aspect
     context.color_range = encoding.colour.range
@@ -202,13 +206,18 @@ class Encoder:
             self._times.append(frame.pts)
             stored.pts, stored.duration, stored.time_base = self._count, 1, self._context.time_base
         self._count += 1
-        return self._take(self._context.encode(stored))
+        return self._encoded(stored)
 
     def finish(self) -> list[EncodedFrame]:
         """The rest."""
-        return self._take(self._context.encode(None))
+        return self._encoded(None)
 
-    def _take(self, packets: Iterable[Packet[Stream]]) -> list[EncodedFrame]:
+    def _encoded(self, frame: VideoFrame | None) -> list[EncodedFrame]:
+        try:
+            packets = self._context.encode(frame)
+        except av.error.FFmpegError as error:
+            source, codec = self._facts.path, self._encoding.codec
+            raise DerainError(f"{source}: cannot be encoded as {codec} ({error.strerror}).") from error
         taken = []
         for packet in packets:
             pts = packet.pts if self._times is None else self._times.popleft()

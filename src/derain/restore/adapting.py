@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,15 +75,14 @@ def starting_point(preset: str, backbone: str | None, weights: str | None) -> St
 
 
 def write_maps(jobs: Sequence[Job], overwrite: bool = False) -> Iterator[Outcome]:
-    """The published rain prior of each picture as an 8-bit PNG under the picture's name."""
+    """The published rain prior of each picture as an 8-bit picture, whatever the preset takes for rain."""
     for job in jobs:
-        target = job.target.with_suffix(".png")
-        if target.exists() and not overwrite:
+        if job.target.exists() and not overwrite:
             yield Outcome(job, "skipped", "exists already; --overwrite replaces it")
             continue
         try:
             prior = ldgp.rain_prior(to_rgb8(read_picture(job.source)))
-            _write_map(target, prior.map)
+            _write_map(job.target, prior.map)
         except DerainError as error:
             yield Outcome(job, "failed", _with_name(job, error))
         else:
@@ -146,10 +146,12 @@ def adapt_together(
     All pictures are held in memory. Those that cannot be read are reported and left out.
 
     Raises:
-        DerainError: no picture could be read, the loss is no longer finite, or the network file exists.
+        DerainError: no picture could be read, the network file exists, time is up before the first
+            step, or the loss is no longer finite.
     """
     if network_file.exists() and not overwrite:
         raise UsageError(f"{network_file}: exists already; use --overwrite to replace it.")
+    began = time.monotonic()
     network = start.network()
     trained = start.weights is not None
     taught: list[tuple[Job, Picture, adapt.Lesson]] = []
@@ -173,11 +175,13 @@ def adapt_together(
         preset,
         together=True,
         trained=trained,
-        seconds=seconds,
+        seconds=None if seconds is None else seconds - (time.monotonic() - began),
         device=device,
         precision=precision,
         progress=progress,
     )
+    if not learnt.losses:
+        raise DerainError("time was up before the first step; give more minutes or fewer pictures.")
     _save(network_file, learnt, start)
     for job, picture, lesson in taught:
         if job.target.exists() and not overwrite:
@@ -191,7 +195,8 @@ def adapt_together(
         except DerainError as error:
             yield Outcome(job, "failed", _with_name(job, error))
         else:
-            yield Outcome(job, "restored", lesson.warning)
+            notes = [note for note in (lesson.warning, learnt.note) if note]
+            yield Outcome(job, "restored", "; ".join(notes))
 
 
 def _with_name(job: Job, error: DerainError) -> str:
@@ -203,7 +208,7 @@ def _keep(
     job: Job, picture: Picture, lesson: adapt.Lesson, learnt: adapt.Learnt | None, start: Start
 ) -> None:
     """Mask, references and weights, in OUT/kept/NAME."""
-    folder = job.extras[0] / KEPT / job.extras[1].with_suffix("")
+    folder = job.extras[0] / KEPT / job.extras[1]
     _write_map(folder / "mask.png", lesson.rain_map)
     write_picture(folder / "reference.png", with_pixels(picture, lesson.mean))
     for draw in range(len(lesson.draws or ())):

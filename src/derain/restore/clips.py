@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from derain.errors import DerainError, UsageError
-from derain.pictures.video import VIDEO_KINDS
+from derain.pictures.video import VIDEO_KINDS, video_facts
+from derain.pictures.video_writing import choose_encoding, refuse_misfit
 from derain.restore.derainer import Derainer
 from derain.restore.folder import Status
 from derain.restore.video import Progress, restore_video
@@ -75,6 +76,21 @@ def plan_clips(videos: Sequence[Path], output: Path | None, output_is_folder: bo
     return [ClipJob(video, target) for target, video in jobs.items()]
 
 
+def refuse_unfit(jobs: Sequence[ClipJob], options: VideoOptions) -> None:
+    """Raises `UsageError` for the first video that cannot be written as the options ask, before any work.
+
+    What cannot be read is left for `restore_clip` to report.
+    """
+    for job in jobs:
+        try:
+            facts = video_facts(job.source)
+            refuse_misfit(facts, choose_encoding(facts, job.target, options.codec, options.crf), job.target)
+        except UsageError:
+            raise
+        except DerainError:
+            continue
+
+
 def restore_clip(
     derainer: Derainer, job: ClipJob, options: VideoOptions, overwrite: bool, progress: Progress
 ) -> ClipOutcome:
@@ -94,8 +110,6 @@ def restore_clip(
             identity=identity(derainer),
             progress=progress,
         )
-    except UsageError:
-        raise
     except DerainError as error:
         return ClipOutcome(job, "failed", str(error))
     if result.shortfall:

@@ -292,7 +292,7 @@ class Derainer:
             raise DerainError(
                 f"a {tensor.dtype} tensor {tuple(tensor.shape)}: float (3, H, W) or (B, 3, H, W) is needed."
             )
-        batch = tensor.float().reshape(-1, *tensor.shape[-3:])
+        batch = tensor.detach().cpu().float().reshape(-1, *tensor.shape[-3:])
         restored = torch.cat([self.restore(picture[None]).image for picture in batch])
         return restored.reshape(tensor.shape).to(tensor.device, tensor.dtype)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -36,7 +37,7 @@ class Job:
     Attributes:
         source: the rainy file.
         target: the file to write.
-        extras: the folder for comparison sheets and maps, and the name below it.
+        extras: the folder for comparison sheets and maps, and the name below it, without extension.
     """
 
     source: Path
@@ -63,42 +64,81 @@ def as_row(outcome: Outcome | ClipOutcome) -> dict[str, str]:
     }
 
 
-def plan(inputs: Sequence[Path], output: Path | None) -> list[Job]:
+def plan(
+    inputs: Sequence[Path],
+    output: Path | None,
+    *,
+    output_is_folder: bool = False,
+    suffix: str | None = None,
+) -> list[Job]:
     """Which file becomes which.
 
     Names are kept and the structure of folders is mirrored below `output`. A single file may name
-    its output file. Without an output, results go beside the input, as NAME-derained.
+    its output file, unless `output_is_folder`. Without an output, results go beside the input, as
+    NAME-derained. With a `suffix`, all results have that extension.
 
     Raises:
-        UsageError: nothing was found, or a result would replace its source or another result.
+        UsageError: nothing was found, or a result would replace a source or another result.
     """
     if output is None:
         jobs = [job for given in inputs for job in _beside(given)]
-    elif len(inputs) == 1 and not inputs[0].is_dir() and output.suffix.lower() in EXTENSIONS:
-        jobs = [Job(inputs[0], output, (output.parent, Path(output.name)))]
+    elif _names_a_file(inputs, output) and not output_is_folder:
+        jobs = [Job(inputs[0], output, (output.parent, Path(output.stem)))]
     else:
         if output.exists() and not output.is_dir():
             raise UsageError(f"{output}: is a file; several results need a folder.")
-        jobs = [
-            Job(found.source, output / found.relative, (output, found.relative))
-            for found in find_pictures(inputs)
-            if output.resolve() not in found.source.resolve().parents
-        ]
+        jobs = _mirrored(inputs, output)
     if not jobs:
         raise UsageError("nothing to restore: all pictures found lie in the output folder.")
+    if suffix is not None:
+        jobs = [replace(job, target=job.target.with_suffix(suffix)) for job in jobs]
+    sources = {job.source.resolve() for job in jobs}
+    first: dict[Path, Path] = {}
     for job in jobs:
-        if job.target.resolve() == job.source.resolve():
-            raise UsageError(f"{job.source}: the result would replace it; give another output.")
+        if job.target.resolve() in sources:
+            raise UsageError(f"{job.target}: the result would replace it; give another output.")
+        if first.setdefault(job.target, job.source) != job.source:
+            raise UsageError(
+                f"{first[job.target]} and {job.source} would both be written as {job.target}; run them apart."
+            )
+    return jobs
+
+
+def _names_a_file(inputs: Sequence[Path], output: Path) -> bool:
+    return len(inputs) == 1 and not inputs[0].is_dir() and output.suffix.lower() in EXTENSIONS
+
+
+def _mirrored(inputs: Sequence[Path], output: Path) -> list[Job]:
+    """All pictures below the inputs, but for those of an output folder that lies in an input folder."""
+    places = [given.resolve() for given in inputs if given.is_dir()]
+    inside = any(place in (output.resolve(), *output.resolve().parents) for place in places)
+    found = [
+        found
+        for found in find_pictures(inputs)
+        if not (inside and output.resolve() in found.source.resolve().parents)
+    ]
+    # a.jpg and a.png have sheets and maps of their own.
+    stems = Counter(picture.relative.with_suffix("") for picture in found)
+    jobs = []
+    for picture in found:
+        stem = picture.relative.with_suffix("")
+        extra = stem if stems[stem] == 1 else picture.relative
+        jobs.append(Job(picture.source, output / picture.relative, (output, extra)))
     return jobs
 
 
 def _beside(given: Path) -> list[Job]:
-    output = (
-        given.with_stem(f"{given.stem}-derained")
-        if not given.is_dir()
-        else given.with_name(f"{given.resolve().name}-derained")
-    )
-    return plan([given], output)
+    place = given.resolve() if given.name in ("", "..") else given
+    if not place.name:
+        raise UsageError(f"{given}: has no folder beside it; give an output.")
+    name = f"{place.name if place.is_dir() else place.stem}-derained"
+    return plan([given], place.with_name(name if place.is_dir() else f"{name}{place.suffix}"))
+
+
+def extra_file(job: Job, kind: str, ending: str) -> Path:
+    """Where what belongs to a result lies: FOLDER/KIND/NAME + ENDING."""
+    folder, name = job.extras
+    return folder / kind / name.with_name(f"{name.name}{ending}")
 
 
 def restore_all(
@@ -126,11 +166,10 @@ def restore_all(
             result = with_pixels(picture, restored.image)
             if maps:
                 for name, values in restored.maps.items():
-                    where = job.extras[0] / MAPS / job.extras[1]
-                    write_picture(where.with_name(f"{where.stem}-{name}.png"), grey_map(values))
+                    write_picture(extra_file(job, MAPS, f"-{name}.png"), grey_map(values))
             if compare:
-                where = (job.extras[0] / COMPARE / job.extras[1]).with_suffix(".jpg")
-                write_picture(where, Picture(side_by_side(to_rgb8(picture), to_rgb8(result))))
+                sheet = Picture(side_by_side(to_rgb8(picture), to_rgb8(result)))
+                write_picture(extra_file(job, COMPARE, ".jpg"), sheet)
             # Last, so that a result that exists means that all of the picture's files do.
             write_picture(job.target, result, jpeg_quality)
         except DerainError as error:

@@ -120,7 +120,7 @@ class Worker:
 
 
 def _restore_picture(derainer: Derainer, job: Job) -> Outcome:
-    extras = (job.result.parent, Path(job.result.name))
+    extras = (job.result.parent, Path(job.result.stem))
     (outcome,) = restore_all(derainer, [PictureJob(job.upload.source, job.result, extras)], maps=True)
     return outcome
 

@@ -120,6 +120,11 @@ class Learnt:
     losses: list[float] = field(repr=False)
     seconds_to_restore: float
 
+    @property
+    def note(self) -> str:
+        """What a user should know of how it ended, or ""."""
+        return f"time was up after {len(self.losses)} steps" if self.ended == "time" else ""
+
 
 @dataclass(frozen=True)
 class Adapted:
@@ -188,9 +193,7 @@ def adapt_one(
         precision=precision,
         progress=progress,
     )
-    notes = [lesson.warning] if lesson.warning else []
-    if learnt.ended == "time":
-        notes.append(f"time was up after {len(learnt.losses)} steps")
+    notes = [note for note in (lesson.warning, learnt.note) if note]
     left = None if seconds is None else seconds - (time.monotonic() - began)
     if left is not None and (not learnt.losses or learnt.seconds_to_restore > 2 * max(left, 0)):
         notes.append("no time to apply the network: this is the reference without learning")
