@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 import signal
 import threading
 from pathlib import Path
@@ -127,9 +129,24 @@ def test_a_damaged_last_state_falls_back_on_the_one_before(photos: Path, tmp_pat
         train(recipe(photos), tmp_path)
 
 
+def test_a_disk_without_hard_links_keeps_the_state_before(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    train(recipe(photos), tmp_path)
+    assert torch.load(tmp_path / "previous.pt", weights_only=True)["step"] == 4
+
+
 def test_another_recipe_does_not_go_on_with_the_run(photos: Path, tmp_path: Path) -> None:
     train(recipe(photos, steps=2), tmp_path)
     with pytest.raises(UsageError, match=r"holds a run with another 'seed' \(0, now 1\)"):
+        train(recipe(photos, steps=2, seed=1), tmp_path)
+    # The recipe that lies in the run's folder may have been edited.
+    (tmp_path / "recipe.yaml").write_text("edited")
+    with pytest.raises(UsageError, match="holds a run with another 'seed'"):
         train(recipe(photos, steps=2, seed=1), tmp_path)
     train(recipe(photos, steps=3, workers=1, save_every=1), tmp_path)
     assert open_checkpoint(tmp_path / "last.safetensors").facts["step"] == 3

@@ -35,6 +35,7 @@ from training.conftest import content
             {"validation": {"clean": "x", "hold_out": 4}},
             "'validation.clean' and 'validation.hold_out' exclude",
         ),
+        ({"optimiser": {"rate": 1, "betas": [0.9, 1.0]}}, "'optimiser.betas.1': .* less than 1, not 1.0"),
         ({"ema": 1.5}, "'ema': input should be less than 1, not 1.5"),
     ],
 )
@@ -56,6 +57,9 @@ def test_mistakes_are_explained(photos: Path, changes: dict[str, Any], message: 
         ({"stages": [{"patch": 16, "batch": 64}]}, "a batch of 64 is larger than the set of 10 pictures"),
         ({"network": "spanett"}, "unknown network 'spanett'. Did you mean 'spanet'"),
         ({"options": {"widht": 4}}, "'options': spanet: .*widht"),
+        ({"network": "rain2avoid_unet", "options": {"levels": 9}}, "'options': rain2avoid_unet: "),
+        ({"validation": {"hold_out": 4, "protocol": "matlab"}}, "unknown protocol 'matlab'"),
+        ({"validation": {"hold_out": 4, "protocol": "niqe_live"}}, "niqe_live gives no PSNR"),
         ({"start": "PHOTOS/photo1.png"}, r"photo1\.png: "),
         (
             {"loss": {"l1": 2}},

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -32,13 +33,16 @@ Turns = Literal["none", "mirror", "eight", "nine"]
 POSITIONS = {"none": 1, "mirror": 2, "eight": 8, "nine": 9}
 
 
-class Pictures:
-    """Files read as uint8 RGB at first use and kept in memory, where `keep` is set."""
+KEPT = 2**30  # bytes, for each folder in each process
 
-    def __init__(self, paths: Sequence[Path], keep: bool = True) -> None:
+
+class Pictures:
+    """Files read as uint8 RGB; the first `room` bytes of them stay in memory."""
+
+    def __init__(self, paths: Sequence[Path], room: int = KEPT) -> None:
         self.paths = list(paths)
         self._read: dict[int, Levels] = {}
-        self._keep = keep
+        self._room = room
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -47,7 +51,8 @@ class Pictures:
         if number in self._read:
             return self._read[number]
         picture = read_rgb(self.paths[number])
-        if self._keep:
+        if picture.nbytes <= self._room:
+            self._room -= picture.nbytes
             self._read[number] = picture
         return picture
 
@@ -123,7 +128,12 @@ def read_pair(rainy: Pictures, clean: Pictures, number: int) -> tuple[Levels, Le
 def picture_number(seed: int, index: int, count: int) -> int:
     """The picture that item `index` is cut from: each once in every pass, in a new order."""
     rounds, place = divmod(index, count)
-    return int(np.random.default_rng([seed, rounds, 1]).permutation(count)[place])
+    return int(_order(seed, rounds, count)[place])
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, rounds: int, count: int) -> NDArray[np.int64]:
+    return np.random.default_rng([seed, rounds, 1]).permutation(count)
 
 
 def take(rng: np.random.Generator, cut: Cut, *pictures: Levels) -> list[Levels]:

@@ -90,7 +90,7 @@ class _Trainer:
         self.pictures, self.held_out = open_sources(recipe)
         state = load_state(run)
         if self.main:
-            _claim(run, recipe, state is not None)
+            _claim(run, recipe, state)
 
         torch.manual_seed(recipe.seed)
         network = fresh_network(recipe, self.architecture, self.config)
@@ -227,6 +227,7 @@ class _Trainer:
         if self.main:
             scaler = self.accelerator.scaler
             state = RunState(
+                recipe=self.recipe.model_dump(mode="json"),
                 step=self.step,
                 network=self.network.state_dict(),
                 average=self.average.state_dict() if self.average is not None else {},
@@ -319,7 +320,7 @@ def fresh_network(recipe: Recipe, architecture: Architecture, config: dict[str, 
     """
     try:
         network: nn.Module = architecture.build(**config)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise UsageError(f"'options': {recipe.network}: {error}.") from None
     if recipe.start is None:
         return network
@@ -352,16 +353,16 @@ def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
         buffer.copy_(latest)
 
 
-def _claim(run: Path, recipe: Recipe, resumed: bool) -> None:
-    """Writes the recipe into the run's folder, or checks that the run there has the same one."""
+def _claim(run: Path, recipe: Recipe, state: RunState | None) -> None:
+    """Writes the recipe into the run's folder; a run that goes on must have the same one."""
     file = run / "recipe.yaml"
     now = recipe.model_dump(mode="json")
-    if resumed and file.exists():
-        before = yaml.safe_load(file.read_text("utf-8"))
+    if state is not None:
+        before = state.recipe
         changed = [k for k in now if k not in MAY_CHANGE and now[k] != before.get(k)]
         if changed:
             raise UsageError(
                 f"{run}: holds a run with another '{changed[0]}' ({before.get(changed[0])}, now "
-                f"{now[changed[0]]}); choose another folder, or go on with {file}."
+                f"{now[changed[0]]}); choose another folder, or set it back."
             )
     replace_file(file, yaml.safe_dump(now, sort_keys=False, allow_unicode=True).encode())

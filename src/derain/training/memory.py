@@ -11,7 +11,8 @@ from torch.utils.checkpoint import checkpoint
 def checkpoint_activations(network: nn.Module) -> None:
     """Makes every child with parameters keep its inputs only; results and gradients stay the same.
 
-    The children of lists and dicts count as children of the network.
+    The children of lists and dicts count as children of the network. Running averages of batch
+    normalisation move twice per step, since the forward pass runs twice.
     """
     for child in network.children():
         if isinstance(child, nn.ModuleList | nn.ModuleDict):

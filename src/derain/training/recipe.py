@@ -14,7 +14,7 @@ import typing
 from collections.abc import Iterator, Sequence
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -34,6 +34,9 @@ from derain.training.schedule import Constant, Schedule
 Scalar = bool | int | float | str | None
 
 
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -50,7 +53,8 @@ class Data(_Part):
         turns: "none"; "mirror" left-right; "eight" mirrored quarter turns, all equally likely;
             "nine" the same with no turn twice as likely, as NeRD-Rain does.
         saturation: with probability 1/3, colours are made up to 20 % stronger or weaker.
-        keep: keep the decoded pictures in memory.
+        keep: keep decoded pictures in memory, up to 1 GiB of each folder in each process that makes
+            patches.
     """
 
     clean: str | None = None
@@ -79,7 +83,7 @@ class Optimiser(_Part):
 
     name: Literal["adam", "adamw"] = "adam"
     rate: PositiveFloat
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Share, Share] = (0.9, 0.999)
     weight_decay: NonNegativeFloat = 0.0
     clip: PositiveFloat | None = None
 

@@ -10,6 +10,7 @@ RUN/log.jsonl, training.csv, validation.csv
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ class RunState:
     """Everything that the next step depends on.
 
     Attributes:
+        recipe: what was asked for, as the recipe's file says it.
         step: updates done.
         network: state dict.
         average: the moving average of the parameters, empty without one.
@@ -35,6 +37,7 @@ class RunState:
         best: the best PSNR that a validation gave so far; -inf before the first.
     """
 
+    recipe: dict[str, Any]
     step: int
     network: dict[str, Tensor]
     average: dict[str, Tensor]
@@ -59,7 +62,10 @@ def save_state(run: Path, state: RunState) -> None:
         if last.exists():
             spare = previous.with_suffix(".link")
             spare.unlink(missing_ok=True)
-            os.link(last, spare)
+            try:
+                os.link(last, spare)
+            except OSError:  # a file system without hard links
+                shutil.copyfile(last, spare)
             spare.replace(previous)
 
 

@@ -14,9 +14,10 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from derain.data.folders import pictures_in
 from derain.data.pairing import pair_folders
-from derain.data.patches import Cut, Item, PairedPatches, Pictures, SyntheticPairs
+from derain.data.patches import KEPT, Cut, Item, PairedPatches, Pictures, SyntheticPairs
 from derain.data.synthesis import preset
 from derain.errors import DerainError, UsageError
+from derain.evaluation import protocol
 from derain.training.recipe import Data, Recipe, Stage, Validation
 from derain.training.signals import CAUGHT
 
@@ -43,12 +44,17 @@ def open_sources(recipe: Recipe) -> tuple[Source, Source | None]:
     """The pictures to train on and those to validate on.
 
     Raises:
-        DerainError: a folder is missing or empty, a picture has no partner, or the set is smaller
-            than a batch.
+        DerainError: a folder is missing or empty, a picture has no partner, the set is smaller
+            than a batch, or the protocol of the validation does not exist or compares with nothing.
     """
     files = _files("data", recipe.data)
     held_out = None
     validation = recipe.validation
+    if validation and not protocol(validation.protocol).needs_truth:
+        raise UsageError(
+            f"'validation.protocol': {validation.protocol} gives no PSNR, which the best weights are "
+            "chosen by; take one that compares with the clean picture, e.g. matlab_y_uint8."
+        )
     if validation and validation.hold_out:
         kept = range(0, len(files), validation.hold_out)
         held_out = [files[i] for i in kept]
@@ -61,10 +67,10 @@ def open_sources(recipe: Recipe) -> tuple[Source, Source | None]:
         raise UsageError(
             f"a batch of {largest} is larger than the set of {len(files)} pictures; use a smaller 'batch'."
         )
-    train = _source(files, recipe.data, recipe.data.keep)
+    train = _source(files, recipe.data, KEPT if recipe.data.keep else 0)
     if validation is None or held_out is None:
         return train, None
-    return train, _source(held_out[: validation.count], like, keep=False)
+    return train, _source(held_out[: validation.count], like, room=0)
 
 
 def _files(name: str, part: Data | Validation) -> list[tuple[Path | None, Path]]:
@@ -82,10 +88,10 @@ def _files(name: str, part: Data | Validation) -> list[tuple[Path | None, Path]]
     return [(None, file) for file in pictures_in(part.clean)]
 
 
-def _source(files: list[tuple[Path | None, Path]], part: Data | Validation, keep: bool) -> Source:
-    clean = Pictures([clean for _, clean in files], keep)
+def _source(files: list[tuple[Path | None, Path]], part: Data | Validation, room: int) -> Source:
+    clean = Pictures([clean for _, clean in files], room)
     rainy = [file for file, _ in files if file is not None]
-    return Source(clean, Pictures(rainy, keep) if rainy else None, part.rain or "")
+    return Source(clean, Pictures(rainy, room) if rainy else None, part.rain or "")
 
 
 @dataclass(frozen=True)
