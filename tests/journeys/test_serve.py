@@ -200,6 +200,19 @@ def test_the_page(tmp_path: Path) -> None:
         assert archive.read("second-derained.png") == (tmp_path / "dry" / "second.png").read_bytes()
 
 
+def test_more_pictures_than_the_server_takes_at_once(tmp_path: Path) -> None:
+    pictures = [tmp_path / f"{number}.png" for number in range(5)]
+    for picture in pictures:
+        write_picture(picture, rainy_picture(200, 300))
+    with as_command(tmp_path, "--max-waiting", "1") as address, chromium(tmp_path / "profile") as tab:
+        tab.open(address)
+        tab.until("document.querySelector('#model option')")
+        tab.drop("#drop", pictures)
+        settled(tab, 5)
+        assert tab.run("document.querySelectorAll('.problem:not([hidden])').length") == 0
+        assert tab.run("document.querySelectorAll('.download:not([hidden])').length") == 5
+
+
 def test_the_page_with_a_token_and_on_a_phone(tmp_path: Path) -> None:
     write_picture(tmp_path / "a.png", rainy_picture(60, 80))
     with as_command(tmp_path, "--token", "abc") as address, chromium(tmp_path / "profile") as tab:

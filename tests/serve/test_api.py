@@ -303,7 +303,7 @@ def test_other_hosts_and_sites_are_refused(client: httpx.Client) -> None:
         refused(client.get("/", headers={"Host": host}), 400)
     for host in ("localhost", "LOCALHOST:1", "[::1]:8000"):
         assert client.get("/api/models", headers={"Host": host}).status_code == 200
-    for origin in ("http://evil.example", "null", "http://localhost:1"):
+    for origin in ("http://evil.example", "null", "http://localhost:1", "http://["):
         files = {"file": ("a.png", png())}
         refused(client.post("/api/jobs", files=files, headers={"Origin": origin}), 403)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def test_an_upload_that_fails_leaves_nothing_and_its_place_is_free(tmp_path: Pat
 
 
 def test_limits_are_positive() -> None:
-    for wrong in ({"keep_seconds": 0}, {"waiting": -1}, {"pixels": 0}):
+    for wrong in ({"keep_seconds": 0}, {"waiting": -1}, {"pixels": 0}, {"job_seconds": math.nan}):
         with pytest.raises(UsageError, match="positive"):
             Limits(**wrong)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 import typer
@@ -43,12 +44,12 @@ def serve(
     from derain.serve.server import serve as run
 
     limits = Limits(
-        upload_bytes=round(max_upload * 1e6),
-        pixels=round(max_pixels * 1e6),
+        upload_bytes=_millions(max_upload),
+        pixels=_millions(max_pixels),
         clip_seconds=max_clip,
         job_seconds=max_time,
         waiting=max_waiting,
-        storage_bytes=round(max_storage * 1e6),
+        storage_bytes=_millions(max_storage),
         keep_seconds=keep * 60,
     )
 
@@ -56,3 +57,8 @@ def serve(
         typer.echo(f"{address}  (Ctrl-C ends it and deletes what it holds)")
 
     run(host, port, limits, token=token, device=device, listening=listening)
+
+
+def _millions(number: float) -> int:
+    """Rounded; 0, which is no limit that can be, for what is no number."""
+    return round(number * 1e6) if math.isfinite(number) else 0

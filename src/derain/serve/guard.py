@@ -110,12 +110,19 @@ class Guard:
         if self._hosts is not None and _name(host) not in self._hosts:
             return Refused(400, "this server does not go by that host name.")
         origin = headers.get("origin")
-        if method not in ("GET", "HEAD") and origin is not None and urlsplit(origin).netloc != host:
+        if method not in ("GET", "HEAD") and origin is not None and not _is_of(host, origin):
             return Refused(403, "pages of other sites may not use this server.")
         guarded = (path.startswith("/api/") and path != LOGIN) or path == "/metrics"
         if guarded and not self._access.admits(headers):
             return Refused(401, "the token is missing or wrong; send it as 'Authorization: Bearer TOKEN'.")
         return None
+
+
+def _is_of(host: str, origin: str) -> bool:
+    try:
+        return urlsplit(origin).netloc == host
+    except ValueError:
+        return False
 
 
 def refusal(refused: Refused) -> JSONResponse:

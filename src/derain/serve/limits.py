@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from derain.errors import DerainError, UsageError
@@ -33,7 +34,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if value <= 0:
+            if not 0 < value < math.inf:
                 raise UsageError(f"limit {name} is {value}; give a positive number.")
 
 

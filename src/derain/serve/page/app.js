@@ -7,6 +7,7 @@ const queue = []; // cards whose files wait to be sent
 let limits = null;
 let sending = false;
 let following = null;
+let wake = null; // ends the pause of the sender
 
 // Server
 
@@ -33,7 +34,11 @@ function send(file, model, progress) {
       let said = {};
       try { said = JSON.parse(request.responseText); } catch { /* not ours; told below */ }
       if (request.status === 201) resolve(said);
-      else reject(new Error(said.error ?? `the server answered ${request.status}.`));
+      else {
+        const error = new Error(said.error ?? `the server answered ${request.status}.`);
+        const wait = Number(request.getResponseHeader("Retry-After")) || 5; // seconds
+        reject(Object.assign(error, { status: request.status, wait }));
+      }
     };
   });
   request.open("POST", "/api/jobs");
@@ -51,7 +56,10 @@ function follow() {
   following.addEventListener("job", (event) => {
     const job = JSON.parse(event.data);
     cards.get(job.id)?.show(job);
-    if (!["waiting", "running"].includes(job.state)) follow();
+    if (!["waiting", "running"].includes(job.state)) {
+      follow();
+      wake?.();
+    }
   });
   following.addEventListener("gone", (event) => {
     cards.get(JSON.parse(event.data).id)?.fail("It was deleted on the server.");
@@ -79,7 +87,7 @@ async function refresh(open) {
 function newCard(name) {
   const item = byId("card").content.firstElementChild.cloneNode(true);
   const part = (selector) => item.querySelector(selector);
-  const card = { item, job: { state: "new" }, cancelUpload: null, show, fail, sent };
+  const card = { item, job: { state: "new" }, cancelUpload: null, show, fail, sent, held };
   const title = part("h3");
   const bar = part("progress");
   const slider = part("input");
@@ -98,6 +106,10 @@ function newCard(name) {
 
   function sent(fraction) {
     state(fraction < 1 ? `Sending, ${percent(fraction)}` : "Checking", fraction);
+  }
+
+  function held() {
+    state("Waiting to be sent", 0);
   }
 
   function show(job) {
@@ -218,12 +230,33 @@ async function sendAll() {
       keep();
       follow();
     } catch (error) {
-      if (card.item.isConnected) card.fail(error.message);
+      if (!card.item.isConnected) continue;
+      card.cancelUpload = null;
+      if (error.status === 429) { // no room now; there is when a job has ended
+        card.held();
+        queue.unshift(card);
+        await pause(error.wait);
+        continue;
+      }
+      if (error.status === 401) { // goes on after the login
+        card.held();
+        queue.unshift(card);
+        askForToken();
+        break;
+      }
+      card.fail(error.message);
     }
     card.cancelUpload = null;
     card.file = null;
   }
   sending = false;
+}
+
+function pause(seconds) {
+  return new Promise((resolve) => {
+    wake = resolve;
+    setTimeout(resolve, 1000 * seconds);
+  });
 }
 
 // Small things
@@ -257,6 +290,7 @@ byId("login").addEventListener("submit", async (event) => {
     byId("login").hidden = true;
     await start();
     byId("choose").focus();
+    if (!sending) sendAll();
   } catch (error) {
     byId("login-problem").textContent = error.message;
     byId("login-problem").hidden = false;
