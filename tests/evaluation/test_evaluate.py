@@ -96,6 +96,14 @@ def test_goes_on_where_it_stopped(pairs: tuple[Pair, ...], tmp_path: Path) -> No
     assert again.records == resumed.records
 
 
+def test_pictures_and_scores_are_of_the_same_run(pairs: tuple[Pair, ...], tmp_path: Path) -> None:
+    """Where others were evaluated under the same name in between, nothing of them is taken."""
+    for identity in ("one", "two", "one"):
+        restore = Darkener()
+        evaluate([contender(restore, identity)], pairs, NAMES, tmp_path / "out")
+        assert restore.calls == len(pairs)
+
+
 @pytest.mark.parametrize("change", ["weights", "quantise", "protocol", "clean", "result"])
 def test_what_changed_is_done_again(change: str, pairs: tuple[Pair, ...], tmp_path: Path) -> None:
     out, names, quantise, identity = tmp_path / "out", NAMES, "round", "one"

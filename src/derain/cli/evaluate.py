@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -133,16 +132,21 @@ def _contenders(models: list[str] | list[None], settings: dict[str, Any]) -> tup
 
 def _contender(derainer: Derainer, name: str) -> Contender:
     from derain.evaluation.evaluate import Contender
+    from derain.methods import network_names
+    from derain.restore.clips import identity
 
     def restore(rainy: Tensor) -> Tensor:
         return derainer.restore(rainy).image
 
-    weights = hashlib.sha256(derainer.checkpoint.path.read_bytes()).hexdigest()
+    size = (derainer.name, derainer.checkpoint.variant)
+    known = (
+        n for n, (architecture, variant) in network_names().items() if (architecture.name, variant) == size
+    )
     return Contender(
         name=name,
-        method=derainer.name,
+        method=next(known, ""),
         restore=restore,
-        identity=f"{weights} {derainer.settings} {derainer.device}",
+        identity=f"{identity(derainer)} {derainer.device}",
         parameters=sum(p.numel() for p in derainer.network.parameters()),
         multiply_adds=cast(Any, derainer.network).multiply_adds,
     )

@@ -39,7 +39,8 @@ class Contender:
 
     Attributes:
         name: a folder name; unique in an evaluation.
-        method: the name of the network, by which published figures of the same one are found.
+        method: the name of the network and size, by which published figures of the same one are
+            found; "" for a size that nobody published.
         restore: (1, 3, H, W) float32 RGB in [0, 1] -> the same, on the CPU.
         identity: what the result depends on (hash of the weights, settings).
         parameters: how many it has.
@@ -128,15 +129,21 @@ def evaluate(
     """
     chosen = list(dict.fromkeys(protocols))
     records_file = folder / "records.jsonl"
-    done = {record.key: record for record in _load(records_file)}
+    # The latest of each: the restored picture beside it is of the same run.
+    done = {(record.contender, record.name): record for record in _load(records_file)}
     results = []
     for contender in contenders:
         records = []
         for pair in pairs:
             key = _key(contender, pair, quantise)
-            record = done.get(key)
+            record = done.get((contender.name, pair.name))
             target = restored_file(folder, contender, pair)
-            if record is None or not set(chosen) <= set(record.scores) or not target.is_file():
+            if (
+                record is None
+                or record.key != key
+                or not set(chosen) <= set(record.scores)
+                or not target.is_file()
+            ):
                 record, pixels = _run(contender, pair, chosen, quantise, key)
                 if contender.name != RAINY:
                     write_picture(target, Picture(pixels))
@@ -222,7 +229,7 @@ def _load(path: Path) -> Iterator[Record]:
 def _peak_memory() -> Iterator[list[int]]:
     """Most memory while the block runs, in the list's only entry: of CUDA, else resident, sampled."""
     peak = [0]
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # only where a network is on it
         torch.cuda.reset_peak_memory_stats()
         yield peak
         peak[0] = torch.cuda.max_memory_allocated()
