@@ -1,7 +1,9 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from background.test_clean_frame import rainy_clip
 from derain.background.pairs import write_pairs
@@ -27,3 +29,16 @@ def test_a_clip_is_not_added_twice(tmp_path: Path) -> None:
     write_pairs(tmp_path, "street", clip, scene)
     with pytest.raises(UsageError, match="street already"):
         write_pairs(tmp_path, "street", clip, scene)
+
+
+def test_an_interrupted_clip_can_be_added_again(tmp_path: Path) -> None:
+    clip, scene = rainy_clip(3, 16, 20)
+
+    def breaks_off() -> Iterator[NDArray[np.uint8]]:
+        yield clip[0]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_pairs(tmp_path, "street", breaks_off(), scene)
+    assert write_pairs(tmp_path, "street", clip, scene) == 3
+    assert len((tmp_path / "real_world.txt").read_text().splitlines()) == 3

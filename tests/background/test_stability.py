@@ -22,6 +22,14 @@ def test_a_drifting_exposure_is_measured(drift: float) -> None:
     assert any("drifts" in warning for warning in warnings(result))
 
 
+def test_a_clip_that_begins_black() -> None:
+    clip, _ = rainy_clip(30, 96, 128, coverage=0.15)
+    clip[:5] = 0
+    result = clean_frame(clip)
+    assert any("drifts" in warning for warning in warnings(result))
+    assert np.isfinite(facts(result)["brightness_drift"])
+
+
 def test_a_moved_camera_is_measured() -> None:
     clip, _ = rainy_clip(60, 96, 128, coverage=0.15)
     moved = np.concatenate([clip[:30], np.roll(clip[30:], 3, axis=2)])

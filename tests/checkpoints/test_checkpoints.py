@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from derain.checkpoints import open_checkpoint, read_tensors, save_checkpoint
@@ -30,10 +31,11 @@ NESTS: list[tuple[str, Callable[[Any], Any]]] = [
     ("model_state_dict", lambda s: {"model_state_dict": s}),
     ("model.state_dict", lambda s: {"model": {"state_dict": s}}),
     ("generator", lambda s: {"generator": s, "note": "hello"}),
+    ("state_dict", lambda s: {"best_psnr": torch.tensor(31.2), "state_dict": s}),
 ]
 
 
-@pytest.mark.parametrize(("nest", "wrap"), NESTS, ids=[n or "top" for n, _ in NESTS])
+@pytest.mark.parametrize(("nest", "wrap"), NESTS, ids=[f"{k}-{n}" for k, (n, _) in enumerate(NESTS)])
 @pytest.mark.parametrize("prefix", ["", "module.", "module.module."])
 @pytest.mark.parametrize("legacy", [False, True])
 def test_finds_the_state_dict(
@@ -53,6 +55,13 @@ def test_our_own_file_keeps_its_facts(state: dict[str, Tensor], tmp_path: Path) 
     assert opened.facts == {"step": 12, "note": "ü"}
     assert opened.variant is None
     assert not list(tmp_path.glob(".*"))
+
+
+def test_facts_that_cannot_be_read_are_left_out(state: dict[str, Tensor], tmp_path: Path) -> None:
+    for number, facts in enumerate(("[" * 100_000, "{", "[1]")):
+        file = tmp_path / f"{number}.safetensors"
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, file, {"derain": facts})
+        assert open_checkpoint(file).facts == {}
 
 
 class Bomb:
@@ -111,6 +120,7 @@ def test_what_does_not_fit_is_explained(state: dict[str, Tensor], tmp_path: Path
     assert "instead of (3, 4, 3, 3)" in error({**state, "conv_out.0.weight": torch.zeros(3, 4, 1, 1)})
     infinite = {**state, "conv_out.0.weight": torch.full((3, 4, 3, 3), torch.inf)}
     assert "conv_out.0.weight holds values that are not finite" in error(infinite)
+    assert "spanet" in error({**state, "conv_in.0.weight": torch.tensor(1.0)})
     foreign = error({"layers.0.weight": torch.zeros(2), "res_block1.group1.conv1.weight": torch.zeros(1)})
     assert "layers.0.weight" in foreign
     assert "nearest known network is spanet" in foreign

@@ -155,6 +155,15 @@ def test_offline_with_an_empty_cache_and_without_the_extra(hub: Hub, tmp_path: P
 def test_names() -> None:
     assert repository("hf:me/a.b-c@v1/x").revision == "v1/x"
     assert str(repository("me/streaks")) == "hf:me/streaks"
-    for wrong in ("hf:me", "hf:/x", "hf:me/a/b", "hf:me/..", "hf:me/x@", "hf:../../x", "hf:me/-x"):
+    for wrong in (
+        "hf:me",
+        "hf:/x",
+        "hf:me/a/b",
+        "hf:me/..",
+        "hf:me/x@",
+        "hf:../../x",
+        "hf:me/-x",
+        "hf:me/x.git",
+    ):
         with pytest.raises(UsageError, match="hf:OWNER/NAME"):
             repository(wrong)

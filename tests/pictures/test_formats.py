@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 
 import cv2
@@ -189,6 +190,19 @@ def test_exif_and_profile_are_kept(tmp_path: Path, extension: str, dtype: type) 
     with Image.open(tmp_path / f"a{extension}") as image:  # others find it too
         assert image.getexif()[0x010F] == "Camera maker"
         assert image.info["icc_profile"] == picture.icc
+
+
+def test_a_tag_of_an_odd_type_is_left_out(tmp_path: Path) -> None:
+    head = struct.pack("<2sHIH", b"II", 42, 8, 2)
+    description, maker = struct.pack("<HHII", 0x010E, 2, 12, 38), struct.pack("<HHII", 0x010F, 5, 1, 50)
+    values = b"In the rain\0" + struct.pack("<II", 1, 3)  # a number for a maker
+    block = b"Exif\0\0" + head + description + maker + bytes(4) + values
+    Image.fromarray(smooth(40, 50)).save(tmp_path / "odd.jpg", exif=block)
+    picture = read_picture(tmp_path / "odd.jpg")
+    write_picture(tmp_path / "odd.tif", picture)
+    with Image.open(tmp_path / "odd.tif") as image:
+        assert image.getexif()[0x010E] == "In the rain"
+        assert 0x010F not in image.getexif()
 
 
 def test_a_grey_profile_stays_with_grey_only(tmp_path: Path) -> None:

@@ -79,11 +79,10 @@ def open_clip(path: str | Path, limit: int | None = None) -> Clip:
     if limit is not None and limit < 1:
         raise UsageError(f"{limit} frames cannot be used; give 1 or more.")
     if path.is_dir():
-        files = [f for f in path.iterdir() if f.suffix.lower() in EXTENSIONS and f.name[0] != "."]
+        files = [f for f in _entries(path) if f.suffix.lower() in EXTENSIONS and f.name[0] != "."]
     elif _PATTERN.search(path.name):
         expression = r"\d+".join(map(re.escape, _PATTERN.split(path.name)))
-        folder = path.parent
-        files = [f for f in folder.iterdir() if re.fullmatch(expression, f.name)] if folder.is_dir() else []
+        files = [f for f in _entries(path.parent) if re.fullmatch(expression, f.name)]
     else:
         return Clip(path, _without_blanks(path.stem), video_facts(path), limit)
     if not files:
@@ -93,6 +92,13 @@ def open_clip(path: str | Path, limit: int | None = None) -> Clip:
         raise _too_few(path, len(ordered), limit)
     name = path.resolve().name if path.is_dir() else _PATTERN.sub("", path.stem).strip("-_. ") or "clip"
     return Clip(path, _without_blanks(name), tuple(ordered[:limit]), limit)
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir()) if folder.is_dir() else []
+    except OSError as error:
+        raise UsageError(f"{folder}: cannot be listed ({error.strerror or error}).") from None
 
 
 def _in_order(files: list[Path]) -> list[Path]:

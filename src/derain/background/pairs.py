@@ -11,15 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from derain.atomic import new_file, replace_file
-from derain.errors import UsageError
+from derain.errors import DerainError, UsageError
 from derain.pictures import Picture, write_picture
 
 RAINY, CLEAN, LIST = "real_world", "real_world_gt", "real_world.txt"
 
 
 def refuse_repetition(folder: Path, name: str) -> None:
-    """Raises `UsageError` when the folder has pairs of a clip of this name already."""
-    if (folder / CLEAN / f"{name}_00001.png").exists():
+    """Raises `UsageError` when the folder lists pairs of a clip of this name already.
+
+    Those that an interrupted run left are not listed, and are written again.
+    """
+    if f"{RAINY}/{name}_00001.png " in _listed(folder):
         raise UsageError(f"{folder}: holds pairs of a clip named {name} already; rename the clip.")
 
 
@@ -56,10 +59,16 @@ def write_pairs(
         else:
             _link(first, folder / CLEAN / file)
         lines.append(f"{RAINY}/{file} {CLEAN}/{file}\n")
-    listing = folder / LIST
-    before = listing.read_text() if listing.exists() else ""
-    replace_file(listing, (before + "".join(lines)).encode())
+    replace_file(folder / LIST, (_listed(folder) + "".join(lines)).encode())
     return len(lines)
+
+
+def _listed(folder: Path) -> str:
+    listing = folder / LIST
+    try:
+        return listing.read_text("utf-8") if listing.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise DerainError(f"{listing}: cannot be read ({error}).") from None
 
 
 def _link(first: Path, file: Path) -> None:

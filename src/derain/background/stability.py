@@ -13,6 +13,7 @@ from derain.background.frame_store import FrameStore
 MOMENTS = 12  # at most so many, evenly spread over the clip
 FRAMES = 5  # in a row, whose median is free of most of the rain
 WINDOW = 512  # pixels, side of the centre that is looked at
+DARKEST = 0.01  # a gain that stands for black, so that the drift stays finite
 SMALLEST = 16  # pixels, side of a picture in which movement can be found
 
 Picture = NDArray[np.float32]
@@ -24,7 +25,7 @@ class Stability:
 
     Attributes:
         moments: the first frame of each, from 0.
-        gains: brightness, 1 where it equals the clean picture.
+        gains: brightness, 1 where it equals the clean picture, at least 0.01.
         shifts: where the camera was, (right, down), pixels.
     """
 
@@ -54,7 +55,8 @@ def measure_stability(store: FrameStore, clean: NDArray[np.uint8]) -> Stability:
     for moment in moments:
         stretch = range(moment, min(moment + FRAMES, store.frames))
         view: Picture = np.median([_green_centre(store.frame(n)) for n in stretch], axis=0)
-        gains.append(float(np.median(view[lit] / reference[lit])) if lit.any() else 1.0)
+        gain = float(np.median(view[lit] / reference[lit])) if lit.any() else 1.0
+        gains.append(max(gain, DARKEST))
         shifts.append(_shift(reference, view.astype(np.float32)))
     return Stability(tuple(moments), tuple(gains), tuple(shifts))
 

@@ -80,7 +80,7 @@ def _read_safetensors(path: Path) -> Tensors:
         raise DerainError(f"{path}: a damaged safetensors file ({_first_line(error)}).") from None
     try:
         facts = json.loads(metadata.get("derain", "{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         facts = {}
     return Tensors(_without_prefix(state), "", facts if isinstance(facts, dict) else {})
 
@@ -108,11 +108,11 @@ def _read_torch(path: Path) -> Tensors:
 
 def _find_state(content: Mapping[Any, Any], nest: str = "") -> tuple[str, dict[str, Tensor]]:
     """The state dict inside nested dictionaries: at the top, else below a customary key, else
-    below the only key that has one."""
+    below the only key that has one. Single numbers beside a dictionary are a training code's notes."""
     tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-    if tensors:
-        return nest, tensors
     children = {str(k): v for k, v in content.items() if isinstance(v, Mapping)}
+    if any(tensor.ndim for tensor in tensors.values()) or (tensors and not children):
+        return nest, tensors
     customary = [key for key in NESTS if key in children]
     others = [key for key in children if key not in customary and not key.startswith("opt")]
     for key in customary + others:

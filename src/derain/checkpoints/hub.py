@@ -71,7 +71,7 @@ def repository(text: str | Path) -> Repository:
     """
     text = Path(text).as_posix()
     found = _REPOSITORY.fullmatch(text.removeprefix(PREFIX))
-    if found is None or ".." in text or "--" in text:
+    if found is None or ".." in text or "--" in text or found["id"].endswith(".git"):
         raise UsageError(f"{text}: write hf:OWNER/NAME or hf:OWNER/NAME@REVISION.")
     return Repository(found["id"], found["name"], found["revision"])
 

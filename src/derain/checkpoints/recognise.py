@@ -82,7 +82,12 @@ def identify(state: StateDict, source: str = "state dict") -> tuple[Architecture
         DerainError: no known network has such names; names the nearest and the first keys seen.
     """
     for architecture in all_architectures():
-        config = architecture.recognise(state)
+        try:
+            config = architecture.recognise(state)
+        except (IndexError, ValueError, ZeroDivisionError) as error:
+            if isinstance(error, DerainError):
+                raise
+            config = None  # names of this network on tensors of another shape
         if config is not None:
             return architecture, config
     nearest, shared = max(
@@ -98,8 +103,12 @@ def identify(state: StateDict, source: str = "state dict") -> tuple[Architecture
 
 
 def _load(architecture: Architecture, config: dict[str, Any], tensors: Tensors, source: str) -> nn.Module:
-    with torch.device("meta"):
-        network: nn.Module = architecture.build(**config)
+    try:
+        with torch.device("meta"):
+            network: nn.Module = architecture.build(**config)
+    except (ValueError, ZeroDivisionError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise DerainError(f"{source}: looks like {architecture.name} but does not fit: {reason}.") from None
     wanted = {name: tensor.shape for name, tensor in network.state_dict().items()}
     problems = [f"{name} is missing" for name in wanted if name not in tensors.state]
     problems += [f"{name} is not part of it" for name in tensors.state if name not in wanted]

@@ -63,7 +63,10 @@ def background(
     if pairs is not None:
         refuse_repetition(pairs, source.name)
     scratch = next(folder for folder in (output and output.parent, report, pairs) if folder)
-    scratch.mkdir(parents=True, exist_ok=True)
+    try:
+        scratch.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{scratch}: no such folder can be made ({error.strerror or error}).") from None
     with bar("finding the clean picture", 2) as progress:
         counted = _counted(source.frames(), source.expected_frames, progress)
         result = clean_frame(counted, method, scratch, progress=progress.part)

@@ -84,12 +84,27 @@ def from_tiff(directory: Image.Exif) -> bytes | None:
 
 def directory_tags(exif: Image.Exif) -> dict[int, Any]:
     """{tag: value} of what describes the picture; the EXIF and GPS directories are nested."""
-    tags: dict[int, Any] = {tag: exif[tag] for tag in DESCRIPTION if tag in exif}
+    tags: dict[int, Any] = {tag: exif[tag] for tag in DESCRIPTION if tag in exif and _fits(tag, exif[tag])}
     for pointer in (EXIF_DIRECTORY, GPS_DIRECTORY):
         nested: Mapping[int, Any] = exif.get_ifd(pointer)
         if nested:
-            tags[pointer] = {tag: value for tag, value in nested.items() if tag != INTEROPERABILITY}
+            tags[pointer] = {
+                tag: value
+                for tag, value in nested.items()
+                if tag != INTEROPERABILITY and _fits(pointer, {tag: value})
+            }
     return tags
+
+
+def _fits(tag: int, value: Any) -> bool:
+    """Whether a tag can be written; files hold some with values of a type that the tag does not have."""
+    probe = Image.Exif()
+    probe[tag] = value
+    try:
+        probe.tobytes()
+    except Exception:  # Pillow raises whatever an odd type provokes
+        return False
+    return True
 
 
 def to_tiff(exif: bytes, directory: TiffImagePlugin.ImageFileDirectory_v2) -> None:
