@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -40,3 +41,11 @@ def replace_file(path: str | Path, content: bytes) -> None:
     """Writes `content` to `path`, whole or not at all. Raises `DerainError` as `new_file` does."""
     with new_file(path) as temporary:
         temporary.write_bytes(content)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """The same file under another name, or a copy on disks without hard links; raises `OSError`."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

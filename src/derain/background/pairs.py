@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from derain.atomic import new_file, replace_file
+from derain.atomic import link_or_copy, new_file, replace_file
 from derain.errors import DerainError, UsageError
 from derain.pictures import Picture, write_picture
 
@@ -57,7 +55,8 @@ def write_pairs(
         if number == 1:
             write_picture(first, Picture(clean))
         else:
-            _link(first, folder / CLEAN / file)
+            with new_file(folder / CLEAN / file) as temporary:
+                link_or_copy(first, temporary)
         lines.append(f"{RAINY}/{file} {CLEAN}/{file}\n")
     replace_file(folder / LIST, (_listed(folder) + "".join(lines)).encode())
     return len(lines)
@@ -69,12 +68,3 @@ def _listed(folder: Path) -> str:
         return listing.read_text("utf-8") if listing.exists() else ""
     except (OSError, UnicodeDecodeError) as error:
         raise DerainError(f"{listing}: cannot be read ({error}).") from None
-
-
-def _link(first: Path, file: Path) -> None:
-    """The same file under another name, or a copy on disks without links."""
-    with new_file(file) as temporary:
-        try:
-            os.link(first, temporary)
-        except OSError:
-            shutil.copyfile(first, temporary)

@@ -32,8 +32,6 @@ from derain.errors import UsageError, unknown_name
 from derain.training.schedule import Constant, Schedule
 
 Scalar = bool | int | float | str | None
-
-
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 

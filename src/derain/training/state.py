@@ -9,8 +9,6 @@ RUN/log.jsonl, training.csv, validation.csv
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from derain.atomic import new_file
+from derain.atomic import link_or_copy, new_file
 from derain.errors import DerainError
 
 
@@ -62,10 +60,7 @@ def save_state(run: Path, state: RunState) -> None:
         if last.exists():
             spare = previous.with_suffix(".link")
             spare.unlink(missing_ok=True)
-            try:
-                os.link(last, spare)
-            except OSError:  # a file system without hard links
-                shutil.copyfile(last, spare)
+            link_or_copy(last, spare)
             spare.replace(previous)
 
 

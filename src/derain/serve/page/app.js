@@ -232,17 +232,15 @@ async function sendAll() {
     } catch (error) {
       if (!card.item.isConnected) continue;
       card.cancelUpload = null;
-      if (error.status === 429) { // no room now; there is when a job has ended
+      if ([401, 429].includes(error.status)) {
         card.held();
         queue.unshift(card);
-        await pause(error.wait);
+        if (error.status === 401) { // goes on after the login
+          askForToken();
+          break;
+        }
+        await pause(error.wait); // until there is room: a job has ended, or the server said so long
         continue;
-      }
-      if (error.status === 401) { // goes on after the login
-        card.held();
-        queue.unshift(card);
-        askForToken();
-        break;
       }
       card.fail(error.message);
     }
