@@ -13,7 +13,7 @@ from derain.data.synthesis import PRESETS, Rain, make_rainy, preset
 from derain.data.synthesis.camera import CameraLook
 from derain.data.synthesis.drops import DropLook, add_drops
 from derain.data.synthesis.mixing import mix
-from derain.data.synthesis.presets import FINE
+from derain.data.synthesis.presets import FINE, SMEAR
 from derain.data.synthesis.streaks import streak_layer
 from derain.data.synthesis.veil import VeilLook, add_veil
 from derain.errors import UsageError
@@ -43,12 +43,19 @@ def test_an_unknown_preset_suggests_the_nearest() -> None:
 
 
 @pytest.mark.parametrize("name", ["light", "heavy", "ddn"])
-def test_streaks_are_grey_and_only_brighten(name: str) -> None:
+def test_added_streaks_are_grey_and_only_brighten(name: str) -> None:
     clean = scene()
-    added = make_rainy(np.random.default_rng(5), clean, preset(name)).astype(int) - clean
-    assert added.min() >= 0
-    unclipped = (clean.astype(int) + added < 255).all(-1)
-    assert np.ptp(added[unclipped], axis=-1).max() <= 1
+    for rain in preset(name):
+        kinds = (replace(rain, mixing=("additive",)),)
+        added = make_rainy(np.random.default_rng(5), clean, kinds).astype(int) - clean
+        assert added.min() >= 0
+        unclipped = (clean.astype(int) + added < 255).all(-1)
+        assert np.ptp(added[unclipped], axis=-1).max() <= 1
+
+
+def test_smeared_noise_is_a_brighter_ground_more_than_streaks() -> None:
+    layers = [streak_layer(np.random.default_rng(i), 128, 128, SMEAR) for i in range(8)]
+    assert all(layer.mean() > 1.5 * layer.std() for layer in layers)
 
 
 @pytest.mark.parametrize("angle", [-40.0, -15.0, 0.0, 20.0, 50.0])

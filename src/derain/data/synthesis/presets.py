@@ -98,6 +98,20 @@ DRIZZLE = StreakLook(
     gusts=(0.0, 0.3),
     glint=(0.0, 1.0),
 )
+# Noise smeared along the fall, as picture editors make rain: so many drops lie over each other that
+# little of it is streaks and most of it a brighter ground.
+SMEAR = StreakLook(
+    angle=(-45, 45),
+    spread=(0.0, 2.0),
+    sheets=(1, 2),
+    length=(15, 60),
+    width=(1.3, 3.0),
+    coverage=(4.0, 14.0),
+    brightness=(0.006, 0.022),
+    tail=(0.2, 0.5),
+    gusts=(0.0, 0.25),
+    glint=(0.0, 0.5),
+)
 DASHES = StreakLook(
     angle=(-45, 45),
     spread=(0.0, 3.0),
@@ -129,7 +143,13 @@ CAMERA = CameraLook()
 
 LIGHT = (Rain((FINE,)),)
 HEAVY = (Rain((SHOWER,)), Rain((LINES,)), Rain((LINES, SHOWER)))
-DDN = (Rain((CURTAINS,)), Rain((DRIZZLE,)), Rain((DASHES,)), Rain((CURTAINS, DRIZZLE)))
+DDN = (
+    Rain((CURTAINS,)),
+    Rain((DRIZZLE,)),
+    Rain((DASHES,)),
+    Rain((CURTAINS, DRIZZLE)),
+    Rain((SMEAR,), ("additive", "screen")),
+)
 DID = (Rain((SHOWER,), ("additive", "screen")), Rain((DRIZZLE,)), Rain((DRIZZLE, SHOWER)))
 REAL = (
     Rain((NEAR,), ("linear", "screen"), camera=CAMERA),
@@ -145,7 +165,7 @@ PRESETS: dict[str, tuple[Rain, ...]] = {
     "did": DID,
     "real": REAL,
     "drops": DROPS,
-    "falling": (*(9 * LIGHT), Rain(), HEAVY[0], *DDN[1:], REAL[0]),
+    "falling": (*(14 * LIGHT), Rain(), HEAVY[0], *DDN[1:-1], *(3 * (DDN[-1],)), REAL[0]),
     "mixed": (*LIGHT, *HEAVY, *DDN, *DID, *REAL, *DROPS),
 }
 
