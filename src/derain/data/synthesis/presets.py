@@ -165,7 +165,7 @@ PRESETS: dict[str, tuple[Rain, ...]] = {
     "did": DID,
     "real": REAL,
     "drops": DROPS,
-    "falling": (*(14 * LIGHT), Rain(), HEAVY[0], *DDN[1:-1], *(3 * (DDN[-1],)), REAL[0]),
+    "falling": (*(14 * LIGHT), Rain(), HEAVY[0], *DDN[1:], *(2 * DDN[-1:]), REAL[0]),
     "mixed": (*LIGHT, *HEAVY, *DDN, *DID, *REAL, *DROPS),
 }
 
