@@ -12,15 +12,9 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from derain.methods.network import Tile as Tile
+
 StateDict = Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Tile:
-    """A square tile and the pixels that neighbouring tiles share, both in pixels."""
-
-    size: int
-    overlap: int
 
 
 class RainNetwork(Protocol):
