@@ -95,4 +95,5 @@ class RainNetwork(nn.Module):
         rainy = torch.empty(1, 3, height, width, device="meta")
         with torch.enable_grad(), FlopCounterMode(display=False) as counter:
             torch.func.functional_call(self, state, rainy)
-        return counter.get_total_flops() // 2
+        flops: int = counter.get_total_flops()
+        return flops // 2
