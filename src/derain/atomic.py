@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import os
+import platform
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from derain.errors import DerainError
+import psutil
+
+from derain.errors import DerainError, reason
+
+# .NAME.PROCESS.RANDOM.part.EXTENSION; see `_process`.
+_PART = re.compile(r"\..*\.([^.]+-\d+-\d+)\.[0-9a-f]{8}\.part(\.[^.]*)?")
+PROBE = bytes(1 << 16)
 
 
 @contextmanager
 def new_file(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path` to write to; on success it is synced and renamed to `path`.
 
-    On any exception, Ctrl-C included, the temporary file is removed and `path` stays as it was.
-    Parent folders are made.
+    On any exception, Ctrl-C included, the temporary file is removed and `path` stays as it was. Parent
+    folders are made. What a killed process leaves behind is found by `remove_leftovers`.
 
     Raises:
         DerainError: the folder cannot be written to, or the disk is full.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem[:40]}.{secrets.token_hex(4)}.part{path.suffix}")
+    temporary = path.with_name(f".{short_stem(path)}.{_process()}.{secrets.token_hex(4)}.part{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -31,10 +39,67 @@ def new_file(path: str | Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise DerainError(f"{path}: cannot be written ({error.strerror or error}).") from error
+        raise DerainError(f"{path}: cannot be written ({reason(error)}).") from error
     finally:
         with suppress(OSError):  # the parent may be no folder at all
             temporary.unlink()
+
+
+def short_stem(path: Path) -> str:
+    """The beginning of a file's name, so that what is added leaves it short enough for any disk."""
+    return path.stem.encode(errors="surrogateescape")[:80].decode(errors="ignore")
+
+
+def _process() -> str:
+    """This process among all that ever ran on all machines: machine, number and start."""
+    machine = re.sub(r"[^A-Za-z0-9]", "", platform.node())[:20] or "machine"
+    process = psutil.Process()
+    return f"{machine}-{process.pid}-{round(process.create_time() * 100)}"
+
+
+def _is_over(process: str) -> bool:
+    """Whether a process, as `_process` names it, ran on this machine and is no longer there."""
+    machine, number, start = process.rsplit("-", 2)
+    if machine != _process().rsplit("-", 2)[0]:
+        return False
+    try:
+        return round(psutil.Process(int(number)).create_time() * 100) != int(start)
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.Error:
+        return False
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes temporary files of `new_file` in a folder whose process was killed; others stay."""
+    with suppress(OSError):
+        for entry in folder.iterdir():
+            part = _PART.fullmatch(entry.name)
+            if part is not None and _is_over(part[1]):
+                with suppress(OSError):
+                    entry.unlink()
+
+
+def refuse_unwritable(folder: Path) -> None:
+    """Finds out before the work whether results can be written below a folder, which need not exist.
+
+    Raises:
+        DerainError: it is a file, read-only or on a full disk.
+    """
+    existing = folder
+    while not os.path.lexists(existing) and existing != existing.parent:
+        existing = existing.parent
+    probe = existing / f".probe.{_process()}.{secrets.token_hex(4)}.part"
+    try:
+        with probe.open("xb") as file:
+            file.write(PROBE)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise DerainError(f"{folder}: cannot be written to ({reason(error)}).") from error
+    finally:
+        with suppress(OSError):
+            probe.unlink()
 
 
 def replace_file(path: str | Path, content: bytes) -> None:

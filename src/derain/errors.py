@@ -1,15 +1,85 @@
-"""Errors that are meant for the user: one line that says what, where and what to do."""
+"""Errors that are meant for the user: one line that says what, where and what to do.
+
+The library does not know how the user called it, so what to do is data: a `Remedy` names settings as
+Python does, and whoever talks to the user spells them. The command line makes options of them
+(`cli/messages.py`), so that one and the same error reads
+
+    a.png: exists already. To replace it, set overwrite=True.       (in Python)
+    derain: a.png: exists already. To replace it, give --overwrite.  (on the command line)
+
+Raise it so:
+
+    raise UsageError(f"{path}: exists already.", Remedy("replace it", {"overwrite": True}))
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import errno
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+log = logging.getLogger("derain")
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """Settings that would help.
+
+    Attributes:
+        purpose: completes "To ...", e.g. "replace it".
+        settings: {parameter of the Python function that was called: the value to give it}; None stands
+            for leaving it out.
+    """
+
+    purpose: str
+    settings: Mapping[str, object]
+
+    def sentence(self, give: str, spell: Callable[[str, object], str]) -> str:
+        """The remedy in words.
+
+        Args:
+            give: the verb for giving a setting: "set", "give".
+            spell: how a name and a value are written; the value is None where only the name is wanted.
+        """
+        wanted = [spell(name, value) for name, value in self.settings.items() if value is not None]
+        unwanted = [spell(name, None) for name, value in self.settings.items() if value is None]
+        steps = []
+        if wanted:
+            steps.append(f"{give} {' and '.join(wanted)}")
+        if unwanted:
+            steps.append(f"leave out {' and '.join(unwanted)}")
+        return f"To {self.purpose}, {' and '.join(steps)}."
+
+    def __str__(self) -> str:
+        return self.sentence("set", lambda name, value: name if value is None else f"{name}={value!r}")
 
 
 class DerainError(ValueError):
-    """Something that the user gave cannot be used; the command line prints it and exits with 1."""
+    """Something that the user gave cannot be used; the command line prints it and exits with 1.
+
+    Attributes:
+        message: what is wrong, and where; one or several sentences.
+        remedy: settings that would help, or None.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str, remedy: Remedy | None = None) -> None:
+        super().__init__(message)
+        self.message, self.remedy = message, remedy
+
+    def __str__(self) -> str:
+        return self.message if self.remedy is None else f"{self.message} {self.remedy}"
+
+    def naming(self, path: str | Path) -> None:
+        """Puts the file that it is about first, unless the message names it already."""
+        if str(path) not in self.message:
+            self.message = f"{path}: {self.message}"
+            self.args = (self.message, *self.args[1:])
 
 
 class UsageError(DerainError):
@@ -24,3 +94,54 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     return UsageError(f"unknown {kind} '{name}'.{hint} Known: {', '.join(known)}.")
+
+
+# What the system calls it -> what people call it.
+_REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EACCES: "no permission",
+    errno.EPERM: "not permitted",
+    errno.EROFS: "the disk is read-only",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.ELOOP: "a link that leads to itself",
+    errno.ENOENT: "no such file or folder",
+    errno.ENOTDIR: "a part of its path is a file, not a folder",
+    errno.EISDIR: "it is a folder",
+}
+
+
+def reason(error: OSError) -> str:
+    """Why the system refused, in words."""
+    return _REASONS.get(error.errno or 0) or error.strerror or str(error) or type(error).__name__
+
+
+@contextmanager
+def errors_of(path: str | Path) -> Iterator[None]:
+    """Turns whatever goes wrong with one file into one `DerainError` that names it.
+
+    For loops over many files, which report it and go on:
+
+        try:
+            with errors_of(job.source):
+                ...
+        except DerainError as error:
+            yield Outcome(job, "failed", error)
+
+    An error that nobody foresaw, such as a codec's TypeError, keeps its traceback in the log `derain` at
+    level DEBUG. What is no `Exception` (Ctrl-C) passes through.
+    """
+    try:
+        yield
+    except DerainError as error:
+        error.naming(path)
+        raise
+    except MemoryError as error:
+        raise DerainError(f"{path}: not enough memory.") from error
+    except OSError as error:
+        raise DerainError(f"{path}: {reason(error)}.") from error
+    except Exception as error:
+        log.debug("%s", path, exc_info=True)
+        first = (str(error).splitlines() or [""])[0][:160]
+        told = f"{type(error).__name__}: {first}" if first else type(error).__name__
+        raise DerainError(f"{path}: an unexpected error ({told}).") from error

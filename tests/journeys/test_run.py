@@ -171,7 +171,10 @@ def test_a_full_disk_leaves_nothing_half_written(weights: Path, tmp_path: Path) 
     assert not list((tmp_path / "dry").rglob("*.*"))
 
 
-def test_ctrl_c_keeps_what_is_done_and_leaves_nothing_partial(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_keeps_what_is_done_and_leaves_nothing_partial(
+    stop: signal.Signals, tmp_path: Path
+) -> None:
     weights = tmp_path / "slow.safetensors"
     save_checkpoint(weights, create_network("spanet").state_dict(), {})
     for number in range(40):
@@ -191,9 +194,9 @@ def test_ctrl_c_keeps_what_is_done_and_leaves_nothing_partial(tmp_path: Path) ->
     while not list((tmp_path / "dry").glob("??.png")) and time.monotonic() < deadline:
         assert running.poll() is None
         os.sched_yield()
-    running.send_signal(signal.SIGINT)
+    running.send_signal(stop)
     _, said = running.communicate(timeout=120)
-    assert running.returncode == 130
+    assert running.returncode == 128 + stop
     assert said.strip().splitlines() == ["derain: stopped; nothing half written was left behind."]
     done = list((tmp_path / "dry").iterdir())
     assert 0 < len(done) < 40

@@ -23,6 +23,7 @@ from derain.cli import (
     synth,
     train,
 )
+from derain.cli.messages import complain, terminal
 from derain.errors import DerainError
 
 app = typer.Typer(
@@ -52,12 +53,9 @@ app.add_typer(data.app, name="data")
 
 def main() -> None:
     """Entry point: exit 0 if all went well, 1 on failure, 2 for wrong usage, 130 on Ctrl-C."""
-    try:
-        app()
-    except DerainError as error:
-        print(f"derain: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except SystemExit as end:
-        if end.code == 130:
-            print("derain: stopped; nothing half written was left behind.", file=sys.stderr)
-        raise
+    with terminal():
+        try:
+            app()
+        except DerainError as error:
+            complain(error)
+            sys.exit(error.exit_code)

@@ -1,0 +1,72 @@
+"""What the command line says: remedies as options, and only what a terminal can show safely."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from derain.errors import DerainError, Remedy
+
+JOINERS = "\u200c\u200d"  # invisible, and part of names in some scripts and of emoji
+
+
+def printable(text: str) -> str:
+    """One line that no terminal takes for a command: control characters and the like are escaped."""
+    return "".join(
+        sign
+        if sign.isprintable() or sign in JOINERS
+        else sign.encode("unicode_escape", "surrogatepass").decode()
+        for sign in text
+    )
+
+
+def option(name: str, value: object = None) -> str:
+    """A setting as an option of the command line: `--overwrite`, `--precision float32`."""
+    flag = "--" + name.replace("_", "-")
+    return flag if value is None or value is True else f"{flag} {value}"
+
+
+def in_words(message: str, remedy: Remedy | None = None) -> str:
+    """A message and its remedy, safe to print."""
+    return printable(message if remedy is None else f"{message} {remedy.sentence('give', option)}")
+
+
+def complain(error: DerainError) -> None:
+    """Prints an error on standard error."""
+    print(f"derain: {in_words(error.message, error.remedy)}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def terminal() -> Iterator[None]:
+    """Letters that the terminal cannot show are escaped, and SIGTERM ends a command as Ctrl-C does.
+
+    Whatever command runs inside, it ends with 128 + the number of the signal.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    parent, received = os.getpid(), False
+
+    def interrupt(number: int, _: FrameType | None) -> None:
+        nonlocal received
+        if os.getpid() != parent:  # a worker process, which has nothing to tell
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        received = True
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except SystemExit as end:
+        if end.code != 130:
+            raise
+        print("derain: stopped; nothing half written was left behind.", file=sys.stderr)
+        sys.exit(128 + (signal.SIGTERM if received else signal.SIGINT))
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)

@@ -1,0 +1,56 @@
+"""Errors that carry their remedy, and how the command line says them."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from pathlib import Path
+
+import pytest
+
+from derain.cli.messages import in_words, printable
+from derain.errors import DerainError, Remedy, UsageError, errors_of
+
+
+def test_a_remedy_is_spelled_by_whoever_talks_to_the_user() -> None:
+    error = UsageError("a.png: exists already.", Remedy("replace it", {"overwrite": True}))
+    assert str(error) == "a.png: exists already. To replace it, set overwrite=True."
+    assert in_words(error.message, error.remedy) == "a.png: exists already. To replace it, give --overwrite."
+    several = Remedy("run it", {"precision": "float32", "keep_fields": None})
+    assert str(several) == "To run it, set precision='float32' and leave out keep_fields."
+    assert in_words("no.", several) == "no. To run it, give --precision float32 and leave out --keep-fields."
+
+
+def test_errors_travel_between_processes_with_their_remedy() -> None:
+    error = UsageError("no.", Remedy("go on", {"resume": True}))
+    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert (type(again), again.message, again.remedy) == (UsageError, "no.", error.remedy)
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (OSError(28, "No space left on device"), "a.png: the disk is full."),
+        (MemoryError(), "a.png: not enough memory."),
+        (TypeError("bad\nlines"), "a.png: an unexpected error (TypeError: bad)."),
+        (OverflowError(), "a.png: an unexpected error (OverflowError)."),
+        (DerainError("it is damaged."), "a.png: it is damaged."),
+        (UsageError("a.png: no."), "a.png: no."),
+    ],
+)
+def test_every_error_of_a_file_names_it(raised: Exception, said: str) -> None:
+    with pytest.raises(DerainError) as caught, errors_of(Path("a.png")):
+        raise raised
+    assert str(caught.value) == said
+    assert isinstance(caught.value, UsageError) == isinstance(raised, UsageError)
+
+
+def test_ctrl_c_is_no_error_of_a_file() -> None:
+    with pytest.raises(KeyboardInterrupt), errors_of("a.png"):
+        raise KeyboardInterrupt
+
+
+def test_nothing_reaches_the_terminal_that_it_would_obey() -> None:
+    assert printable("ä 雨 👩\u200d🚀.png") == "ä 雨 👩\u200d🚀.png"
+    assert printable("a\x1b[2Jb\nc\x9b\x7f") == r"a\x1b[2Jb\nc\x9b\x7f"
+    assert printable("\u202egnp.exe\udcff") == r"\u202egnp.exe\udcff"
