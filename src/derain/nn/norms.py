@@ -6,8 +6,8 @@ their mean m (Zamir et al., "Restormer", CVPR 2022, and its published code):
     with bias    (x - m) / sqrt(v + 1e-5) * weight + bias
     bias free     x      / sqrt(v + 1e-5) * weight
 
-While no gradients are recorded, a CPU takes three passes over contiguous channels, which for 32 to
-128 of them are two to three times as fast as the library's fused layer norm; elsewhere that one works.
+`standardised` serves forms without gradients: on a CPU it takes three passes over contiguous channels,
+which for 32 to 128 of them are two to three times as fast as the library's fused layer norm.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class ChannelNorm(nn.Module):
 
     def __init__(self, channels: int, bias_free: bool = False) -> None:
         super().__init__()
-        self.body = _Scale(channels, bias_free)
+        self.body = BiasFreeNorm(channels) if bias_free else nn.LayerNorm(channels, eps=EPSILON)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.standardised(x) * self.body.weight.view(-1, 1, 1)
-        return y if self.body.bias is None else y + self.body.bias.view(-1, 1, 1)
+        y: Tensor = self.body(x.permute(0, 2, 3, 1))
+        return y.permute(0, 3, 1, 2)
 
     def standardised(self, x: Tensor) -> Tensor:
         """The norm without its weight and bias."""
@@ -62,13 +62,16 @@ class ChannelNorm(nn.Module):
         return weight * self.body.weight.view(-1, 1, 1), bias
 
 
-class _Scale(nn.Module):
-    """The trained numbers of a norm, below the published name `body`."""
+class BiasFreeNorm(nn.Module):
+    """(..., C) -> (..., C), the second form above over the last axis."""
 
-    def __init__(self, channels: int, bias_free: bool) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = None if bias_free else nn.Parameter(torch.zeros(channels))
+        self.bias = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _scaled(x) * self.weight
 
 
 def _centred(x: Tensor, channels: int) -> Tensor:
