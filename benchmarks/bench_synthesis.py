@@ -13,7 +13,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from derain.data.synthesis import PRESETS, make_rainy
+from derain.data.synthesis import PRESETS, make_pair
 from derain.data.synthesis.presets import FINE
 from derain.data.synthesis.streaks import streak_layer
 
@@ -36,9 +36,7 @@ def main() -> None:
         f"streaks alone  {megapixels_per_second(lambda rng: streak_layer(rng, SIZE, SIZE, FINE)):6.1f} MP/s"
     )
     for name, kinds in PRESETS.items():
-        print(
-            f"{name:13s}  {megapixels_per_second(lambda rng, k=kinds: make_rainy(rng, clean, k)):6.1f} MP/s"
-        )
+        print(f"{name:13s}  {megapixels_per_second(lambda rng, k=kinds: make_pair(rng, clean, k)):6.1f} MP/s")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from derain.data.folders import read_rgb
 from derain.data.pairing import pair_folders
-from derain.data.synthesis import make_rainy, preset
+from derain.data.synthesis import make_pair, preset
 
 Layer = NDArray[np.float64]
 
@@ -62,7 +62,9 @@ def main() -> None:
     pairs = [(read_rgb(pair.restored), read_rgb(pair.clean)) for pair in found]
     given = [np.clip(r.astype(float) - c, 0, None).max(2) for r, c in pairs]
     made = [
-        (make_rainy(np.random.default_rng([0, k, i]), c, preset(options.preset)).astype(float) - c).max(2)
+        (lambda rainy, dry: (rainy.astype(float) - dry).max(2))(
+            *make_pair(np.random.default_rng([0, k, i]), c, preset(options.preset))
+        )
         for i, (_, c) in enumerate(pairs)
         for k in range(options.count)
     ]

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 import derain
-from derain.data.synthesis import make_rainy, preset
+from derain.data.synthesis import make_pair, preset
 from derain.pictures import Picture, read_picture, side_by_side, to_rgb8, write_picture
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,7 +35,7 @@ draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(16)
 for number, name in enumerate(KINDS):
     row, column = divmod(number, COLUMNS)
     left, top = column * CELL[0], row * CELL[1]
-    rainy = make_rainy(np.random.default_rng(3), clean, preset(name))
+    rainy, _ = make_pair(np.random.default_rng(3), clean, preset(name))
     sheet.paste(Image.fromarray(rainy), (left, top))
     draw.text((left + 8, top + 6), name, "white", font, stroke_width=2, stroke_fill="black")
 write_picture(PICTURES / "presets.jpg", Picture(np.asarray(sheet)), 85)

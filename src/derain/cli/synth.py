@@ -12,7 +12,10 @@ def synth(
     clean: Annotated[Path, typer.Argument(help="A folder of clean pictures.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Gets the folders rainy/ and clean/.")],
     preset: Annotated[
-        str, typer.Option(help="Kind of rain: light, heavy, ddn, did, real, drops, falling or mixed.")
+        str,
+        typer.Option(
+            help="Kind of rain: light, heavy, ddn, did, real, drops, near, falling, everyday or mixed."
+        ),
     ] = "mixed",
     count: Annotated[int, typer.Option(help="Rainy versions of each picture.", min=1)] = 1,
     video: Annotated[

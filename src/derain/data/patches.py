@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from derain.data.folders import read_rgb
-from derain.data.synthesis import make_rainy, preset
+from derain.data.synthesis import make_pair, preset
 from derain.errors import DerainError
 
 Levels = NDArray[np.uint8]
@@ -68,12 +68,15 @@ class Cut:
         turns: "none"; "mirror" left-right; "eight" mirrored quarter turns, equally likely; "nine"
             the same with no turn twice as likely (Chen et al., NeRD-Rain).
         saturation: with probability 1/3 make colours up to 20 % stronger or weaker (the same).
+        sideways: share of made pairs that are turned once more after it rained on them, so that rain
+            comes from any side.
     """
 
     patch: int
     crop: Crop = "window"
     turns: Turns = "eight"
     saturation: bool = False
+    sideways: float = 0.0
 
 
 class SyntheticPairs(Dataset[Item]):
@@ -93,7 +96,10 @@ class SyntheticPairs(Dataset[Item]):
         rng = np.random.default_rng([self.seed, index])
         number = picture_number(self.seed, index, len(self.clean))
         (clean,) = take(rng, self.cut, self.clean[number])
-        rainy = make_rainy(rng, clean, self.kinds)
+        rainy, clean = make_pair(rng, clean, self.kinds)
+        if self.cut.sideways and rng.random() < self.cut.sideways:
+            position = int(rng.integers(8))
+            rainy, clean = turned(rainy, position), turned(clean, position)
         return {"rainy": to_tensor(rainy), "clean": to_tensor(clean), "name": self.clean.paths[number].name}
 
 

@@ -51,6 +51,7 @@ class Data(_Part):
         turns: "none"; "mirror" left-right; "eight" mirrored quarter turns, all equally likely;
             "nine" the same with no turn twice as likely, as NeRD-Rain does.
         saturation: with probability 1/3, colours are made up to 20 % stronger or weaker.
+        sideways: share of made pairs that are turned once more after it rained on them.
         keep: keep decoded pictures in memory, up to 1 GiB of each folder in each process that makes
             patches.
     """
@@ -61,6 +62,7 @@ class Data(_Part):
     crop: Literal["window", "resized"] = "window"
     turns: Literal["none", "mirror", "eight", "nine"] = "eight"
     saturation: bool = False
+    sideways: Share = 0.0
     keep: bool = True
 
 

@@ -147,7 +147,13 @@ def batches(
         share = batch // processes
         mine = used + (begin - span.first) * batch + process * share
         order = _Order(mine, span.end - begin, stride=batch, parts=parts, size=share // parts)
-        cut = Cut(span.stage.patch, recipe.data.crop, recipe.data.turns, recipe.data.saturation)
+        cut = Cut(
+            span.stage.patch,
+            recipe.data.crop,
+            recipe.data.turns,
+            recipe.data.saturation,
+            recipe.data.sideways,
+        )
         loader = DataLoader(
             _Guarded(source.patches(cut, recipe.seed)),
             batch_sampler=order,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from derain.data.patches import read_pair, to_tensor
-from derain.data.synthesis import make_rainy, preset
+from derain.data.synthesis import make_pair, preset
 from derain.evaluation import protocol
 from derain.methods.contract import RainNetwork
 from derain.restore.tiles import pad_to, published_axis, run_tiles
@@ -34,7 +34,7 @@ def pairs(source: Source, validation: Validation, numbers: range) -> Iterator[tu
             rainy, clean = rainy[window], clean[window]
         if source.rainy is None:
             rng = np.random.default_rng([RAIN_SEED, number])
-            rainy = make_rainy(rng, np.ascontiguousarray(clean), preset(source.rain))
+            rainy, clean = make_pair(rng, np.ascontiguousarray(clean), preset(source.rain))
         yield to_tensor(rainy)[None], to_tensor(clean)[None]
 
 

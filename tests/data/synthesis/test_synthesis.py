@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from derain.data.synthesis import PRESETS, Rain, make_rainy, preset
+from derain.data.synthesis import PRESETS, Rain, make_pair, preset
 from derain.data.synthesis.camera import CameraLook
 from derain.data.synthesis.drops import DropLook, add_drops
 from derain.data.synthesis.mixing import mix
+from derain.data.synthesis.near import NearLook, add_near_rain, near_cover
 from derain.data.synthesis.presets import FINE, SMEAR
+from derain.data.synthesis.scene import SceneLook, expose, set_scene
 from derain.data.synthesis.streaks import streak_layer
 from derain.data.synthesis.veil import VeilLook, add_veil
 from derain.errors import UsageError
@@ -29,11 +31,10 @@ def scene(height: int = 120, width: int = 160) -> np.ndarray:
 @pytest.mark.parametrize("name", PRESETS)
 def test_each_preset_is_a_function_of_its_seed(name: str) -> None:
     clean = scene()
-    pictures = [make_rainy(np.random.default_rng(seed), clean, preset(name)) for seed in (1, 1, 2)]
-    assert pictures[0].shape == clean.shape
-    assert pictures[0].dtype == np.uint8
-    assert np.array_equal(pictures[0], pictures[1])
-    assert not np.array_equal(pictures[0], pictures[2])
+    pairs = [make_pair(np.random.default_rng(seed), clean, preset(name)) for seed in (1, 1, 2)]
+    assert all(picture.shape == clean.shape and picture.dtype == np.uint8 for picture in pairs[0])
+    assert all(np.array_equal(a, b) for a, b in zip(pairs[0], pairs[1], strict=True))
+    assert not np.array_equal(pairs[0][0], pairs[2][0])
     assert np.array_equal(clean, scene())
 
 
@@ -47,7 +48,7 @@ def test_added_streaks_are_grey_and_only_brighten(name: str) -> None:
     clean = scene()
     for rain in preset(name):
         kinds = (replace(rain, mixing=("additive",)),)
-        added = make_rainy(np.random.default_rng(5), clean, kinds).astype(int) - clean
+        added = make_pair(np.random.default_rng(5), clean, kinds)[0].astype(int) - clean
         assert added.min() >= 0
         unclipped = (clean.astype(int) + added < 255).all(-1)
         assert np.ptp(added[unclipped], axis=-1).max() <= 1
@@ -105,7 +106,8 @@ def test_more_coverage_and_brightness_mean_more_rain() -> None:
 @settings(max_examples=40, deadline=None)
 def test_any_size_and_seed(height: int, width: int, name: str, seed: int) -> None:
     clean = np.full((height, width, 3), 100, np.uint8)
-    assert make_rainy(np.random.default_rng(seed), clean, preset(name)).shape == (height, width, 3)
+    pair = make_pair(np.random.default_rng(seed), clean, preset(name))
+    assert [picture.shape for picture in pair] == [(height, width, 3)] * 2
 
 
 @pytest.mark.parametrize("mixing", ["additive", "screen", "linear"])
@@ -145,7 +147,7 @@ def test_a_drop_shows_the_scene_upside_down() -> None:
 
 def test_the_camera_leaves_its_marks() -> None:
     grey = np.full((64, 64, 3), 128, np.uint8)
-    noisy = make_rainy(np.random.default_rng(0), grey, (Rain(camera=CameraLook((0.02, 0.02), (95, 95))),))
+    noisy, _ = make_pair(np.random.default_rng(0), grey, (Rain(camera=CameraLook((0.02, 0.02), (95, 95))),))
     assert 1 < noisy.astype(float).std() < 8
 
 
@@ -153,8 +155,81 @@ def test_light_rain_is_as_strong_as_that_of_the_public_set() -> None:
     """The two public pairs measure 26.0 and 26.7 dB, the mean of that set's test half is near 27."""
     clean = scene(160, 160)
     errors = [
-        make_rainy(np.random.default_rng([0, i]), clean, PRESETS["light"]).astype(float) - clean
+        make_pair(np.random.default_rng([0, i]), clean, PRESETS["light"])[0].astype(float) - clean
         for i in range(60)
     ]
     mean = np.mean([10 * np.log10(255**2 / (error**2).mean()) for error in errors])
     assert 25.5 < mean < 28.5
+
+
+def near(kind: str, **changes: object) -> NearLook:
+    look = NearLook(kind, count=(3, 3), length=(30, 30), blur=(1.5, 1.5), opacity=(0.4, 0.4), angle=(0, 0))
+    return replace(look, **changes)
+
+
+@pytest.mark.parametrize("kind", ["lines", "bundles", "beads", "splashes", "spots"])
+def test_near_rain_covers_a_part_and_more_of_it_more(kind: str) -> None:
+    def cover(opacity: float) -> np.ndarray:
+        look = near(kind, opacity=(opacity, opacity))
+        return np.stack([near_cover(np.random.default_rng(i), 100, 120, look) for i in range(6)])
+
+    faint, strong = cover(0.1), cover(0.8)
+    assert faint.min() >= 0
+    assert strong.max() <= 1
+    assert strong.max() > 0.3
+    assert (faint < 0.02).mean() > 0.3
+    assert (strong >= faint - 1e-6).all()
+
+
+def test_near_streaks_are_as_wide_as_their_blur_and_as_strong_as_said() -> None:
+    # One mark of typical light, upright, in the middle of the picture.
+    widths, peaks = [], []
+    for seed in range(160):
+        look = near("lines", count=(1e-9, 1e-9), blur=(3, 3), tail=0.0, length=(60, 60))
+        cover = near_cover(np.random.default_rng(seed), 60, 60, look)
+        row = cover[30]
+        if 10 < row.argmax() < 50 and row.max() > 0.25:
+            peaks.append(row.max())
+            widths.append((row > row.max() / 2).sum())
+    assert len(peaks) > 8
+    assert np.median(peaks) == pytest.approx(1 - np.exp(-0.4), abs=0.05)
+    assert np.median(widths) == pytest.approx(2.355 * 3, abs=1.5)
+
+
+def test_near_rain_is_never_brighter_than_its_light_nor_darkens_what_is_darker() -> None:
+    dark = np.full((80, 80, 3), 0.1, np.float32)
+    look = near("bundles", light=(0.6, 0.6), ambient=0.0)
+    rainy = add_near_rain(np.random.default_rng(2), dark, look)
+    assert (rainy >= dark - 1e-6).all()
+    assert rainy.max() <= 0.6 + 0.07
+    lit = add_near_rain(np.random.default_rng(2), dark, replace(look, ambient=1.0))
+    assert lit.max() <= 0.1 * 1.3 + 0.08 + 0.07
+
+
+def test_a_scene_changes_both_pictures_of_a_pair_alike() -> None:
+    look = SceneLook(noise=(0.02, 0.02), compressed=0.0)
+    clean = scene().astype(np.float32) / 255
+    dull = set_scene(np.random.default_rng(4), clean, look)
+    assert dull.mean() < clean.mean()
+    rainy, dry = expose(np.random.default_rng(5), (dull, dull), look)
+    assert np.array_equal(rainy, dry)
+    assert 0 < np.abs(dry - dull).mean() < 0.03
+
+
+def test_compression_is_the_same_where_no_rain_fell() -> None:
+    look = SceneLook(noise=(0.0, 0.0), compressed=1.0)
+    dull = set_scene(np.random.default_rng(4), scene().astype(np.float32) / 255, look)
+    wet = dull.copy()
+    wet[:, 96:] = np.minimum(wet[:, 96:] + 0.3, 1)
+    rainy, dry = expose(np.random.default_rng(5), (wet, dull), look)
+    assert np.array_equal(rainy[:, :80], dry[:, :80])
+    assert not np.array_equal(rainy[:, 96:], dry[:, 96:])
+
+
+def test_glowing_drops_are_brighter() -> None:
+    look = DropLook(density=(3, 3), radius=(8, 12), shade=(0.0, 0.0))
+    dark = np.full((90, 90, 3), 0.2, np.float32)
+    plain = add_drops(np.random.default_rng(1), dark, look)
+    glowing = add_drops(np.random.default_rng(1), dark, replace(look, glow=(0.3, 0.3)))
+    assert plain.max() == pytest.approx(0.2, abs=1e-3)
+    assert glowing.max() == pytest.approx(0.5, abs=0.02)

@@ -27,6 +27,7 @@ class DropLook:
         reach: how many radii away from its centre a drop's rim shows the scene.
         defocus: standard deviation of the blur, as a share of the median radius.
         shade: how much darker the upper rim and lighter the lower rim is, 1 is white.
+        glow: how much brighter a drop is than what it shows, 1 is white: it gathers light from the sky.
     """
 
     density: Range = (0.5, 6.0)
@@ -36,6 +37,7 @@ class DropLook:
     reach: Range = (2.0, 5.0)
     defocus: Range = (0.05, 0.35)
     shade: Range = (0.03, 0.2)
+    glow: Range = (0.0, 0.0)
 
 
 def add_drops(rng: np.random.Generator, picture: FloatArray, look: DropLook) -> FloatArray:
@@ -69,7 +71,8 @@ def add_drops(rng: np.random.Generator, picture: FloatArray, look: DropLook) -> 
         x[here] -= across * bend
         y[here] -= down * bend
     scene = cv2.remap(picture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-    scene = np.clip(scene + shade[..., None], 0, 1)
+    glow = rng.uniform(*look.glow) if look.glow[1] else 0.0
+    scene = np.clip(scene + shade[..., None] + np.float32(glow), 0, 1)
     sigma = float(rng.uniform(*look.defocus) * np.median(radii)) + 0.3
     soft = cv2.GaussianBlur(np.dstack([scene * cover[..., None], cover]), (0, 0), sigma)
     wet: FloatArray = picture * (1 - soft[..., 3:]) + soft[..., :3]

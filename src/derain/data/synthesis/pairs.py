@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from derain.atomic import replace_file
 from derain.data.folders import pictures_in, read_rgb
-from derain.data.synthesis.presets import make_rainy
+from derain.data.synthesis.presets import make_pair
 from derain.data.synthesis.presets import preset as find_preset
 from derain.errors import UsageError
 
@@ -65,8 +65,9 @@ def write_pair(pair: PlannedPair, preset: str, seed: int) -> None:
     """Makes the rain and writes both PNG files, each whole or not at all; raises as they do."""
     clean = read_rgb(pair.source)
     rng = np.random.default_rng([seed, pair.number])
-    _write_png(pair.clean, clean)
-    _write_png(pair.rainy, make_rainy(rng, clean, find_preset(preset)))
+    rainy, dry = make_pair(rng, clean, find_preset(preset))
+    _write_png(pair.clean, dry)
+    _write_png(pair.rainy, rainy)
 
 
 def _write_png(path: Path, picture: NDArray[np.uint8]) -> None:

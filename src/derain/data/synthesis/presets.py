@@ -3,7 +3,8 @@
 `light` and `heavy` resemble the public sets Rain200L/Rain100L and Rain200H, `ddn` and `did` those
 of Fu et al. (2017) and Zhang and Patel (2018), `real` photographs of real rain, `drops` photographs
 through wet glass; `mixed` is all of them. `falling` is rain without drops on the glass, mostly light,
-and now and then none, so that what is dry stays as it is: what weights for everyday use are trained on.
+and now and then none, so that what is dry stays as it is: what the bundled SPANet was trained on. `near`
+is rain within a few metres of the lens, and `everyday` all of it, as the everyday network needs it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from derain.data.synthesis.camera import CameraLook, photograph, to_levels
 from derain.data.synthesis.drops import DropLook, add_drops
 from derain.data.synthesis.mixing import Mixing, mix
+from derain.data.synthesis.near import NearLook, add_near_rain
+from derain.data.synthesis.scene import SceneLook, expose, set_scene
 from derain.data.synthesis.streaks import FloatArray, StreakLook, streak_layer
 from derain.data.synthesis.veil import VeilLook, add_veil
 from derain.errors import unknown_name
@@ -26,16 +29,22 @@ class Rain:
     """One kind of rain: what lies over the scene, from the scene to the file.
 
     Attributes:
+        scene: what both pictures of a pair go through: a dull day and a camera.
+        veil: before the rain falls.
         streaks: looks whose layers are added up.
         mixing: one of them is drawn for each picture.
-        veil, drops, camera: None for none.
+        near: rain close to the camera, one look after the other.
+        drops: on the glass.
+        camera: noise and JPEG on the rainy picture alone.
     """
 
     streaks: tuple[StreakLook, ...] = ()
     mixing: tuple[Mixing, ...] = ("additive",)
+    near: tuple[NearLook, ...] = ()
     veil: VeilLook | None = None
     drops: DropLook | None = None
     camera: CameraLook | None = None
+    scene: SceneLook | None = None
 
 
 FINE = StreakLook(
@@ -137,6 +146,21 @@ NEAR = StreakLook(
     gusts=(0.0, 0.4),
     glint=(0.0, 1.0),
 )
+# What falls within a few metres of the lens; pixels are those of a frame some 500 high.
+LIT_LINES = NearLook("lines", count=(2, 40), length=(12, 110), blur=(0.45, 1.3), opacity=(0.06, 0.7))
+SOFT_LINES = NearLook("lines", count=(0.5, 12), length=(6, 70), blur=(1.2, 6.0), opacity=(0.05, 0.5))
+COLUMNS = NearLook(
+    "bundles", count=(0.2, 3), length=(40, 220), blur=(0.6, 5.0), opacity=(0.08, 0.8), spread=(1.5, 9.0),
+    angle=(-8, 8),
+)  # fmt: skip
+BEADS = NearLook(
+    "beads", count=(0.5, 6), length=(40, 160), blur=(0.8, 2.5), opacity=(0.1, 0.8), angle=(-12, 12)
+)
+SPLASHES = NearLook(
+    "splashes", count=(0.3, 4), length=(2, 9), blur=(0.5, 1.4), opacity=(0.1, 0.7), spread=(3, 20)
+)
+SPOTS = NearLook("spots", count=(1, 25), length=(1, 5), blur=(0.7, 4.0), opacity=(0.06, 0.6))
+WISPS = NearLook("lines", count=(4, 60), length=(15, 90), blur=(0.5, 1.5), opacity=(0.02, 0.15), tail=0.6)
 MIST = VeilLook()
 THIN_MIST = VeilLook(near=(0.0, 0.05), far=(0.0, 0.25))
 CAMERA = CameraLook()
@@ -156,7 +180,23 @@ REAL = (
     Rain((NEAR, DRIZZLE), ("linear", "screen"), veil=THIN_MIST, camera=CAMERA),
     Rain((NEAR, FINE), ("linear",), veil=MIST, camera=CAMERA),
 )
+DULL = SceneLook()
+NEAR_RAIN = (
+    Rain(near=(LIT_LINES,), scene=DULL),
+    Rain(near=(LIT_LINES, WISPS), veil=THIN_MIST, scene=DULL),
+    Rain(near=(COLUMNS, WISPS), scene=DULL),
+    Rain(near=(SOFT_LINES, WISPS), scene=DULL),
+    Rain(near=(SOFT_LINES, SPOTS), scene=DULL),
+    Rain(near=(BEADS, LIT_LINES), scene=DULL),
+    Rain(near=(SPLASHES, LIT_LINES), scene=DULL),
+    Rain(streaks=(NEAR,), mixing=("linear", "screen"), near=(SOFT_LINES,), scene=DULL),
+    Rain(scene=DULL),
+)
 DROPS = (Rain(drops=DropLook()), Rain(drops=DropLook(density=(0.2, 1.0), radius=(8.0, 40.0))))
+# Glass so close to the lens that its drops are soft discs of light.
+BLURRED_DROPS = Rain(
+    drops=DropLook(density=(0.3, 2.0), radius=(10, 45), defocus=(0.3, 0.8), glow=(0.0, 0.2)),
+)
 
 PRESETS: dict[str, tuple[Rain, ...]] = {
     "light": LIGHT,
@@ -165,7 +205,21 @@ PRESETS: dict[str, tuple[Rain, ...]] = {
     "did": DID,
     "real": REAL,
     "drops": DROPS,
+    "near": NEAR_RAIN,
     "falling": (*(14 * LIGHT), Rain(), HEAVY[0], *DDN[1:], *(2 * DDN[-1:]), REAL[0]),
+    "everyday": (
+        *(10 * LIGHT),
+        HEAVY[0],
+        *HEAVY,
+        *DDN,
+        DDN[-1],
+        *DID[:1],
+        *REAL,
+        *(2 * NEAR_RAIN),
+        *DROPS,
+        *(2 * (BLURRED_DROPS,)),
+        Rain(),
+    ),
     "mixed": (*LIGHT, *HEAVY, *DDN, *DID, *REAL, *DROPS),
 }
 
@@ -177,26 +231,35 @@ def preset(name: str) -> tuple[Rain, ...]:
     return PRESETS[name]
 
 
-def make_rainy(
+def make_pair(
     rng: np.random.Generator, clean: NDArray[np.uint8], kinds: tuple[Rain, ...]
-) -> NDArray[np.uint8]:
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Rain of one of the kinds, drawn at random, on a picture.
 
     Args:
-        rng: all randomness; the same state gives the same picture.
+        rng: all randomness; the same state gives the same pair.
         clean: (H, W, 3) RGB uint8.
 
     Returns:
-        (H, W, 3) RGB uint8.
+        The rainy picture and its clean twin, (H, W, 3) RGB uint8; the twin is `clean` unless the kind
+        sets a scene.
     """
     rain = kinds[rng.integers(len(kinds))]
-    picture: FloatArray = clean.astype(np.float32) / np.float32(255)
+    dry: FloatArray = clean.astype(np.float32) / np.float32(255)
+    if rain.scene:
+        dry = set_scene(rng, dry, rain.scene)
+    picture = dry
     if rain.veil:
         picture = add_veil(rng, picture, rain.veil)
     if rain.streaks:
         height, width = clean.shape[:2]
         layer = sum(streak_layer(rng, height, width, look) for look in rain.streaks)
         picture = mix(picture, np.asarray(layer, np.float32), rain.mixing[rng.integers(len(rain.mixing))])
+    for look in rain.near:
+        picture = add_near_rain(rng, picture, look)
     if rain.drops:
         picture = add_drops(rng, picture, rain.drops)
-    return photograph(rng, picture, rain.camera) if rain.camera else to_levels(picture)
+    if rain.scene:
+        picture, dry = expose(rng, (picture, dry), rain.scene)
+    rainy = photograph(rng, picture, rain.camera) if rain.camera else to_levels(picture)
+    return rainy, to_levels(dry) if rain.scene else clean

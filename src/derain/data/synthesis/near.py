@@ -1,0 +1,175 @@
+"""Rain close to the camera: what photographs and video frames show beside the fine streaks far away.
+
+A drop near the lens is out of focus, so its streak is a line spread by a disc of confusion; water
+that runs off a roof falls in bundles of such lines, in strings of beads or in bursts of splashes.
+All marks of one distance are drawn as thin lines and dots on one canvas, which is then blurred once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from derain.data.synthesis.streaks import FloatArray, Range
+
+SUBPIXEL = 4  # bits of OpenCV's fixed-point coordinates
+MEDIAN = 120  # level of a typical mark on the canvas; one twice as bright still fits below 255
+MOST = 400  # marks of a picture, before each becomes several
+LINES, BEADS, SPARKS = 9, 6, 10  # of a bundle, a string, a splash
+Kind = Literal["lines", "bundles", "beads", "splashes", "spots"]
+
+
+@dataclass(frozen=True)
+class NearLook:
+    """The ranges that each picture's near rain is drawn from, uniformly unless said otherwise.
+
+    Attributes:
+        kind: "lines" are single streaks; "bundles" are many lines side by side, as water off a roof;
+            "beads" are strings of short pieces; "splashes" are short marks in all directions about
+            a place; "spots" are drops that hardly move.
+        count: of marks per 100 x 100 pixels, log-uniform.
+        length: of a mark, pixels, log-uniform.
+        blur: standard deviation of the disc of confusion, pixels, log-uniform.
+        opacity: of a typical mark, log-uniform.
+        spread: how far the lines of a bundle, the pieces of a string or the marks of a splash lie from
+            their middle, pixels (standard deviation), log-uniform.
+        angle: of the fall, degrees from vertical.
+        tail: standard deviation of the logarithm of a single mark's opacity.
+        light: brightness of lit water, 1 is white.
+        ambient: share of pictures whose water is only as bright as the brightest of the scene.
+    """
+
+    kind: Kind
+    count: Range
+    length: Range
+    blur: Range
+    opacity: Range
+    spread: Range = (1.0, 2.0)
+    angle: Range = (-25.0, 25.0)
+    tail: float = 0.4
+    light: Range = (0.55, 1.0)
+    ambient: float = 0.4
+
+
+def add_near_rain(rng: np.random.Generator, picture: FloatArray, look: NearLook) -> FloatArray:
+    """`picture` (H, W, 3) in [0, 1] behind near rain; the same shape and range."""
+    height, width = picture.shape[:2]
+    cover = near_cover(rng, height, width, look)
+    light = rng.uniform(*look.light)
+    if rng.random() < look.ambient:
+        light = min(light, float(np.quantile(picture[::4, ::4], 0.97)) * rng.uniform(0.9, 1.3) + 0.08)
+    blue = rng.uniform(-0.02, 0.06)  # water shows the sky
+    color = np.clip(light + np.array([-blue, 0, blue]), 0, 1).astype(np.float32)
+    rainy: FloatArray = picture + cover[..., None] * (color - picture)
+    return rainy
+
+
+def near_cover(rng: np.random.Generator, height: int, width: int, look: NearLook) -> FloatArray:
+    """How much of each pixel the water covers, (height, width) in [0, 1]."""
+    sigma, opacity = _log_uniform(rng, look.blur), _log_uniform(rng, look.opacity)
+    length, spread = _log_uniform(rng, look.length), _log_uniform(rng, look.spread)
+    margin = int(length / 2 + 3 * sigma + 2 * spread)
+    area = (height + 2 * margin) * (width + 2 * margin)
+    count = min(rng.poisson(_log_uniform(rng, look.count) * area / 1e4), MOST) + 1
+    marks = Marks(
+        middles=rng.uniform([-margin, -margin], [width + margin, height + margin], (count, 2)),
+        lengths=length * rng.uniform(0.6, 1.5, count),
+        angles=np.deg2rad(rng.uniform(*look.angle) + rng.normal(0, 1.5, count)),
+        lights=np.exp(rng.normal(0, look.tail, count)),
+    )
+    match look.kind:
+        case "bundles":
+            marks = _bundles(rng, marks, spread)
+        case "beads":
+            marks = _beads(rng, marks, spread)
+        case "splashes":
+            marks = _splashes(rng, marks, spread)
+    soft = cv2.GaussianBlur(_drawn(height, width, marks), (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)
+    # The blur makes a line fainter across, a short one along as well; where lines lie close they add up.
+    typical = float(np.median(marks.lengths))
+    peak = min(1.0, 0.4 / sigma) * min(1.0, 0.4 * typical / sigma)
+    if look.kind == "bundles":
+        peak = max(peak, min(1.0, 0.25 * LINES / float(np.hypot(sigma, spread))))
+    saturated: FloatArray = 1 - np.exp(soft * np.float32(-opacity / (MEDIAN * peak)))
+    return saturated
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Short lines: middles (N, 2) as x and y, lengths in pixels, angles in radians from vertical, and
+    lights, 1 is a typical one."""
+
+    middles: NDArray[np.float64]
+    lengths: NDArray[np.float64]
+    angles: NDArray[np.float64]
+    lights: NDArray[np.float64]
+
+    def repeated(self, times: int) -> Marks:
+        return Marks(
+            *(np.repeat(x, times, 0) for x in (self.middles, self.lengths, self.angles, self.lights))
+        )
+
+
+def _bundles(rng: np.random.Generator, marks: Marks, spread: float) -> Marks:
+    marks = marks.repeated(LINES)
+    count = len(marks.lengths)
+    across, along = rng.normal(0, spread, count), rng.normal(0, 0.15, count) * marks.lengths
+    return Marks(
+        marks.middles + _offsets(marks.angles, across, along),
+        marks.lengths * rng.uniform(0.4, 1.0, count),
+        marks.angles + rng.normal(0, 0.01, count),
+        marks.lights * rng.uniform(0.2, 1.2, count),
+    )
+
+
+def _beads(rng: np.random.Generator, marks: Marks, spread: float) -> Marks:
+    marks = marks.repeated(BEADS)
+    count = len(marks.lengths)
+    across, along = rng.normal(0, 0.3 * spread, count), rng.uniform(-0.5, 0.5, count) * marks.lengths
+    return Marks(
+        marks.middles + _offsets(marks.angles, across, along),
+        marks.lengths * rng.uniform(0.02, 0.12, count),
+        marks.angles,
+        marks.lights * rng.uniform(0.3, 1.5, count),
+    )
+
+
+def _splashes(rng: np.random.Generator, marks: Marks, spread: float) -> Marks:
+    """Water that hits something flies up and aside, away from where it hit."""
+    marks = marks.repeated(SPARKS)
+    count = len(marks.lengths)
+    direction, distance = rng.normal(0, 0.9, count), spread * np.abs(rng.normal(0, 1, count))
+    away = np.stack([np.sin(direction) * distance, -np.cos(direction) * distance], 1)
+    return Marks(
+        marks.middles + away,
+        marks.lengths * rng.uniform(0.3, 1.2, count),
+        -direction,
+        marks.lights * rng.uniform(0.2, 1.3, count),
+    )
+
+
+def _offsets(
+    angles: NDArray[np.float64], across: NDArray[np.float64], along: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    sine, cosine = np.sin(angles), np.cos(angles)
+    return np.stack([across * cosine + along * sine, along * cosine - across * sine], 1)
+
+
+def _drawn(height: int, width: int, marks: Marks) -> FloatArray:
+    """Lines one pixel wide on black, brighter ones over darker ones; (height, width) in [0, 255]."""
+    canvas = np.zeros((height, width), np.uint8)
+    half = marks.lengths[:, None] / 2 * np.stack([np.sin(marks.angles), np.cos(marks.angles)], 1)
+    order = np.argsort(marks.lights)
+    ends = np.stack([marks.middles - half, marks.middles + half], 1)[order]
+    levels = np.clip(MEDIAN * marks.lights[order], 0, 255).tolist()
+    for (top, bottom), level in zip(np.round(2**SUBPIXEL * ends).astype(int).tolist(), levels, strict=True):
+        cv2.line(canvas, top, bottom, level, 1, cv2.LINE_AA, SUBPIXEL)
+    return canvas.astype(np.float32)
+
+
+def _log_uniform(rng: np.random.Generator, bounds: Range) -> float:
+    return float(np.exp(rng.uniform(*np.log(bounds))))

@@ -1,0 +1,67 @@
+"""What scenes in the rain look like before it falls: dark, soft, noisy, compressed.
+
+Rainy pictures and their clean twins go through the same camera, with the same noise, so that a
+network learns to take off the rain and nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from derain.data.synthesis.streaks import FloatArray, Range
+
+
+@dataclass(frozen=True)
+class SceneLook:
+    """The ranges that each scene is drawn from.
+
+    Attributes:
+        gamma: exponent above 1 darkens.
+        gain: factor on the values, after the exponent.
+        soft: standard deviation of the blur, pixels: defocus, or a frame enlarged from a smaller one.
+        softened: share of scenes that are blurred at all.
+        noise: standard deviation at white; the same noise lies over both pictures of a pair.
+        compressed: share of pairs that go through JPEG, each by itself at the same quality.
+        quality: of the JPEG files, 1 to 100.
+    """
+
+    gamma: Range = (0.9, 2.2)
+    gain: Range = (0.35, 1.0)
+    soft: Range = (0.4, 3.0)
+    softened: float = 0.6
+    noise: Range = (0.0, 0.015)
+    compressed: float = 0.6
+    quality: tuple[int, int] = (50, 95)
+
+
+def set_scene(rng: np.random.Generator, picture: FloatArray, look: SceneLook) -> FloatArray:
+    """`picture` (H, W, 3) in [0, 1] as a dull day shows it; the same shape and range."""
+    dark: FloatArray = picture ** np.float32(rng.uniform(*look.gamma)) * np.float32(rng.uniform(*look.gain))
+    if rng.random() >= look.softened:
+        return dark
+    sigma = float(np.exp(rng.uniform(*np.log(look.soft))))
+    return np.asarray(cv2.GaussianBlur(dark, (0, 0), sigma), np.float32)
+
+
+def expose(
+    rng: np.random.Generator, pair: tuple[FloatArray, FloatArray], look: SceneLook
+) -> tuple[FloatArray, FloatArray]:
+    """Both pictures of a pair with the same noise and the same compression; values in [0, 1]."""
+    deviation = np.float32(rng.uniform(*look.noise))
+    noise = deviation * rng.standard_normal(pair[0].shape, np.float32) * np.sqrt(0.1 + 0.9 * pair[1])
+    first, second = (np.clip(picture + noise, 0, 1) for picture in pair)
+    if rng.random() >= look.compressed:
+        return first, second
+    quality = int(rng.integers(look.quality[0], look.quality[1] + 1))
+    return _compressed(first, quality), _compressed(second, quality)
+
+
+def _compressed(picture: FloatArray, quality: int) -> FloatArray:
+    levels = (picture[..., ::-1] * 255 + 0.5).astype(np.uint8)
+    _, file = cv2.imencode(".jpg", levels, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    decoded = cv2.imdecode(file, cv2.IMREAD_COLOR)
+    assert decoded is not None
+    return np.ascontiguousarray(decoded[..., ::-1]).astype(np.float32) / np.float32(255)
