@@ -19,6 +19,7 @@ from derain.data.synthesis.streaks import FloatArray, Range
 SUBPIXEL = 4  # bits of OpenCV's fixed-point coordinates
 MEDIAN = 120  # level of a typical mark on the canvas; one twice as bright still fits below 255
 MOST = 400  # marks of a picture, before each becomes several
+DRAWN = 1.35  # pixels that OpenCV's anti-aliased line is wide
 LINES, BEADS, SPARKS = 9, 6, 10  # of a bundle, a string, a splash
 Kind = Literal["lines", "bundles", "beads", "splashes", "spots"]
 
@@ -91,7 +92,7 @@ def near_cover(rng: np.random.Generator, height: int, width: int, look: NearLook
     soft = cv2.GaussianBlur(_drawn(height, width, marks), (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)
     # The blur makes a line fainter across, a short one along as well; where lines lie close they add up.
     typical = float(np.median(marks.lengths))
-    peak = min(1.0, 0.4 / sigma) * min(1.0, 0.4 * typical / sigma)
+    peak = min(1.0, 0.4 * DRAWN / sigma) * min(1.0, 0.4 * typical / sigma)
     if look.kind == "bundles":
         peak = max(peak, min(1.0, 0.25 * LINES / float(np.hypot(sigma, spread))))
     saturated: FloatArray = 1 - np.exp(soft * np.float32(-opacity / (MEDIAN * peak)))
