@@ -60,9 +60,9 @@ def test_public_names_pair_in_any_order(key: str, data: st.DataObject) -> None:
             r"restored/2.png has no partner in .*clean; 2 others",
         ),
         (["1.png", "10.png"], ["1.png", "2.png", "10.png"], r"clean/2.png has no partner in .*restored; 2"),
-        (["a.png", "b.png"], ["c.png", "d.png"], r"restored/a.png: no clean picture of its name"),
+        (["a.png", "b.png"], ["c.png", "d.png"], r"restored/a.png: no picture of its name"),
         (["1.png", "1.jpg"], ["1.png"], r"restored: holds both 1.jpg and 1.png"),
-        (["2.png", "10.png", "11.png"], ["1.png"], r"restored/2.png: no clean"),
+        (["2.png", "10.png", "11.png"], ["1.png"], r"restored/2.png: no picture"),
     ],
 )
 def test_what_does_not_pair_is_refused_by_name(

@@ -153,7 +153,7 @@ def test_evaluate_refuses_in_one_line(
     write_picture(tmp_path / "a/rainy/1.png", Picture(np.zeros((20, 20, 3), np.uint8)))
     write_picture(tmp_path / "a/clean/2.png", Picture(np.zeros((20, 20, 3), np.uint8)))
     for arguments, words in (
-        ((tmp_path / "a", "-p", "rgb_psnr"), "1.png: no clean picture of its name"),
+        ((tmp_path / "a", "-p", "rgb_psnr"), "1.png: no picture of its name"),
         ((rain100l, "-p", "psnr"), "unknown protocol"),
         ((rain100l, "--quantise", "ceil"), "choose round or floor"),
         ((tmp_path / "none",), "no such folder"),

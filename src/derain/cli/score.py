@@ -28,6 +28,12 @@ def score(
     clean: Annotated[
         Path | None, typer.Argument(help="The clean picture or folder; NIQE and BRISQUE need none.")
     ] = None,
+    rainy: Annotated[
+        Path | None, typer.Option(help="The rainy picture or folder, for real rain without truth.")
+    ] = None,
+    masks: Annotated[
+        Path | None, typer.Option(help="The mask of the rain, or a folder of them; white is rain.")
+    ] = None,
     protocols: Annotated[
         list[str] | None,
         typer.Option("--protocol", "-p", metavar="NAME", help="A protocol; may be given several times."),
@@ -42,11 +48,13 @@ def score(
         typer.Option("--list", help="List the protocols and stop.", is_eager=True, callback=_list_protocols),
     ] = False,
 ) -> None:
-    """Score restored pictures against clean ones, under one or several published protocols.
+    """Score restored pictures under one or several published protocols.
 
     Folders are paired by name, never by rank; a picture without a partner is refused.
 
     Example: derain score restored/ clean/ -p matlab_y_uint8 -p matlab_y_double --json
+
+    Example: derain score restored/ --rainy rainy/ --masks masks/ -p real_rain
 
     Example: derain score restored/ -p niqe_stable
     """
@@ -56,9 +64,11 @@ def score(
 
     if as_json and as_csv:
         raise UsageError("--json and --csv exclude each other; give one.")
-    items = plan(restored, clean, protocols or [])
+    if not protocols:
+        raise UsageError("no protocol is named; `derain score --list` shows them.")
+    items = plan(restored, clean, protocols, rainy=rainy, masks=masks)
     with bar("scoring", len(items)) as progress:
-        scored = score_files(items, protocols or [], crop_to_common, progress.advance)
+        scored = score_files(items, protocols, crop_to_common, progress.advance)
     for note in scored.notes:
         print(f"derain: {note}", file=sys.stderr)
     if as_json:

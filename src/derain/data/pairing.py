@@ -86,7 +86,7 @@ def refuse_leftovers(pairing: Pairing, restored: Path, clean: Path) -> None:
     if not pairing.pairs:
         rules = "; ".join(rule.summary for rule in RULES)
         raise DerainError(
-            f"{restored / pairing.unmatched_restored[0]}: no clean picture of its name in {clean}. "
+            f"{restored / pairing.unmatched_restored[0]}: no picture of its name in {clean}. "
             f"Names are paired like this: {rules}."
         )
     for folder, other, names in (

@@ -16,6 +16,7 @@ from derain.evaluation.protocols import (
     udr_test_y,
     zero_pad_rgb,
 )
+from derain.evaluation.real_rain import RealRain, real_rain
 from derain.evaluation.registry import PROTOCOLS, Protocol, protocol
 from derain.evaluation.scores import PictureScore, Scores, SetScore
 
@@ -23,6 +24,7 @@ __all__ = [
     "PROTOCOLS",
     "PictureScore",
     "Protocol",
+    "RealRain",
     "Score",
     "Scores",
     "SetScore",
@@ -36,6 +38,7 @@ __all__ = [
     "niqe_stable",
     "protocol",
     "raindrop_y",
+    "real_rain",
     "rgb_psnr",
     "skimage_rgb",
     "skimage_rgb_range1",

@@ -255,6 +255,6 @@ def _peak_memory() -> Iterator[list[int]]:
 def ranked(result: Result, name: str, pairs: Sequence[Pair]) -> list[tuple[Pair, Record]]:
     """Pairs and their records from the best to the worst by the first measure of a protocol."""
     chosen = protocol(name)
-    measure, sign = chosen.measures[0], -1 if chosen.needs_truth else 1
+    measure, sign = chosen.measures[0], -1 if chosen.higher_is_better else 1
     entries = list(zip(pairs, result.records, strict=True))
     return sorted(entries, key=lambda entry: sign * entry[1].scores[name][measure])

@@ -6,7 +6,7 @@ Threads are enough: decoding and arithmetic happen outside Python's lock.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +20,19 @@ from derain.evaluation.registry import Protocol, protocol
 from derain.evaluation.scores import PictureScore, SetScore
 from derain.pictures import read_picture
 
+PLURALS = {"clean": "clean pictures", "rainy": "rainy pictures", "mask": "masks of the rain"}
+
 
 @dataclass(frozen=True)
 class Item:
-    """A file to score, called `name` in the result, and the clean one it is compared with, if any."""
+    """A file to score, called `name` in the result, and what it is compared with.
+
+    `partners` are files by what they are: "clean", "rainy" or "mask".
+    """
 
     name: str
     restored: Path
-    clean: Path | None
+    partners: Mapping[str, Path]
 
 
 @dataclass(frozen=True)
@@ -38,33 +43,50 @@ class Scored:
     notes: tuple[str, ...]
 
 
-def plan(restored: Path, clean: Path | None, protocols: Sequence[str]) -> tuple[Item, ...]:
-    """What there is to score: one file or a folder, with its clean counterpart or without.
+def plan(
+    restored: Path,
+    clean: Path | None,
+    protocols: Sequence[str],
+    *,
+    rainy: Path | None = None,
+    masks: Path | None = None,
+) -> tuple[Item, ...]:
+    """What there is to score: one file or a folder, with its counterparts or without.
+
+    Args:
+        restored: a picture or a folder of them; `clean`, `rainy` and `masks` are of the same kind.
+        protocols: names; they decide which of the others are needed.
 
     Raises:
-        UsageError: an unknown protocol, none at all, one that needs clean pictures where there are none,
-            a file against a folder, or a path without pictures.
+        UsageError: an unknown protocol, none at all, one that compares with pictures that are not given,
+            pictures that none compares with, a file against a folder, or a path without pictures.
         DerainError: a picture has no partner, see `derain.data.pairing`.
     """
-    needing = [name for name in protocols if protocol(name).needs_truth]
     if not protocols:
-        raise UsageError("no protocol is named; `derain score --list` shows them.")
-    if clean is None:
-        if needing:
-            raise UsageError(f"{needing[0]} compares with clean pictures; give their folder as well.")
-        if restored.is_dir():
-            return tuple(Item(name, path, None) for name, path in pictures_below(restored).items())
-        return (Item(restored.name, restored, None),)
-    if not needing:
-        raise UsageError(f"{', '.join(protocols)} need no clean pictures; leave {clean} out.")
-    for path in (restored, clean):
-        if not path.exists():
-            raise UsageError(f"{path}: no such file or folder.")
-    if restored.is_dir() != clean.is_dir():
-        raise UsageError(f"{restored} and {clean}: one is a folder and the other a file; give two of a kind.")
-    if restored.is_dir():
-        return tuple(Item(pair.name, pair.restored, pair.clean) for pair in pair_folders(restored, clean))
-    return (Item(restored.name, restored, clean),)
+        raise UsageError("no protocol is named; name one or more.")
+    given = {"clean": clean, "rainy": rainy, "mask": masks}
+    for name in protocols:
+        for need in protocol(name).needs:
+            if given[need] is None:
+                raise UsageError(f"{name} compares with {PLURALS[need]}; give them as well.")
+    others = {kind: path for kind, path in given.items() if path is not None}
+    for kind, path in others.items():
+        if not any(kind in protocol(name).needs for name in protocols):
+            raise UsageError(f"{', '.join(protocols)} need no {PLURALS[kind]}; leave {path} out.")
+        for place in (restored, path):
+            if not place.exists():
+                raise UsageError(f"{place}: no such file or folder.")
+        if restored.is_dir() != path.is_dir():
+            raise UsageError(
+                f"{restored} and {path}: one is a folder and the other a file; give two of a kind."
+            )
+    if not restored.is_dir():
+        return (Item(restored.name, restored, others),)
+    partners: dict[str, dict[str, Path]] = {name: {} for name in pictures_below(restored)}
+    for kind, path in others.items():
+        for pair in pair_folders(restored, path):
+            partners[pair.name][kind] = pair.clean
+    return tuple(Item(name, path, partners[name]) for name, path in pictures_below(restored).items())
 
 
 def score_files(
@@ -109,20 +131,23 @@ def _score(
     item: Item, chosen: Sequence[Protocol], crop_to_common: bool
 ) -> tuple[list[dict[str, float]], list[str]]:
     restored, notes = read_levels(item.restored)
-    clean = None
-    if item.clean is not None:
-        clean, more = read_levels(item.clean)
+    partners: dict[str, Array] = {}
+    for kind, path in item.partners.items():
+        partner, more = read_levels(path)
         notes += more
-        if restored.ndim != clean.ndim:
-            grey = item.restored if restored.ndim == 2 else item.clean
+        if kind != "mask" and restored.ndim != partner.ndim:
+            grey = item.restored if restored.ndim == 2 else path
             notes.append(f"{grey}: is grey and its partner is not; taken as three equal channels.")
-            restored, clean = as_rgb(restored), as_rgb(clean)
-        if crop_to_common and restored.shape != clean.shape:
-            restored, clean = _common_centre(restored, clean)
+            restored, partner = as_rgb(restored), as_rgb(partner)
+        partners[kind] = partner
+    if crop_to_common and len({x.shape[:2] for x in (restored, *partners.values())}) > 1:
+        restored, *cut = _common_centre(restored, *partners.values())
+        partners = dict(zip(partners, cut, strict=True))
     try:
-        return [p(restored, clean) for p in chosen], notes
+        clean, rainy, mask = (partners.get(kind) for kind in ("clean", "rainy", "mask"))
+        return [p(restored, clean, rainy=rainy, mask=mask) for p in chosen], notes
     except DerainError as error:
-        files = f"{item.restored}" if clean is None else f"{item.restored} and {item.clean}"
+        files = " and ".join(map(str, (item.restored, *item.partners.values())))
         raise type(error)(f"{files}: {error}") from None
 
 
@@ -146,11 +171,11 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def _common_centre(a: Array, b: Array) -> tuple[Array, Array]:
-    """The centres of both, of the largest size that fits in each."""
-    height, width = (min(sides) for sides in zip(a.shape[:2], b.shape[:2], strict=True))
+def _common_centre(*pictures: Array) -> list[Array]:
+    """The centres of all, of the largest size that fits in each."""
+    height, width = (min(sides) for sides in zip(*(x.shape[:2] for x in pictures), strict=True))
     cut = []
-    for picture in (a, b):
+    for picture in pictures:
         top, left = round((picture.shape[0] - height) / 2), round((picture.shape[1] - width) / 2)
         cut.append(np.ascontiguousarray(picture[top : top + height, left : left + width]))
-    return cut[0], cut[1]
+    return cut

@@ -31,6 +31,11 @@ def studio_luma_exchanged(rgb: Array) -> Array:
     return _weighted(rgb, 114, 587, 299) * (219 / 255000) + 16
 
 
+def full_range_luma(rgb: Array) -> Array:
+    """0.299 R + 0.587 G + 0.114 B of bytes, (H, W) float64 in [0, 255], not rounded."""
+    return _weighted(rgb, 299, 587, 114) / 1000
+
+
 def full_range_luma_bytes(rgb: Array) -> Array:
     """OpenCV's luma of bytes, (H, W) uint8, 0 to 255: (4899 R + 9617 G + 1868 B + 8192) >> 14."""
     return ((_weighted(rgb, 4899, 9617, 1868) + 8192) / 16384).astype(np.uint8)

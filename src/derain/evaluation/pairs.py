@@ -22,9 +22,9 @@ Quantise = Literal["round", "floor"]
 
 
 def byte_pair(
-    restored: Picture, clean: Picture, smallest: int, quantise: Quantise = "round"
+    restored: Picture, clean: Picture, smallest: int, quantise: Quantise = "round", other: str = "clean"
 ) -> tuple[Array, Array]:
-    """Both pictures as bytes, (H, W, 3) or (H, W) uint8.
+    """Both pictures as bytes, (H, W, 3) or (H, W) uint8; errors call the second one by `other`.
 
     Floats are clamped to [0, 1] and turned into bytes: the restored picture by rounding (halves to
     even) or by `floor(255 x)`, as it would have been saved; the clean one always by rounding.
@@ -36,7 +36,7 @@ def byte_pair(
     """
     if quantise not in ("round", "floor"):
         raise UsageError(f"quantise is {quantise!r}; use 'round' or 'floor'.")
-    a, b = _checked(restored, clean, smallest)
+    a, b = _checked(restored, clean, smallest, other)
     return _bytes(a, np.rint if quantise == "round" else np.floor), _bytes(b, np.rint)
 
 
@@ -62,17 +62,28 @@ def as_rgb(picture: Array) -> Array:
     return picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2)
 
 
-def _checked(restored: Picture, clean: Picture, smallest: int) -> tuple[Array, Array]:
+def mask_of(picture: Picture) -> Array:
+    """(H, W) bool: where a picture, grey or in colours, lies in the upper half of its range.
+
+    Raises:
+        DerainError: the type is neither bytes nor float, or a value is not finite.
+    """
+    levels = single(picture, 1)
+    upper: Array = (levels if levels.ndim == 2 else levels.max(axis=2)) >= 128
+    return upper
+
+
+def _checked(restored: Picture, clean: Picture, smallest: int, other: str = "clean") -> tuple[Array, Array]:
     a = _array(restored, "restored")
-    b = a if clean is restored else _array(clean, "clean")
+    b = a if clean is restored else _array(clean, other)
     if a.shape != b.shape:
         raise DerainError(
-            f"the restored picture is {_size(a)} and the clean one {_size(b)}; they must be equal."
+            f"the restored picture is {_size(a)} and the {other} one {_size(b)}; they must be equal."
         )
     if min(a.shape[:2]) < smallest:
         raise DerainError(f"the picture is {_size(a)}; this protocol needs {smallest} pixels a side.")
     if b.dtype != np.uint8 and (b.min() < 0 or b.max() > 1):
-        raise DerainError(f"the clean picture holds {b.min():g} to {b.max():g}; floats must lie in [0, 1].")
+        raise DerainError(f"the {other} picture holds {b.min():g} to {b.max():g}; floats must lie in [0, 1].")
     return a, b
 
 

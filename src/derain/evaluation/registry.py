@@ -1,4 +1,4 @@
-"""All protocols by name: the ones that compare with the truth and the ones that need none."""
+"""All protocols by name, and what each compares a restored picture with."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from derain.errors import UsageError, unknown_name
 from derain.evaluation import no_reference, protocols
 from derain.evaluation.pairs import Picture, Quantise
 from derain.evaluation.protocols import Score
+from derain.evaluation.real_rain import RealRain, real_rain
 
 WITH_TRUTH: tuple[Callable[..., Score], ...] = (
     protocols.matlab_y_uint8,
@@ -32,6 +33,7 @@ WITHOUT_TRUTH: tuple[Callable[..., float], ...] = (
     no_reference.brisque_live,
     no_reference.brisque_stable,
 )
+NOUNS = {"clean": "the clean picture", "rainy": "the rainy picture", "mask": "a mask of the rain"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Protocol:
         name: e.g. "matlab_y_uint8".
         summary: what it does, in one line.
         measures: the figures it gives, e.g. ("psnr", "ssim").
-        needs_truth: it compares with the clean picture.
+        needs: what the restored picture is compared with: "clean", or "rainy" and "mask", or nothing.
         reads_bytes: it scores bytes, so `quantise` decides how floats become bytes.
         function: the pure function behind it.
     """
@@ -50,33 +52,53 @@ class Protocol:
     name: str
     summary: str
     measures: tuple[str, ...]
-    needs_truth: bool
+    needs: tuple[str, ...]
     reads_bytes: bool
     function: Callable[..., Any]
 
+    @property
+    def needs_truth(self) -> bool:
+        """It compares with the clean picture."""
+        return "clean" in self.needs
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Of its first measure."""
+        return bool(self.needs)
+
     def __call__(
-        self, restored: Picture, clean: Picture | None = None, quantise: Quantise = "round"
+        self,
+        restored: Picture,
+        clean: Picture | None = None,
+        quantise: Quantise = "round",
+        *,
+        rainy: Picture | None = None,
+        mask: Picture | None = None,
     ) -> dict[str, float]:
         """The figures of one picture, {measure: value}; raises as the function does.
 
+        What the protocol does not need is not looked at.
+
         Raises:
-            UsageError: the protocol compares with a clean picture and none was given.
+            UsageError: a picture that the protocol compares with was not given.
         """
+        given = {"clean": clean, "rainy": rainy, "mask": mask}
+        for name in self.needs:
+            if given[name] is None:
+                raise UsageError(f"{self.name} compares with {NOUNS[name]}; give one.")
         options = {"quantise": quantise} if self.reads_bytes else {}
-        if not self.needs_truth:
-            return {self.measures[0]: self.function(restored, **options)}
-        if clean is None:
-            raise UsageError(f"{self.name} compares with the clean picture; give one.")
-        score: Score = self.function(restored, clean, **options)
-        return {measure: getattr(score, measure) for measure in self.measures}
+        found = self.function(restored, *(given[name] for name in self.needs), **options)
+        if isinstance(found, float):
+            return {self.measures[0]: found}
+        return {measure: getattr(found, measure) for measure in self.measures}
 
 
-def _describe(function: Callable[..., Any], measures: tuple[str, ...], needs_truth: bool) -> Protocol:
+def _describe(function: Callable[..., Any], measures: tuple[str, ...], needs: tuple[str, ...]) -> Protocol:
     return Protocol(
         name=function.__name__,
         summary=(inspect.getdoc(function) or "").splitlines()[0],
         measures=measures,
-        needs_truth=needs_truth,
+        needs=needs,
         reads_bytes="quantise" in inspect.signature(function).parameters,
         function=function,
     )
@@ -84,10 +106,11 @@ def _describe(function: Callable[..., Any], measures: tuple[str, ...], needs_tru
 
 PROTOCOLS: dict[str, Protocol] = {
     **{
-        f.__name__: _describe(f, ("psnr",) if f is protocols.rgb_psnr else ("psnr", "ssim"), True)
+        f.__name__: _describe(f, ("psnr",) if f is protocols.rgb_psnr else ("psnr", "ssim"), ("clean",))
         for f in WITH_TRUTH
     },
-    **{f.__name__: _describe(f, (f.__name__.partition("_")[0],), False) for f in WITHOUT_TRUTH},
+    "real_rain": _describe(real_rain, RealRain._fields, ("rainy", "mask")),
+    **{f.__name__: _describe(f, (f.__name__.partition("_")[0],), ()) for f in WITHOUT_TRUTH},
 }
 
 

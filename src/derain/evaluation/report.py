@@ -100,7 +100,7 @@ def table(report: Report, name: str) -> list[TableRow]:
             )
         )
     chosen = protocol(name)
-    sign = -1 if chosen.needs_truth else 1
+    sign = -1 if chosen.higher_is_better else 1
     return sorted(rows, key=lambda row: sign * row.values[chosen.measures[0]])
 
 

@@ -132,7 +132,16 @@ def _plain(values: Mapping[str, float]) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
-UNITS = {"psnr": "PSNR dB", "ssim": "SSIM", "niqe": "NIQE", "brisque": "BRISQUE"}
+UNITS = {
+    "psnr": "PSNR dB",
+    "ssim": "SSIM",
+    "removed": "rain removed",
+    "harm": "harm",
+    "detail": "detail kept",
+    "brightness": "brightness change",
+    "niqe": "NIQE",
+    "brisque": "BRISQUE",
+}
 
 
 def figure(measure: str, value: float) -> str:
