@@ -8,22 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from derain.errors import DerainError
-from derain.pictures import EXTENSIONS, read_picture, to_rgb8
+from derain.paths import is_folder
+from derain.pictures import find_pictures, read_picture, to_rgb8
 
 
 def pictures_in(folder: str | Path) -> list[Path]:
-    """The picture files of a folder, in the order of their names.
+    """The pictures of a folder and of all below it, sorted; hidden ones are left out.
 
     Raises:
-        DerainError: no such folder, or no picture in it.
+        DerainError: no such folder, one that cannot be listed, or no picture in it.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
+    if not is_folder(Path(folder)):
         raise DerainError(f"{folder}: no such folder.")
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in EXTENSIONS and p.name[0] != ".")
-    if not files:
-        raise DerainError(f"{folder}: no pictures in it (looked for {' '.join(EXTENSIONS)}).")
-    return files
+    return [found.source for found in find_pictures([folder])]
 
 
 def read_rgb(path: str | Path) -> NDArray[np.uint8]:

@@ -1,6 +1,7 @@
 """Still pictures, in and out, with all that they carry: 8/16 bit, alpha, EXIF, ICC."""
 
-from derain.pictures.finding import EXTENSIONS, Found, find_pictures
+from derain.pictures.finding import EXTENSIONS, Found, Unread, find, find_pictures, passed_over
+from derain.pictures.kinds import FileKind, file_kind, kind_of
 from derain.pictures.picture import Picture, grey_map, to_rgb8, to_tensor, with_pixels
 from derain.pictures.reading import MAX_PIXELS, TooManyPixels, picture_kind, read_picture
 from derain.pictures.sheets import comparison_sheet, side_by_side
@@ -9,13 +10,19 @@ from derain.pictures.writing import encode_picture, write_picture
 __all__ = [
     "EXTENSIONS",
     "MAX_PIXELS",
+    "FileKind",
     "Found",
     "Picture",
     "TooManyPixels",
+    "Unread",
     "comparison_sheet",
     "encode_picture",
+    "file_kind",
+    "find",
     "find_pictures",
     "grey_map",
+    "kind_of",
+    "passed_over",
     "picture_kind",
     "read_picture",
     "side_by_side",

@@ -1,73 +1,159 @@
-"""Which pictures the files and folders that a user names stand for."""
+"""Which pictures and videos the files and folders that a user names stand for."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from derain.errors import UsageError
+from derain.errors import DerainError, UsageError, reason
+from derain.paths import exists, is_folder, is_link, real, same
+from derain.pictures.kinds import VIDEO_KINDS, FileKind, file_kind, label
 from derain.pictures.writing import FORMATS
 
 EXTENSIONS = tuple(FORMATS)
+FOLDER = "folder"
 
 
 @dataclass(frozen=True)
 class Found:
-    """A file, and where its result belongs below the output folder."""
+    """A picture or video, and where its result belongs below the output folder.
+
+    Attributes:
+        source: the file.
+        relative: its path below the folder that was given; its name if it was given itself.
+        kind: by its content; None where only the name says what it is.
+        is_video: else a picture, which a file that was named is taken for in doubt.
+    """
 
     source: Path
     relative: Path
+    kind: FileKind | None = None
+    is_video: bool = False
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A file or folder that is passed over.
+
+    Attributes:
+        source: where it is.
+        kind: in a few letters: HEIC, TXT, folder.
+        advice: what to do; empty for what is neither a picture nor a video.
+    """
+
+    source: Path
+    kind: str
+    advice: str
+
+
+def find(inputs: Sequence[str | Path]) -> tuple[list[Found], list[Unread]]:
+    """The pictures and videos among files and folders, in the order given, and what is passed over.
+
+    A file that is named is taken as it is and keeps its name. A folder is searched with all below it,
+    sorted and without hidden entries, and its structure is kept. There, a file that is called like a
+    picture is one, and any other is looked at: its content tells.
+
+    Raises:
+        UsageError: an input does not exist, or two different files would end at the same place.
+    """
+    places: dict[Path, Found] = {}
+    unread: list[Unread] = []
+    for given in map(Path, inputs):
+        for found in _below(given):
+            if isinstance(found, Unread):
+                unread.append(found)
+                continue
+            first = places.setdefault(found.relative, found)
+            if not same(first.source, found.source):
+                raise UsageError(
+                    f"{first.source} and {found.source} would both be written as {found.relative}; "
+                    "run them one after the other into different folders."
+                )
+    return list(places.values()), unread
 
 
 def find_pictures(inputs: Sequence[str | Path]) -> list[Found]:
-    """The pictures among files and folders, in the order given, each folder sorted.
-
-    A file is taken as it is and keeps its name. A folder is searched with all below it for `EXTENSIONS`
-    in any case, without hidden entries, and its structure is kept.
+    """The pictures among files and folders, as `find` finds them; a file that is named is one.
 
     Raises:
-        UsageError: an input does not exist, a folder cannot be listed, nothing is found, or two different
-            files would end at the same place.
+        UsageError: as `find`, or nothing is found.
+        DerainError: a folder cannot be listed.
     """
-    places: dict[Path, Path] = {}
-    for given in map(Path, inputs):
-        for found in _below(given):
-            first = places.setdefault(found.relative, found.source)
-            if first.resolve() != found.source.resolve():
-                raise UsageError(
-                    f"{first} and {found.source} would both be written as {found.relative}; "
-                    "run them one after the other into different folders."
-                )
-    if not places:
+    found, unread = find(inputs)
+    for entry in unread:
+        if entry.kind == FOLDER:
+            raise DerainError(f"{entry.source}: {entry.advice}.")
+    pictures = [entry for entry in found if not entry.is_video or entry.source in map(Path, inputs)]
+    if not pictures:
         looked = ", ".join(map(str, inputs)) or "no input"
         raise UsageError(f"{looked}: no pictures found; looked for {' '.join(EXTENSIONS)}.")
-    return [Found(source, relative) for relative, source in places.items()]
+    return pictures
 
 
-def _below(given: Path) -> Iterator[Found]:
-    if given.is_dir():
-        for source in _walk(given, ()):
-            yield Found(source, source.relative_to(given))
-    elif given.exists():
-        yield Found(given, Path(given.name))
+def _below(given: Path) -> Iterator[Found | Unread]:
+    if is_folder(given):
+        for entry in _walk(given, ()):
+            if isinstance(entry, Unread):
+                yield entry
+            else:
+                yield _classified(entry, entry.relative_to(given), named=False)
+    elif exists(given) or is_link(given):
+        yield _classified(given, Path(given.name), named=True)
     else:
         raise UsageError(f"{given}: no such file or folder.")
 
 
-def _walk(folder: Path, parents: tuple[Path, ...]) -> Iterator[Path]:
-    """Pictures below `folder`; links to folders are followed unless they lead back to a parent."""
-    real = folder.resolve()
-    if real in parents:
+def _classified(source: Path, relative: Path, named: bool) -> Found | Unread:
+    suffix = source.suffix.lower()
+    if suffix in EXTENSIONS and not named:
+        return Found(source, relative)
+    try:
+        kind = file_kind(source)
+    except DerainError as error:
+        kind = None
+        if not named and suffix not in VIDEO_KINDS:
+            return Unread(source, label(source, None), error.message.removeprefix(f"{source}: ").rstrip("."))
+    if kind is not None and (named or kind.is_read):
+        return Found(source, relative, kind, kind.media == "video")
+    if kind is not None:
+        return Unread(source, label(source, kind), kind.advice)
+    if suffix in VIDEO_KINDS:
+        return Found(source, relative, None, True)
+    return Found(source, relative) if named else Unread(source, label(source, None), "")
+
+
+def _walk(folder: Path, parents: tuple[Path, ...]) -> Iterator[Path | Unread]:
+    """Files below `folder`; links to folders are followed unless they lead back to a parent."""
+    place = real(folder)
+    if place in parents:
         return
     try:
         entries = sorted(folder.iterdir())
     except OSError as error:
-        raise UsageError(f"{folder}: cannot be listed ({error.strerror or error}).") from None
+        yield Unread(folder, FOLDER, f"cannot be listed ({reason(error)})")
+        return
     for entry in entries:
         if entry.name.startswith("."):
             continue
-        if entry.is_dir():
-            yield from _walk(entry, (*parents, real))
-        elif entry.suffix.lower() in EXTENSIONS:
+        if is_folder(entry):
+            yield from _walk(entry, (*parents, place))
+        else:
             yield entry
+
+
+def passed_over(unread: Sequence[Unread]) -> str:
+    """How many files were not read, of which kinds, and what to do; "" when all were.
+
+    E.g. "4 files not read: 2 JXL (save as PNG or TIFF), 1 HEIC (pip install ...), 1 TXT."
+    """
+    if not unread:
+        return ""
+    counts = Counter((entry.kind, entry.advice) for entry in unread)
+    kinds = [
+        f"{count} {kind}" + (f" ({advice})" if advice else "")
+        for (kind, advice), count in counts.most_common()
+    ]
+    files = "file" if len(unread) == 1 else "files"
+    return f"{len(unread)} {files} not read: {', '.join(kinds)}."

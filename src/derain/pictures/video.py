@@ -1,7 +1,7 @@
 """Reading video: frames one after another, with all that the copy must keep.
 
-Only local files of the kinds in `VIDEO_KINDS` are opened, recognised by their content: playlists and
-other formats that refer to further files or to the network are refused.
+Only local files of a few kinds are opened, recognised by their content: playlists and other formats that
+refer to further files or to the network are refused.
 """
 
 from __future__ import annotations
@@ -24,18 +24,9 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from derain.errors import DerainError
+from derain.pictures.kinds import VIDEO_KINDS as VIDEO_KINDS
 
-# Extension -> the name of the container in FFmpeg.
-VIDEO_KINDS = {
-    ".mp4": "mp4",
-    ".m4v": "mp4",
-    ".mov": "mov",
-    ".mkv": "matroska",
-    ".webm": "webm",
-    ".avi": "avi",
-    ".gif": "gif",
-}
-_DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif"
+_DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,mpegvideo,asf,flv"
 _MAX_PIXELS = 200_000_000
 # With these, YUV 4:2:0 -> RGB -> YUV returns the samples it came from.
 EXACT = (
@@ -139,10 +130,9 @@ def open_video(path: Path) -> Iterator[InputContainer]:
     try:
         container = av.open(f"file:{path}", "r", container_options=limits, metadata_errors="replace")
     except (av.error.FFmpegError, ValueError) as error:
-        kinds = " ".join(VIDEO_KINDS)
         raise DerainError(
-            f"{path}: not a video that can be read, or cut off before its index "
-            f"({_reason(error)}); known kinds: {kinds}."
+            f"{path}: not a video that can be read, or cut off before its index ({_reason(error)}); "
+            "known kinds: MP4, QuickTime, Matroska, WebM, AVI, GIF, 3GPP, MPEG, Windows Media, Flash."
         ) from None
     with container:
         yield container

@@ -8,19 +8,16 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from derain.errors import DerainError
-from derain.pictures import Picture, TooManyPixels, picture_kind, read_picture
-from derain.pictures.video import VideoFacts, VideoReader, open_video, video_facts, video_stream
+from derain.pictures import FileKind, Picture, TooManyPixels, kind_of, read_picture
+from derain.pictures.kinds import HEAD
+from derain.pictures.video import VIDEO_KINDS, VideoFacts, VideoReader, open_video, video_facts, video_stream
 from derain.pictures.writing import FORMATS
 from derain.serve.limits import Limits, Refused
 
 Kind = Literal["picture", "clip"]
 
-HEAD = 64  # bytes that tell the format
 NAME_LENGTH = 100
 FORBIDDEN = set('<>:"/\\|?*')  # in names of files, on one system or another
-# Brands of ISO files that hold pictures, as phones write them, and no video.
-HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
-QUICKTIME_ATOMS = {b"moov", b"mdat", b"wide", b"free", b"skip"}
 
 
 @dataclass(frozen=True)
@@ -74,35 +71,24 @@ def recognise(head: bytes, suffix: str) -> tuple[Kind, str]:
     """The kind and the extension of a file by its first bytes.
 
     Args:
-        head: the first `HEAD` bytes.
+        head: the first `kinds.HEAD` bytes.
         suffix: of the name that the client gave; kept where it fits the content.
 
     Raises:
         Refused: 415.
     """
-    picture = picture_kind(head)
-    if picture is not None:
-        return "picture", _fitting(suffix, [known for known, name in FORMATS.items() if name == picture])
-    if head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS:
-        raise Refused(415, "HEIC pictures are not read; save it as JPEG or PNG.")
-    if head[4:8] == b"ftyp" and head[8:12] != b"qt  ":
-        return "clip", _fitting(suffix, [".mp4", ".m4v"])
-    if head[4:8] == b"ftyp" or head[4:8] in QUICKTIME_ATOMS:
-        return "clip", _fitting(suffix, [".mov"])
-    if head[:4] == b"\x1aE\xdf\xa3":
-        return "clip", ".webm" if b"webm" in head else ".mkv"
-    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
-        return "clip", ".avi"
-    if head[:4] == b"GIF8":
-        return "clip", ".gif"
-    raise Refused(
-        415,
-        "not a picture (PNG, JPEG, WebP, TIFF, BMP, AVIF) or a clip (MP4, MOV, MKV, WebM, AVI, GIF).",
-    )
+    kind = kind_of(head)
+    if kind is None:
+        raise Refused(415, "neither a picture (PNG, JPEG, ...) nor a clip (MP4, MOV, ...) that is known.")
+    if not kind.is_read:
+        raise Refused(415, f"{kind.name} is not read; {kind.other}.")
+    if kind.media == "picture":
+        return "picture", _fitting(suffix, [known for known in kind.extensions if known in FORMATS], kind)
+    return "clip", _fitting(suffix, [known for known in kind.extensions if known in VIDEO_KINDS], kind)
 
 
-def _fitting(suffix: str, known: list[str]) -> str:
-    return suffix if suffix.lower() in known else known[0]
+def _fitting(suffix: str, written: list[str], kind: FileKind) -> str:
+    return suffix if suffix.lower() in written else kind.result
 
 
 def safe_name(name: str, suffix: str | None = None) -> str:

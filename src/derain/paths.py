@@ -1,0 +1,45 @@
+"""Questions about paths that any name answers: too long, linked to itself, in folders that are closed.
+
+The methods of `Path` raise for some of these, each in another way and another version of Python.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def exists(path: Path) -> bool:
+    """Whether there is a file or folder that can be reached."""
+    return os.path.exists(path)  # noqa: PTH110
+
+
+def is_link(path: Path) -> bool:
+    """Whether it is a link, wherever it leads."""
+    return os.path.islink(path)  # noqa: PTH114
+
+
+def is_folder(path: Path) -> bool:
+    """Whether it is a folder, or a link to one."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def is_file(path: Path) -> bool:
+    """Whether it is a regular file, or a link to one."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def real(path: Path) -> Path:
+    """The absolute path without links, as far as it can be followed."""
+    try:
+        return Path(os.path.realpath(path))
+    except (OSError, ValueError):
+        return path.absolute()
+
+
+def same(first: Path, second: Path) -> bool:
+    """Whether two paths lead to the same file or folder."""
+    try:
+        return first.samefile(second)
+    except (OSError, ValueError):
+        return real(first) == real(second)
