@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 import derain
+from clips import content, moving_scene, write_clip
 from derain.checkpoints import save_checkpoint
 from derain.errors import DerainError, UsageError
 from derain.methods import create_network
@@ -52,7 +53,7 @@ def test_gives_back_the_kind_that_it_was_given(
     tensor = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
     assert np.array_equal((derainer(tensor) * 255).round().byte().permute(1, 2, 0).numpy(), restored)
     batch = derainer(torch.stack([tensor, tensor.flip(-1)]))
-    assert torch.equal(batch[0], derainer(tensor))
+    torch.testing.assert_close(batch[0], derainer(tensor), rtol=0, atol=1e-5)  # one product or two
     floats = derainer(pixels.astype(np.float64) / 255)
     assert floats.dtype == np.float64
     np.testing.assert_allclose(floats, derainer(tensor).permute(1, 2, 0), atol=1e-6)
@@ -166,3 +167,96 @@ def test_halves_the_tile_when_memory_runs_out(weights: Path) -> None:
     )
     assert result.returncode == 0, result.stderr
     assert "memory ran out, went on with tiles of" in result.stdout
+
+
+def test_a_turned_photograph_comes_back_upright(derainer: Derainer, pixels: np.ndarray) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "A camera"  # turned by a quarter; maker
+    turned = Image.fromarray(pixels)
+    turned.info["exif"] = exif.tobytes()
+    restored = derainer(turned)
+    assert restored.size == (pixels.shape[0], pixels.shape[1])
+    assert restored.getexif().get(0x0112, 1) == 1
+    assert restored.getexif()[0x010F] == "A camera"
+    assert np.array_equal(np.asarray(restored), derainer(np.ascontiguousarray(np.rot90(pixels, -1))))
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy], ids=["array", "tensor"])
+def test_floats_of_another_range_are_refused(derainer: Derainer, kind: Any) -> None:
+    levels = np.linspace(-3, 250, 300, dtype=np.float32)
+    levels = levels.reshape((10, 10, 3) if kind is np.asarray else (3, 10, 10))
+    with pytest.raises(DerainError, match="from -3 to 250"):
+        derainer(kind(levels))
+
+
+def test_files_are_not_replaced_unasked(derainer: Derainer, pixels: np.ndarray, tmp_path: Path) -> None:
+    rainy, dry = tmp_path / "a.png", tmp_path / "b.png"
+    write_picture(rainy, Picture(pixels))
+    dry.write_bytes(b"something else")
+    with pytest.raises(UsageError, match="overwrite=True"):
+        derainer(rainy, output=dry)
+    assert dry.read_bytes() == b"something else"
+    assert derainer(rainy, output=dry, overwrite=True) == dry
+    assert np.array_equal(read_picture(dry).pixels, derainer(pixels))
+    with pytest.raises(UsageError, match="replace its source"):
+        derainer(rainy, output=rainy, overwrite=True)
+
+
+def test_a_video(derainer: Derainer, tmp_path: Path) -> None:
+    rainy = write_clip(tmp_path / "a.mkv", list(moving_scene(3, 16, 24)), codec="ffv1", pixel_format="bgr0")
+    assert derainer(rainy) == tmp_path / "a-derained.mkv"
+    wanted = [derainer(frame) for frame in content(rainy).frames]
+    result = derainer.video(rainy, tmp_path / "b.mkv", codec="ffv1")
+    assert (result.frames, result.shortfall) == (3, "")
+    for restored, frame in zip(content(tmp_path / "b.mkv").frames, wanted, strict=True):
+        assert np.abs(restored.astype(int) - frame).max() <= 2
+    with pytest.raises(UsageError, match="overwrite=True"):
+        derainer.video(rainy)
+
+
+def test_a_network_in_hand(pixels: np.ndarray) -> None:
+    network = create_network("spanet", width=4)
+    network.train()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    restore = derain.load(network, device="cpu")
+    restored = restore(pixels)
+    assert restore.name == "SPANet"
+    assert network.training
+    assert all(tensor.requires_grad for tensor in network.parameters())
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+    with torch.no_grad():
+        network.conv_out[0].weight.zero_()
+    assert np.array_equal(restore(pixels), restored)  # as it was when it was given
+    with pytest.raises(DerainError, match=r"derain\.RainNetwork"):
+        derain.load(torch.nn.Identity())
+
+
+def test_other_settings_leave_a_derainer_as_it_is(derainer: Derainer, pixels: np.ndarray) -> None:
+    restored, identity = derainer(pixels), derainer.identity
+    other = derainer.with_settings(precision="bf16", tile=32)
+    assert (other.settings.precision, other.settings.tile) == ("bfloat16", 32)
+    assert other.network is derainer.network
+    assert other.identity != identity == derainer.identity
+    assert np.array_equal(derainer(pixels), restored)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a second device")
+def test_another_device_gets_a_copy(derainer: Derainer) -> None:
+    on_cpu = derainer.with_settings(device="cpu")
+    assert on_cpu.with_settings(device="cuda").device.type == "cuda"
+    assert {p.device.type for p in on_cpu.network.parameters()} == {"cpu"}
+
+
+def test_many_pictures_at_once_are_cut_by_memory(derainer: Derainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = torch.rand(5, 3, 16, 24)
+    together = derainer.restore(batch, with_maps=True)
+    sizes, run = [], derainer.network.outputs
+    one = derainer.network.working_bytes(16, 24)
+    monkeypatch.setattr("derain.restore.memory.budget", lambda device: 2 * one)
+    monkeypatch.setattr(derainer.network, "outputs", lambda x: sizes.append(len(x)) or run(x), raising=False)
+    steps: list[tuple[int, int]] = []
+    again = derainer.restore(batch, with_maps=True, progress=lambda done, total: steps.append((done, total)))
+    assert sizes == [2, 2, 1]
+    assert steps == [(1, 3), (2, 3), (3, 3)]
+    torch.testing.assert_close(again.image, together.image, rtol=0, atol=1e-5)
+    assert again.maps["mask"].shape == (5, 1, 16, 24)

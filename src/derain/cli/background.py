@@ -47,7 +47,7 @@ def background(
     from derain.background.report import facts, warnings, write_report
     from derain.background.votes import check_variant
     from derain.cli.progress import bar
-    from derain.errors import UsageError
+    from derain.errors import Remedy, UsageError
     from derain.pictures import Picture, write_picture
     from derain.pictures.writing import FORMATS
 
@@ -57,7 +57,7 @@ def background(
         raise UsageError(f"{output}: the picture must end in {', '.join(FORMATS)}.")
     for target in filter(None, (output, report and report / "report.json")):
         if target.exists() and not overwrite:
-            raise UsageError(f"{target}: exists already; use --overwrite to replace it.")
+            raise UsageError(f"{target}: exists already.", Remedy("replace it", {"overwrite": True}))
     method = check_variant(variant)
     source = open_clip(clip, frames)
     if pairs is not None:

@@ -44,12 +44,12 @@ def bench(
     from derain.bench import plot as draw
     from derain.checkpoints.bundled import DEFAULT
     from derain.cli.progress import bar
-    from derain.errors import UsageError
+    from derain.errors import Remedy, UsageError
 
     if plot is not None and plot.suffix.lower() != ".png":
         raise UsageError(f"{plot}: the plot must end in .png.")
     if plot is not None and plot.exists() and not overwrite:
-        raise UsageError(f"{plot}: exists already; use --overwrite to replace it.")
+        raise UsageError(f"{plot}: exists already.", Remedy("replace it", {"overwrite": True}))
     tasks = [
         Task(model, height, width, device, precision, threads, passes)
         for model in dict.fromkeys(models or [DEFAULT])

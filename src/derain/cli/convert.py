@@ -18,12 +18,12 @@ def convert(
     Example: derain convert latest.pth -o spanet.safetensors
     """
     from derain.checkpoints import open_checkpoint, save_checkpoint
-    from derain.errors import UsageError
+    from derain.errors import Remedy, UsageError
 
     if output.suffix != ".safetensors":
         raise UsageError(f"{output}: the output must end in .safetensors.")
     if output.exists() and not overwrite:
-        raise UsageError(f"{output}: exists already; use --overwrite to replace it.")
+        raise UsageError(f"{output}: exists already.", Remedy("replace it", {"overwrite": True}))
     checkpoint = open_checkpoint(file)
     facts = {**checkpoint.facts, "network": checkpoint.architecture.name, "config": checkpoint.config}
     save_checkpoint(output, checkpoint.network.state_dict(), facts)

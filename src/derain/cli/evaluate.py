@@ -9,12 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from derain.data.layouts import Split
-    from derain.evaluation.evaluate import Contender
     from derain.evaluation.report import Report
-    from derain.restore import Derainer
 
 
 def evaluate(
@@ -53,106 +48,31 @@ def evaluate(
     Example: derain evaluate rainy/ clean/ -p matlab_y_uint8 -p matlab_y_double
     """
     from derain.cli.progress import bar
-    from derain.errors import UsageError
-    from derain.evaluation.evaluate import evaluate as run
-    from derain.evaluation.page import write_report
-    from derain.evaluation.report import Report, to_json
+    from derain.evaluation.report import to_json
+    from derain.front import evaluate as run
 
-    if quantise not in ("round", "floor"):
-        raise UsageError(f"--quantise {quantise}: choose round or floor.")
-    test_set, chosen = _test_set(rainy, clean, protocols)
-    pairs = test_set.pairing.pairs
-    settings = {"device": device, "precision": precision, "tile": tile, "ensemble": ensemble}
-    contenders, device_used = _contenders(models or [None], settings)
-    with bar("evaluating", len(contenders) * len(pairs)) as progress:
-        results = run(contenders, pairs, chosen, output, cast(Any, quantise), progress.advance)
-    notes = _notes(test_set)
-    report = Report(test_set.dataset, pairs, chosen, results, output, device_used, notes)
-    page = write_report(report)
+    with bar("evaluating", None) as progress:
+        report = run(
+            rainy,
+            clean,
+            models or [None],
+            protocols=protocols or (),
+            output=output,
+            quantise=cast(Any, quantise),
+            device=device,
+            precision=precision,
+            tile=tile,
+            ensemble=ensemble,
+            on_picture=progress.reach,
+        )
     if as_json:
         typer.echo(json.dumps(to_json(report), indent=2, allow_nan=False))
     else:
-        _print(report, page)
+        _print(report)
+        typer.echo(f"report: {output / 'index.html'}")
 
 
-def _test_set(rainy: Path, clean: Path | None, protocols: list[str] | None) -> tuple[Split, tuple[str, ...]]:
-    """A whole set of pairs, and the protocols to score it by."""
-    from derain.data.layouts import find_splits, split_of
-    from derain.data.pairing import refuse_leftovers
-    from derain.errors import UsageError
-    from derain.evaluation import protocol
-
-    if clean is None:
-        splits = find_splits(rainy)
-        if len(splits) > 1:
-            found = ", ".join(str(split.rainy) for split in splits)
-            raise UsageError(f"{rainy}: holds {len(splits)} sets; name one of them: {found}.")
-        split = splits[0]
-    else:
-        split = split_of(rainy, clean)
-    refuse_leftovers(split.pairing, split.rainy, split.clean)
-    usual = [s.protocol for s in split.sets]
-    if not protocols and not usual:
-        raise UsageError(f"{rainy}: not a known public set; name a protocol with -p.")
-    chosen = tuple(dict.fromkeys(protocols or usual))
-    for name in chosen:
-        protocol(name)
-    return split, chosen
-
-
-def _notes(test_set: Split) -> tuple[str, ...]:
-    """What a reader must know before comparing with published figures."""
-    count = len(test_set.pairing.pairs)
-    whole = [size for s in test_set.sets for split, size in s.sizes.items() if split != "train"]
-    if test_set.purpose not in (None, "train"):
-        whole = list(test_set.expected)
-    if not whole or count in whole:
-        return ()
-    sizes = " or ".join(map(str, whole))
-    return (f"These are {count} pictures; published figures are means over the {sizes} of the test set.",)
-
-
-def _contenders(models: list[str] | list[None], settings: dict[str, Any]) -> tuple[list[Contender], str]:
-    """The rainy picture and every network, with names of their own; and the device that they run on."""
-    from derain import load
-    from derain.checkpoints.hub import names_repository, repository
-    from derain.evaluation.evaluate import rainy_contender
-
-    contenders, device = [rainy_contender()], ""
-    for model in models:
-        derainer = load(model, **settings)
-        device = str(derainer.device)
-        on_hub = model is not None and names_repository(model)
-        stem = repository(str(model)).name if on_hub else derainer.checkpoint.path.stem
-        taken = [c.name for c in contenders]
-        names = (stem, *(f"{stem}-{i}" for i in range(2, len(taken) + 2)))
-        contenders.append(_contender(derainer, next(name for name in names if name not in taken)))
-    return contenders, device
-
-
-def _contender(derainer: Derainer, name: str) -> Contender:
-    from derain.evaluation.evaluate import Contender
-    from derain.methods import network_names
-    from derain.restore.clips import identity
-
-    def restore(rainy: Tensor) -> Tensor:
-        return derainer.restore(rainy).image
-
-    size = (derainer.name, derainer.checkpoint.variant)
-    known = (
-        n for n, (architecture, variant) in network_names().items() if (architecture.name, variant) == size
-    )
-    return Contender(
-        name=name,
-        method=next(known, ""),
-        restore=restore,
-        identity=f"{identity(derainer)} {derainer.device}",
-        parameters=sum(p.numel() for p in derainer.network.parameters()),
-        multiply_adds=cast(Any, derainer.network).multiply_adds,
-    )
-
-
-def _print(report: Report, page: Path) -> None:
+def _print(report: Report) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -196,4 +116,3 @@ def _print(report: Report, page: Path) -> None:
             f"{r.peak_bytes / 2**20:,.0f}",
         )
     console.print(costs)
-    typer.echo(f"report: {page}")

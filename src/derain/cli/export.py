@@ -22,7 +22,7 @@ def export(
     """
     from derain.checkpoints import open_checkpoint
     from derain.checkpoints.bundled import find
-    from derain.errors import UsageError, unknown_name
+    from derain.errors import Remedy, UsageError, unknown_name
     from derain.export import EXTENSIONS
     from derain.export.files import TOLERANCE, files_at
     from derain.export.files import export as write
@@ -31,7 +31,7 @@ def export(
         raise unknown_name("target", to, EXTENSIONS)
     there = [path for path in files_at(to, output) if path.exists()]
     if there and not overwrite:
-        raise UsageError(f"{there[0]}: exists already; use --overwrite to replace it.")
+        raise UsageError(f"{there[0]}: exists already.", Remedy("replace it", {"overwrite": True}))
     checkpoint = open_checkpoint(find(model))
     done = write(checkpoint, to, output)
     tried = ", ".join(f"{batch} x {width}x{height}" for batch, height, width in done.shapes)

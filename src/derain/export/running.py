@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from derain.checkpoints import Checkpoint
-from derain.errors import DerainError, UsageError
+from derain.errors import DerainError
 from derain.export.facts import INPUT, KEY, OUTPUT, Facts, read_facts
 from derain.extras import extra
 from derain.methods import all_architectures, method_of
@@ -100,12 +100,6 @@ def open_exported(path: Path) -> Checkpoint:
         nest="",
         facts={},
     )
-
-
-def refuse_settings(path: Path, device: str) -> None:
-    """Raises `UsageError` for a device that exported files do not run on."""
-    if device not in ("auto", "cpu"):
-        raise UsageError(f"{path}: exported files run on the CPU; leave out --device {device}.")
 
 
 def read(path: Path) -> bytes:

@@ -1,36 +1,43 @@
-"""`Derainer`: the main job in Python. A picture of any kind and size in, the same kind back."""
+"""`Derainer`: the main job in Python. A picture or video of any kind and size in, the same kind back."""
 
 from __future__ import annotations
 
 import contextlib
+import copy
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, cast, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from derain.checkpoints import Checkpoint, open_checkpoint
 from derain.checkpoints.bundled import find
-from derain.errors import DerainError, UsageError
+from derain.errors import DerainError, Remedy, UsageError
 from derain.export import is_exported
 from derain.methods.contract import RainNetwork
 from derain.pictures import Picture, read_picture, to_tensor, with_pixels, write_picture
+from derain.precisions import PRECISIONS, precision_name
 from derain.restore import memory
 from derain.restore.tiles import Axis, even_axis, pad_to, published_axis, run_tiles
 
+if TYPE_CHECKING:
+    from derain.restore.video import Progress, VideoResult
+
 DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Maps that a user may want to see; other outputs of a network serve its loss.
 MAPS = ("mask", "uncertainty")
 # Shared pixels of neighbouring tiles for networks that look at the whole picture.
 OVERLAP = 128
 # Pixels that a bounded network's neighbours share beyond its reach on either side.
 MARGIN = 8
+# Frames of a video at once on a graphics card; a CPU gains nothing from more than one.
+FRAMES = 4
 
 Kind = TypeVar("Kind", Path, Image.Image, NDArray[Any], Tensor)
 
@@ -40,20 +47,24 @@ class Settings:
     """How to restore.
 
     Attributes:
+        device: one of `DEVICES`.
+        precision: "auto" (float32), or one of `PRECISIONS`.
         tile: side of a tile in pixels; None chooses by the memory at hand, 0 never tiles.
         overlap: pixels that neighbouring tiles share; None takes what the network needs.
-        device: one of `DEVICES`.
-        precision: "auto" (float32), or a key of `PRECISIONS`.
         ensemble: average over the eight flips and turns, eight times the work.
+
+    Raises:
+        UsageError: a value is not among these.
     """
 
-    tile: int | None = None
-    overlap: int | None = None
     device: str = "auto"
     precision: str = "auto"
+    tile: int | None = None
+    overlap: int | None = None
     ensemble: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "precision", precision_name(self.precision))
         if self.device not in DEVICES:
             raise UsageError(f"device '{self.device}': choose one of {', '.join(DEVICES)}.")
         if self.precision not in ("auto", *PRECISIONS):
@@ -66,13 +77,23 @@ class Settings:
             raise UsageError(f"overlap {self.overlap} must be smaller than tile {self.tile}.")
 
 
+class Changes(TypedDict, total=False):
+    """Some of the attributes of `Settings`, as keywords."""
+
+    device: str
+    precision: str
+    tile: int | None
+    overlap: int | None
+    ensemble: bool
+
+
 @dataclass(frozen=True)
 class Restored:
-    """A restored picture and the maps that the network made on the way.
+    """Restored pictures and the maps that the network made on the way.
 
     Attributes:
-        image: (1, 3, H, W) float32 RGB, clamped to [0, 1].
-        maps: {"mask" or "uncertainty": (1, 1, H, W) float32}; empty when not asked for.
+        image: (B, 3, H, W) float32 RGB, clamped to [0, 1].
+        maps: {"mask" or "uncertainty": (B, 1, H, W) float32}; empty when not asked for.
         note: what a user should know of how it was done (tiles and why), or "".
     """
 
@@ -81,68 +102,121 @@ class Restored:
     note: str
 
 
-def load(model: str | Path | None = None, **settings: Any) -> Derainer:
-    """A derainer from bundled weights or from a checkpoint.
+def load(
+    model: str | Path | nn.Module | None = None,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    tile: int | None = None,
+    overlap: int | None = None,
+    ensemble: bool = False,
+) -> Derainer:
+    """Opens a model to restore pictures and videos with.
+
+        >>> import numpy, derain
+        >>> restore = derain.load()
+        >>> restore(numpy.zeros((32, 48, 3), numpy.uint8)).shape
+        (32, 48, 3)
 
     Args:
-        model: None for the default; the name of bundled weights; a path to a checkpoint or to a file
-            of `derain export`; or "hf:OWNER/NAME" or "hf:OWNER/NAME@REVISION" for a repository of
-            the Hugging Face Hub.
-        settings: see `Settings`.
+        model: None for the default; the name of bundled weights (`list_models(pretrained=True)`); a
+            checkpoint or exported file; "hf:OWNER/NAME" or "hf:OWNER/NAME@REVISION" for a repository of
+            the Hugging Face Hub; or a network in hand, which is copied as it is now.
+        device: "auto" (the best there is), "cpu", "cuda" or "mps".
+        precision: "auto" (float32), "float32", "bfloat16" or "float16".
+        tile: side of a tile in pixels; None chooses by the memory at hand, 0 never tiles.
+        overlap: pixels that neighbouring tiles share; None takes what the network needs.
+        ensemble: average over the eight flips and turns, eight times the work.
 
     Raises:
-        DerainError: the name is not known, or the file cannot be opened.
+        UsageError: the name is not known, or a setting is impossible for this model or machine.
+        DerainError: the file cannot be opened, or the network in hand cannot be used.
     """
-    path, wanted = find(model), Settings(**settings)
+    settings = Settings(device, precision, tile, overlap, ensemble)
+    if isinstance(model, nn.Module):
+        return Derainer(model, settings)
+    path = find(model)
     if is_exported(path):
-        from derain.export.running import open_exported, refuse_settings  # brings along much that few need
+        from derain.export.running import open_exported  # its runtimes load slowly
 
-        refuse_settings(path, wanted.device)
-        return Derainer(open_exported(path), replace(wanted, device="cpu"))
-    return Derainer(open_checkpoint(path), wanted)
+        return Derainer(open_exported(path), settings)
+    return Derainer(open_checkpoint(path), settings)
 
 
 class Derainer:
-    """Restores pictures with one network.
+    """Restores pictures and videos with one network.
 
     Called with a path, a PIL picture, a NumPy array (H, W, 3) or (H, W) uint8, uint16 or float in
     [0, 1], or a tensor (3, H, W) or (B, 3, H, W) float in [0, 1], it gives the same kind back; a
-    path gives the path of the file that was written.
+    path gives the path of the file that was written. PIL pictures come back upright.
+
+    Attributes:
+        checkpoint: the file behind it; None for a network that was given in hand.
+        network: in eval mode, on `device`.
+        settings: as given.
+        device, dtype: what the settings came to on this machine.
     """
 
-    def __init__(self, checkpoint: Checkpoint, settings: Settings) -> None:
-        self.checkpoint = checkpoint
+    def __init__(self, model: Checkpoint | nn.Module, settings: Settings | None = None) -> None:
+        settings = settings or Settings()
+        self.checkpoint = model if isinstance(model, Checkpoint) else None
+        if self.checkpoint and is_exported(self.checkpoint.path):
+            if settings.device not in ("auto", "cpu"):
+                raise UsageError(
+                    f"{self.checkpoint.path}: exported files run on the CPU, not on {settings.device}."
+                )
+            settings = replace(settings, device="cpu")
         self.settings = settings
         self.device = choose_device(settings.device)
-        self.dtype = choose_precision(settings.precision, self.name, checkpoint.network)
-        network = checkpoint.network.eval().to(self.device)
+        given = model.network if isinstance(model, Checkpoint) else model
+        if not hasattr(given, "outputs"):
+            raise DerainError(
+                f"a {type(given).__name__} does not say what sizes it takes; "
+                "derive it from derain.RainNetwork."
+            )
+        self.dtype = choose_precision(settings.precision, self._name(given), given)
+        # Whoever else holds the network finds it where it was, and as it was.
+        moves = any(tensor.device.type != self.device.type for tensor in given.state_dict().values())
+        network = copy.deepcopy(given) if moves or self.checkpoint is None else given
+        network = network.eval().to(self.device)
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @property
     def name(self) -> str:
-        """Of the network, as users type it."""
-        return self.checkpoint.architecture.name
+        """Of the network, as users type it; the class's name for a network in hand."""
+        return self._name(self.network)
+
+    def _name(self, network: nn.Module) -> str:
+        return self.checkpoint.architecture.name if self.checkpoint else type(network).__name__
+
+    @property
+    def identity(self) -> str:
+        """A hash that changes with all that decides what a restored picture looks like."""
+        digest = hashlib.sha256(repr((self.name, self.settings, str(self.dtype))).encode())
+        for name, tensor in sorted(self.network.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     @overload
-    def __call__(self, picture: str, output: str | Path | None = None) -> Path: ...
+    def __call__(self, picture: str, output: str | Path | None = None, overwrite: bool = False) -> Path: ...
     @overload
-    def __call__(self, picture: Kind, output: str | Path | None = None) -> Kind: ...
-    def __call__(self, picture: Any, output: str | Path | None = None) -> Any:
-        """Takes the rain out of one picture.
+    def __call__(self, picture: Kind, output: str | Path | None = None, overwrite: bool = False) -> Kind: ...
+    def __call__(self, picture: Any, output: str | Path | None = None, overwrite: bool = False) -> Any:
+        """Takes the rain out of one picture, batch of pictures, or video file.
 
         Args:
             picture: see the class.
             output: only for a path: the file to write; by default NAME-derained beside it.
+            overwrite: replace the output when it exists.
 
         Raises:
-            DerainError: the picture cannot be read, or is of a kind that is not known.
+            UsageError: the output exists, or options do not fit together.
+            DerainError: the picture cannot be read, is of a kind that is not known, or holds values that
+                are not finite or beyond [0, 1]; or a video could be read only in part.
         """
         if isinstance(picture, str | Path):
-            source = Path(picture)
-            target = Path(output) if output else source.with_stem(f"{source.stem}-derained")
-            found = read_picture(source)
-            write_picture(target, with_pixels(found, self.restore(to_tensor(found)).image))
-            return target
+            return self._restore_file(Path(picture), output, overwrite)
         if output is not None:
             raise UsageError("output is for paths only; pictures in memory are returned.")
         if isinstance(picture, Image.Image):
@@ -152,7 +226,50 @@ class Derainer:
         if isinstance(picture, Tensor):
             return self._restore_tensor(picture)
         raise DerainError(
-            f"a {type(picture).__name__} is no picture; give a path, PIL picture, array or tensor."
+            f"cannot restore a {type(picture).__name__}; give a path, a PIL picture, an array or a tensor."
+        )
+
+    def video(
+        self,
+        source: str | Path,
+        output: str | Path | None = None,
+        *,
+        overwrite: bool = False,
+        codec: str | None = None,
+        crf: int | None = None,
+        temporal: bool = False,
+        resume: bool = False,
+        progress: Progress | None = None,
+    ) -> VideoResult:
+        """Takes the rain out of a video; keeps its times, sound, subtitles, colour and depth.
+
+        Args:
+            source: mp4, mov, mkv, webm, avi or gif.
+            output: the file to write; by default NAME-derained beside the source.
+            overwrite: replace the output when it exists.
+            codec, crf, temporal, resume, progress: see `derain.restore.video.restore_video`.
+
+        Returns:
+            What was done. `shortfall` says what is missing where the source is damaged.
+
+        Raises:
+            UsageError: the output exists, or options do not fit together.
+            DerainError: the source cannot be read or the output not be written.
+        """
+        from derain.restore.video import restore_video
+
+        source = Path(source)
+        return restore_video(
+            source,
+            _target(source, output, overwrite),
+            lambda rainy: self.restore(rainy).image,
+            codec=codec,
+            crf=crf,
+            batch=1 if self.device.type == "cpu" else FRAMES,
+            resume=resume,
+            temporal=temporal,
+            identity=self.identity,
+            progress=progress,
         )
 
     def restore(
@@ -161,10 +278,10 @@ class Derainer:
         with_maps: bool = False,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> Restored:
-        """Restores one picture (1, 3, H, W) float RGB in [0, 1].
+        """Restores pictures (B, 3, H, W) float RGB in [0, 1], as many at once as memory holds.
 
         Tiles when the settings ask for it, when the network's published protocol does, or when
-        the picture would not fit into memory; halves the tile and starts the picture again when
+        a picture would not fit into memory; halves the tile and starts the picture again when
         memory runs out all the same. `progress(done, total)` counts tiles.
 
         Raises:
@@ -172,6 +289,32 @@ class Derainer:
         """
         if not torch.isfinite(rainy).all():
             raise DerainError("the picture holds values that are not finite.")
+        count = self._together(rainy.shape[2], rainy.shape[3]) if len(rainy) > 1 else 1
+        parts = [rainy[first : first + count] for first in range(0, len(rainy), count)]
+
+        done = []
+        for number, part in enumerate(parts):
+
+            def tell(tiles: int, total: int, number: int = number) -> None:
+                progress(number * total + tiles, len(parts) * total)
+
+            done.append(self._restore_part(part, with_maps, tell))
+        if len(done) == 1:
+            return done[0]
+        maps = {name: torch.cat([part.maps[name] for part in done]) for name in done[0].maps}
+        notes = dict.fromkeys(part.note for part in done if part.note)
+        return Restored(torch.cat([part.image for part in done]), maps, "; ".join(notes))
+
+    def _together(self, height: int, width: int) -> int:
+        """How many pictures of a size may go through the network at once."""
+        network = cast(RainNetwork, self.network)
+        multiple = network.size_multiple
+        height, width = (-(-side // multiple) * multiple for side in (height, width))
+        size, _ = self._tile_size(height, width)
+        each = network.working_bytes(min(size, height), min(size, width))
+        return max(1, memory.budget(self.device) // max(1, each))
+
+    def _restore_part(self, rainy: Tensor, with_maps: bool, progress: Callable[[int, int], None]) -> Restored:
         height, width = rainy.shape[2:]
         network = cast(RainNetwork, self.network)
         multiple = network.size_multiple
@@ -259,17 +402,31 @@ class Derainer:
 
         return run
 
+    def _restore_file(self, source: Path, output: str | Path | None, overwrite: bool) -> Path:
+        from derain.pictures.video import VIDEO_KINDS
+
+        if source.suffix.lower() in VIDEO_KINDS:
+            result, target = self.video(source, output, overwrite=overwrite), _place(source, output)
+            if result.shortfall:
+                raise DerainError(f"{source}: {result.shortfall}; what could be read is in {target}.")
+            return target
+        target = _target(source, output, overwrite)
+        found = read_picture(source)
+        write_picture(target, with_pixels(found, self.restore(to_tensor(found)).image))
+        return target
+
     def _restore_pil(self, picture: Image.Image) -> Image.Image:
         if picture.mode not in ("RGB", "L", "RGBA", "LA"):
             raise DerainError(
                 f"a PIL picture of mode {picture.mode}: convert it to RGB, L, RGBA or LA first."
             )
-        bands = np.asarray(picture)
-        colour = bands if picture.mode in ("RGB", "L") else bands[..., :-1]
-        restored = Image.fromarray(self._restore_array(np.squeeze(colour)))
+        upright = ImageOps.exif_transpose(picture)
+        bands = np.asarray(upright)
+        colour = {"LA": bands[..., 0], "RGBA": bands[..., :3]}.get(picture.mode, bands)
+        restored = Image.fromarray(self._restore_array(colour))
         if picture.mode in ("RGBA", "LA"):
-            restored.putalpha(picture.getchannel("A"))
-        restored.info = dict(picture.info)
+            restored.putalpha(upright.getchannel("A"))
+        restored.info = dict(upright.info)
         return restored
 
     def _restore_array(self, array: NDArray[Any]) -> NDArray[Any]:
@@ -282,44 +439,86 @@ class Derainer:
         if array.dtype.kind != "f":
             raise DerainError(f"an array of {array.dtype}: uint8, uint16 or float in [0, 1] is needed.")
         planes = torch.from_numpy(np.ascontiguousarray(array.reshape(*array.shape[:2], -1), np.float32))
+        _refuse_beyond(planes)
         image = self.restore(planes.permute(2, 0, 1).expand(3, -1, -1)[None]).image[0]
         if array.ndim == 2 or array.shape[2] == 1:
             image = image.mean(0, keepdim=True)
         return image.permute(1, 2, 0).numpy().reshape(array.shape).astype(array.dtype)
 
     def _restore_tensor(self, tensor: Tensor) -> Tensor:
-        if tensor.ndim not in (3, 4) or tensor.shape[-3] != 3 or not tensor.is_floating_point():
+        if (
+            tensor.ndim not in (3, 4)
+            or tensor.shape[-3] != 3
+            or not tensor.is_floating_point()
+            or not tensor.numel()
+        ):
             raise DerainError(
                 f"a {tensor.dtype} tensor {tuple(tensor.shape)}: float (3, H, W) or (B, 3, H, W) is needed."
             )
         batch = tensor.detach().cpu().float().reshape(-1, *tensor.shape[-3:])
-        restored = torch.cat([self.restore(picture[None]).image for picture in batch])
-        return restored.reshape(tensor.shape).to(tensor.device, tensor.dtype)
+        _refuse_beyond(batch)
+        return self.restore(batch).image.reshape(tensor.shape).to(tensor.device, tensor.dtype)
 
-    def with_settings(self, **changes: Any) -> Derainer:
-        """The same network with some settings changed."""
-        return Derainer(self.checkpoint, replace(self.settings, **changes))
+    def with_settings(self, **changes: Unpack[Changes]) -> Derainer:
+        """The same network with some settings changed; this derainer stays as it is.
+
+        The weights are shared where the device stays the same, and copied where it changes.
+
+        Raises:
+            UsageError: a setting is impossible for this model or machine.
+        """
+        return Derainer(self.checkpoint or self.network, replace(self.settings, **changes))
+
+
+def _place(source: Path, output: str | Path | None) -> Path:
+    return source.with_stem(f"{source.stem}-derained") if output is None else Path(output)
+
+
+def _target(source: Path, output: str | Path | None, overwrite: bool) -> Path:
+    """The file to write. Raises `UsageError` when it is there and may not be replaced."""
+    target = _place(source, output)
+    if target.exists():
+        if source.exists() and target.samefile(source):
+            raise UsageError(f"{target}: the result would replace its source; give another output.")
+        if not overwrite:
+            raise UsageError(f"{target}: exists already.", Remedy("replace it", {"overwrite": True}))
+    return target
+
+
+def _refuse_beyond(values: Tensor) -> None:
+    """Raises `DerainError` for values that no picture of floats has; those that are not finite pass."""
+    low, high = (float(value) for value in torch.aminmax(values))
+    if low < 0 or high > 1:
+        raise DerainError(f"the picture holds values from {low:g} to {high:g}; floats must lie in [0, 1].")
 
 
 def choose_device(name: str) -> torch.device:
+    """The device that one of `DEVICES` stands for. Raises `UsageError` when there is none here."""
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return torch.device(next(device for device, there in present.items() if there))
     if not present[name]:
-        raise UsageError(f"device '{name}' is not available here; use --device auto or cpu.")
+        raise UsageError(
+            f"device '{name}' is not available here.", Remedy("take the best there is", {"device": "auto"})
+        )
     return torch.device(name)
 
 
 def choose_precision(name: str, network_name: str, network: nn.Module) -> torch.dtype:
-    """What "auto" (float32) or a key of `PRECISIONS` stands for.
+    """What "auto" (float32) or one of `PRECISIONS`, also in its short form, stands for.
 
     Raises:
         UsageError: the network's results would suffer.
     """
-    refused = cast(RainNetwork, network).refused_precisions
+    name = precision_name(name)
+    refused = {precision_name(key): why for key, why in cast(RainNetwork, network).refused_precisions.items()}
     if name in refused:
-        raise UsageError(f"{network_name} does not run in {name}: {refused[name]}. Use --precision fp32.")
-    return PRECISIONS.get(name, torch.float32)
+        raise UsageError(
+            f"{network_name} does not run in {name}: {refused[name]}.",
+            Remedy("run it", {"precision": "float32"}),
+        )
+    dtype: torch.dtype = torch.float32 if name == "auto" else getattr(torch, name)
+    return dtype
 
 
 def _turn(x: Tensor, quarter: int, flipped: bool) -> Tensor:

@@ -1,0 +1,52 @@
+"""Models by name: which there are, and a new one of each."""
+
+from __future__ import annotations
+
+import fnmatch
+from typing import Any
+
+from torch import nn
+
+from derain.checkpoints.bundled import bundled, bundled_names
+from derain.checkpoints.recognise import open_checkpoint
+from derain.errors import UsageError
+from derain.methods import create_network, network_names
+
+
+def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
+    """Names of models, in alphabetical order.
+
+        >>> import derain
+        >>> derain.list_models("nerd*")
+        ['nerd_rain', 'nerd_rain-s']
+
+    Args:
+        pattern: with `*` for anything and `?` for any letter.
+        pretrained: only those whose weights come with the package.
+    """
+    names = bundled_names() if pretrained else {*network_names(), *bundled_names()}
+    return sorted(fnmatch.filter(names, pattern))
+
+
+def create_model(name: str, *, pretrained: bool = False, **config: Any) -> nn.Module:
+    """A network as a `torch.nn.Module`, in training mode, on the CPU.
+
+        >>> import derain
+        >>> network = derain.create_model("spanet", width=8)
+        >>> sum(p.numel() for p in network.parameters())
+        18820
+
+    Args:
+        name: one of `list_models()`.
+        pretrained: with the weights that come with the package; otherwise fresh ones.
+        config: keyword arguments of the network that replace those of the variant.
+
+    Raises:
+        UsageError: the name is not known, no weights of it come with the package, or `config` asks for
+            another network than the weights are of.
+    """
+    if not pretrained:
+        return create_network(name, **config)
+    if config:
+        raise UsageError(f"{name}: weights fit one size; leave out {', '.join(config)}, or `pretrained`.")
+    return open_checkpoint(bundled(name)).network.train()
