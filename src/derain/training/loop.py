@@ -29,12 +29,13 @@ from derain.methods import network_names
 from derain.methods.contract import Architecture
 from derain.training.log import RunLog
 from derain.training.memory import checkpoint_activations
+from derain.training.optimizers import make_optimizer
 from derain.training.progress import Progress
-from derain.training.recipe import Optimiser, Recipe
+from derain.training.recipe import Recipe, checked
 from derain.training.schedule import rate_at
 from derain.training.signals import Signals, Stopped
 from derain.training.state import RunState, load_state, save_state
-from derain.training.streams import Source, batches, open_sources, to_device
+from derain.training.streams import HeldOut, batches, open_sources, to_device
 from derain.training.validation import means, validate
 
 MAY_CHANGE = ("steps", "workers", "log_every", "save_every", "tensorboard", "origin")
@@ -87,7 +88,7 @@ class _Trainer:
         self.main = accelerator.is_main_process
         self.architecture, self.config = architecture_of(recipe)
         self.loss = loss_of(recipe, self.architecture)
-        self.pictures, self.held_out = open_sources(recipe)
+        self.sources, self.held_out = open_sources(recipe)
         state = load_state(run)
         if self.main:
             _claim(run, recipe, state)
@@ -100,7 +101,7 @@ class _Trainer:
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False) if recipe.ema else None
         if recipe.checkpointing:
             checkpoint_activations(self.network)
-        self.optimiser = accelerator.prepare(_optimiser(recipe.optimiser, self.network))
+        self.optimiser = accelerator.prepare(make_optimizer(recipe.optimiser, self.network))
         self.step, self.best = 0, -math.inf
         torch.manual_seed(recipe.seed + accelerator.process_index)
         if state is not None:
@@ -111,7 +112,7 @@ class _Trainer:
         """Updates up to the recipe's number of steps."""
         recipe, process = self.recipe, self.accelerator.process_index
         log = RunLog(self.folder, self.step, recipe.tensorboard) if self.main else None
-        stream = batches(recipe, self.pictures, self.step, process, self.accelerator.num_processes)
+        stream = batches(recipe, self.sources, self.step, process, self.accelerator.num_processes)
         sums: dict[str, Tensor] = {}
         began, begun_at = time.perf_counter(), self.step
         with Progress(recipe.steps, self.step, show and self.main) as bar, contextlib.closing(stream):
@@ -179,10 +180,10 @@ class _Trainer:
             f"The last good state is in {self.folder}; try a smaller 'optimiser.rate', or float32."
         )
 
-    def _validate(self, source: Source, log: RunLog | None) -> str:
+    def _validate(self, held_out: HeldOut, log: RunLog | None) -> str:
         accelerator = self.accelerator
         scores, sample = validate(
-            self._judged(), self.recipe, source, accelerator.process_index, accelerator.num_processes,
+            self._judged(), self.recipe, held_out, accelerator.process_index, accelerator.num_processes,
             accelerator.device,
         )  # fmt: skip
         if accelerator.num_processes > 1:
@@ -338,12 +339,6 @@ def fresh_network(recipe: Recipe, architecture: Architecture, config: dict[str, 
     return network
 
 
-def _optimiser(chosen: Optimiser, network: nn.Module) -> torch.optim.Optimizer:
-    kind = torch.optim.AdamW if chosen.name == "adamw" else torch.optim.Adam
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    return kind(trained, chosen.rate, chosen.betas, weight_decay=chosen.weight_decay)
-
-
 @torch.no_grad()
 def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
     """One step of the moving average; buffers are copied."""
@@ -358,11 +353,11 @@ def _claim(run: Path, recipe: Recipe, state: RunState | None) -> None:
     file = run / "recipe.yaml"
     now = recipe.model_dump(mode="json")
     if state is not None:
-        before = state.recipe
-        changed = [k for k in now if k not in MAY_CHANGE and now[k] != before.get(k)]
+        before = checked(state.recipe, f"{run}: the recipe of its run").model_dump(mode="json")
+        changed = [k for k in now if k not in MAY_CHANGE and now[k] != before[k]]
         if changed:
             raise UsageError(
-                f"{run}: holds a run with another '{changed[0]}' ({before.get(changed[0])}, now "
+                f"{run}: holds a run with another '{changed[0]}' ({before[changed[0]]}, now "
                 f"{now[changed[0]]}); choose another folder, or set it back."
             )
     replace_file(file, yaml.safe_dump(now, sort_keys=False, allow_unicode=True).encode())

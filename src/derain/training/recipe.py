@@ -20,19 +20,22 @@ import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    Tag,
     ValidationError,
 )
 
+from derain.data.mixtures import CYCLE
 from derain.errors import UsageError, unknown_name
 from derain.training.schedule import Constant, Schedule
 
 Scalar = bool | int | float | str | None
-Share = Annotated[float, Field(ge=0, lt=1)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 class _Part(BaseModel):
@@ -62,8 +65,34 @@ class Data(_Part):
     crop: Literal["window", "resized"] = "window"
     turns: Literal["none", "mirror", "eight", "nine"] = "eight"
     saturation: bool = False
-    sideways: Share = 0.0
+    sideways: Fraction = 0.0
     keep: bool = True
+
+
+class MixtureSource(Data):
+    """One source of a mixture.
+
+    Attributes:
+        share: of the training items, in proportion to the shares of the other sources.
+    """
+
+    share: PositiveFloat
+
+
+class Mixture(_Part):
+    """Several sources, each with its own pictures, rain, crop and turns, that take turns by their shares."""
+
+    sources: list[MixtureSource] = Field(min_length=1)
+
+
+def _kind_of_data(data: Any) -> str:
+    named = "sources" in data if isinstance(data, dict) else isinstance(data, Mixture)
+    return "Mixture" if named else "Data"
+
+
+AnyData = Annotated[
+    Annotated[Data, Tag("Data")] | Annotated[Mixture, Tag("Mixture")], Discriminator(_kind_of_data)
+]
 
 
 class Stage(_Part):
@@ -75,15 +104,21 @@ class Stage(_Part):
 
 
 class Optimiser(_Part):
-    """Adam, or AdamW with decoupled weight decay.
+    """How gradients become updates.
 
     Attributes:
+        name: "adam"; "adamw" with decoupled weight decay; "sgd" with momentum; "muon" for kernels and
+            matrices with AdamW for the rest, both with decoupled weight decay.
+        rate: learning rate, which the schedule starts from.
+        betas: of Adam and AdamW.
+        momentum: of SGD (None: 0.9) and Muon (None: 0.95).
         clip: largest L2 norm of the gradient, None for no limit.
     """
 
-    name: Literal["adam", "adamw"] = "adam"
+    name: Literal["adam", "adamw", "sgd", "muon"] = "adam"
     rate: PositiveFloat
-    betas: tuple[Share, Share] = (0.9, 0.999)
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    momentum: Fraction | None = None
     weight_decay: NonNegativeFloat = 0.0
     clip: PositiveFloat | None = None
 
@@ -95,7 +130,7 @@ class Validation(_Part):
         every: steps between validations.
         protocol: of `derain score`.
         clean, rainy, rain: as in `Data`; made rain is the same at every validation.
-        hold_out: every so many pictures of the training folder are not trained on.
+        hold_out: every so many pictures of each training folder are not trained on.
         count: at most so many pictures.
         patch: None for whole pictures, else the middle square of this side.
     """
@@ -115,6 +150,7 @@ class Recipe(_Part):
 
     Attributes:
         network: name as in `derain models`.
+        data: one source of training pairs, or a mixture of several.
         options: keyword arguments of the network that replace those of the variant.
         loss: keyword arguments of the method's loss.
         start: checkpoint to start from, None for fresh weights.
@@ -135,7 +171,7 @@ class Recipe(_Part):
     options: dict[str, Any] = {}
     loss: dict[str, Scalar] = {}
     start: str | None = None
-    data: Data
+    data: AnyData
     validation: Validation | None = None
     steps: PositiveInt
     stages: list[Stage] = Field(min_length=1)
@@ -159,7 +195,8 @@ def load_recipe(source: str | Path, changes: Sequence[str] = ()) -> Recipe:
 
     Args:
         source: a path, or a name like "spanet/spa_data".
-        changes: "key.key=value" each, values as in YAML; they replace those of the file.
+        changes: "key.key=value" each, values as in YAML; they replace those of the file. A number is a
+            place in a list, counted from 0: "data.sources.1.share=0.3".
 
     Raises:
         UsageError: no such recipe, not YAML, or the first thing that is wrong in it.
@@ -226,23 +263,34 @@ def _apply(content: dict[str, Any], change: str) -> None:
     *parents, last = keys.split(".")
     if not equals or not last:
         raise UsageError(f"'{change}': changes are written key=value or part.key=value.")
+    here: Any = content
     for key in parents:
-        if content.get(key) is None:
-            content[key] = {}
-        content = content[key]
-        if not isinstance(content, dict):
+        place = _place(here, key, change)
+        if isinstance(here, dict) and here.get(place) is None:
+            here[place] = {}
+        here = here[place]
+        if not isinstance(here, dict | list):
             raise UsageError(f"'{change}': '{key}' has no parts.")
     try:
-        content[last] = yaml.safe_load(value)
+        here[_place(here, last, change)] = yaml.safe_load(value)
     except yaml.YAMLError:
         raise UsageError(f"'{change}': the value is not YAML.") from None
+
+
+def _place(container: dict[str, Any] | list[Any], key: str, change: str) -> Any:
+    """A key of a mapping as it is, one of a list as the number that it must be."""
+    if isinstance(container, dict):
+        return key
+    if key.isascii() and key.isdigit() and int(key) < len(container):
+        return int(key)
+    raise UsageError(f"'{change}': '{key}' is not a place in a list of {len(container)}, counted from 0.")
 
 
 def _explain(error: ValidationError) -> str:
     """The first mistake in one line: place, what is wrong, what would be right."""
     first = error.errors(include_url=False)[0]
     loc = first["loc"]
-    if loc[0] == "schedule":
+    if loc[0] in ("schedule", "data"):
         loc = loc[:1] + loc[2:]  # without the name of the kind
     place = ".".join(str(part) for part in loc)
     if first["type"] == "extra_forbidden":
@@ -266,7 +314,7 @@ def _keys_at(place: Sequence[int | str]) -> list[str]:
         elif isinstance(here, type) and issubclass(here, BaseModel) and part in here.model_fields:
             here = here.model_fields[part].annotation
         else:
-            here = next(m for m in _members(here) if m.model_fields["name"].annotation == Literal[part])
+            here = next(m for m in _members(here) if part in (m.__name__, *_names(m)))
         members = _members(here)
         if len(members) == 1:
             here = members[0]
@@ -276,17 +324,43 @@ def _keys_at(place: Sequence[int | str]) -> list[str]:
 def _members(annotation: Any) -> list[Any]:
     """The models in a union."""
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return [a for a in typing.get_args(annotation) if isinstance(a, type) and issubclass(a, BaseModel)]
+        kinds = [getattr(kind, "__origin__", kind) for kind in typing.get_args(annotation)]
+        return [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
     return []
+
+
+def _names(kind: type[BaseModel]) -> tuple[str, ...]:
+    """What a model's field `name` may be."""
+    return typing.get_args(kind.model_fields["name"].annotation) if "name" in kind.model_fields else ()
+
+
+def sources_of(recipe: Recipe) -> dict[str, Data]:
+    """The sources of the training data by their place in the recipe: {"data": ...} or one per share."""
+    if isinstance(recipe.data, Data):
+        return {"data": recipe.data}
+    return {f"data.sources.{number}": source for number, source in enumerate(recipe.data.sources)}
+
+
+def shares_of(recipe: Recipe) -> list[float]:
+    """The share of every source of the training data."""
+    return [1.0] if isinstance(recipe.data, Data) else [source.share for source in recipe.data.sources]
 
 
 def _contradiction(recipe: Recipe) -> str | None:
     """What the types cannot say."""
-    for name, part in (("data", recipe.data), ("validation", recipe.validation)):
+    for name, part in (*sources_of(recipe).items(), ("validation", recipe.validation)):
         if part is not None and part.rainy and part.rain:
             return f"'{name}.rainy' and '{name}.rain' exclude each other: pairs are read, or rain is made."
     if recipe.validation and recipe.validation.clean and recipe.validation.hold_out:
         return "'validation.clean' and 'validation.hold_out' exclude each other."
+    shares = shares_of(recipe)
+    if min(shares) * CYCLE < sum(shares):
+        return f"'data.sources.{shares.index(min(shares))}.share' is below a thousandth of all shares."
+    optimiser = recipe.optimiser
+    if optimiser.momentum is not None and optimiser.name in ("adam", "adamw"):
+        return f"'optimiser.momentum' is not used by {optimiser.name}; its 'betas' take that part."
+    if optimiser.betas != Optimiser.model_fields["betas"].default and optimiser.name == "sgd":
+        return "'optimiser.betas' is not used by sgd; it has 'momentum'."
     for number, stage in enumerate(recipe.stages):
         if stage.batch % recipe.accumulate:
             return (

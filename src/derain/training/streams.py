@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from derain.data.folders import pictures_in
+from derain.data.mixtures import CYCLE, Mixture, interleave
 from derain.data.pairing import pair_folders
 from derain.data.patches import KEPT, Cut, Item, PairedPatches, Pictures, SyntheticPairs
 from derain.data.synthesis import preset
 from derain.errors import DerainError, UsageError
 from derain.evaluation import protocol
-from derain.training.recipe import Data, Recipe, Stage, Validation
+from derain.training.recipe import Data, Recipe, Stage, Validation, shares_of, sources_of
 from derain.training.signals import CAUGHT
 
 
@@ -40,37 +43,55 @@ class Source:
         return SyntheticPairs(self.clean, self.rain, cut, seed)
 
 
-def open_sources(recipe: Recipe) -> tuple[Source, Source | None]:
-    """The pictures to train on and those to validate on.
+HeldOut = list[tuple[Source, int]]  # pictures to validate on: number n of a source
+
+
+def open_sources(recipe: Recipe) -> tuple[list[Source], HeldOut]:
+    """The sources to train on, in the order of the recipe, and the pictures to validate on.
 
     Raises:
         DerainError: a folder is missing or empty, a picture has no partner, the set is smaller
             than a batch, or the protocol of the validation does not exist or compares with nothing.
     """
-    files = _files("data", recipe.data)
-    held_out = None
     validation = recipe.validation
     if validation and not protocol(validation.protocol).needs_truth:
         raise UsageError(
             f"'validation.protocol': {validation.protocol} gives no PSNR, which the best weights are "
             "chosen by; take one that compares with the clean picture, e.g. matlab_y_uint8."
         )
-    if validation and validation.hold_out:
-        kept = range(0, len(files), validation.hold_out)
-        held_out = [files[i] for i in kept]
-        files = [pair for i, pair in enumerate(files) if i % validation.hold_out]
-        like: Data | Validation = recipe.data
-    elif validation:
-        held_out, like = _files("validation", validation), validation
-    largest = max(stage.batch for stage in recipe.stages)
-    if largest > len(files):
+    parts = sources_of(recipe)
+    found = [_files(name, part) for name, part in parts.items()]
+    every = validation.hold_out if validation else None
+    trained_on = [[file for i, file in enumerate(files) if not every or i % every] for files in found]
+    for name, files in zip(parts, trained_on, strict=True):
+        if not files:
+            raise UsageError(f"'{name}': its only picture is kept for the validation; add more pictures.")
+    largest, count = max(stage.batch for stage in recipe.stages), sum(map(len, trained_on))
+    if largest > count:
         raise UsageError(
-            f"a batch of {largest} is larger than the set of {len(files)} pictures; use a smaller 'batch'."
+            f"a batch of {largest} is larger than the set of {count} pictures; use a smaller 'batch'."
         )
-    train = _source(files, recipe.data, KEPT if recipe.data.keep else 0)
-    if validation is None or held_out is None:
-        return train, None
-    return train, _source(held_out[: validation.count], like, room=0)
+    opened: dict[tuple[Path, ...], Pictures] = {}  # sources that share a folder share what was read
+    train = [_source(f, part, opened) for f, part in zip(trained_on, parts.values(), strict=True)]
+    if validation is None:
+        return train, []
+    if every:
+        kept = [_source(f[::every], p, None) for f, p in zip(found, parts.values(), strict=True)]
+        return train, _sample(kept, shares_of(recipe), validation.count)
+    return train, _sample(
+        [_source(_files("validation", validation), validation, None)], [1], validation.count
+    )
+
+
+def _sample(sources: Sequence[Source], shares: Sequence[float], count: int) -> HeldOut:
+    """At most `count` pictures, taken in turns by the shares; a source that has no more is passed over."""
+    if len(sources) == 1:
+        return [(sources[0], number) for number in range(min(count, len(sources[0])))]
+    order = interleave(shares)
+    rounds = -(-max(map(len, sources)) // int(order.counts.min()))
+    places = (order(item) for item in range(rounds * CYCLE))
+    held_out = ((sources[source], number) for source, number in places if number < len(sources[source]))
+    return list(itertools.islice(held_out, count))
 
 
 def _files(name: str, part: Data | Validation) -> list[tuple[Path | None, Path]]:
@@ -88,10 +109,22 @@ def _files(name: str, part: Data | Validation) -> list[tuple[Path | None, Path]]
     return [(None, file) for file in pictures_in(part.clean)]
 
 
-def _source(files: list[tuple[Path | None, Path]], part: Data | Validation, room: int) -> Source:
-    clean = Pictures([clean for _, clean in files], room)
+def _source(
+    files: list[tuple[Path | None, Path]],
+    part: Data | Validation,
+    opened: dict[tuple[Path, ...], Pictures] | None,
+) -> Source:
+    """A source over files; with `opened`, what was read stays in memory if the recipe says so."""
+
+    def pictures(paths: list[Path]) -> Pictures:
+        if opened is None or not (isinstance(part, Data) and part.keep):
+            return Pictures(paths, room=0)
+        return opened.setdefault(tuple(paths), Pictures(paths, KEPT))
+
     rainy = [file for file, _ in files if file is not None]
-    return Source(clean, Pictures(rainy, room) if rainy else None, part.rain or "")
+    return Source(
+        pictures([clean for _, clean in files]), pictures(rainy) if rainy else None, part.rain or ""
+    )
 
 
 @dataclass(frozen=True)
@@ -125,7 +158,7 @@ def first_items(recipe: Recipe) -> list[int]:
 
 
 def batches(
-    recipe: Recipe, source: Source, start: int, process: int, processes: int
+    recipe: Recipe, sources: Sequence[Source], start: int, process: int, processes: int
 ) -> Generator[list[dict[str, Any]]]:
     """For every step from `start` on: this process's parts of the batch, one per accumulation.
 
@@ -147,15 +180,8 @@ def batches(
         share = batch // processes
         mine = used + (begin - span.first) * batch + process * share
         order = _Order(mine, span.end - begin, stride=batch, parts=parts, size=share // parts)
-        cut = Cut(
-            span.stage.patch,
-            recipe.data.crop,
-            recipe.data.turns,
-            recipe.data.saturation,
-            recipe.data.sideways,
-        )
         loader = DataLoader(
-            _Guarded(source.patches(cut, recipe.seed)),
+            _Guarded(_items(recipe, sources, span.stage.patch)),
             batch_sampler=order,
             num_workers=min(recipe.workers, len(order)),
             collate_fn=_collate,
@@ -165,6 +191,22 @@ def batches(
         stream = iter(loader)
         for _ in range(begin, span.end):
             yield [_checked(next(stream)) for _ in range(parts)]
+
+
+def _items(recipe: Recipe, sources: Sequence[Source], patch: int) -> Dataset[Item]:
+    """The endless stream of training items at one patch size: that of the only source, or the mixture."""
+    parts = sources_of(recipe).values()
+    cuts = [Cut(patch, part.crop, part.turns, part.saturation, part.sideways) for part in parts]
+    if isinstance(recipe.data, Data):
+        return sources[0].patches(cuts[0], recipe.seed)
+    seeds = [_seed_of_source(recipe.seed, number) for number in range(len(sources))]
+    streams = [source.patches(cut, seed) for source, cut, seed in zip(sources, cuts, seeds, strict=True)]
+    return Mixture(streams, shares_of(recipe))
+
+
+def _seed_of_source(seed: int, number: int) -> int:
+    """Sources over the same pictures must not cut the same patches."""
+    return int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0])
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,14 @@ from derain.evaluation import protocol
 from derain.methods.contract import RainNetwork
 from derain.restore.tiles import pad_to, published_axis, run_tiles
 from derain.training.recipe import Recipe, Validation
-from derain.training.streams import Source
+from derain.training.streams import HeldOut
 
 RAIN_SEED = 20_190_415  # one fixed rain for every run, apart from any training seed
 
 
-def pairs(source: Source, validation: Validation, numbers: range) -> Iterator[tuple[Tensor, Tensor]]:
+def pairs(held_out: HeldOut, validation: Validation) -> Iterator[tuple[Tensor, Tensor]]:
     """Rainy and clean pictures, (1, 3, H, W) each; made rain depends on the picture's number alone."""
-    for number in numbers:
+    for source, number in held_out:
         if source.rainy is not None:
             rainy, clean = read_pair(source.rainy, source.clean, number)
         else:
@@ -39,7 +39,7 @@ def pairs(source: Source, validation: Validation, numbers: range) -> Iterator[tu
 
 
 def validate(
-    network: nn.Module, recipe: Recipe, source: Source, process: int, processes: int, device: torch.device
+    network: nn.Module, recipe: Recipe, held_out: HeldOut, process: int, processes: int, device: torch.device
 ) -> tuple[list[dict[str, float]], Tensor | None]:
     """The figures of this process's share of the pictures, and one sample.
 
@@ -54,7 +54,7 @@ def validate(
     was_training = network.training
     network.eval()
     with torch.no_grad():
-        for rainy, clean in pairs(source, recipe.validation, range(process, len(source), processes)):
+        for rainy, clean in pairs(held_out[process::processes], recipe.validation):
             restored = restore(network, rainy.to(device)).float().cpu()
             figures = measure(restored, clean)
             before = {f"rainy_{name}": value for name, value in measure(rainy, clean).items()}

@@ -1,0 +1,69 @@
+"""Several streams of training items mixed by shares.
+
+The order in which the sources take turns is fixed: it repeats every `CYCLE` items, within which every source
+has its share exactly and as evenly spread as can be. So item i needs no history, and every batch holds the
+sources in their proportions, to within one item of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from derain.data.patches import Item
+
+CYCLE = 1000  # items; shares are rounded to a thousandth
+
+
+@dataclass(frozen=True)
+class Interleaving:
+    """Which source gives which item.
+
+    Attributes:
+        counts: items of every source in a cycle.
+        source: (CYCLE,) the source of each place in a cycle.
+        rank: (CYCLE,) the items of that source before it in the cycle.
+    """
+
+    counts: NDArray[np.int64]
+    source: NDArray[np.int64]
+    rank: NDArray[np.int64]
+
+    def __call__(self, index: int) -> tuple[int, int]:
+        """The source of item `index`, and the number of the item within that source."""
+        cycle, place = divmod(index, CYCLE)
+        source = int(self.source[place])
+        return source, cycle * int(self.counts[source]) + int(self.rank[place])
+
+
+def interleave(shares: Sequence[float]) -> Interleaving:
+    """The order in which sources of these shares take turns; only the ratios of the shares count.
+
+    Raises:
+        ValueError: a share is below a thousandth of their sum.
+    """
+    exact = np.array(shares, np.float64) / sum(shares) * CYCLE
+    if exact.min() < 1:
+        raise ValueError("a share is below a thousandth of all")
+    counts = np.floor(exact).astype(np.int64)
+    largest_rests = np.argsort(counts - exact, kind="stable")
+    counts[largest_rests[: CYCLE - counts.sum()]] += 1
+    source = np.repeat(np.arange(len(counts)), counts)
+    rank = np.concatenate([np.arange(count) for count in counts])
+    order = np.argsort((rank + 0.5) / counts[source], kind="stable")
+    return Interleaving(counts, source[order], rank[order])
+
+
+class Mixture(Dataset[Item]):
+    """Items of several endless streams in fixed shares."""
+
+    def __init__(self, streams: Sequence[Dataset[Item]], shares: Sequence[float]) -> None:
+        self.streams, self.order = list(streams), interleave(shares)
+
+    def __getitem__(self, index: int) -> Item:
+        source, number = self.order(index)
+        return self.streams[source][number]
