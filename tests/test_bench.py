@@ -32,7 +32,7 @@ def test_the_command_measures_each_size_and_draws(tmp_path: Path) -> None:
     assert large["megapixels_per_second"] == pytest.approx(0.08192 / large["seconds"])
     assert small["matrix_flops"] > 1e8
     # The peak is that of the pictures alone, and near what the network itself says.
-    expected = network.working_bytes(256, 320)
+    expected = network.activation_bytes(256, 320)
     assert 0.5 * expected < large["peak_bytes"] < 2 * expected + (16 << 20)
     assert small["peak_bytes"] < large["peak_bytes"]
     with Image.open(tmp_path / "speed.png") as plot:

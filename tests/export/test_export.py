@@ -55,9 +55,9 @@ def test_onnx(architecture: Architecture, tmp_path: Path) -> None:
     assert {batch for batch, _, _ in done.shapes} == {1, 2, 3}
     assert_restores_the_same(checkpoint.path, done.path)
     network = load(done.path).network
-    for rule in ("size_multiple", "reach", "tile"):
-        assert getattr(network, rule) == getattr(checkpoint.network, rule)
-    assert 0.2 < network.working_bytes(512, 512) / checkpoint.network.working_bytes(512, 512) < 5
+    for rule in ("multiple_of", "receptive_field", "tile"):
+        assert getattr(network.spec, rule) == getattr(checkpoint.network.spec, rule)
+    assert 0.2 < network.activation_bytes(512, 512) / checkpoint.network.activation_bytes(512, 512) < 5
     assert {path.name for path in tmp_path.iterdir()} == {"tiny.safetensors", "x.onnx"}
 
 
@@ -154,7 +154,7 @@ def test_broken_and_foreign_files_are_refused_in_one_line(spanet: Path, tmp_path
         return change
 
     assert "derain export" in variant("foreign.onnx", lambda m: m.metadata_props.pop())
-    assert "size_multiple" in variant("zero.onnx", set_fact(size_multiple=0))
+    assert "multiple_of" in variant("zero.onnx", set_fact(multiple_of=0))
     assert "resnet50" in variant("other.onnx", set_fact(network="resnet50"))
 
     def elsewhere(model: Any) -> None:

@@ -190,7 +190,7 @@ def test_operation_count_is_what_runs(config: dict[str, Any], factor: float) -> 
         **{**config, "ffn_expansion_factor": factor}
     ).double()  # float64 runs through operators that the counter knows
     counter = FlopCounterMode(display=False)
-    with counter:
+    with torch.no_grad(), counter:
         network(torch.rand(1, 3, 64, 48, dtype=torch.float64))
     merging = sum(
         block.attn.channels**3 // block.attn.heads for block in network.modules() if isinstance(block, Block)

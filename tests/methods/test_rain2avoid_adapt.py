@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from derain.errors import DerainError
 from derain.methods import create_network
+from derain.methods.network import RainNetwork
 from derain.methods.rain2avoid import adapt
 from derain.methods.rain2avoid.adapt import PRESETS, Course, Preset
 from derain.methods.rain2avoid.backbones import UNet
@@ -186,15 +187,13 @@ def test_statistics_become_those_of_the_picture() -> None:
 
 
 def test_a_network_that_derains_already_makes_a_better_reference() -> None:
-    class Perfect(nn.Module):
-        size_multiple = 1
-
+    class Perfect(RainNetwork):
         def __init__(self, clean: Tensor) -> None:
             super().__init__()
             self.clean = nn.Parameter(clean)
 
-        def forward(self, rainy: Tensor) -> Tensor:
-            return self.clean + 0 * rainy
+        def plain(self, rainy: Tensor) -> dict[str, Tensor]:
+            return {"image": self.clean + 0 * rainy}
 
     rainy, clean = rainy_and_clean(96, 96)
     network = Perfect(clean)
@@ -205,11 +204,9 @@ def test_a_network_that_derains_already_makes_a_better_reference() -> None:
 
 
 def test_a_trained_network_makes_no_pixel_brighter() -> None:
-    class White(nn.Module):
-        size_multiple = 1
-
-        def forward(self, rainy: Tensor) -> Tensor:
-            return torch.ones_like(rainy)
+    class White(RainNetwork):
+        def plain(self, rainy: Tensor) -> dict[str, Tensor]:
+            return {"image": torch.ones_like(rainy)}
 
     rainy, _ = rainy_and_clean()
     lesson = adapt.prepare(rainy, QUICK, White())
@@ -232,11 +229,9 @@ def test_the_prior_counts_as_much_as_it_agrees_with_the_trained_network() -> Non
 def test_lines_of_the_scene_stay_when_the_trained_network_knows_them() -> None:
     """A fence looks like rain to the prior, which takes it away; the network sees the rain only."""
 
-    class Knowing(nn.Module):
-        size_multiple = 1
-
-        def forward(self, rainy: Tensor) -> Tensor:
-            return rainy.minimum(clean)
+    class Knowing(RainNetwork):
+        def plain(self, rainy: Tensor) -> dict[str, Tensor]:
+            return {"image": rainy.minimum(clean)}
 
     rainy, clean = rainy_and_clean(96, 128)
     fence = 0.35 * (torch.arange(128) % 8 < 2).float()

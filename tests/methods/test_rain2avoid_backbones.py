@@ -1,4 +1,4 @@
-"""The backbones of Rain2Avoid: sizes, reach, operation counts, recognition."""
+"""The backbones of Rain2Avoid: sizes, receptive fields, operation counts, recognition."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_parameters_and_operations_are_the_published_ones() -> None:
 
 @pytest.mark.parametrize("network", [UNet(width=8), UNet(levels=2, width=8), ResNet(8), DnCNN(5, 8)])
 def test_multiply_adds_are_those_of_the_convolutions_that_run(network: UNet | ResNet | DnCNN) -> None:
-    counted = 0
+    stated, counted = network.multiply_adds(64, 96), 0
 
     def count(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
         nonlocal counted
@@ -39,26 +39,26 @@ def test_multiply_adds_are_those_of_the_convolutions_that_run(network: UNet | Re
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             module.register_forward_hook(count)
     network(torch.rand(1, 3, 64, 96))
-    assert counted == network.multiply_adds(64, 96)
+    assert counted == stated
 
 
 @pytest.mark.parametrize(
     "network", [UNet(levels=1, width=4), UNet(levels=2, width=4), UNet(width=4), DnCNN(6, 8)]
 )
-def test_reach_is_exact(network: UNet | DnCNN) -> None:
+def test_the_receptive_field_is_exact(network: UNet | DnCNN) -> None:
     for parameter in network.parameters():  # all positive, so that nothing cancels or dies in a ReLU
         nn.init.constant_(parameter, 0.1)
     network.eval()
-    size = 32 * (network.reach // 16 + 1)
+    size = 32 * (network.spec.receptive_field // 16 + 1)
     furthest = 0
-    for offset in range(network.size_multiple):
+    for offset in range(network.spec.multiple_of):
         at = size // 2 + offset
         picture = torch.rand(1, 3, size, 16, requires_grad=True)
         network(picture)[0, 0, at, 8].backward()
         assert picture.grad is not None
         rows = picture.grad.abs().sum((0, 1, 3)).nonzero().flatten()
         furthest = max(furthest, at - int(rows.min()), int(rows.max()) - at)
-    assert furthest == network.reach
+    assert furthest == network.spec.receptive_field
 
 
 def test_recognition_reads_the_hyper_parameters() -> None:

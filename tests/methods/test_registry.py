@@ -20,7 +20,7 @@ ARCHITECTURES = [pytest.param(a, id=a.name) for a in all_architectures()]
 
 def tiny(architecture: Architecture) -> Any:
     network = architecture.build(**architecture.tiny).eval()
-    side = network.size_multiple * -(-32 // network.size_multiple)
+    side = network.spec.multiple_of * -(-32 // network.spec.multiple_of)
     return network, torch.rand(2, 3, side, 2 * side)
 
 
@@ -47,12 +47,12 @@ def test_is_deterministic_and_samples_do_not_mix(architecture: Architecture) -> 
 def test_every_parameter_learns_except_those_that_are_documented(architecture: Architecture) -> None:
     idle = documented = _without_gradient(architecture)
     for _ in range(8):  # a unit of a small network may be silent by chance
-        documented = {name for name in idle if any(part in name for part in architecture.idle_parameters)}
+        documented = {name for name in idle if any(part in name for part in architecture.unused_parameters)}
         if idle == documented:
             break
         idle &= _without_gradient(architecture)
     assert idle == documented
-    assert all(any(part in name for name in idle) for part in architecture.idle_parameters)
+    assert all(any(part in name for name in idle) for part in architecture.unused_parameters)
 
 
 def _without_gradient(architecture: Architecture) -> set[str]:
@@ -113,11 +113,11 @@ def test_restores_any_size(architecture: Architecture, size: tuple[int, int], tm
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_states_the_memory_it_needs(architecture: Architecture) -> None:
     network, _ = tiny(architecture)
-    side = network.size_multiple * -(-128 // network.size_multiple)
+    side = network.spec.multiple_of * -(-128 // network.spec.multiple_of)
     rainy = torch.rand(1, 3, side, side).contiguous(memory_format=torch.channels_last)
     with torch.no_grad(), PeakBytes() as peak:
         network(rainy)
-    stated = network.working_bytes(side, side)
+    stated = network.activation_bytes(side, side)
     assert peak.most <= 1.15 * stated
     assert stated <= 3 * peak.most
 
@@ -125,20 +125,20 @@ def test_states_the_memory_it_needs(architecture: Architecture) -> None:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_half_precision_is_close_or_refused(architecture: Architecture) -> None:
     network, rainy = tiny(architecture)
-    if "bf16" not in network.refused_precisions:
+    if "bfloat16" not in network.spec.refused_precisions:
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             half = network(rainy).float()
         assert half.shape == rainy.shape
         assert torch.isfinite(half).all()
-    for precision, reason in network.refused_precisions.items():
-        assert precision in ("bf16", "fp16")
+    for precision, reason in network.spec.refused_precisions.items():
+        assert precision in ("bfloat16", "float16")
         assert len(reason) > 20
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_wrong_sizes_are_refused_by_the_network(architecture: Architecture) -> None:
     network, _ = tiny(architecture)
-    multiple = network.size_multiple
+    multiple = network.spec.multiple_of
     if multiple == 1:
         pytest.skip("takes any size")
     with pytest.raises(DerainError, match=str(multiple)), torch.no_grad():

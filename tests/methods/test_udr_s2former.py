@@ -58,12 +58,12 @@ def test_equals_the_plain_formulation(config: dict[str, Any], shape: tuple[int, 
     fast, rainy = network(config, torch.double), pictures(*shape)
     with torch.inference_mode():
         expected = plain.outputs(fast.state_dict(), rainy)
-        actual = fast.outputs(rainy)
-        restored = fast(rainy)
+        actual, shown = fast.plain(rainy), fast.fast(rainy)
     assert actual.keys() == expected.keys()
+    assert shown.keys() == {"image", "uncertainty"}
     for name, tensor in expected.items():
         torch.testing.assert_close(actual[name], tensor, rtol=1e-9, atol=1e-9, msg=lambda t: f"{name}: {t}")  # noqa: B023
-    torch.testing.assert_close(restored, actual["image"], rtol=0, atol=0)
+    torch.testing.assert_close(shown, {name: actual[name] for name in shown}, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("config", [TINY, UNEVEN], ids=["tiny", "uneven"])
@@ -159,9 +159,9 @@ def test_widths_that_do_not_fit(change: dict[str, Any], message: str) -> None:
         UDRS2Former(**{**TINY, **change})
 
 
-def test_size_multiple_follows_from_the_windows() -> None:
-    assert UDRS2Former(**TINY).size_multiple == 64
-    assert UDRS2Former(**{**TINY, "windows": (8, 8, 8, 4)}).size_multiple == 32
+def test_the_multiple_of_pixels_follows_from_the_windows() -> None:
+    assert UDRS2Former(**TINY).spec.multiple_of == 64
+    assert UDRS2Former(**{**TINY, "windows": (8, 8, 8, 4)}).spec.multiple_of == 32
 
 
 @pytest.mark.parametrize("config", [TINY, UNEVEN], ids=["tiny", "uneven"])
@@ -211,5 +211,5 @@ def test_results_depend_on_the_size_of_the_picture() -> None:
         whole = made(rainy)
         corners = [made(rainy[..., y : y + 64, x : x + 64]) for y, x in itertools.product((0, 64), repeat=2)]
     assert (whole[..., :64, :64] - corners[0]).abs().max() > 1e-2
-    assert made.tile is not None
-    assert made.tile.size % made.size_multiple == 0
+    assert made.spec.tile is not None
+    assert made.spec.tile.size % made.spec.multiple_of == 0

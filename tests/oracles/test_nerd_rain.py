@@ -75,7 +75,7 @@ def test_outputs(name: str, group: str, read: Read, opened: Opened, fill: Module
     rainy = _picture(fill, facts["inputs"][group])
     network = opened(name).network
     with torch.inference_mode():
-        results = _published(network.outputs(rainy), rainy)
+        results = _published(network.plain(rainy), rainy)
         assert torch.equal(network(rainy), results[0])
     for index in range(7 if group == "main" else 3):
         tolerance = TOLERANCE if group == "main" else TOLERANCE_LARGE
@@ -91,7 +91,7 @@ def test_float64_of_both_formulations(name: str, read: Read, opened: Opened, fil
     network = NeRDRain(**checkpoint.config).double()
     network.load_state_dict(checkpoint.network.state_dict())
     with torch.inference_mode():
-        for outputs in (network.outputs(rainy), plain_outputs(network.state_dict(), rainy)):
+        for outputs in (network.plain(rainy), plain_outputs(network.state_dict(), rainy)):
             results = _published(outputs, rainy)
             for index in (0, 1, 2, 3, 5):
                 assert _error(results[index], arrays[f"main_f64/out{index}"]) <= TOLERANCE_64

@@ -126,7 +126,7 @@ def test_every_published_output(case: str, read: Read, opened: Opened, picture: 
         assert_within(restored, oracle.arrays["out_final"], oracle.facts["tolerance"]["out_final"])
         if "out0" not in oracle.arrays:
             return
-        everything = checkpoint.network.outputs(picture(oracle))
+        everything = checkpoint.network.plain(picture(oracle))
     assert everything.keys() == NAMES.keys()
     torch.testing.assert_close(everything["image"], restored, rtol=0, atol=0)
     for ours, theirs in NAMES.items():

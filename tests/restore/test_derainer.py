@@ -136,7 +136,7 @@ def test_the_largest_tile_that_fits() -> None:
     limit = 30_000_000
     side = fitting_tile(network, 9000, 9000, limit)
     assert side is not None
-    assert network.working_bytes(side, side) <= limit < network.working_bytes(side + 64, side + 64)
+    assert network.activation_bytes(side, side) <= limit < network.activation_bytes(side + 64, side + 64)
 
 
 STARVED = """
@@ -251,7 +251,7 @@ def test_many_pictures_at_once_are_cut_by_memory(derainer: Derainer, monkeypatch
     batch = torch.rand(5, 3, 16, 24)
     together = derainer.restore(batch, with_maps=True)
     sizes, run = [], derainer.network.outputs
-    one = derainer.network.working_bytes(16, 24)
+    one = derainer.network.activation_bytes(16, 24)
     monkeypatch.setattr("derain.restore.memory.budget", lambda device: 2 * one)
     monkeypatch.setattr(derainer.network, "outputs", lambda x: sizes.append(len(x)) or run(x), raising=False)
     steps: list[tuple[int, int]] = []

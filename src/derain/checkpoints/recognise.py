@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from derain.checkpoints import hub
 from derain.checkpoints.files import Tensors, read_tensors
 from derain.errors import DerainError
 from derain.methods import all_architectures, method_of
 from derain.methods.contract import Architecture, Method, StateDict
+from derain.methods.network import RainNetwork
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Checkpoint:
     architecture: Architecture
     variant: str | None
     config: dict[str, Any]
-    network: nn.Module
+    network: RainNetwork
     nest: str
     facts: dict[str, Any]
 
@@ -102,10 +102,10 @@ def identify(state: StateDict, source: str = "state dict") -> tuple[Architecture
     raise DerainError(f"{source}: no known network. First of its {len(state)} keys: {first}. {hint}")
 
 
-def _load(architecture: Architecture, config: dict[str, Any], tensors: Tensors, source: str) -> nn.Module:
+def _load(architecture: Architecture, config: dict[str, Any], tensors: Tensors, source: str) -> RainNetwork:
     try:
         with torch.device("meta"):
-            network: nn.Module = architecture.build(**config)
+            network = architecture.build(**config)
     except (ValueError, ZeroDivisionError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise DerainError(f"{source}: looks like {architecture.name} but does not fit: {reason}.") from None
@@ -132,7 +132,7 @@ def _load(architecture: Architecture, config: dict[str, Any], tensors: Tensors, 
 
 def _names(architecture: Architecture) -> set[str]:
     with torch.device("meta"):
-        network: nn.Module = architecture.build(**next(iter(architecture.variants.values())))
+        network = architecture.build(**next(iter(architecture.variants.values())))
     return set(network.state_dict())
 
 

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from derain.checkpoints import Checkpoint
 from derain.errors import DerainError
-from derain.methods.contract import RainNetwork
+from derain.methods.network import Spec, Tile
 
 KEY = "derain"  # of the facts among a file's metadata
 INPUT, OUTPUT = "rainy", "image"
+
+# {name in the first format: name since}
+FIRST_NAMES = {"size_multiple": "multiple_of", "reach": "receptive_field"}
 
 Pixels = Annotated[int, Field(ge=0, le=1 << 16)]
 
 
 class Facts(BaseModel):
-    """The metadata, stored as JSON under `KEY`; see `methods/contract.py` for the rules.
+    """The metadata, stored as JSON under `KEY`; see `methods/network.py` for the rules.
 
     Attributes:
-        format: of these facts.
+        format: of these facts, 2; the first one said `size_multiple` and `reach`, and is still read.
         network: name of the architecture.
         variant: of the architecture, None for an unusual size.
         config: its hyper-parameters.
-        size_multiple: height and width must be multiples of it; pad by reflection at the right and bottom.
-        reach: how far an output pixel looks, None for unlimited.
+        multiple_of: height and width must be multiples of it; pad by reflection at the right and bottom.
+        receptive_field: how far an output pixel looks, None for unlimited.
         tile: (size, overlap) of the published protocol where the result depends on it.
         bytes_per_pixel: most memory of intermediate values at once.
         multiply_adds_per_pixel: of a large picture.
@@ -33,30 +36,45 @@ class Facts(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     network: str
     variant: str | None
     config: dict[str, Any]
-    size_multiple: Annotated[int, Field(ge=1, le=4096)]
-    reach: Pixels | None
+    multiple_of: Annotated[int, Field(ge=1, le=4096)]
+    receptive_field: Pixels | None
     tile: tuple[Annotated[int, Field(ge=1, le=1 << 16)], Pixels] | None
     bytes_per_pixel: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     multiply_adds_per_pixel: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
+    @model_validator(mode="before")
+    @classmethod
+    def _from_the_first_format(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or given.get("format") != 1:
+            return given
+        return {"format": 2} | {FIRST_NAMES.get(k, k): v for k, v in given.items() if k != "format"}
+
+    def spec(self) -> Spec:
+        """What they say of the network, as networks say it."""
+        return Spec(
+            multiple_of=self.multiple_of,
+            receptive_field=self.receptive_field,
+            tile=None if self.tile is None else Tile(*self.tile),
+            refused_precisions=dict.fromkeys(("bfloat16", "float16"), "an exported file computes in float32"),
+        )
+
 
 def facts_of(checkpoint: Checkpoint, bytes_per_pixel: float) -> Facts:
     """The facts of a network that is being exported."""
-    network = cast(RainNetwork, checkpoint.network)
-    side = 1024
+    spec, side = checkpoint.network.spec, 1024
     return Facts(
         network=checkpoint.architecture.name,
         variant=checkpoint.variant,
         config=checkpoint.config,
-        size_multiple=network.size_multiple,
-        reach=network.reach,
-        tile=None if network.tile is None else (network.tile.size, network.tile.overlap),
+        multiple_of=spec.multiple_of,
+        receptive_field=spec.receptive_field,
+        tile=None if spec.tile is None else (spec.tile.size, spec.tile.overlap),
         bytes_per_pixel=bytes_per_pixel,
-        multiply_adds_per_pixel=network.multiply_adds(side, side) / side**2,
+        multiply_adds_per_pixel=checkpoint.network.multiply_adds(side, side) / side**2,
     )
 
 

@@ -68,13 +68,13 @@ def export(checkpoint: Checkpoint, target: str, path: Path) -> Exported:
             differ, or the file cannot be written.
     """
     places = files_at(target, path)
-    network: nn.Module = checkpoint.network
+    network = checkpoint.network
     model = trace(network)
-    facts = facts_of(checkpoint, bytes_per_pixel(model, network.size_multiple))  # type: ignore[arg-type]
+    facts = facts_of(checkpoint, bytes_per_pixel(model, network.spec.multiple_of))
     if target == "onnx":
         model.metadata_props.add(key=KEY, value=facts.model_dump_json())
         content = model.SerializeToString()
-        difference, shapes = compare(network, onnx_network(content, str(path)), facts.size_multiple, path)
+        difference, shapes = compare(network, onnx_network(content, str(path)), facts.multiple_of, path)
         replace_file(path, content)
     else:
         # The new files wait beside their places while they are checked.
@@ -82,7 +82,7 @@ def export(checkpoint: Checkpoint, target: str, path: Path) -> Exported:
             _save_openvino(model, facts, xml)
             xml.with_suffix(".bin").replace(weights)
             exported = openvino_network(xml.read_bytes(), weights.read_bytes(), str(path))
-            difference, shapes = compare(network, exported, facts.size_multiple, path)
+            difference, shapes = compare(network, exported, facts.multiple_of, path)
     return Exported(path, difference, shapes)
 
 

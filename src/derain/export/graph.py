@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import io
 import warnings
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import nn
 
 from derain.errors import DerainError
 from derain.export.facts import INPUT, OUTPUT
 from derain.extras import extra
-from derain.methods.contract import RainNetwork
+from derain.methods.network import RainNetwork
 
 OPSET = 18
 AXES = {0: "batch", 2: "height", 3: "width"}
@@ -72,14 +71,14 @@ SweepBoth (x, q0, q1, r0, r1) => (h)
 """
 
 
-def trace(network: nn.Module) -> Any:
+def trace(network: RainNetwork) -> Any:
     """The `onnx.ModelProto` of a network: `INPUT` (batch, 3, height, width) to `OUTPUT` of the same shape.
 
     Raises:
         DerainError: the network uses an operation that cannot be exported, or onnx is not installed.
     """
     onnx = extra("onnx", "onnx")
-    multiple = cast(RainNetwork, network).size_multiple
+    multiple = network.spec.multiple_of
     side = 2 * multiple * -(-16 // multiple)
     network = network.eval().requires_grad_(False)
     file = io.BytesIO()

@@ -13,14 +13,14 @@ from derain.extras import extra
 SIDE = 256
 
 
-def bytes_per_pixel(model: Any, size_multiple: int) -> float:
+def bytes_per_pixel(model: Any, multiple_of: int) -> float:
     """Most bytes alive at once, per pixel of a picture of about `SIDE` x `SIDE`.
 
     Args:
         model: `onnx.ModelProto` with the dimensions `AXES`.
-        size_multiple: of the pictures.
+        multiple_of: of the pictures.
     """
-    side = size_multiple * -(-SIDE // size_multiple)
+    side = multiple_of * -(-SIDE // multiple_of)
     graph = _with_fixed_size(model, side).graph
     # Without a type of its own every number counts 4 bytes: nearly all are float32.
     sizes = {

@@ -8,47 +8,38 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from derain.checkpoints import Checkpoint
 from derain.errors import DerainError
 from derain.export.facts import INPUT, KEY, OUTPUT, Facts, read_facts
 from derain.extras import extra
 from derain.methods import all_architectures, method_of
-from derain.methods.contract import Tile
+from derain.methods.network import RainNetwork
 
 Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
-class ExportedNetwork(nn.Module):
-    """A file run by its own runtime on the CPU, in float32; see `methods/contract.py`."""
-
-    refused_precisions: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        ("bf16", "fp16"), "an exported file computes in float32"
-    )
+class ExportedNetwork(RainNetwork):
+    """A file run by its own runtime on the CPU, in float32."""
 
     def __init__(self, run: Run, facts: Facts, content: bytes, source: str) -> None:
         super().__init__()
-        self.size_multiple, self.reach = facts.size_multiple, facts.reach
-        self.tile = None if facts.tile is None else Tile(*facts.tile)
+        self.spec = facts.spec()
         self.facts, self._run, self._source = facts, run, source
         # Part of the state, so that what is made with this file is told from what another one made.
         digest = bytearray(hashlib.sha256(content).digest())
         self.register_buffer("digest", torch.frombuffer(digest, dtype=torch.uint8))
 
-    def outputs(self, rainy: Tensor) -> dict[str, Tensor]:
-        """`image` alone."""
-        return {"image": self(rainy)}
-
-    def forward(self, rainy: Tensor) -> Tensor:
-        """(B, 3, H, W) float32 on the CPU -> the same.
+    def plain(self, rainy: Tensor) -> dict[str, Tensor]:
+        """`image` alone, of a picture (B, 3, H, W) float32 on the CPU; without gradients.
 
         Raises:
             MemoryError: as the runtime reports it.
@@ -63,9 +54,9 @@ class ExportedNetwork(nn.Module):
             raise DerainError(f"{self._source}: fails on {size} pixels ({_gist(error)}).") from None
         if image.shape != tuple(rainy.shape):
             raise DerainError(f"{self._source}: made {image.shape} of a picture {tuple(rainy.shape)}.")
-        return torch.from_numpy(np.ascontiguousarray(image, np.float32))
+        return {"image": torch.from_numpy(np.ascontiguousarray(image, np.float32))}
 
-    def working_bytes(self, height: int, width: int) -> int:
+    def activation_bytes(self, height: int, width: int) -> int:
         """As measured when the file was made."""
         return round(self.facts.bytes_per_pixel * height * width)
 

@@ -7,10 +7,9 @@ import importlib
 import pkgutil
 from typing import Any
 
-from torch import nn
-
 from derain.errors import unknown_name
 from derain.methods.contract import Architecture, Method
+from derain.methods.network import RainNetwork
 
 
 @functools.cache
@@ -41,7 +40,7 @@ def network_names() -> dict[str, tuple[Architecture, str]]:
     return names
 
 
-def create_network(name: str, **overrides: Any) -> nn.Module:
+def create_network(name: str, **overrides: Any) -> RainNetwork:
     """A network with fresh weights.
 
     Args:
@@ -54,5 +53,4 @@ def create_network(name: str, **overrides: Any) -> nn.Module:
     if name not in network_names():
         raise unknown_name("network", name, network_names())
     architecture, variant = network_names()[name]
-    network: nn.Module = architecture.build(**{**architecture.variants[variant], **overrides})
-    return network
+    return architecture.build(**{**architecture.variants[variant], **overrides})

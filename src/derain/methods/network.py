@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -32,21 +33,21 @@ class Spec:
             None when it is unlimited (global attention, recurrent sweeps).
         tile: the tile of the published test protocol where the result depends on it, else None.
         refused_precisions: {"bfloat16": why, ...} for precisions that spoil the result.
-        maps: names of the outputs beside `image` that a user may want to see, each (B, 1, H, W).
+        maps: names of the outputs beside `image` that a user may want to see, (B, 1 or 3, H, W).
     """
 
     multiple_of: int = 1
     receptive_field: int | None = None
     tile: Tile | None = None
-    refused_precisions: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    refused_precisions: Mapping[str, str] = field(default_factory=dict)
     maps: tuple[str, ...] = ()
 
 
 class RainNetwork(nn.Module):
     """A network that restores pictures, (B, 3, H, W) float RGB in [0, 1].
 
-    A subclass sets `spec` and writes `plain`: what the paper describes, with ordinary modules.
-    Where that can be had faster without gradients, it also writes `fast`, which returns the same values.
+    A subclass sets `spec` and writes `plain`: what the paper describes, with ordinary modules. Where
+    the picture can be had faster without gradients, it also writes `fast`.
 
     Attributes:
         spec: of the class, or set by `__init__` where it depends on the arguments.
@@ -59,21 +60,22 @@ class RainNetwork(nn.Module):
         raise NotImplementedError
 
     def fast(self, rainy: Tensor) -> dict[str, Tensor]:
-        """The values of `plain`, up to rounding, computed faster; without gradients."""
+        """`image` and the maps of the spec as in `plain`, up to rounding, computed faster and without
+        gradients; what only the loss takes may be missing."""
         return self.plain(rainy)
 
     def outputs(self, rainy: Tensor) -> dict[str, Tensor]:
-        """`fast` where no gradients flow and nothing is traced, else `plain`.
+        """`plain` while gradients are recorded or a graph is traced, else `fast`.
 
         Raises:
-            DerainError: height or width is not a multiple of `spec.multiple_of`.
+            DerainError: height or width is 0 or not a multiple of `spec.multiple_of`.
         """
         height, width = rainy.shape[-2:]
         multiple = self.spec.multiple_of
-        if height % multiple or width % multiple:
+        if height % multiple or width % multiple or not height or not width:
             raise DerainError(
-                f"{type(self).__name__} needs height and width to be multiples of {multiple}; "
-                f"this picture is {width}x{height}. Pad it first, as `derain.load` does."
+                f"a picture of {width}x{height} pixels: {type(self).__name__} needs sides that are multiples "
+                f"of {multiple}; pad it first, as `derain.load` does."
             )
         if torch.is_grad_enabled() or is_tracing():
             return self.plain(rainy)
@@ -91,9 +93,11 @@ class RainNetwork(nn.Module):
     def multiply_adds(self, height: int, width: int) -> int:
         """Multiply-adds of the convolutions and matrix products of `plain` on a (1, 3, height, width)
         picture, counted on tensors without data."""
-        state = {name: value.to("meta") for name, value in self.state_dict(keep_vars=True).items()}
+        values = itertools.chain(self.parameters(), self.buffers())
+        shapes = {id(value): torch.empty_like(value, device="meta") for value in values}
+        copied = copy.deepcopy(self, shapes)
         rainy = torch.empty(1, 3, height, width, device="meta")
         with torch.enable_grad(), FlopCounterMode(display=False) as counter:
-            torch.func.functional_call(self, state, rainy)
+            copied(rainy)
         flops: int = counter.get_total_flops()
         return flops // 2

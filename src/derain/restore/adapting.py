@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from derain.checkpoints import open_checkpoint, save_checkpoint
 from derain.checkpoints.bundled import find
 from derain.errors import DerainError, UsageError, unknown_name
 from derain.methods import create_network, network_names
+from derain.methods.network import RainNetwork
 from derain.methods.rain2avoid import adapt, ldgp
 from derain.methods.rain2avoid.sampling import Bytes
 from derain.pictures import Picture, read_picture, to_rgb8, to_tensor, with_pixels, write_picture
@@ -39,10 +39,10 @@ class Start:
     config: dict[str, Any]
     weights: dict[str, torch.Tensor] | None
 
-    def network(self) -> nn.Module:
+    def network(self) -> RainNetwork:
         """A new network in this state; fresh weights are the same each time."""
         torch.manual_seed(adapt.SEED)
-        network: nn.Module = create_network(self.name, **self.config)
+        network = create_network(self.name, **self.config)
         if self.weights is not None:
             network.load_state_dict(self.weights, strict=True)
         return network

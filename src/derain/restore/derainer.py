@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from derain.checkpoints import Checkpoint, open_checkpoint
 from derain.checkpoints.bundled import find
 from derain.errors import DerainError, Remedy, UsageError
 from derain.export import is_exported
-from derain.methods.contract import RainNetwork
+from derain.methods.network import RainNetwork
 from derain.pictures import Picture, read_picture, to_tensor, with_pixels, write_picture
 from derain.precisions import PRECISIONS, precision_name
 from derain.restore import memory
@@ -30,11 +30,9 @@ if TYPE_CHECKING:
     from derain.restore.video import Progress, VideoResult
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-# Maps that a user may want to see; other outputs of a network serve its loss.
-MAPS = ("mask", "uncertainty")
 # Shared pixels of neighbouring tiles for networks that look at the whole picture.
 OVERLAP = 128
-# Pixels that a bounded network's neighbours share beyond its reach on either side.
+# Pixels that a bounded network's neighbours share beyond its receptive field on either side.
 MARGIN = 8
 # Frames of a video at once on a graphics card; a CPU gains nothing from more than one.
 FRAMES = 4
@@ -169,7 +167,7 @@ class Derainer:
         self.settings = settings
         self.device = choose_device(settings.device)
         given = model.network if isinstance(model, Checkpoint) else model
-        if not hasattr(given, "outputs"):
+        if not isinstance(given, RainNetwork):
             raise DerainError(
                 f"a {type(given).__name__} does not say what sizes it takes; "
                 "derive it from derain.RainNetwork."
@@ -179,7 +177,7 @@ class Derainer:
         moves = any(tensor.device.type != self.device.type for tensor in given.state_dict().values())
         network = copy.deepcopy(given) if moves or self.checkpoint is None else given
         network = network.eval().to(self.device)
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network: RainNetwork = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @property
     def name(self) -> str:
@@ -307,17 +305,15 @@ class Derainer:
 
     def _together(self, height: int, width: int) -> int:
         """How many pictures of a size may go through the network at once."""
-        network = cast(RainNetwork, self.network)
-        multiple = network.size_multiple
+        multiple = self.network.spec.multiple_of
         height, width = (-(-side // multiple) * multiple for side in (height, width))
         size, _ = self._tile_size(height, width)
-        each = network.working_bytes(min(size, height), min(size, width))
+        each = self.network.activation_bytes(min(size, height), min(size, width))
         return max(1, memory.budget(self.device) // max(1, each))
 
     def _restore_part(self, rainy: Tensor, with_maps: bool, progress: Callable[[int, int], None]) -> Restored:
         height, width = rainy.shape[2:]
-        network = cast(RainNetwork, self.network)
-        multiple = network.size_multiple
+        multiple = self.network.spec.multiple_of
         padded = pad_to(rainy, -(-height // multiple) * multiple, -(-width // multiple) * multiple)
         size, note = self._tile_size(padded.shape[2], padded.shape[3])
         while True:
@@ -342,26 +338,26 @@ class Derainer:
 
     def _tile_size(self, height: int, width: int) -> tuple[int, str]:
         """Side of a tile for a padded picture, and what to tell the user."""
-        network = cast(RainNetwork, self.network)
+        published = self.network.spec.tile
         if self.settings.tile is not None:
             return self.settings.tile or max(height, width), ""
-        if network.tile is not None:
-            return network.tile.size, ""
-        size = memory.fitting_tile(network, height, width, memory.budget(self.device))
+        if published is not None:
+            return published.size, ""
+        size = memory.fitting_tile(self.network, height, width, memory.budget(self.device))
         if size is None:
             return max(height, width), ""
         return size, f"too large for memory in one piece, took tiles of at most {size} pixels"
 
     def _axis(self, length: int, size: int) -> Axis:
-        network = cast(RainNetwork, self.network)
-        wanted = self.settings.overlap
-        if network.tile is not None:
-            return published_axis(length, size, network.tile.overlap if wanted is None else wanted)
+        spec, wanted = self.network.spec, self.settings.overlap
+        if spec.tile is not None:
+            return published_axis(length, size, spec.tile.overlap if wanted is None else wanted)
+        radius = spec.receptive_field
         if wanted is None:
-            wanted = OVERLAP if network.reach is None else 2 * (network.reach + MARGIN)
-        bounded = network.reach is not None and wanted >= 2 * network.reach
+            wanted = OVERLAP if radius is None else 2 * (radius + MARGIN)
+        bounded = radius is not None and wanted >= 2 * radius
         overlap = min(wanted, size // 2)
-        return even_axis(length, size, overlap, network.size_multiple, network.reach if bounded else None)
+        return even_axis(length, size, overlap, spec.multiple_of, radius if bounded else None)
 
     def _run(
         self,
@@ -397,8 +393,8 @@ class Derainer:
             with torch.no_grad(), precision:
                 if not with_maps:
                     return {"image": self.network(tile).cpu()}
-                found = cast(RainNetwork, self.network).outputs(tile)
-                return {name: found[name].cpu() for name in ("image", *MAPS) if name in found}
+                found = self.network.outputs(tile)
+                return {name: found[name].cpu() for name in ("image", *self.network.spec.maps)}
 
         return run
 
@@ -504,14 +500,14 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def choose_precision(name: str, network_name: str, network: nn.Module) -> torch.dtype:
+def choose_precision(name: str, network_name: str, network: RainNetwork) -> torch.dtype:
     """What "auto" (float32) or one of `PRECISIONS`, also in its short form, stands for.
 
     Raises:
         UsageError: the network's results would suffer.
     """
     name = precision_name(name)
-    refused = {precision_name(key): why for key, why in cast(RainNetwork, network).refused_precisions.items()}
+    refused = network.spec.refused_precisions
     if name in refused:
         raise UsageError(
             f"{network_name} does not run in {name}: {refused[name]}.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import psutil
 import torch
 
-from derain.methods.contract import RainNetwork
+from derain.methods.network import RainNetwork
 
 # On a CPU larger tiles are no faster, so that a photograph never takes more than this. It is what
 # SPANet, whose result changes with tiles, needs for 12 megapixels in one piece.
@@ -24,14 +24,14 @@ def budget(device: torch.device) -> int:
 def fitting_tile(network: RainNetwork, height: int, width: int, limit: int) -> int | None:
     """The largest side of a square tile whose forward pass stays within `limit` bytes, a multiple
     of 64; None when the whole picture does."""
-    if network.working_bytes(height, width) <= limit:
+    if network.activation_bytes(height, width) <= limit:
         return None
     side = SMALLEST_TILE
-    while network.working_bytes(2 * side, 2 * side) <= limit:
+    while network.activation_bytes(2 * side, 2 * side) <= limit:
         side *= 2
     step = side // 2
     while step >= SMALLEST_TILE:
-        if network.working_bytes(side + step, side + step) <= limit:
+        if network.activation_bytes(side + step, side + step) <= limit:
             side += step
         step //= 2
     return side // SMALLEST_TILE * SMALLEST_TILE

@@ -27,6 +27,7 @@ from derain.checkpoints import open_checkpoint, save_checkpoint
 from derain.errors import DerainError, UsageError, unknown_name
 from derain.methods import network_names
 from derain.methods.contract import Architecture
+from derain.methods.network import RainNetwork
 from derain.training.log import RunLog
 from derain.training.memory import checkpoint_activations
 from derain.training.optimizers import make_optimizer
@@ -73,13 +74,12 @@ def train(recipe: Recipe, run: str | Path, progress: bool = False) -> None:
 class _Outputs(nn.Module):
     """A network whose `forward` is `outputs`, for the wrappers that replace `forward`."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: RainNetwork) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, rainy: Tensor) -> dict[str, Tensor]:
-        outputs: dict[str, Tensor] = self.network.outputs(rainy)  # type: ignore[operator]
-        return outputs
+        return self.network.outputs(rainy)
 
 
 class _Trainer:
@@ -97,7 +97,7 @@ class _Trainer:
         network = fresh_network(recipe, self.architecture, self.config)
         layout = torch.channels_last if recipe.channels_last else torch.preserve_format
         network = network.to(accelerator.device).to(memory_format=layout)  # type: ignore[call-overload]
-        self.network: nn.Module = network.train()
+        self.network: RainNetwork = network.train()
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False) if recipe.ema else None
         if recipe.checkpointing:
             checkpoint_activations(self.network)
@@ -204,7 +204,7 @@ class _Trainer:
                 save_checkpoint(self.folder / "best.safetensors", state, {**self._facts(), **facts})
         return f"{figures['psnr']:.2f} dB"
 
-    def _judged(self) -> nn.Module:
+    def _judged(self) -> RainNetwork:
         """The network that is validated and handed out: the average, where there is one."""
         return self.average if self.average is not None else self.network
 
@@ -312,7 +312,7 @@ def loss_of(recipe: Recipe, architecture: Architecture) -> Callable[..., dict[st
     return terms
 
 
-def fresh_network(recipe: Recipe, architecture: Architecture, config: dict[str, Any]) -> nn.Module:
+def fresh_network(recipe: Recipe, architecture: Architecture, config: dict[str, Any]) -> RainNetwork:
     """The network with random weights, or with those of the recipe's `start`.
 
     Raises:
@@ -320,7 +320,7 @@ def fresh_network(recipe: Recipe, architecture: Architecture, config: dict[str, 
         DerainError: `start` cannot be opened or belongs to another network.
     """
     try:
-        network: nn.Module = architecture.build(**config)
+        network = architecture.build(**config)
     except (TypeError, ValueError) as error:
         raise UsageError(f"'options': {recipe.network}: {error}.") from None
     if recipe.start is None:

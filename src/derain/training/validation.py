@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from derain.data.patches import read_pair, to_tensor
 from derain.data.synthesis import make_pair, preset
 from derain.evaluation import protocol
-from derain.methods.contract import RainNetwork
+from derain.methods.network import RainNetwork
 from derain.restore.tiles import pad_to, published_axis, run_tiles
 from derain.training.recipe import Recipe, Validation
 from derain.training.streams import HeldOut
@@ -39,7 +38,12 @@ def pairs(held_out: HeldOut, validation: Validation) -> Iterator[tuple[Tensor, T
 
 
 def validate(
-    network: nn.Module, recipe: Recipe, held_out: HeldOut, process: int, processes: int, device: torch.device
+    network: RainNetwork,
+    recipe: Recipe,
+    held_out: HeldOut,
+    process: int,
+    processes: int,
+    device: torch.device,
 ) -> tuple[list[dict[str, float]], Tensor | None]:
     """The figures of this process's share of the pictures, and one sample.
 
@@ -65,17 +69,16 @@ def validate(
     return scores, sample
 
 
-def restore(network: nn.Module, rainy: Tensor) -> Tensor:
+def restore(network: RainNetwork, rainy: Tensor) -> Tensor:
     """`network` on a picture (1, 3, H, W) of any size, padded and tiled as its test protocol does."""
-    described = cast(RainNetwork, network)
     height, width = rainy.shape[-2:]
-    multiple, tile = described.size_multiple, described.tile
+    multiple, tile = network.spec.multiple_of, network.spec.tile
     padded = pad_to(rainy, -(-height // multiple) * multiple, -(-width // multiple) * multiple)
     if tile is None:
-        restored = described.forward(padded)
+        restored: Tensor = network(padded)
     else:
         rows, columns = (published_axis(side, tile.size, tile.overlap) for side in padded.shape[-2:])
-        run = lambda part: {"image": described.forward(part)}  # noqa: E731
+        run = lambda part: {"image": network(part)}  # noqa: E731
         restored = run_tiles(padded, run, rows, columns, lambda done, total: None)["image"]
     return restored[..., :height, :width]
 

@@ -16,16 +16,16 @@ matrix each.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import ClassVar, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from derain.errors import DerainError
-from derain.methods.contract import Tile
 from derain.methods.drsformer.selection import blended_attention
+from derain.methods.network import RainNetwork, Spec
 from derain.nn.channel_attention import CosineSums, merged_projection
 from derain.nn.norms import ChannelNorm
 from derain.nn.pixels import as_map, as_pixels
@@ -42,7 +42,7 @@ DILATED = (3, 5, 7)
 _RANKS_JUMP = "rounding changes which attention logits are kept, and the result with them"
 
 
-class DRSformer(nn.Module):
+class DRSformer(RainNetwork):
     """The network; state dict names and shapes are the published ones.
 
     Args:
@@ -59,10 +59,7 @@ class DRSformer(nn.Module):
         DerainError: sizes that do not go together.
     """
 
-    size_multiple = 8
-    reach = None
-    tile: Tile | None = None
-    refused_precisions: ClassVar[Mapping[str, str]] = {"bf16": _RANKS_JUMP, "fp16": _RANKS_JUMP}
+    spec = Spec(multiple_of=8, refused_precisions={"bfloat16": _RANKS_JUMP, "float16": _RANKS_JUMP})
 
     def __init__(
         self,
@@ -112,22 +109,13 @@ class DRSformer(nn.Module):
         self.output = nn.Conv2d(2 * dim, out_channels, 3, padding=1, bias=bias)
         self.mefc = mefc
 
-    def outputs(self, rainy: Tensor) -> dict[str, Tensor]:
+    def plain(self, rainy: Tensor) -> dict[str, Tensor]:
         """`image` (B, 3, H, W), not clamped; with `mefc` also the softmax weights of the experts
         before the encoder and after the decoder, `encoder_experts` and `refinement_experts` (B, 4, 8).
-
-        Raises:
-            DerainError: H or W is not a multiple of 8.
         """
-        height, width = rainy.shape[2:]
-        if height % self.size_multiple or width % self.size_multiple:
-            raise DerainError(
-                f"DRSformer needs height and width to be multiples of {self.size_multiple}, "
-                f"this picture is {width}x{height}; pad it first, as `derain run` does."
-            )
         if not torch.is_grad_enabled() and not is_tracing() and len(rainy) > 1:
             # one by one, so that memory stays that of one
-            each = [self.outputs(picture) for picture in torch.split(rainy, 1)]
+            each = [self.plain(picture) for picture in torch.split(rainy, 1)]
             return {name: torch.cat([one[name] for one in each]) for name in each[0]}
 
         experts = {}
@@ -149,11 +137,7 @@ class DRSformer(nn.Module):
             x = self.refinement(x)
         return {"image": self.output(x) + rainy, **experts}
 
-    def forward(self, rainy: Tensor) -> Tensor:
-        """The restored picture, (B, 3, H, W) RGB; values may leave [0, 1] slightly."""
-        return self.outputs(rainy)["image"]
-
-    def working_bytes(self, height: int, width: int) -> int:
+    def activation_bytes(self, height: int, width: int) -> int:
         """Twelve maps of the embedding's width, the buffers of a window, weights in another layout."""
         numbers = self.patch_embed.proj.weight.shape[0] * height * width
         weights = sum(p.numel() for p in self.parameters())

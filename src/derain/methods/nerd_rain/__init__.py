@@ -40,7 +40,7 @@ METHOD = Method(
             variants={"base": {"dim": 48, **_PUBLISHED}, "s": {"dim": 32, **_PUBLISHED}},
             recognise=recognise,
             tiny={"dim": 8, "num_blocks": (1, 2, 1), "heads": (1, 2, 4)},
-            idle_parameters=("reduce_chan_level1_max3",),
+            unused_parameters=("reduce_chan_level1_max3",),
             figures=_FIGURES,
             loss=loss_terms,
         ),

@@ -16,15 +16,15 @@ compute the positions that survive their decimation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import ClassVar, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from derain.errors import DerainError
-from derain.methods.contract import Tile
+from derain.methods.network import RainNetwork, Spec, Tile
 from derain.nn.channel_attention import CosineSums, merged_projection
 from derain.nn.norms import ChannelNorm
 from derain.nn.pixels import as_map, as_pixels, plus_product
@@ -39,7 +39,7 @@ INR_WIDTH = 256
 INR_COORDINATES = 20
 
 
-class NeRDRain(nn.Module):
+class NeRDRain(RainNetwork):
     """The network; state dict names, shapes and order are the published ones.
 
     Args:
@@ -54,14 +54,15 @@ class NeRDRain(nn.Module):
         DerainError: sizes that do not go together.
     """
 
-    size_multiple = 16
-    reach = None
-    # Attention looks at the whole window, so the published cut into windows is part of the result.
-    tile: Tile | None = Tile(size=256, overlap=0)
-    refused_precisions: ClassVar[Mapping[str, str]] = {
-        "bf16": "on real pictures it came within 46 dB of float32 with fresh weights, "
-        "13 dB with weights whose features grow from block to block"
-    }
+    spec = Spec(
+        multiple_of=16,
+        # Attention looks at the whole window, so the published cut into windows is part of the result.
+        tile=Tile(size=256, overlap=0),
+        refused_precisions={
+            "bfloat16": "on real pictures it came within 46 dB of float32 with fresh weights, "
+            "13 dB with weights whose features grow from block to block"
+        },
+    )
 
     def __init__(
         self,
@@ -120,16 +121,13 @@ class NeRDRain(nn.Module):
         self.upmid2max1 = Upsample(4 * dim)
         self.upmid2max2 = Upsample(2 * dim)
 
-    def outputs(self, rainy: Tensor) -> dict[str, Tensor]:
+    def plain(self, rainy: Tensor) -> dict[str, Tensor]:
         """The result and what the loss needs, none of it clamped.
 
         Returns:
             `image` (B, 3, H, W); `half` and `quarter`, the restored pictures of those sizes;
             `inr_half` and `inr_quarter`, what the INRs made of those scales (the first is about
             twice as bright as a picture); `half_input`, what the half scale saw.
-
-        Raises:
-            DerainError: H or W is not a multiple of 16.
         """
         d = self._decoded(rainy)
         return {
@@ -141,9 +139,9 @@ class NeRDRain(nn.Module):
             "half_input": d.half_input,
         }
 
-    def forward(self, rainy: Tensor) -> Tensor:
-        """The restored picture, (B, 3, H, W) RGB; values may leave [0, 1] slightly."""
-        return self._picture("max", self._decoded(rainy).full) + rainy
+    def fast(self, rainy: Tensor) -> dict[str, Tensor]:
+        """`image` alone."""
+        return {"image": self._picture("max", self._decoded(rainy).full) + rainy}
 
     def _decoded(self, rainy: Tensor) -> Decoded:
         """The whole network up to the last convolution of each scale."""
@@ -210,14 +208,14 @@ class NeRDRain(nn.Module):
         picture: Tensor = self.get_submodule(f"output_{scale}")(features)
         return picture
 
-    def working_bytes(self, height: int, width: int) -> int:
+    def activation_bytes(self, height: int, width: int) -> int:
         """Eight maps of `dim` channels, the buffers of a window, weights in another layout."""
         pixels = height * width
         weights = sum(p.numel() for p in self.parameters())
         return 4 * (weights + 8 * self.dim * pixels + min(200 * pixels, 4 * CPU_NUMBERS))
 
     def multiply_adds(self, height: int, width: int) -> int:
-        """Of `forward`: 136 G for the default network and 64 G for `s` at 256x256."""
+        """Of `fast`: 136 G for the default network and 64 G for `s` at 256x256."""
         return sum(count * height * width // area for area, count in self._multiply_adds_per_pixel())
 
     def _multiply_adds_per_pixel(self) -> Iterator[tuple[int, int]]:
@@ -287,13 +285,6 @@ def _check_sizes(dim: int, num_blocks: Sequence[int], heads: Sequence[int], norm
 def _check_picture(rainy: Tensor) -> None:
     if rainy.dim() != 4 or rainy.shape[1] != 3:
         raise DerainError(f"NeRD-Rain needs RGB pictures (B, 3, H, W), not {tuple(rainy.shape)}.")
-    height, width = rainy.shape[2:]
-    multiple = NeRDRain.size_multiple
-    if height % multiple or width % multiple:
-        raise DerainError(
-            f"NeRD-Rain needs height and width to be multiples of {multiple}, "
-            f"this picture is {width}x{height}; pad it first, as `derain run` does."
-        )
 
 
 def _area(name: str) -> int:

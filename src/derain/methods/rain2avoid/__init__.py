@@ -41,7 +41,7 @@ METHOD = Method(
             recognise=recognise_resnet,
             loss=loss_terms,
             tiny={"width": 8},
-            idle_parameters=("resnet18.fc",),
+            unused_parameters=("resnet18.fc",),
         ),
         Architecture(
             name="rain2avoid_dncnn",

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from derain.errors import DerainError
-from derain.methods.contract import RainNetwork
+from derain.methods.network import RainNetwork
 from derain.methods.rain2avoid.backbones import UNet
 from derain.methods.rain2avoid.ldgp import Bytes, rain_prior, refuse_too_small
 from derain.methods.rain2avoid.sampling import References, sample_references
@@ -115,7 +115,7 @@ class Learnt:
         seconds_to_restore: an estimate for all lessons together.
     """
 
-    network: nn.Module
+    network: RainNetwork
     ended: str
     losses: list[float] = field(repr=False)
     seconds_to_restore: float
@@ -152,7 +152,7 @@ def silent(done: int, total: int) -> None:
 
 def adapt_one(
     rainy: Tensor,
-    network: nn.Module,
+    network: RainNetwork,
     preset: Preset,
     *,
     trained: bool = False,
@@ -202,7 +202,7 @@ def adapt_one(
 
 
 def prepare(
-    rainy: Tensor, preset: Preset, trained: nn.Module | None = None, device: torch.device | str = "cpu"
+    rainy: Tensor, preset: Preset, trained: RainNetwork | None = None, device: torch.device | str = "cpu"
 ) -> Lesson:
     """The references of one picture (1, 3, H, W) in [0, 1].
 
@@ -262,7 +262,7 @@ def _lesson(
 
 def learn(
     lessons: Sequence[Lesson],
-    network: nn.Module,
+    network: RainNetwork,
     preset: Preset,
     *,
     together: bool = False,
@@ -332,7 +332,9 @@ def learn(
     return Learnt(average.cpu().eval(), ended, losses, to_restore)
 
 
-def restore(lesson: Lesson, network: nn.Module, preset: Preset, device: torch.device | str = "cpu") -> Tensor:
+def restore(
+    lesson: Lesson, network: RainNetwork, preset: Preset, device: torch.device | str = "cpu"
+) -> Tensor:
     """The derained picture, (1, 3, H, W) in [0, 1]."""
     image = run_network(network.to(device).eval(), lesson.rainy, device).clamp(0, 1)
     if preset.plain:
@@ -342,7 +344,7 @@ def restore(lesson: Lesson, network: nn.Module, preset: Preset, device: torch.de
     return torch.where(lesson.suspected, image, lesson.rainy)
 
 
-def start_at_identity(network: nn.Module) -> None:
+def start_at_identity(network: RainNetwork) -> None:
     """Makes a fresh U-Net return its input, nearly, so that it has only the rain to learn."""
     if isinstance(network, UNet):
         with torch.no_grad():
@@ -358,7 +360,7 @@ def start_at_identity(network: nn.Module) -> None:
 
 
 def _batches(
-    lessons: Sequence[Lesson], network: nn.Module, course: Course
+    lessons: Sequence[Lesson], network: RainNetwork, course: Course
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Rainy pictures and references, endlessly; the lessons come in turn.
 
@@ -408,9 +410,9 @@ def _crop(rainy: Tensor, target: Tensor, side: int) -> tuple[Tensor, Tensor]:
     return rainy[area], target[area]
 
 
-def _padded(network: nn.Module, *pictures: Tensor) -> tuple[Tensor, Tensor]:
+def _padded(network: RainNetwork, *pictures: Tensor) -> tuple[Tensor, Tensor]:
     """Both reflected to a size that the network takes."""
-    multiple = cast(RainNetwork, network).size_multiple
+    multiple = network.spec.multiple_of
     height, width = (max(LEAST_SIDE, -(-n // multiple) * multiple) for n in pictures[0].shape[2:])
     rainy, target = (_reflected(picture, height, width) for picture in pictures)
     return rainy, target
@@ -429,7 +431,7 @@ def _reflected(picture: Tensor, height: int, width: int) -> Tensor:
 # ---------------------------------------------------------------- the network
 
 
-def _average(average: nn.Module, network: nn.Module, keep: float) -> None:
+def _average(average: nn.Module, network: RainNetwork, keep: float) -> None:
     """Moves the average of weights towards those of the network."""
     with torch.no_grad():
         for mean, value in zip(average.parameters(), network.parameters(), strict=True):
@@ -444,7 +446,7 @@ def _settled(losses: Sequence[float]) -> bool:
     return bool(after > 0.99 * before)
 
 
-def set_statistics(network: nn.Module, pictures: Sequence[Tensor], device: torch.device | str) -> None:
+def set_statistics(network: RainNetwork, pictures: Sequence[Tensor], device: torch.device | str) -> None:
     """Sets the running averages of BatchNorm to the statistics of the pictures, equally weighted."""
     norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
     if not norms:
@@ -467,12 +469,12 @@ def set_statistics(network: nn.Module, pictures: Sequence[Tensor], device: torch
     network.eval()
 
 
-def run_network(network: nn.Module, picture: Tensor, device: torch.device | str = "cpu") -> Tensor:
+def run_network(network: RainNetwork, picture: Tensor, device: torch.device | str = "cpu") -> Tensor:
     """The network's output for a picture of any size; large ones in overlapping tiles, blended."""
     height, width = picture.shape[2:]
     padded = _padded(network, picture, picture)[0]
     # Tiles begin at multiples of this, where strided convolutions see the same grid as in the whole.
-    multiple = cast(RainNetwork, network).size_multiple
+    multiple = network.spec.multiple_of
     side = int(WHOLE_PIXELS**0.5) // multiple * multiple if _is_large(picture) else max(padded.shape)
     result = torch.zeros_like(padded)
     weight = torch.zeros_like(padded[:, :1])

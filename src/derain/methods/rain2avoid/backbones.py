@@ -11,21 +11,20 @@ picture in eval mode, the first version and the training on many pictures stay i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from derain.errors import DerainError
-from derain.methods.contract import StateDict, Tile
+from derain.methods.contract import StateDict
+from derain.methods.network import RainNetwork, Spec
 
 UNET_KERNELS = (7, 5, 5, 3)
 """Kernel sizes of the encoder from the picture down; all have stride 2."""
 
 
-class UNet(nn.Module):
+class UNet(RainNetwork):
     """Encoder of strided convolutions, decoder of nearest upsampling and 3x3 convolutions.
 
     Args:
@@ -34,16 +33,12 @@ class UNet(nn.Module):
         channels: of the picture.
     """
 
-    tile: Tile | None = None
-    refused_precisions: ClassVar[Mapping[str, str]] = {}
-
     def __init__(self, levels: int = 4, width: int = 64, channels: int = 3) -> None:
         super().__init__()
         if not 1 <= levels <= len(UNET_KERNELS):
             raise ValueError(f"levels is {levels}, must be 1 to {len(UNET_KERNELS)}.")
         self.levels, self.width = levels, width
-        self.size_multiple = 2**levels
-        self.reach = _unet_reach(levels)
+        self.spec = Spec(multiple_of=2**levels, receptive_field=_unet_receptive_field(levels))
         widths = [channels] + [width * 2**level for level in range(len(UNET_KERNELS))]
         for level, kernel in enumerate(UNET_KERNELS, 1):
             encoder = Encoder(widths[level - 1], widths[level], kernel, norm=level > 1)
@@ -53,13 +48,8 @@ class UNet(nn.Module):
             decoder = Decoder(widths[level] + widths[level - 1], out, last=level == 1)
             self.add_module(f"dec_{level}", decoder)
 
-    def outputs(self, rainy: Tensor) -> dict[str, Tensor]:
-        """`image` (B, C, H, W), not clamped.
-
-        Raises:
-            DerainError: H or W is not a multiple of 2^levels.
-        """
-        _refuse_other_sizes(rainy, self.size_multiple)
+    def plain(self, rainy: Tensor) -> dict[str, Tensor]:
+        """`image` (B, C, H, W), not clamped."""
         features = [rainy]
         for level in range(1, self.levels + 1):
             features.append(self.get_submodule(f"enc_{level}")(features[-1]))
@@ -68,23 +58,9 @@ class UNet(nn.Module):
             z = self.get_submodule(f"dec_{level}")(z, features.pop())
         return {"image": z}
 
-    def forward(self, rainy: Tensor) -> Tensor:
-        """The restored picture, (B, C, H, W); H and W are multiples of 2^levels."""
-        return self.outputs(rainy)["image"]
-
-    def working_bytes(self, height: int, width: int) -> int:
+    def activation_bytes(self, height: int, width: int) -> int:
         """The last concatenation, with what is joined there."""
         return round(4 * (2.25 * self.width + 6) * height * width)
-
-    def multiply_adds(self, height: int, width: int) -> int:
-        """18.0 G at 320x480."""
-        total = 0
-        for level in range(1, self.levels + 1):
-            encoder = cast(Encoder, self.get_submodule(f"enc_{level}")).conv.weight.numel()
-            decoder = cast(Decoder, self.get_submodule(f"dec_{level}")).conv.weight.numel()
-            pixels = height * width // 4**level
-            total += encoder * pixels + decoder * 4 * pixels
-        return total
 
 
 class Encoder(nn.Module):
@@ -113,20 +89,20 @@ class Decoder(nn.Module):
         return x if self.bn is None else F.leaky_relu(self.bn(x), 0.2)
 
 
-def _unet_reach(levels: int) -> int:
+def _unet_receptive_field(levels: int) -> int:
     """The largest distance between an output pixel and an input pixel that it depends on."""
-    reach = 0
+    furthest = 0
     for pixel in range(2**levels):
         low = high = pixel
         for _ in range(levels):
             low, high = (low - 1) // 2, (high + 1) // 2
         for kernel in reversed(UNET_KERNELS[:levels]):
             low, high = 2 * low - kernel // 2, 2 * high + kernel // 2
-        reach = max(reach, pixel - low, high - pixel)
-    return reach
+        furthest = max(furthest, pixel - low, high - pixel)
+    return furthest
 
 
-class ResNet(nn.Module):
+class ResNet(RainNetwork):
     """ResNet-18 as encoder and five transposed convolutions with skip sums as decoder.
 
     The published state dict holds the encoder three times (as `resnet18.*`, by position as
@@ -137,10 +113,8 @@ class ResNet(nn.Module):
         width: channels of the first level, 64 as published.
     """
 
-    size_multiple = 32
-    reach = None  # hundreds of pixels; in practice every pixel of a small picture
-    tile: Tile | None = None
-    refused_precisions: ClassVar[Mapping[str, str]] = {}
+    # The receptive field is hundreds of pixels; in practice every pixel of a small picture.
+    spec = Spec(multiple_of=32)
 
     def __init__(self, width: int = 64) -> None:
         super().__init__()
@@ -159,13 +133,8 @@ class ResNet(nn.Module):
         self.up4 = Up(width, width)
         self.up5 = Up(width, 3, last=True)
 
-    def outputs(self, rainy: Tensor) -> dict[str, Tensor]:
-        """`image` (B, 3, H, W), not clamped.
-
-        Raises:
-            DerainError: H or W is not a multiple of 32.
-        """
-        _refuse_other_sizes(rainy, self.size_multiple)
+    def plain(self, rainy: Tensor) -> dict[str, Tensor]:
+        """`image` (B, 3, H, W), not clamped."""
         x1 = self.down1(rainy)
         x2 = self.down2(x1)
         x3 = self.down3(x2)
@@ -176,23 +145,9 @@ class ResNet(nn.Module):
         z = x1 + self.up4(z)
         return {"image": self.up5(z)}
 
-    def forward(self, rainy: Tensor) -> Tensor:
-        """The restored picture, (B, 3, H, W); H and W are multiples of 32."""
-        return self.outputs(rainy)["image"]
-
-    def working_bytes(self, height: int, width: int) -> int:
+    def activation_bytes(self, height: int, width: int) -> int:
         """Half-size features of both halves where they are added, and the first of the quarter size."""
         return round(4 * (1.2 * self.width + 3) * height * width)
-
-    def multiply_adds(self, height: int, width: int) -> int:
-        """Convolutions only; the transposed ones visit every input pixel once per weight."""
-        total = self.resnet18.conv1.weight.numel() * height * width // 4
-        for level, layer in enumerate((self.down2, self.down3, self.down4, self.down5), 2):
-            weights = sum(m.weight.numel() for m in layer.modules() if isinstance(m, nn.Conv2d))
-            total += weights * height * width // 4**level
-        for level, up in enumerate((self.up5, self.up4, self.up3, self.up2, self.up1), 1):
-            total += cast(nn.ConvTranspose2d, up.main[0]).weight.numel() * height * width // 4**level
-        return total
 
 
 class ResNet18(nn.Module):
@@ -241,7 +196,7 @@ class Up(nn.Module):
         return result
 
 
-class DnCNN(nn.Module):
+class DnCNN(RainNetwork):
     """A plain chain of 3x3 convolutions (Zhang et al., 2017) that returns the picture itself.
 
     Args:
@@ -249,13 +204,10 @@ class DnCNN(nn.Module):
         width: channels between them.
     """
 
-    size_multiple = 1
-    tile: Tile | None = None
-    refused_precisions: ClassVar[Mapping[str, str]] = {}
-
     def __init__(self, depth: int = 17, width: int = 64) -> None:
         super().__init__()
-        self.reach, self.width = depth, width
+        self.width = width
+        self.spec = Spec(receptive_field=depth)
         layers: list[nn.Module] = [nn.Conv2d(3, width, 3, padding=1, bias=False), nn.ReLU()]
         for _ in range(depth - 2):
             conv = nn.Conv2d(width, width, 3, padding=1, bias=False)
@@ -263,31 +215,13 @@ class DnCNN(nn.Module):
         layers.append(nn.Conv2d(width, 3, 3, padding=1, bias=False))
         self.dncnn = nn.Sequential(*layers)
 
-    def outputs(self, rainy: Tensor) -> dict[str, Tensor]:
+    def plain(self, rainy: Tensor) -> dict[str, Tensor]:
         """`image` (B, 3, H, W), not clamped."""
         return {"image": self.dncnn(rainy)}
 
-    def forward(self, rainy: Tensor) -> Tensor:
-        """The restored picture, (B, 3, H, W), of any size."""
-        return self.outputs(rainy)["image"]
-
-    def working_bytes(self, height: int, width: int) -> int:
+    def activation_bytes(self, height: int, width: int) -> int:
         """Features before and after a layer."""
         return 4 * (2 * self.width + 3) * height * width
-
-    def multiply_adds(self, height: int, width: int) -> int:
-        """85.5 G at 320x480."""
-        weights = sum(m.weight.numel() for m in self.modules() if isinstance(m, nn.Conv2d))
-        return weights * height * width
-
-
-def _refuse_other_sizes(rainy: Tensor, multiple: int) -> None:
-    height, width = rainy.shape[2:]
-    if height % multiple or width % multiple:
-        raise DerainError(
-            f"this network needs height and width to be multiples of {multiple}, "
-            f"this picture is {width}x{height}; pad it first, as `derain run` does."
-        )
 
 
 def recognise_unet(state: StateDict) -> dict[str, Any] | None:

@@ -27,7 +27,7 @@ METHOD = Method(
             recognise=_recognise,
             tiny={"width": 8},
             figures=(Figure("published", "SPA-Data", 38.53, 0.9875, "skimage_rgb", "authors' README"),),
-            idle_parameters=("SAM1.attention_layer",),
+            unused_parameters=("SAM1.attention_layer",),
             loss=loss_terms,
         ),
     ),

@@ -12,33 +12,26 @@ strips (`strips.py`); and the SAM is computed as `attention.py` says.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 
-from derain.methods.contract import Tile
+from derain.methods.network import RainNetwork, Spec
 from derain.methods.spanet import strips
 from derain.methods.spanet.attention import SpatialAttention
-from derain.nn.tracing import is_tracing
 
 BLOCKS = 17
 # Pictures of more pixels are restored in strips of rows when no gradients are needed.
 LARGE = 1 << 20
 
 
-class SPANet(nn.Module):
+class SPANet(RainNetwork):
     """The network; state dict names and shapes are the published ones.
 
     Args:
         width: channels of the features, 32 as published.
     """
 
-    size_multiple = 1
-    reach = None
-    tile: Tile | None = None
-    refused_precisions: ClassVar[Mapping[str, str]] = {}
+    spec = Spec(maps=("mask",))
 
     # Residual blocks by number; before each attentive group the SAM makes a map for it.
     attentive = (range(4, 7), range(7, 10), range(10, 13), range(13, 16))
@@ -53,12 +46,8 @@ class SPANet(nn.Module):
             self.add_module(f"res_block{number}", ResidualBlock(width))
         self.conv_out = nn.Sequential(nn.Conv2d(width, 3, 3, padding=1, bias=False))
 
-    def outputs(self, rainy: Tensor) -> dict[str, Tensor]:
+    def plain(self, rainy: Tensor) -> dict[str, Tensor]:
         """`image` (B, 3, H, W), not clamped; `mask` (B, 1, H, W) in (0, 1), the first rain map."""
-        whole = torch.is_grad_enabled() or is_tracing()
-        if not whole and rainy.shape[2] * rainy.shape[3] > LARGE:
-            image, first = strips.restore(self, rainy)
-            return {"image": image, "mask": first}
         masks: list[Tensor] = []
         f = self.features(rainy)
         for group in self.groups:
@@ -66,6 +55,13 @@ class SPANet(nn.Module):
             f = self.blocks(f, group, mask)
             masks += [mask] if mask is not None else []
         return {"image": self.image(f), "mask": masks[0]}
+
+    def fast(self, rainy: Tensor) -> dict[str, Tensor]:
+        """The same; large pictures in strips, which need a tenth of the memory."""
+        if rainy.shape[2] * rainy.shape[3] <= LARGE:
+            return self.plain(rainy)
+        image, mask = strips.restore(self, rainy)
+        return {"image": image, "mask": mask}
 
     def features(self, rainy: Tensor) -> Tensor:
         """The first convolution: RGB (B, 3, H, W) -> (B, C, H, W)."""
@@ -86,11 +82,7 @@ class SPANet(nn.Module):
         image: Tensor = self.conv_out(f)
         return image.flip(1)
 
-    def forward(self, rainy: Tensor) -> Tensor:
-        """The restored picture, (B, 3, H, W) RGB; values may leave [0, 1] slightly."""
-        return self.outputs(rainy)["image"]
-
-    def working_bytes(self, height: int, width: int) -> int:
+    def activation_bytes(self, height: int, width: int) -> int:
         """A dozen feature maps; for large pictures one, and a dozen strips."""
         pixels, element = height * width, 4 * self.width
         if pixels <= LARGE:

@@ -14,15 +14,14 @@ convolution that follows; `forward` makes nothing that only the loss needs. See 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from derain.errors import DerainError, UsageError
-from derain.methods.contract import Tile
+from derain.errors import UsageError
+from derain.methods.network import RainNetwork, Spec, Tile
 from derain.methods.udr_s2former.layers import Squeeze, by_pixels, gated_1x1, named, spatial_means
 from derain.methods.udr_s2former.ranking import constraint, modulation
 from derain.methods.udr_s2former.refinement import BLOCKS, Refinement
@@ -32,7 +31,7 @@ from derain.nn.pixels import as_pixels
 LEVELS = (0, 1, 2, 3)
 
 
-class UDRS2Former(nn.Module):
+class UDRS2Former(RainNetwork):
     """The network; state dict names, shapes and order are the published ones.
 
     The result depends on the size of the picture (rankings over the whole of it, and a sampling grid
@@ -51,10 +50,6 @@ class UDRS2Former(nn.Module):
         UsageError: widths, heads and windows do not fit each other.
     """
 
-    reach = None
-    tile = Tile(320, 64)
-    refused_precisions: ClassVar[Mapping[str, str]] = {}
-
     def __init__(
         self,
         dims: Sequence[int] = (16, 32, 64, 128, 256),
@@ -70,7 +65,11 @@ class UDRS2Former(nn.Module):
         self.dims, self.heads, self.windows = tuple(dims), tuple(heads), tuple(windows)
         self.encoder_blocks, self.decoder_blocks = tuple(encoder_blocks), tuple(decoder_blocks)
         self.bottleneck_blocks, self.expand_ratios = bottleneck_blocks, tuple(expand_ratios)
-        self.size_multiple = math.lcm(16, *(w * 2**k for k, w in enumerate(windows)))
+        self.spec = Spec(
+            multiple_of=math.lcm(16, *(w * 2**k for k, w in enumerate(windows))),
+            tile=Tile(320, 64),
+            maps=("uncertainty",),
+        )
         self.embed = named("down", nn.Sequential(nn.Conv2d(3, dims[0], 3, padding=1, bias=False)))
         for k in LEVELS:
             encoder = (EncoderBlock(dims[k], expand_ratios[k] * dims[k]) for _ in range(encoder_blocks[k]))
@@ -97,30 +96,21 @@ class UDRS2Former(nn.Module):
         for k in reversed(LEVELS):
             self.add_module(f"out{k}", nn.Conv2d(dims[k], 3, 3, padding=1))
 
-    def outputs(self, rainy: Tensor) -> dict[str, Tensor]:
+    def plain(self, rainy: Tensor) -> dict[str, Tensor]:
         """The result and what the loss takes.
 
         Returns:
             `image` (B, 3, H, W), not clamped; `scale0` to `scale3`, (B, 3, H / 2^k, W / 2^k), restored
             by each level alone; `uncertainty` and `uncertainty0` to `uncertainty3`, of the same shapes:
             raw maps v > -1 per colour, an error of the size of exp(v) is expected.
-
-        Raises:
-            DerainError: H or W is not a multiple of `size_multiple`.
         """
         return self._compute(rainy, all_outputs=True)
 
-    def forward(self, rainy: Tensor) -> Tensor:
-        """The restored picture, (B, 3, H, W) RGB; values may leave [0, 1]. Raises as `outputs`."""
-        return self._compute(rainy, all_outputs=False)["image"]
+    def fast(self, rainy: Tensor) -> dict[str, Tensor]:
+        """`image` and `uncertainty` alone."""
+        return self._compute(rainy, all_outputs=False)
 
     def _compute(self, rainy: Tensor, all_outputs: bool) -> dict[str, Tensor]:
-        height, width = rainy.shape[2:]
-        if height % self.size_multiple or width % self.size_multiple or not height or not width:
-            raise DerainError(
-                f"a picture of {width}x{height} pixels: UDR-S2Former needs sides that are multiples of "
-                f"{self.size_multiple}; pad the picture, or restore it in tiles."
-            )
         part = self.get_submodule
         result = {}
         encoded: list[Tensor] = []
@@ -140,9 +130,7 @@ class UDRS2Former(nn.Module):
             x = self._decoder(k, reduced, uncertainty)
             decoded.insert(0, x)
         z = self.refinement(encoded, decoded)
-        if all_outputs:
-            result["uncertainty"] = F.elu(self.var_conv_final(z))
-        return {"image": self.out_final(z) + rainy, **result}
+        return {"image": self.out_final(z) + rainy, "uncertainty": F.elu(self.var_conv_final(z)), **result}
 
     def _reduced(self, k: int, up: Tensor, encoded: Tensor) -> Tensor:
         """Gate and 1x1 convolution of concat(up, encoded), without making that: (B, dims[k], h, w)."""
@@ -161,14 +149,14 @@ class UDRS2Former(nn.Module):
             x = block(x, local if number % 2 else sampling)
         return x.permute(0, 3, 1, 2)
 
-    def working_bytes(self, height: int, width: int) -> int:
+    def activation_bytes(self, height: int, width: int) -> int:
         """Twenty-one maps of the embedding's width, and position indices and weights in another layout."""
         return 2 * sum(p.numel() for p in self.parameters()) + 84 * self.dims[0] * height * width
 
     def multiply_adds(self, height: int, width: int) -> int:
         """18.9 G at 256 x 256 as published: convolutions, linear layers and matrix products."""
         c, area = self.dims, [(height >> k) * (width >> k) for k in range(5)]
-        total = 2 * 27 * c[0] * area[0]
+        total = (3 * 27 * c[0] + 9 * c[0] ** 2) * area[0]
         for k in LEVELS:
             window = self.windows[k] ** 2
             hidden, decoder_blocks = self.expand_ratios[k] * c[k], self.decoder_blocks[k]
