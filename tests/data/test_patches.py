@@ -12,7 +12,16 @@ import torch
 from torch.utils.data import DataLoader
 
 from derain.data.folders import pictures_in
-from derain.data.patches import Cut, PairedPatches, Pictures, SyntheticPairs, picture_number, take
+from derain.data.patches import (
+    Cut,
+    PairedPatches,
+    Pictures,
+    SyntheticPairs,
+    picture_number,
+    rain_of_layers,
+    rain_of_preset,
+    take,
+)
 from derain.errors import DerainError
 
 
@@ -29,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def synthetic(folder: Path, rain: str = "mixed", seed: int = 3) -> SyntheticPairs:
-    return SyntheticPairs(Pictures(pictures_in(folder / "clean")), rain, Cut(32), seed)
+    return SyntheticPairs(Pictures(pictures_in(folder / "clean")), rain_of_preset(rain), Cut(32), seed)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -124,3 +133,34 @@ def test_what_is_wrong_with_a_folder_is_named(folder: Path) -> None:
     (folder / "clean" / "3.png").write_bytes(b"no picture")
     with pytest.raises(DerainError, match=r"3\.png: "):
         Pictures(pictures_in(folder / "clean"))[3]
+
+
+def test_layers_lie_over_clean_pictures(folder: Path, tmp_path: Path) -> None:
+    """Streaks of a layer brighten the picture where they are, and nothing else differs from its twin."""
+    (tmp_path / "layers").mkdir()
+    layer = np.zeros((90, 120), np.uint8)
+    layer[:, 30:40] = 255
+    cv2.imwrite(str(tmp_path / "layers" / "a.png"), layer)
+    layers = rain_of_layers(Pictures(pictures_in(tmp_path / "layers")))
+    source = SyntheticPairs(Pictures(pictures_in(folder / "clean")), layers, Cut(48), seed=5)
+    items = [source[i] for i in range(12)]
+    assert all(torch.equal(item["rainy"], source[i]["rainy"]) for i, item in enumerate(items))
+    added = torch.stack([item["rainy"] - item["clean"] for item in items])
+    assert added.amax() > 0.2
+    assert added.amin() > -0.2  # compression rings a little
+    wet = (added.amax(1) > 0.1).float().mean()
+    assert 0.01 < wet < 0.6
+
+
+def test_rain_from_any_side_turns_the_pair_together(folder: Path) -> None:
+    clean = Pictures(pictures_in(folder / "clean"))
+    streaks = rain_of_preset("light")
+
+    def slope(sideways: float) -> float:
+        """How much more the rain changes across than along the fall of upright rain."""
+        source = SyntheticPairs(clean, streaks, Cut(48, turns="none", sideways=sideways), seed=1)
+        rain = torch.stack([source[i]["rainy"] - source[i]["clean"] for i in range(40)])
+        return float(rain.diff(dim=-1).abs().mean() / rain.diff(dim=-2).abs().mean())
+
+    assert slope(0.0) > 1.5
+    assert 0.7 < slope(0.999) < 1.4

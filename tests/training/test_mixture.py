@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from derain.data.folders import pictures_in
-from derain.errors import UsageError
+from derain.errors import DerainError, UsageError
 from derain.training import Recipe, load_recipe, train
 from derain.training.recipe import checked
 from derain.training.streams import batches, open_sources
@@ -137,3 +137,19 @@ def test_mistakes_in_a_mixture_are_explained(photos: Path, data: Any, message: s
     with pytest.raises(UsageError, match=message) as caught:
         checked(content(photos, data=data), "my.yaml")
     assert "\n" not in str(caught.value)
+
+
+def test_layers_are_a_source_and_exclude_other_rain(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "layers").mkdir()
+    cv2.imwrite(str(tmp_path / "layers" / "a.png"), np.full((64, 64), 200, np.uint8))
+    source = {"clean": str(photos), "layers": str(tmp_path / "layers")}
+    wanted = recipe(photos, data=source, validation={"hold_out": 4, "every": 5})
+    found = items(wanted)
+    assert all((item["rainy"].mean() > item["clean"].mean()) for item in found)
+    _, held_out = open_sources(wanted)
+    assert wanted.validation is not None
+    assert all(rainy.mean() > clean.mean() for rainy, clean in pairs(held_out, wanted.validation))
+    with pytest.raises(UsageError, match="one of the three"):
+        recipe(photos, data=source | {"rain": "light"})
+    with pytest.raises(DerainError, match="no-such-folder"):
+        open_sources(recipe(photos, data=source | {"layers": str(tmp_path / "no-such-folder")}))

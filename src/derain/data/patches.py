@@ -9,7 +9,8 @@ them in a new order. An item is a dict of `rainy` and `clean`, (3, patch, patch)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +24,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from derain.data.folders import read_rgb
-from derain.data.synthesis import make_pair, preset
+from derain.data.synthesis import Rain, make_pair, preset
+from derain.data.synthesis.layers import lay_over
 from derain.errors import DerainError
 
 Levels = NDArray[np.uint8]
@@ -79,24 +81,45 @@ class Cut:
     sideways: float = 0.0
 
 
+Rainmaker = Callable[[np.random.Generator, Levels], tuple[Levels, Levels]]
+
+
+def rain_of_preset(name: str) -> Rainmaker:
+    """Makes the rain of a preset of `data.synthesis`. Raises `UsageError` for an unknown name."""
+    return functools.partial(_rain_of_kinds, preset(name))
+
+
+def _rain_of_kinds(kinds: tuple[Rain, ...], rng: np.random.Generator, clean: Levels) -> tuple[Levels, Levels]:
+    return make_pair(rng, clean, kinds)
+
+
+def rain_of_layers(layers: Pictures) -> Rainmaker:
+    """Lays a piece of one of the layers, streaks on black, over any clean picture."""
+    return functools.partial(_rain_of_one_layer, layers)
+
+
+def _rain_of_one_layer(layers: Pictures, rng: np.random.Generator, clean: Levels) -> tuple[Levels, Levels]:
+    return lay_over(rng, clean, layers[int(rng.integers(len(layers)))])
+
+
 class SyntheticPairs(Dataset[Item]):
     """Patches of clean pictures, with rain made on each.
 
     Args:
         clean: the pictures.
-        rain: name of a preset of `data.synthesis`.
+        rain: makes a rainy picture and its clean twin of a clean one.
         cut: how patches are taken; the clean patch is turned before it rains on it.
         seed: of everything.
     """
 
-    def __init__(self, clean: Pictures, rain: str, cut: Cut, seed: int = 0) -> None:
-        self.clean, self.kinds, self.cut, self.seed = clean, preset(rain), cut, seed
+    def __init__(self, clean: Pictures, rain: Rainmaker, cut: Cut, seed: int = 0) -> None:
+        self.clean, self.rain, self.cut, self.seed = clean, rain, cut, seed
 
     def __getitem__(self, index: int) -> Item:
         rng = np.random.default_rng([self.seed, index])
         number = picture_number(self.seed, index, len(self.clean))
         (clean,) = take(rng, self.cut, self.clean[number])
-        rainy, clean = make_pair(rng, clean, self.kinds)
+        rainy, clean = self.rain(rng, clean)
         if self.cut.sideways and rng.random() < self.cut.sideways:
             position = int(rng.integers(8))
             rainy, clean = turned(rainy, position), turned(clean, position)

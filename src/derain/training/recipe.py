@@ -43,12 +43,13 @@ class _Part(BaseModel):
 
 
 class Data(_Part):
-    """What is trained on: a folder of clean pictures with a rain preset, or folders of pairs.
+    """What is trained on: a folder of clean pictures with made rain, or folders of pairs.
 
     Attributes:
         clean: folder of clean pictures.
         rainy: folder of rainy pictures with the same names; None to make rain.
         rain: preset of `derain synth`, where no rainy folder is given.
+        layers: folder of pictures of streaks on black, which are laid over the clean ones instead.
         crop: "window" cuts a patch; "resized" cuts 80 to 100 % of the area with an aspect ratio of
             3/4 to 4/3 and resizes it to the patch, as SPANet does.
         turns: "none"; "mirror" left-right; "eight" mirrored quarter turns, all equally likely;
@@ -62,6 +63,7 @@ class Data(_Part):
     clean: str | None = None
     rainy: str | None = None
     rain: str | None = None
+    layers: str | None = None
     crop: Literal["window", "resized"] = "window"
     turns: Literal["none", "mirror", "eight", "nine"] = "eight"
     saturation: bool = False
@@ -351,6 +353,8 @@ def _contradiction(recipe: Recipe) -> str | None:
     for name, part in (*sources_of(recipe).items(), ("validation", recipe.validation)):
         if part is not None and part.rainy and part.rain:
             return f"'{name}.rainy' and '{name}.rain' exclude each other: pairs are read, or rain is made."
+        if isinstance(part, Data) and part.layers and (part.rainy or part.rain):
+            return f"'{name}.layers' excludes '{name}.rainy' and '{name}.rain': give one of the three."
     if recipe.validation and recipe.validation.clean and recipe.validation.hold_out:
         return "'validation.clean' and 'validation.hold_out' exclude each other."
     shares = shares_of(recipe)

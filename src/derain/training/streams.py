@@ -17,7 +17,17 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from derain.data.folders import pictures_in
 from derain.data.mixtures import CYCLE, Mixture, interleave
 from derain.data.pairing import pair_folders
-from derain.data.patches import KEPT, Cut, Item, PairedPatches, Pictures, SyntheticPairs
+from derain.data.patches import (
+    KEPT,
+    Cut,
+    Item,
+    PairedPatches,
+    Pictures,
+    Rainmaker,
+    SyntheticPairs,
+    rain_of_layers,
+    rain_of_preset,
+)
 from derain.data.synthesis import preset
 from derain.errors import DerainError, UsageError
 from derain.evaluation import protocol
@@ -27,19 +37,18 @@ from derain.training.signals import CAUGHT
 
 @dataclass(frozen=True)
 class Source:
-    """Pictures with what is rained on them: `rainy` is None where rain is made by the preset `rain`."""
+    """Clean pictures with rainy ones, or with what makes rain on them."""
 
     clean: Pictures
-    rainy: Pictures | None
-    rain: str
+    rain: Pictures | Rainmaker
 
     def __len__(self) -> int:
         return len(self.clean)
 
     def patches(self, cut: Cut, seed: int) -> Dataset[Item]:
         """The endless stream of training items."""
-        if self.rainy is not None:
-            return PairedPatches(self.rainy, self.clean, cut, seed)
+        if isinstance(self.rain, Pictures):
+            return PairedPatches(self.rain, self.clean, cut, seed)
         return SyntheticPairs(self.clean, self.rain, cut, seed)
 
 
@@ -98,14 +107,16 @@ def _files(name: str, part: Data | Validation) -> list[tuple[Path | None, Path]]
     if part.clean is None:
         other = ", or 'validation.hold_out' to e.g. 20" if name == "validation" else ""
         raise UsageError(f"'{name}.clean' is not given; set it to a folder of clean pictures{other}.")
-    if part.rainy is None and part.rain is None:
+    layers = part.layers if isinstance(part, Data) else None
+    if part.rainy is None and part.rain is None and layers is None:
         raise UsageError(
             f"'{name}.rainy' is not given; set it to the folder of rainy pictures, "
             f"or '{name}.rain' to a preset, e.g. light."
         )
     if part.rainy is not None:
         return [(pair.restored, pair.clean) for pair in pair_folders(Path(part.rainy), Path(part.clean))]
-    preset(part.rain or "")  # an unknown name is an error now, not in a worker
+    if part.rain is not None:
+        preset(part.rain)  # an unknown name is an error now, not in a worker
     return [(None, file) for file in pictures_in(part.clean)]
 
 
@@ -121,10 +132,14 @@ def _source(
             return Pictures(paths, room=0)
         return opened.setdefault(tuple(paths), Pictures(paths, KEPT))
 
-    rainy = [file for file, _ in files if file is not None]
-    return Source(
-        pictures([clean for _, clean in files]), pictures(rainy) if rainy else None, part.rain or ""
-    )
+    clean, rainy = [clean for _, clean in files], [file for file, _ in files if file is not None]
+    if rainy:
+        return Source(pictures(clean), pictures(rainy))
+    if part.rain is not None:
+        return Source(pictures(clean), rain_of_preset(part.rain))
+    assert isinstance(part, Data)
+    assert part.layers is not None
+    return Source(pictures(clean), rain_of_layers(pictures(pictures_in(part.layers))))
 
 
 @dataclass(frozen=True)

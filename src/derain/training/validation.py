@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from derain.data.patches import read_pair, to_tensor
-from derain.data.synthesis import make_pair, preset
+from derain.data.patches import Pictures, read_pair, to_tensor
 from derain.evaluation import protocol
 from derain.methods.network import RainNetwork
 from derain.restore.tiles import pad_to, published_axis, run_tiles
@@ -23,17 +22,17 @@ RAIN_SEED = 20_190_415  # one fixed rain for every run, apart from any training 
 def pairs(held_out: HeldOut, validation: Validation) -> Iterator[tuple[Tensor, Tensor]]:
     """Rainy and clean pictures, (1, 3, H, W) each; made rain depends on the picture's number alone."""
     for source, number in held_out:
-        if source.rainy is not None:
-            rainy, clean = read_pair(source.rainy, source.clean, number)
+        if isinstance(source.rain, Pictures):
+            rainy, clean = read_pair(source.rain, source.clean, number)
         else:
             clean = rainy = source.clean[number]
         if validation.patch:
             top, left = (max(side - validation.patch, 0) // 2 for side in clean.shape[:2])
             window = np.s_[top : top + validation.patch, left : left + validation.patch]
             rainy, clean = rainy[window], clean[window]
-        if source.rainy is None:
+        if not isinstance(source.rain, Pictures):
             rng = np.random.default_rng([RAIN_SEED, number])
-            rainy, clean = make_pair(rng, np.ascontiguousarray(clean), preset(source.rain))
+            rainy, clean = source.rain(rng, np.ascontiguousarray(clean))
         yield to_tensor(rainy)[None], to_tensor(clean)[None]
 
 
