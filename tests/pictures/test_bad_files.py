@@ -142,9 +142,8 @@ def test_the_lower_limit_of_pillow_does_not_count(
     assert not recwarn
 
 
-@pytest.mark.parametrize("mode", ["F", "I"])
-def test_32_bit_pixels(tmp_path: Path, mode: str) -> None:
-    Image.new(mode, (5, 4)).save(tmp_path / "a.tif")
+def test_32_bit_pixels(tmp_path: Path) -> None:
+    Image.new("I", (5, 4)).save(tmp_path / "a.tif")
     assert "8 or 16 bits per channel" in refusal(tmp_path / "a.tif")
 
 
@@ -153,19 +152,6 @@ def test_several_frames_or_pages(tmp_path: Path, extension: str) -> None:
     frames = [Image.fromarray(noise(40, 50) // (index + 1)) for index in range(3)]
     frames[0].save(tmp_path / f"a{extension}", save_all=True, append_images=frames[1:])
     assert "3 frames or pages" in refusal(tmp_path / f"a{extension}")
-
-
-def test_16_bit_tiff_that_would_be_misread(tmp_path: Path) -> None:
-    tifffile = pytest.importorskip("tifffile")
-    samples = noise(40, 50, 4, np.uint16)
-    colour = samples[..., :3].transpose(2, 0, 1)
-    path = tmp_path / "a.tif"
-    tifffile.imwrite(path, colour, photometric="rgb", planarconfig="separate")
-    assert "unusual 16-bit TIFF" in refusal(path)
-    tifffile.imwrite(path, samples, photometric="rgb", extrasamples=["assocalpha"])
-    assert "unusual 16-bit TIFF" in refusal(path)
-    tifffile.imwrite(path, samples[..., 0], photometric="miniswhite")
-    assert "unusual 16-bit TIFF" in refusal(path)
 
 
 def test_the_preview_of_a_raw_file_is_not_the_picture(tmp_path: Path) -> None:
@@ -259,8 +245,9 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path, extension: str) -> No
 
 def test_metadata_and_sizes_that_a_format_cannot_hold(tmp_path: Path) -> None:
     huge = b"Exif\0\0II*\0" + struct.pack("<IHI", 8, 0, 0) + bytes(70_000)
-    with pytest.raises(DerainError, match=r"a\.jpg: cannot be written as JPEG"):
-        write_picture(tmp_path / "a.jpg", Picture(noise(4, 5), exif=huge))
+    assert encode_picture(Picture(noise(4, 5), exif=huge), ".jpg") == encode_picture(
+        Picture(noise(4, 5)), ".jpg"
+    )
     with pytest.raises(DerainError, match=r"a\.webp: cannot be written as WebP"):
         write_picture(tmp_path / "a.webp", Picture(noise(4, 17_000)))
     assert not list(tmp_path.iterdir())

@@ -42,7 +42,12 @@ def run(
         bool, typer.Option(help="Also write the rain mask or uncertainty map, to OUT/maps.")
     ] = False,
     compare: Annotated[bool, typer.Option(help="Also write before/after sheets, to OUT/compare.")] = False,
-    jpeg_quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG results.")] = 95,
+    jpeg_quality: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=100, help="Of JPEG results; by default the source's, or 95 where it is no JPEG."
+        ),
+    ] = None,
     codec: Annotated[
         str | None,
         typer.Option(

@@ -1,40 +1,37 @@
-"""EXIF: the orientation read and reset in place, and the way into and out of TIFF files.
+"""EXIF: read, made consistent with the picture it is written beside, and moved into and out of TIFF files.
 
-Setting the orientation in place, without writing the block anew, keeps thumbnails and the maker's notes,
-whose inner offsets would break.
+Blocks are changed in place, without being laid out anew: the maker's notes of cameras hold offsets that
+would break.
 """
 
 from __future__ import annotations
 
+import io
 import struct
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-from PIL import Image, TiffImagePlugin
+from PIL import Image
 
-from derain.pictures.picture import Array
+from derain.pictures import tags
+from derain.pictures.picture import Array, to_8_bits
 
 PREFIX = b"Exif\0\0"
 ORIENTATION = 0x0112
-# In a TIFF file EXIF shares one directory with the layout of the pixels; these tags describe the picture.
-# The orientation is not among them, as the pixels of a `Picture` are upright.
-DESCRIPTION = {
-    0x010E: "ImageDescription",
-    0x010F: "Make",
-    0x0110: "Model",
-    0x011A: "XResolution",
-    0x011B: "YResolution",
-    0x0128: "ResolutionUnit",
-    0x0131: "Software",
-    0x0132: "DateTime",
-    0x013B: "Artist",
-    0x013C: "HostComputer",
-    0x8298: "Copyright",
+# Sizes in pixels: of the first directory, and of the EXIF directory.
+WIDTHS, HEIGHTS = {0x0100, 0xA002}, {0x0101, 0xA003}
+X_RESOLUTION = 0x011A
+THUMBNAIL_OFFSET, THUMBNAIL_LENGTH = 0x0201, 0x0202
+THUMBNAIL_SIDES = (160, 112, 80, 48, 24)  # in pixels, tried in turn
+# Tags of a TIFF file that lay out its pixels, or that a `Picture` holds elsewhere; all others describe it.
+LAYOUT = {
+    *(254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, ORIENTATION, 277, 278, 279, 280, 281, 284),
+    *(288, 289, 290, 291, 292, 293, 297, 301, 317, 318, 319, 320, 321, 322, 323, 324, 325, 326, 327, 328),
+    *(330, 332, 333, 334, 336, 337, 338, 339, 340, 341, 342, 343, 346, 347, *range(512, 522)),
+    *(529, 530, 531, 532, 559),
 }
-EXIF_DIRECTORY = 0x8769
-GPS_DIRECTORY = 0x8825
-INTEROPERABILITY = 0xA005  # an offset inside the EXIF directory
+XMP, IPTC, PHOTOSHOP, ICC = 700, 33723, 34377, 34675
+LAYERS = 37724  # of Photoshop: the rainy picture in parts
+ELSEWHERE = {*LAYOUT, XMP, IPTC, PHOTOSHOP, ICC, LAYERS}
 
 
 def upright(exif: bytes) -> tuple[bytes | None, int]:
@@ -43,20 +40,15 @@ def upright(exif: bytes) -> tuple[bytes | None, int]:
     Unreadable EXIF gives (None, 1): it describes nothing, and other programs stumble over it.
     """
     block = bytearray(exif.removeprefix(PREFIX))
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(bytes(block[:4]))
-    if order is None:
-        return None, 1
     orientation = 1
     try:
-        (directory,) = struct.unpack_from(order + "I", block, 4)
-        (count,) = struct.unpack_from(order + "H", block, directory)
-        for entry in range(directory + 2, directory + 2 + 12 * count, 12):
-            tag, kind = struct.unpack_from(order + "HH", block, entry)
-            if tag == ORIENTATION and kind in (3, 4):  # SHORT, LONG
-                code = order + ("H" if kind == 3 else "I")
-                (orientation,) = struct.unpack_from(code, block, entry + 8)
-                struct.pack_into(code, block, entry + 8, 1)
-    except struct.error:
+        head = tags.header(block)
+        first = tags.directory(bytes(block), head, head.first)
+        entry = first.entries.get(ORIENTATION)
+        if entry is not None and entry.kind in (tags.SHORT, tags.LONG):
+            orientation = int(entry.numbers(head.order)[0])
+            struct.pack_into(head.order + tags.NUMBERS[entry.kind], block, entry.place, 1)
+    except ValueError:
         return None, 1
     return PREFIX + bytes(block), orientation if 1 <= orientation <= 8 else 1
 
@@ -71,45 +63,95 @@ def turned(array: Array, orientation: int) -> Array:
     return np.ascontiguousarray(array[:: -1 if rows else 1, :: -1 if columns else 1])
 
 
-def from_tiff(directory: Image.Exif) -> bytes | None:
-    """The descriptive part of a TIFF file's first directory, as EXIF.
+def made_consistent(exif: bytes, pixels: Array) -> bytes:
+    """EXIF whose sizes and thumbnail are those of the picture.
 
-    Without the orientation: Pillow and OpenCV turn the pixels of TIFF, and of no other format, themselves.
+    The thumbnail is made anew where it fits into the place of the old one, and dropped otherwise.
+
+    Args:
+        exif: a block of `upright`.
+        pixels: (H, W, 1 or 3) uint8 or uint16.
     """
-    exif = Image.Exif()
-    for tag, value in directory_tags(directory).items():
-        exif[tag] = value
-    return exif.tobytes() if len(exif) else None
-
-
-def directory_tags(exif: Image.Exif) -> dict[int, Any]:
-    """{tag: value} of what describes the picture; the EXIF and GPS directories are nested."""
-    tags: dict[int, Any] = {tag: exif[tag] for tag in DESCRIPTION if tag in exif and _fits(tag, exif[tag])}
-    for pointer in (EXIF_DIRECTORY, GPS_DIRECTORY):
-        nested: Mapping[int, Any] = exif.get_ifd(pointer)
-        if nested:
-            tags[pointer] = {
-                tag: value
-                for tag, value in nested.items()
-                if tag != INTEROPERABILITY and _fits(pointer, {tag: value})
-            }
-    return tags
-
-
-def _fits(tag: int, value: Any) -> bool:
-    """Whether a tag can be written; files hold some with values of a type that the tag does not have."""
-    probe = Image.Exif()
-    probe[tag] = value
+    block = bytearray(exif.removeprefix(PREFIX))
     try:
-        probe.tobytes()
-    except Exception:  # Pillow raises whatever an odd type provokes
-        return False
-    return True
+        head = tags.header(block)
+        first = tags.directory(bytes(block), head, head.first)
+    except ValueError:
+        return exif
+    for found in (first, *first.nested.values()):
+        _set_sizes(block, head, found, pixels.shape[1], pixels.shape[0])
+    if first.following:
+        _new_thumbnail(block, head, first, pixels)
+    return PREFIX + bytes(block)
 
 
-def to_tiff(exif: bytes, directory: TiffImagePlugin.ImageFileDirectory_v2) -> None:
-    """Enters EXIF into the directory of a TIFF file that is being written."""
-    parsed = Image.Exif()
-    parsed.load(exif)
-    for tag, value in directory_tags(parsed).items():
-        directory[tag] = value
+def _new_thumbnail(block: bytearray, head: tags.Header, first: tags.Directory, pixels: Array) -> None:
+    """Replaces the thumbnail, which the second directory leads to, or cuts that directory off."""
+    try:
+        second = tags.directory(bytes(block), head, first.following, nested=False)
+    except ValueError:
+        second = tags.Directory({})
+    offset = int(second.number(THUMBNAIL_OFFSET, head.order) or 0)
+    length = int(second.number(THUMBNAIL_LENGTH, head.order) or 0)
+    entry = second.entries.get(THUMBNAIL_LENGTH)
+    fits = entry is not None and entry.kind == tags.LONG and 0 < offset < offset + length <= len(block)
+    thumbnail = _thumbnail(pixels, length) if fits else None
+    if thumbnail is None:
+        struct.pack_into(f"{head.order}I", block, first.link, 0)
+    if fits:  # nothing of the old picture stays
+        block[offset : offset + length] = (thumbnail or b"").ljust(length, b"\0")
+    if thumbnail is not None and entry is not None:
+        struct.pack_into(f"{head.order}I", block, entry.place, len(thumbnail))
+        orientation = second.entries.get(ORIENTATION)
+        if orientation is not None and orientation.kind == tags.SHORT:
+            struct.pack_into(f"{head.order}H", block, orientation.place, 1)
+        width, height = Image.open(io.BytesIO(thumbnail)).size
+        _set_sizes(block, head, second, width, height)
+
+
+def _set_sizes(block: bytearray, head: tags.Header, found: tags.Directory, width: int, height: int) -> None:
+    for wanted, size in ((WIDTHS, width), (HEIGHTS, height)):
+        for tag in wanted & found.entries.keys():
+            entry = found.entries[tag]
+            if entry.kind == tags.LONG or (entry.kind == tags.SHORT and size < 1 << 16):
+                struct.pack_into(head.order + tags.NUMBERS[entry.kind], block, entry.place, size)
+
+
+def _thumbnail(pixels: Array, most_bytes: int) -> bytes | None:
+    """A JPEG of at most so many bytes, its longer side 160 pixels or less; None when there is none."""
+    step = max(1, max(pixels.shape[:2]) // (4 * THUMBNAIL_SIDES[0]))
+    few = to_8_bits(pixels[::step, ::step])
+    image = Image.fromarray(few.squeeze(2) if few.shape[2] == 1 else few)
+    for side in THUMBNAIL_SIDES:
+        image.thumbnail((side, side))
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=80)
+        if buffer.tell() <= most_bytes:
+            return buffer.getvalue()
+    return None
+
+
+def from_tiff(found: tags.Directory, order: tags.Order) -> bytes | None:
+    """What describes the picture in a TIFF file's directory, as an EXIF block without orientation."""
+    described = tags.without(found, ELSEWHERE)
+    inner = {pointer: tags.without(nested, ()) for pointer, nested in found.nested.items()}
+    if not described.entries and not inner:
+        return None
+    return PREFIX + tags.block(tags.Directory(described.entries, inner), order)
+
+
+def to_tiff(exif: bytes) -> tuple[tags.Directory, tags.Order] | None:
+    """The tags of an EXIF block that a TIFF file's directory takes, and their byte order."""
+    block = exif.removeprefix(PREFIX)
+    try:
+        head = tags.header(block)
+        first = tags.directory(block, head, head.first)
+    except ValueError:
+        return None
+    return tags.without(first, ELSEWHERE), head.order
+
+
+def holds_resolution(exif: bytes | None) -> bool:
+    """Whether an EXIF block says how many pixels lie on an inch."""
+    read = None if exif is None else to_tiff(exif)
+    return read is not None and X_RESOLUTION in read[0].entries

@@ -15,6 +15,45 @@ from derain.errors import DerainError
 Array = NDArray[Any]
 
 
+@dataclass(frozen=True)
+class Text:
+    """A remark in a file: of PNG with its keyword, of JPEG a comment."""
+
+    keyword: str
+    text: str
+    language: str = ""
+    translated: str = ""
+
+
+@dataclass(frozen=True)
+class ColourCode:
+    """What the values of pixels mean, in code points of ITU-T H.273; as cICP and nclx hold it.
+
+    Attributes:
+        primaries, transfer: 1 and 13 are those of sRGB, 9 and 16 those of BT.2020 with PQ.
+        full_range: whether the values reach from 0 to white, or leave room as television does.
+    """
+
+    primaries: int
+    transfer: int
+    full_range: bool = True
+
+
+@dataclass(frozen=True)
+class JpegCoding:
+    """How a JPEG file was compressed.
+
+    Attributes:
+        tables: quantisation of brightness, and of colour unless it is grey: 64 steps each, by rows.
+        subsampling: "4:4:4", "4:2:2" or "4:2:0".
+        progressive: whether it was written in several passes.
+    """
+
+    tables: tuple[tuple[int, ...], ...]
+    subsampling: str
+    progressive: bool
+
+
 @dataclass(frozen=True, eq=False)
 class Picture:
     """An upright picture with what its file carried besides the pixels.
@@ -25,6 +64,14 @@ class Picture:
         exif: EXIF with its `Exif\\0\\0` prefix; orientation is 1, as the pixels are turned already.
         icc: the colour profile of `pixels`.
         dpi: horizontal and vertical resolution in pixels per inch.
+        xmp: an XMP packet.
+        iptc: IPTC-IIM records.
+        texts: remarks.
+        colour: what the values of `pixels` mean, where a file says it without a profile.
+        colour_chunks: (type, content) of PNG's chunks on colour: gAMA, cHRM, sRGB, mDCV, cLLI.
+        jpeg: how the source was compressed if it was a JPEG.
+        lossless: whether the source was a lossless WebP.
+        lost: what else the source held and a `Picture` does not, in words.
     """
 
     pixels: Array
@@ -32,6 +79,14 @@ class Picture:
     exif: bytes | None = None
     icc: bytes | None = None
     dpi: tuple[float, float] | None = None
+    xmp: bytes | None = None
+    iptc: bytes | None = None
+    texts: tuple[Text, ...] = ()
+    colour: ColourCode | None = None
+    colour_chunks: tuple[tuple[bytes, bytes], ...] = ()
+    jpeg: JpegCoding | None = None
+    lossless: bool = False
+    lost: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         assert self.pixels.ndim == 3, self.pixels.shape

@@ -1,24 +1,19 @@
-"""Writing still pictures, whole or not at all.
-
-Pillow writes everything but 16-bit colour, which it has no mode for: there OpenCV compresses PNG, to
-which the metadata are added, and TIFF is laid out here with Pillow's directory.
-"""
+"""Writing still pictures, whole or not at all, and telling what their format cannot hold."""
 
 from __future__ import annotations
 
-import io
+import re
 import struct
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, TiffImagePlugin
 
 from derain.atomic import replace_file
 from derain.errors import DerainError, UsageError
+from derain.pictures import avif, bmp, jpeg, png, tiff, webp
 from derain.pictures import exif as exif_blocks
 from derain.pictures.picture import Array, Picture, to_8_bits
 
@@ -35,19 +30,46 @@ FORMATS = {
 HOLD_16_BITS = {"PNG", "TIFF"}
 HOLD_GREY = {"PNG", "JPEG", "TIFF", "BMP"}
 HOLD_ALPHA = {"PNG", "TIFF", "WebP", "AVIF"}
-# Lossy formats other than JPEG: visually lossless at a fraction of the size of their lossless modes.
-WEBP_QUALITY = 95
-AVIF_QUALITY = 90
-STRIP_BYTES = 1 << 20
+# Attributes of a `Picture` that only some formats hold, what they are called, and which formats do.
+CARRIED: dict[str, tuple[str, set[str]]] = {
+    "exif": ("EXIF", {"PNG", "JPEG", "WebP", "TIFF", "AVIF"}),
+    "icc": ("its colour profile", {"PNG", "JPEG", "WebP", "TIFF", "AVIF"}),
+    "dpi": ("its resolution", {"PNG", "JPEG", "TIFF", "BMP"}),
+    "xmp": ("XMP", {"PNG", "JPEG", "WebP", "TIFF", "AVIF"}),
+    "iptc": ("IPTC", {"PNG", "JPEG", "TIFF"}),
+    "texts": ("its texts", {"PNG", "JPEG"}),
+    "colour": ("what its colours mean (cICP)", {"PNG", "AVIF"}),
+    "colour_chunks": ("what its colours mean", {"PNG"}),
+}
+CHUNK_WORDS = {b"gAMA": "gamma", b"cHRM": "primaries", b"mDCV": "mastering display", b"cLLI": "light levels"}
+SRGB_GAMMA = 45455  # in gAMA's hundred thousandths
+WRITERS: dict[str, Callable[[Picture, Array], bytes]] = {
+    "PNG": png.write,
+    "WebP": webp.write,
+    "TIFF": tiff.write,
+    "BMP": bmp.write,
+    "AVIF": avif.write,
+}
+# XMP that tells of what is not in the file any more (gain maps, clips of motion photos), or of its turn.
+GONE = re.compile(
+    rb"""\s(?:hdrgm|HDRGainMap|GCamera):(?:\w*)\s*=\s*(?:"[^"]*"|'[^']*')"""
+    rb"|<Container:Directory>.{0,20000}?</Container:Directory>",
+    re.DOTALL,
+)
+TURN = re.compile(rb"""(tiff:Orientation(?:\s*=\s*["']|>))[1-8]""")
 
 
-def write_picture(path: str | Path, picture: Picture, jpeg_quality: int = 95) -> None:
+def write_picture(path: str | Path, picture: Picture, jpeg_quality: int | None = None) -> tuple[str, ...]:
     """Writes a picture in the format of the extension, whole or not at all; replaces what was there.
 
-    PNG, TIFF and BMP are lossless; JPEG has full colour resolution (4:4:4). PNG and TIFF keep 16 bits, the
-    others get 8, rounded. WebP and AVIF have no grey and hold it as RGB, as do PNG and TIFF for 16-bit
-    grey with alpha; a grey profile is left out then. JPEG and BMP have no alpha: one that is opaque
-    throughout is left out, any other is refused. BMP has no place for EXIF and colour profiles.
+    PNG, TIFF and BMP are lossless, and WebP if the source was; a JPEG is compressed as its source was,
+    unless a quality is given or the source was none: then with 95 and full colour resolution (4:4:4). PNG
+    and TIFF keep 16 bits, the others get 8, rounded. WebP and AVIF have no grey and hold it as RGB, as do
+    PNG and TIFF for 16-bit grey with alpha. JPEG and BMP have no alpha: one that is opaque throughout is
+    left out, any other is refused.
+
+    Returns:
+        In words, what `picture` or its source held and the file does not; nothing is left out in silence.
 
     Raises:
         UsageError: an unknown extension, or a quality outside 1 to 100.
@@ -55,30 +77,37 @@ def write_picture(path: str | Path, picture: Picture, jpeg_quality: int = 95) ->
     """
     path = Path(path)
     try:
-        content = encode_picture(picture, path.suffix, jpeg_quality)
+        content, notes = _encoded(picture, path.suffix, jpeg_quality)
     except DerainError as error:
         raise type(error)(f"{path}: {error}") from None
     replace_file(path, content)
+    return notes
 
 
-def encode_picture(picture: Picture, extension: str, jpeg_quality: int = 95) -> bytes:
+def encode_picture(picture: Picture, extension: str, jpeg_quality: int | None = None) -> bytes:
     """The bytes of the file that `write_picture` writes; raises the same."""
+    return _encoded(picture, extension, jpeg_quality)[0]
+
+
+def _encoded(picture: Picture, extension: str, jpeg_quality: int | None) -> tuple[bytes, tuple[str, ...]]:
     name = FORMATS.get(extension.lower())
     if name is None:
         raise UsageError(f"pictures cannot be written as '{extension}'; use one of {', '.join(FORMATS)}.")
-    if not 1 <= jpeg_quality <= 100:
+    if jpeg_quality is not None and not 1 <= jpeg_quality <= 100:
         raise UsageError(f"JPEG quality {jpeg_quality} is outside 1 to 100.")
     samples = _samples(picture, name)
-    if picture.icc is not None and picture.icc[16:20] == b"GRAY" and samples.shape[2] >= 3:
-        picture = replace(picture, icc=None)  # grey that had to become RGB
+    picture, lost = _fitted(picture, name, samples)
     try:
-        if name == "TIFF":
-            return _tiff(picture, samples)
-        if samples.dtype == np.uint16:
-            return _png_16(picture, samples)
-        return _with_pillow(picture, samples, name, jpeg_quality)
-    except (OSError, ValueError, RuntimeError, struct.error) as error:
-        raise DerainError(f"cannot be written as {name} ({error}).") from None
+        if name == "JPEG":
+            content = jpeg.write(picture, samples, jpeg_quality)
+        else:
+            content = WRITERS[name](picture, samples)
+    except MemoryError:
+        raise DerainError(f"not enough memory to write it as {name}.") from None
+    except Exception as error:  # encoders raise whatever odd sizes provoke
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        raise DerainError(f"cannot be written as {name} ({reason}).") from None
+    return content, lost
 
 
 def _samples(picture: Picture, name: str) -> Array:
@@ -93,7 +122,7 @@ def _samples(picture: Picture, name: str) -> Array:
     if name not in HOLD_16_BITS:
         pixels = to_8_bits(pixels)
         alpha = None if alpha is None else to_8_bits(alpha)
-    # OpenCV writes no such PNG, and Pillow reads no such TIFF, as 16-bit grey with alpha.
+    # OpenCV writes no such PNG, and few programs read such a TIFF, as 16-bit grey with alpha.
     if name not in HOLD_GREY or (alpha is not None and pixels.dtype == np.uint16):
         pixels = np.repeat(pixels, 3 // pixels.shape[2], axis=2)
     if alpha is None:
@@ -101,88 +130,57 @@ def _samples(picture: Picture, name: str) -> Array:
     return np.concatenate([pixels, alpha[..., None]], axis=2)
 
 
-def _with_pillow(picture: Picture, samples: Array, name: str, jpeg_quality: int) -> bytes:
-    image = Image.fromarray(samples.squeeze(2) if samples.shape[2] == 1 else samples)
-    settings: dict[str, dict[str, Any]] = {
-        "PNG": {},
-        "JPEG": {"quality": jpeg_quality, "subsampling": "4:4:4"},
-        "WebP": {"quality": WEBP_QUALITY, "alpha_quality": 100},
-        "BMP": {},
-        "AVIF": {"quality": AVIF_QUALITY, "subsampling": "4:4:4"},
-    }
-    carried = {"exif": picture.exif, "icc_profile": picture.icc, "dpi": picture.dpi}
-    buffer = io.BytesIO()
-    given = {key: value for key, value in carried.items() if value is not None}
-    image.save(buffer, name, **settings[name], **given)
-    return buffer.getvalue()
-
-
-def _png_16(picture: Picture, samples: Array) -> bytes:
-    import cv2
-
-    order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[samples.shape[2]]
-    done, encoded = cv2.imencode(".png", samples[..., order], [cv2.IMWRITE_PNG_COMPRESSION, 6])
-    if not done:
-        raise ValueError("OpenCV refuses it")
-    content = encoded.tobytes()
-    header = 33  # signature and IHDR; the other chunks may follow in any order before the pixels
-    return content[:header] + b"".join(_png_chunks(picture)) + content[header:]
-
-
-def _png_chunks(picture: Picture) -> Iterator[bytes]:
-    """What the picture carries, as chunks of the PNG specification (third edition)."""
-    if picture.icc is not None:
-        yield _png_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(picture.icc))
-    if picture.dpi is not None:
-        across, down = (round(value / 0.0254) for value in picture.dpi)
-        yield _png_chunk(b"pHYs", struct.pack(">IIB", across, down, 1))
+def _fitted(picture: Picture, name: str, samples: Array) -> tuple[Picture, tuple[str, ...]]:
+    """What of a picture the format `name` holds, made consistent, and the rest in words."""
+    lost = list(picture.lost)
+    if samples.dtype != picture.pixels.dtype:
+        lost.append(f"16 bits a channel ({name} holds 8)")
+    if picture.icc is not None and picture.icc[16:20] != (b"RGB " if samples.shape[2] >= 3 else b"GRAY"):
+        lost.append("its colour profile, which is not for these channels")
+        picture = replace(picture, icc=None)
+    for attribute, (words, formats) in CARRIED.items():
+        if getattr(picture, attribute) and name not in formats:
+            lost += _words(picture, attribute, words)
+            nothing: Any = () if attribute in ("texts", "colour_chunks") else None
+            picture = replace(picture, **{attribute: nothing})
+    if picture.lossless and name in ("JPEG", "AVIF"):
+        lost.append(f"its lossless compression ({name} is lossy)")
     if picture.exif is not None:
-        yield _png_chunk(b"eXIf", picture.exif.removeprefix(exif_blocks.PREFIX))
+        picture = replace(picture, exif=exif_blocks.made_consistent(picture.exif, picture.pixels))
+    if picture.exif is not None and name == "AVIF" and not avif.takes(picture.exif):
+        lost.append("EXIF with odd values, which AVIF's encoder does not take")
+        picture = replace(picture, exif=None)
+    if picture.xmp is not None:
+        picture = replace(picture, xmp=TURN.sub(rb"\g<1>1", GONE.sub(b"", picture.xmp)))
+    if name == "JPEG":
+        parts = {"EXIF": picture.exif, "XMP": picture.xmp, "IPTC": picture.iptc}
+        lost += [
+            f"{words}, too long for JPEG" for words, part in parts.items() if part and jpeg.too_long(part)
+        ]
+        if any(jpeg.too_long(f"{text.keyword}: {text.text}".encode()) for text in picture.texts):
+            lost.append("a text, too long for JPEG")
+        if picture.icc is not None and len(picture.icc) > 255 * (jpeg.SEGMENT - 14):
+            lost.append("its colour profile, too long for JPEG")
+            picture = replace(picture, icc=None)
+    return picture, tuple(dict.fromkeys(lost))
 
 
-def _png_chunk(kind: bytes, content: bytes) -> bytes:
-    checksum = zlib.crc32(kind + content)
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
-
-
-def _tiff(picture: Picture, samples: Array) -> bytes:
-    """Baseline TIFF 6.0 in strips, deflated after horizontal differencing (predictor 2)."""
-    height, width, channels = samples.shape
-    colours = 3 if channels >= 3 else 1
-    rows = max(1, STRIP_BYTES // (width * channels * samples.itemsize))
-    strips = [zlib.compress(_differences(samples[y : y + rows])) for y in range(0, height, rows)]
-    sizes = [len(strip) for strip in strips]
-    directory = TiffImagePlugin.ImageFileDirectory_v2()
-    if picture.exif is not None:
-        exif_blocks.to_tiff(picture.exif, directory)
-    directory[TiffImagePlugin.IMAGEWIDTH] = width
-    directory[TiffImagePlugin.IMAGELENGTH] = height
-    directory[TiffImagePlugin.BITSPERSAMPLE] = (8 * samples.itemsize,) * channels
-    directory[TiffImagePlugin.COMPRESSION] = 8  # deflate
-    directory[TiffImagePlugin.PREDICTOR] = 2
-    directory[TiffImagePlugin.PHOTOMETRIC_INTERPRETATION] = 2 if colours == 3 else 1
-    directory[TiffImagePlugin.SAMPLESPERPIXEL] = channels
-    directory[TiffImagePlugin.PLANAR_CONFIGURATION] = 1
-    directory[TiffImagePlugin.ROWSPERSTRIP] = rows
-    directory[TiffImagePlugin.STRIPBYTECOUNTS] = tuple(sizes)
-    # Counted from the end of the directory; Pillow adds its length.
-    directory[TiffImagePlugin.STRIPOFFSETS] = tuple(sum(sizes[:index]) for index in range(len(sizes)))
-    if channels > colours:
-        directory[TiffImagePlugin.EXTRASAMPLES] = 2  # straight alpha
-    if picture.icc is not None:
-        directory[TiffImagePlugin.ICCPROFILE] = picture.icc
-    if picture.dpi is not None:
-        directory[TiffImagePlugin.X_RESOLUTION], directory[TiffImagePlugin.Y_RESOLUTION] = picture.dpi
-        directory[TiffImagePlugin.RESOLUTION_UNIT] = 2  # inch
-    buffer = io.BytesIO()
-    directory.save(buffer)
-    for strip in strips:
-        buffer.write(strip)
-    return buffer.getvalue()
-
-
-def _differences(rows: Array) -> bytes:
-    """Each pixel less its left neighbour, modulo the range, little-endian."""
-    differences = rows.copy()
-    differences[:, 1:] -= rows[:, :-1]
-    return differences.astype(rows.dtype.newbyteorder("<"), copy=False).tobytes()
+def _words(picture: Picture, attribute: str, words: str) -> list[str]:
+    """What is lost with an attribute; nothing where programs assume just that without it."""
+    if attribute == "colour":
+        code = picture.colour
+        if code is None or picture.icc is not None or (code.primaries, code.transfer) == (1, 13):
+            return []
+        return [f"what its colours mean (primaries {code.primaries}, transfer {code.transfer} of H.273)"]
+    if attribute == "colour_chunks":
+        chunks = dict(picture.colour_chunks)
+        assumed = b"sRGB" in chunks or picture.icc is not None or picture.colour is not None
+        for kind in (b"gAMA", b"cHRM") if assumed else ():
+            chunks.pop(kind, None)
+        if chunks.get(b"gAMA") == struct.pack(">I", SRGB_GAMMA):
+            chunks.pop(b"gAMA")
+        named = [CHUNK_WORDS[kind] for kind in chunks if kind in CHUNK_WORDS]
+        return [f"what its colours mean ({', '.join(named)})"] if named else []
+    if attribute == "dpi" and exif_blocks.holds_resolution(picture.exif):
+        return []
+    return [words]

@@ -148,7 +148,7 @@ def restore_all(
     overwrite: bool = False,
     maps: bool = False,
     compare: bool = False,
-    jpeg_quality: int = 95,
+    jpeg_quality: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[Outcome]:
     """Restores one picture after the other, telling what became of each.
@@ -171,8 +171,9 @@ def restore_all(
                 sheet = Picture(side_by_side(to_rgb8(picture), to_rgb8(result)))
                 write_picture(extra_file(job, COMPARE, ".jpg"), sheet)
             # Last, so that a result that exists means that all of the picture's files do.
-            write_picture(job.target, result, jpeg_quality)
+            lost = write_picture(job.target, result, jpeg_quality)
         except DerainError as error:
             yield Outcome(job, "failed", str(error))
         else:
-            yield Outcome(job, "restored", restored.note)
+            notes = [restored.note, *([f"left out: {', '.join(lost)}"] if lost else [])]
+            yield Outcome(job, "restored", "; ".join(filter(None, notes)))

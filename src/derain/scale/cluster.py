@@ -39,7 +39,7 @@ class Work:
     settings: Settings
     maps: bool = False
     compare: bool = False
-    jpeg_quality: int = 95
+    jpeg_quality: int | None = None
 
 
 class Worker:

@@ -1,0 +1,108 @@
+"""What the readers of all formats share: limits, and pixels out of Pillow and OpenCV."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from PIL import Image, ImageFile
+
+from derain.errors import DerainError
+from derain.pictures.picture import Array
+
+# Pillow warns of oddities in metadata that spoil no pixel; whatever does raises.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
+MAX_PIXELS = 400_000_000
+GREY_MODES = {"1", "L", "LA", "La"}
+COLOUR_MODES = {"P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
+STRIP_PIXELS = 1 << 22
+
+
+class TooManyPixels(DerainError):
+    """A picture of more pixels than are read."""
+
+
+def refuse_size(name: str, width: int, height: int, max_pixels: int) -> None:
+    """Raises `TooManyPixels` before memory is taken."""
+    if width * height > max_pixels:
+        raise TooManyPixels(
+            f"{name}: {width:,} x {height:,} pixels, more than the {max_pixels / 1e6:,.0f} megapixels "
+            "that are read; make it smaller or cut it into parts."
+        )
+
+
+def behind_the_end(rest: bytes) -> str:
+    """What lies behind the end of a picture in its file, in words; "" for nothing but padding."""
+    rest = rest.strip(b"\0\xff")
+    if not rest:
+        return ""
+    return "the clip of a motion photo" if b"ftyp" in rest[:64] else f"{len(rest):,} bytes behind its end"
+
+
+def refuse_several(name: str, frames: int) -> None:
+    """Raises `DerainError` for a file of more than one picture."""
+    if frames > 1:
+        raise DerainError(f"{name}: holds {frames} frames or pages; save each as a picture, or use a video.")
+
+
+def refuse_kind(name: str, kind: str) -> DerainError:
+    """The error for pixels that cannot be held."""
+    return DerainError(
+        f"{name}: pixels of the kind '{kind}' are not supported; save it with 8 or 16 bits per channel, "
+        "grey or RGB."
+    )
+
+
+def checked(image: ImageFile.ImageFile, name: str, max_pixels: int) -> ImageFile.ImageFile:
+    """An image of which only the header was read, if its pixels can be held.
+
+    Raises:
+        DerainError: it is too large, has several frames, or pixels of another kind.
+    """
+    refuse_size(name, *image.size, max_pixels)
+    refuse_several(name, getattr(image, "n_frames", 1))
+    if image.mode not in GREY_MODES | COLOUR_MODES:
+        raise refuse_kind(name, image.mode)
+    return image
+
+
+def colours_and_alpha(image: Image.Image) -> tuple[Array, Array | None]:
+    """(H, W, 1 or 3) uint8 colours, and (H, W) alpha where there is any."""
+    has_alpha = image.has_transparency_data
+    grey = image.mode in GREY_MODES
+    image.load()
+    if has_alpha and image.mode not in ("LA", "RGBA"):
+        image = image.convert("RGBA")
+        image = image.convert("LA") if grey else image
+    elif not has_alpha and image.mode not in ("L", "RGB"):
+        image = image.convert("L" if grey else "RGB")
+    width, height = image.size
+    channels = 1 if grey else 3
+    pixels = np.empty((height, width, channels), np.uint8)
+    alpha = np.empty((height, width), np.uint8) if has_alpha else None
+    # In strips, as Pillow makes bytes and arrays by way of copies of the whole.
+    rows = max(1, STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        strip = np.asarray(image.crop((0, top, width, min(top + rows, height))))
+        strip = strip.reshape(*strip.shape[:2], -1)
+        pixels[top : top + rows] = strip[..., :channels]
+        if alpha is not None:
+            alpha[top : top + rows] = strip[..., channels]
+    return pixels, alpha
+
+
+def opencv_16_bits(content: bytes, *, grey: bool) -> tuple[Array, Array | None]:
+    """(H, W, 1 or 3) uint16 colours, and (H, W) alpha where there is any."""
+    import cv2
+
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        samples: Array | None = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+    if samples is None or samples.dtype != np.uint16:
+        raise ValueError("its 16-bit pixels cannot be decoded")
+    pixels = samples[..., :1] if grey else samples[..., 2::-1]
+    alpha = samples[..., 3] if samples.shape[2] == 4 else None
+    return np.ascontiguousarray(pixels), None if alpha is None else np.ascontiguousarray(alpha)

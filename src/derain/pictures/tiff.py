@@ -1,0 +1,426 @@
+"""TIFF 6.0 and BigTIFF: directories, pixels of every depth, and what they carry.
+
+No reader at hand is right for all of TIFF, so libtiff (in Pillow) is asked for two things only, on a copy of
+the file whose one directory says nothing but the layout of the pixels: to unpack bytes, described to it as
+grey of 8 bits, from which depths, predictors and planes are undone here; and to convert what is more than
+numbers (palettes, inks, JPEG inside TIFF, fax, 1 to 4 bits of grey).
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from dataclasses import dataclass, replace
+
+import numpy as np
+from PIL import TiffImagePlugin
+
+from derain.errors import DerainError
+from derain.pictures import exif as exif_blocks
+from derain.pictures import tags
+from derain.pictures.decoding import checked, colours_and_alpha, refuse_kind, refuse_several, refuse_size
+from derain.pictures.picture import Array, Picture
+
+STRIP_BYTES = 1 << 20
+MOST_PAGES = 1000
+# Tags
+SUBFILE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 254, 256, 257, 258, 259, 262
+OFFSETS, SAMPLES, ROWS, SIZES, PLANAR, PREDICTOR = 273, 277, 278, 279, 284, 317
+X_RESOLUTION, Y_RESOLUTION, UNIT = 282, 283, 296
+TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_SIZES = 322, 323, 324, 325
+EXTRA, FORMAT, SUBDIRECTORIES = 338, 339, 330
+# Those that libtiff needs for pixels.
+PIXEL_TAGS = {
+    *(WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, 266, OFFSETS, SAMPLES, ROWS, SIZES, PLANAR, 292, 293),
+    *(PREDICTOR, 320, TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_SIZES, 332, EXTRA, FORMAT, 347),
+    *(*range(512, 522), 529, 530, 531, 532),
+}
+# Of these compressions come bytes: none, LZW, deflate (two numbers), PackBits, LZMA, Zstandard.
+BYTEWISE = {1, 5, 8, 32946, 32773, 34925, 50000}
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2
+UNSIGNED, FLOAT = 1, 3
+REDUCED, MASK = 1, 4
+LITTLE: tags.Order = "<"
+INCH, CENTIMETRE = 2, 3
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How a file stores its pixels."""
+
+    width: int
+    height: int
+    bits: int
+    samples: int
+    photometric: int
+    compression: int
+    format: int
+    separate: bool
+    predictor: int
+    extra: tuple[int, ...]
+    tile: tuple[int, int] | None
+
+    @property
+    def colours(self) -> int:
+        return 3 if self.photometric == RGB else 1
+
+
+def read(content: bytes, name: str, max_pixels: int) -> Picture:
+    """A TIFF file's picture, as stored; `orientation` tells how it is to be turned, which `exif` does not."""
+    head = tags.header(content)
+    first = tags.directory(content, head, head.first)
+    layout = _layout(first, head.order)
+    refuse_size(name, layout.width, layout.height, max_pixels)
+    lost = _other_pages(content, head, first, name)
+    _expect_all_pixels(first, head.order, len(content))
+    if layout.compression in BYTEWISE and layout.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB):
+        if layout.format not in (UNSIGNED, FLOAT) or (layout.format == UNSIGNED and layout.bits > 16):
+            raise refuse_kind(name, f"{layout.bits} bits, {'signed' if layout.format == 2 else 'unsigned'}")
+        pixels, alpha, more = _numbers(content, head, first, layout, name)
+        lost += more
+    else:
+        twin = _twin(content, head, {tag: entry for tag, entry in first.entries.items() if tag in PIXEL_TAGS})
+        image = checked(TiffImagePlugin.TiffImageFile(twin, name), name, max_pixels)
+        if layout.bits > 8:
+            raise refuse_kind(name, f"{layout.bits} bits, photometric interpretation {layout.photometric}")
+        pixels, alpha = colours_and_alpha(image)
+        if image.mode == "CMYK":
+            lost.append("its inks (CMYK became RGB)")
+            first.entries.pop(exif_blocks.ICC, None)
+    return replace(_carried(first, head, lost), pixels=pixels, alpha=alpha)
+
+
+def orientation(content: bytes) -> int:
+    """How the pixels of a TIFF file are to be turned, 1 to 8."""
+    head = tags.header(content)
+    found = tags.directory(content, head, head.first, nested=False).number(
+        exif_blocks.ORIENTATION, head.order
+    )
+    return int(found) if found is not None and 1 <= found <= 8 else 1
+
+
+def _layout(first: tags.Directory, order: tags.Order) -> _Layout:
+    def number(tag: int, otherwise: int | None = None) -> int:
+        found = first.number(tag, order)
+        if found is None and otherwise is None:
+            raise ValueError(f"its tag {tag} is missing or cannot be read")
+        return int(otherwise if found is None else found)  # type: ignore[arg-type]
+
+    bits = first.entries[BITS].numbers(order) if BITS in first.entries else (1,)
+    formats = first.entries[FORMAT].numbers(order) if FORMAT in first.entries else (UNSIGNED,)
+    extra = first.entries[EXTRA].numbers(order) if EXTRA in first.entries else ()
+    if len(set(bits)) != 1 or len(set(formats)) != 1:
+        raise ValueError("channels of different depths")
+    tiled = TILE_WIDTH in first.entries
+    layout = _Layout(
+        width=number(WIDTH),
+        height=number(HEIGHT),
+        bits=int(bits[0]),
+        samples=number(SAMPLES, 1),
+        photometric=number(PHOTOMETRIC, BLACK_IS_ZERO),
+        compression=number(COMPRESSION, 1),
+        format=int(formats[0]) if formats[0] != 4 else UNSIGNED,  # 4: not said
+        separate=number(PLANAR, 1) == 2 and number(SAMPLES, 1) > 1,
+        predictor=number(PREDICTOR, 1),
+        extra=tuple(int(kind) for kind in extra),
+        tile=(number(TILE_WIDTH), number(TILE_HEIGHT)) if tiled else None,
+    )
+    if min(layout.width, layout.height, layout.samples, layout.bits) < 1 or layout.samples > 64:
+        raise ValueError("a layout of no picture")
+    if layout.tile is not None and min(layout.tile) < 1:
+        raise ValueError("tiles of no size")
+    return layout
+
+
+def _other_pages(content: bytes, head: tags.Header, first: tags.Directory, name: str) -> list[str]:
+    """What the directories behind the first one hold; thumbnails are left out, pages refused."""
+    kind = int(first.number(SUBFILE, head.order) or 0)
+    if kind & REDUCED:
+        raise DerainError(
+            f"{name}: starts with a preview, as raw camera files do; develop it to TIFF or JPEG."
+        )
+    lost, pages, seen, at = list[str](), 1, {head.first}, first.following
+    while at and at not in seen and len(seen) < MOST_PAGES:
+        seen.add(at)
+        try:
+            page = tags.directory(content, head, at, nested=False)
+        except ValueError:
+            break
+        kind = int(page.number(SUBFILE, head.order) or 0)
+        if kind & REDUCED:
+            lost.append("its smaller copies")
+        elif kind & MASK:
+            lost.append("its mask")
+        else:
+            pages += 1
+        at = page.following
+    refuse_several(name, pages)
+    if SUBDIRECTORIES in first.entries:
+        lost.append("its smaller copies")
+    return list(dict.fromkeys(lost))
+
+
+def _expect_all_pixels(first: tags.Directory, order: tags.Order, length: int) -> None:
+    """Finds a file cut short before its decoder, which writes to the terminal."""
+    for offsets, sizes in ((OFFSETS, SIZES), (TILE_OFFSETS, TILE_SIZES)):
+        if offsets in first.entries and sizes in first.entries:
+            parts = zip(
+                first.entries[offsets].numbers(order), first.entries[sizes].numbers(order), strict=False
+            )
+            end = max((offset + size for offset, size in parts), default=0)
+            if end > length:
+                raise ValueError(f"pixels up to byte {int(end):,} of {length:,}")
+
+
+def _twin(content: bytes, head: tags.Header, entries: dict[int, tags.Entry]) -> io.BytesIO:
+    """The file with one directory of nothing but these tags, at its end."""
+    stream = io.BytesIO(content)
+    start = stream.seek(0, io.SEEK_END)
+    start += stream.write(bytes(-start % 8))
+    if head.big:
+        stream.write(_big_directory(entries, head.order, start))
+    else:
+        stream.write(tags.laid_out(tags.Directory(entries), head.order, start))
+    stream.seek(8 if head.big else 4)
+    stream.write(struct.pack(head.order + "IQ"[head.big], start))
+    stream.seek(0)
+    return stream
+
+
+def _big_directory(entries: dict[int, tags.Entry], order: tags.Order, start: int) -> bytes:
+    size = 8 + 20 * len(entries) + 8
+    table, tail = [struct.pack(f"{order}Q", len(entries))], bytearray()
+    for tag, entry in sorted(entries.items()):
+        value = bytes(entry.value)
+        if len(value) > 8:
+            place = start + size + len(tail)
+            tail += value + bytes(-len(value) % 8)
+            value = struct.pack(f"{order}Q", place)
+        table.append(struct.pack(f"{order}HHQ", tag, entry.kind, entry.count) + value.ljust(8, b"\0"))
+    return b"".join(table) + bytes(8) + bytes(tail)
+
+
+def _numbers(
+    content: bytes, head: tags.Header, first: tags.Directory, layout: _Layout, name: str
+) -> tuple[Array, Array | None, list[str]]:
+    """(H, W, 1 or 3) uint8 or uint16 colours, (H, W) alpha, and what was left out or changed."""
+    if layout.samples < layout.colours:
+        raise ValueError(f"{layout.samples} channels where {layout.colours} are needed")
+    samples = _samples(content, head, first, layout)
+    pixels, lost = samples[..., : layout.colours], list[str]()
+    kinds = dict(enumerate(layout.extra, layout.colours))
+    place = next(
+        (number for number, kind in kinds.items() if kind in (1, 2) and number < layout.samples), None
+    )
+    alpha = None if place is None else samples[..., place]
+    left = layout.samples - layout.colours - (alpha is not None)
+    if left:
+        lost.append(f"{left} further channel{'s' if left > 1 else ''}")
+    if layout.format == FLOAT:
+        for values in (pixels, *([] if alpha is None else [alpha])):
+            _expect_unit_range(values, name)
+        lost.append(f"{layout.bits}-bit floating point (16 bits were read)")
+        pixels, alpha = _of_16_bits(pixels), None if alpha is None else _of_16_bits(alpha)
+    largest = np.iinfo(pixels.dtype).max
+    if alpha is not None and place is not None and kinds[place] == 1:  # premultiplied
+        wide = pixels.astype(np.uint32) * largest
+        pixels = np.minimum(np.round(wide / np.maximum(alpha, 1)[..., None]), largest).astype(alpha.dtype)
+    if layout.photometric == WHITE_IS_ZERO:
+        pixels = largest - pixels
+    return np.ascontiguousarray(pixels), None if alpha is None else np.ascontiguousarray(alpha), lost
+
+
+def _of_16_bits(values: Array) -> Array:
+    """Floats in [0, 1] as uint16."""
+    return np.rint(values.astype(np.float64) * 65535).astype(np.uint16)
+
+
+def _expect_unit_range(values: Array, name: str) -> None:
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0 and high <= 1):
+        raise DerainError(
+            f"{name}: floating-point pixels from {low:.4g} to {high:.4g}; bring them into 0 to 1 first."
+        )
+
+
+def _samples(content: bytes, head: tags.Header, first: tags.Directory, layout: _Layout) -> Array:
+    """(H, W, samples) of uint8, uint16 or a float, as numbers of the full range."""
+    entries = {tag: entry for tag, entry in first.entries.items() if tag in PIXEL_TAGS}
+    if not layout.separate:
+        return _plane(content, head, entries, layout, layout.samples)
+    planes = []
+    offsets, sizes = (TILE_OFFSETS, TILE_SIZES) if layout.tile else (OFFSETS, SIZES)
+    share = entries[offsets].count // layout.samples
+    for number in range(layout.samples):
+        part = dict(entries)
+        for tag in (offsets, sizes):
+            size = tags.SIZES[entries[tag].kind]
+            value = entries[tag].value[number * share * size : (number + 1) * share * size]
+            part[tag] = tags.Entry(entries[tag].kind, value)
+        planes.append(_plane(content, head, part, layout, 1))
+    return np.concatenate(planes, axis=2)
+
+
+def _plane(
+    content: bytes, head: tags.Header, entries: dict[int, tags.Entry], layout: _Layout, samples: int
+) -> Array:
+    """(H, W, samples): what libtiff unpacks, taken for grey bytes, made numbers."""
+    order, bits = head.order, layout.bits * samples
+    width, tile = layout.width, layout.tile
+    if tile is None:
+        row = (width * bits + 7) // 8
+    else:
+        if tile[0] * bits % 8:
+            raise ValueError("tiles whose rows end inside a byte")
+        row = -(-width // tile[0]) * (tile[0] * bits // 8)
+    described = dict(entries)
+    for tag in (PREDICTOR, PLANAR, EXTRA, FORMAT, 320, 332, 529, 530, 531, 532):
+        described.pop(tag, None)
+    for tag, value in ((BITS, 8), (SAMPLES, 1), (PHOTOMETRIC, BLACK_IS_ZERO)):
+        described[tag] = tags.numbers(tags.SHORT, order, [value])
+    described[WIDTH] = tags.numbers(tags.LONG, order, [row])
+    if tile is not None:
+        described[TILE_WIDTH] = tags.numbers(tags.LONG, order, [tile[0] * bits // 8])
+    image = TiffImagePlugin.TiffImageFile(_twin(content, head, described))
+    packed = np.asarray(image)
+    if packed.shape != (layout.height, row):
+        raise ValueError("fewer pixels than it says")
+    spans = [(0, width)] if tile is None else [(x, tile[0]) for x in range(0, width, tile[0])]
+    parts, at = [], 0
+    for _, span in spans:
+        size = row if tile is None else span * bits // 8
+        parts.append(_unpacked(packed[:, at : at + size], span, samples, layout, order))
+        at += size
+    whole: Array = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+    return whole[:, :width]
+
+
+def _unpacked(packed: Array, width: int, samples: int, layout: _Layout, order: tags.Order) -> Array:
+    """(H, bytes) -> (H, width, samples), the predictor undone, integers stretched to 8 or 16 bits."""
+    height, bits = packed.shape[0], layout.bits
+    if layout.format == FLOAT:
+        return _floats(packed, width, samples, layout, order)
+    if bits in (8, 16):
+        dtype = np.dtype(f"{order}u{bits // 8}")
+        values = np.ascontiguousarray(packed).view(dtype).reshape(height, width, samples)
+        values = values.astype(dtype.newbyteorder("="), copy=False)
+        return np.cumsum(values, axis=1, dtype=values.dtype) if layout.predictor == 2 else values
+    if layout.predictor != 1:
+        raise ValueError(f"a predictor on {bits} bits")
+    digits = np.unpackbits(np.ascontiguousarray(packed), axis=1)[:, : width * samples * bits]
+    values = np.zeros((height, width * samples), np.uint32)
+    for number in range(bits):
+        values = (values << 1) | digits[:, number::bits]
+    largest, full = (1 << bits) - 1, 255 if bits < 8 else 65535
+    stretched = (values * full + largest // 2) // largest
+    return stretched.astype(np.uint8 if bits < 8 else np.uint16).reshape(height, width, samples)
+
+
+def _floats(packed: Array, width: int, samples: int, layout: _Layout, order: tags.Order) -> Array:
+    """Predictor 3 (Adobe, TIFF Technical Note 3): byte planes from the highest on, then differences."""
+    size = layout.bits // 8
+    if layout.bits not in (16, 32, 64):
+        raise ValueError(f"{layout.bits}-bit floating point")
+    values = np.ascontiguousarray(packed)
+    if layout.predictor == 3:
+        steps = values.reshape(len(values), width * size, samples)
+        values = np.cumsum(steps, axis=1, dtype=np.uint8).reshape(len(values), size, width * samples)
+        values, order = np.ascontiguousarray(values.transpose(0, 2, 1)).reshape(len(packed), -1), ">"
+    elif layout.predictor == 2:
+        whole = values.view(f"{order}u{size}").reshape(len(values), width, samples)
+        values = np.cumsum(whole, axis=1, dtype=whole.dtype).astype(whole.dtype)
+    return values.view(f"{order}f{size}").reshape(len(packed), width, samples)
+
+
+def _carried(first: tags.Directory, head: tags.Header, lost: list[str]) -> Picture:
+    """What the directory holds besides the pixels."""
+
+    def content(tag: int) -> bytes | None:
+        entry = first.entries.get(tag)
+        kinds = (tags.BYTE, tags.UNDEFINED, *((tags.LONG,) if tag == exif_blocks.IPTC else ()))
+        return bytes(entry.value) if entry is not None and entry.kind in kinds else None
+
+    for tag, words in ((exif_blocks.ICC, "a colour profile"), (exif_blocks.XMP, "XMP")):
+        if tag in first.unreadable or (tag in first.entries and content(tag) is None):
+            lost.append(f"{words} that cannot be read")
+    rest = [
+        tag for tag in first.unreadable if tag not in {exif_blocks.ICC, exif_blocks.XMP, *exif_blocks.LAYOUT}
+    ]
+    if rest:
+        lost.append(f"tags that cannot be read ({', '.join(map(str, rest[:5]))})")
+    if exif_blocks.LAYERS in first.entries:
+        lost.append("its layers")
+    return Picture(
+        np.zeros((1, 1, 1), np.uint8),
+        exif=exif_blocks.from_tiff(first, head.order),
+        icc=content(exif_blocks.ICC),
+        dpi=_dpi(first, head.order),
+        xmp=content(exif_blocks.XMP),
+        iptc=_iptc(content(exif_blocks.IPTC), content(exif_blocks.PHOTOSHOP)),
+        lost=tuple(lost),
+    )
+
+
+def _iptc(iptc: bytes | None, photoshop: bytes | None) -> bytes | None:
+    from derain.pictures.jpeg import iptc_of_photoshop
+
+    return iptc or (None if photoshop is None else iptc_of_photoshop(photoshop))
+
+
+def _dpi(first: tags.Directory, order: tags.Order) -> tuple[float, float] | None:
+    across, down, unit = (first.number(tag, order) for tag in (X_RESOLUTION, Y_RESOLUTION, UNIT))
+    if across is None or down is None or not (0 < across < 1e6 and 0 < down < 1e6):
+        return None
+    if unit not in (None, INCH, CENTIMETRE):
+        return None
+    inch = 2.54 if unit == CENTIMETRE else 1.0
+    return across * inch, down * inch
+
+
+def write(picture: Picture, samples: Array) -> bytes:
+    """(H, W, 1 to 4) uint8 or uint16 samples as a TIFF file with all that `picture` carries.
+
+    Strips, deflated after horizontal differencing (predictor 2), in the byte order of the EXIF data.
+    """
+    height, width, channels = samples.shape
+    colours = 3 if channels >= 3 else 1
+    described = None if picture.exif is None else exif_blocks.to_tiff(picture.exif)
+    found, order = (tags.Directory({}), LITTLE) if described is None else described
+    rows = max(1, STRIP_BYTES // (width * channels * samples.itemsize))
+    strips = [zlib.compress(_differences(samples[y : y + rows], order)) for y in range(0, height, rows)]
+    sizes = [len(strip) for strip in strips]
+    entries = dict(found.entries)
+    short = {
+        BITS: [8 * samples.itemsize] * channels,
+        COMPRESSION: [8],
+        PREDICTOR: [2],
+        PHOTOMETRIC: [RGB if colours == 3 else BLACK_IS_ZERO],
+        SAMPLES: [channels],
+        PLANAR: [1],
+        **({EXTRA: [2]} if channels > colours else {}),  # straight alpha
+        **({UNIT: [INCH]} if picture.dpi is not None else {}),
+    }
+    entries |= {tag: tags.numbers(tags.SHORT, order, values) for tag, values in short.items()}
+    long = {WIDTH: [width], HEIGHT: [height], ROWS: [rows], SIZES: sizes, OFFSETS: [0] * len(sizes)}
+    entries |= {tag: tags.numbers(tags.LONG, order, values) for tag, values in long.items()}
+    held = {exif_blocks.ICC: picture.icc, exif_blocks.XMP: picture.xmp, exif_blocks.IPTC: picture.iptc}
+    for tag, value in held.items():
+        if value is not None:
+            entries[tag] = tags.Entry(tags.UNDEFINED if tag != exif_blocks.XMP else tags.BYTE, value)
+    if picture.dpi is not None:
+        entries[X_RESOLUTION], entries[Y_RESOLUTION] = (tags.rational(order, value) for value in picture.dpi)
+    # The directory's length does not depend on the numbers in it.
+    start = len(tags.block(tags.Directory(entries, found.nested), order))
+    if start + sum(sizes) >= 1 << 32:
+        raise ValueError("larger than the 4 GB of a TIFF file")
+    offsets = [start + int(before) for before in np.cumsum([0, *sizes[:-1]])]
+    entries[OFFSETS] = tags.numbers(tags.LONG, order, offsets)
+    return b"".join([tags.block(tags.Directory(entries, found.nested), order), *strips])
+
+
+def _differences(rows: Array, order: tags.Order) -> bytes:
+    """Each pixel less its left neighbour, modulo the range."""
+    differences = rows.copy()
+    differences[:, 1:] -= rows[:, :-1]
+    return differences.astype(rows.dtype.newbyteorder(order), copy=False).tobytes()
