@@ -52,7 +52,7 @@ def png(width: int, height: int, depth: int, colour_type: int, rows: bytes) -> b
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    assert "No such file" in refusal(tmp_path / "nothing.png")
+    assert "no such file" in refusal(tmp_path / "nothing.png")
 
 
 def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:
@@ -76,13 +76,18 @@ def test_a_pipe_does_not_hang(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"hello", b"<html>" * 99, b"GIF89a" + bytes(99), b"\0\0\0\x18ftypheic" + bytes(99), bytes(5000)],
+    [b"hello", b"<html>" * 99, b"GIF89a" + bytes(99), bytes(5000)],
 )
 def test_what_is_not_a_picture(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.png").write_bytes(content)
     message = refusal(tmp_path / "a.png")
     assert "not a picture" in message
     assert "PNG, JPEG, WebP, TIFF, BMP, AVIF" in message
+
+
+def test_a_picture_of_another_kind_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.jxl").write_bytes(b"\xff\x0a" + bytes(99))
+    assert "JPEG XL pictures are not read here; save it as PNG or TIFF" in refusal(tmp_path / "a.jxl")
 
 
 @pytest.mark.parametrize("extension", EXTENSIONS)
@@ -204,12 +209,12 @@ def locked_folder(tmp_path: Path) -> Path:
 
 @pytest.mark.usefixtures("locked_file", "nobody")
 def test_a_file_without_permission(locked_file: Path) -> None:
-    assert "Permission denied" in refusal(locked_file)
+    assert "no permission" in refusal(locked_file)
 
 
 @pytest.mark.usefixtures("locked_folder", "nobody")
 def test_a_folder_without_permission(locked_folder: Path) -> None:
-    with pytest.raises(DerainError, match=r"a\.png: cannot be written \(Permission denied"):
+    with pytest.raises(DerainError, match=r"a\.png: cannot be written \(no permission"):
         write_picture(locked_folder / "a.png", Picture(noise(4, 5)))
     assert not list(locked_folder.iterdir())
 

@@ -3,7 +3,7 @@
 from derain.pictures.finding import EXTENSIONS, Found, Unread, find, find_pictures, passed_over
 from derain.pictures.kinds import FileKind, file_kind, kind_of
 from derain.pictures.picture import Picture, grey_map, to_rgb8, to_tensor, with_pixels
-from derain.pictures.reading import MAX_PIXELS, TooManyPixels, picture_kind, read_picture
+from derain.pictures.reading import MAX_PIXELS, TooManyPixels, read_picture
 from derain.pictures.sheets import comparison_sheet, side_by_side
 from derain.pictures.writing import encode_picture, write_picture
 
@@ -23,7 +23,6 @@ __all__ = [
     "grey_map",
     "kind_of",
     "passed_over",
-    "picture_kind",
     "read_picture",
     "side_by_side",
     "to_rgb8",

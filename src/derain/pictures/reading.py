@@ -6,23 +6,23 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from derain.errors import DerainError
-from derain.pictures import avif, bmp, jpeg, png, tiff, webp
+from derain.errors import DerainError, reason
+from derain.pictures import avif, bmp, jpeg, kinds, png, tiff, webp
 from derain.pictures import exif as exif_blocks
 from derain.pictures.decoding import MAX_PIXELS, TooManyPixels
+from derain.pictures.kinds import FileKind
 from derain.pictures.picture import Picture
 
-__all__ = ["MAX_PIXELS", "READERS", "TooManyPixels", "picture_kind", "read_picture"]
+__all__ = ["MAX_PIXELS", "READERS", "TooManyPixels", "read_picture"]
 
-READERS: dict[str, Callable[[bytes, str, int], Picture]] = {
-    "PNG": png.read,
-    "JPEG": jpeg.read,
-    "WebP": webp.read,
-    "TIFF": tiff.read,
-    "BMP": bmp.read,
-    "AVIF": avif.read,
+READERS: dict[FileKind, Callable[[bytes, str, int], Picture]] = {
+    kinds.PNG: png.read,
+    kinds.JPEG: jpeg.read,
+    kinds.WEBP: webp.read,
+    kinds.TIFF: tiff.read,
+    kinds.BMP: bmp.read,
+    kinds.AVIF: avif.read,
 }
-HEAD = 64
 # A file may be this much larger than the pixels that are read of it.
 MOST_BYTES_PER_PIXEL, MOST_BYTES_BESIDE = 8, 256 << 20
 
@@ -45,42 +45,46 @@ def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Picture:
         if path.exists() and not path.is_file():
             raise DerainError(f"{path}: a picture is needed, this is not a regular file.")
         with path.open("rb") as file:
-            content = _content(file.read(HEAD), file.read, path.stat().st_size, str(path), max_pixels)
+            head = file.read(kinds.HEAD)
+            kind = _readable_kind(head, path.stat().st_size, str(path), max_pixels)
+            content = head + file.read()
     except DerainError:
         raise
     except OSError as error:
-        raise DerainError(f"{path}: cannot be read ({error.strerror or error}).") from None
+        raise DerainError(f"{path}: cannot be read ({reason(error)}).") from None
     except ValueError as error:  # a name that no file can have
         raise DerainError(f"{path}: cannot be read ({error}).") from None
-    return _decoded(content, str(path), max_pixels)
+    return _decoded(content, kind, str(path), max_pixels)
 
 
-def _content(head: bytes, rest: Callable[[], bytes], size: int, name: str, max_pixels: int) -> bytes:
-    """All of a file, if its first bytes are those of a picture."""
+def _readable_kind(head: bytes, size: int, name: str, max_pixels: int) -> FileKind:
+    """The kind of a file, by its first bytes, if it is a picture that can be read."""
     if not head:
         raise DerainError(f"{name}: the file is empty.")
-    if picture_kind(head) is None:
-        raise DerainError(f"{name}: not a picture in a known format ({', '.join(READERS)}).")
+    kind = kinds.kind_of(head)
+    if kind is None or kind.media != "picture":
+        known = ", ".join(kind.name for kind in READERS)
+        raise DerainError(f"{name}: not a picture in a known format ({known}).")
+    if kind not in READERS:
+        raise DerainError(f"{name}: {kind.name} pictures are not read here; {kind.advice}.")
     if size > MOST_BYTES_PER_PIXEL * max_pixels + MOST_BYTES_BESIDE:
         raise DerainError(f"{name}: {size / 1e9:,.1f} GB, more than any picture of a size that is read.")
-    return head + rest()
+    return kind
 
 
-def _decoded(content: bytes, name: str, max_pixels: int) -> Picture:
-    kind = picture_kind(content[:HEAD])
-    assert kind is not None
+def _decoded(content: bytes, kind: FileKind, name: str, max_pixels: int) -> Picture:
     try:
         picture = READERS[kind](content, name, max_pixels)
         exif, orientation = (None, 1) if picture.exif is None else exif_blocks.upright(picture.exif)
-        if kind == "TIFF":
+        if kind is kinds.TIFF:
             orientation = tiff.orientation(content)
     except DerainError:
         raise
     except MemoryError:
         raise DerainError(f"{name}: not enough memory to read it.") from None
     except Exception as error:  # decoders raise whatever broken bytes provoke
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
-        raise DerainError(f"{name}: a {kind} file that is damaged or cut short ({reason}).") from None
+        why = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        raise DerainError(f"{name}: a {kind.name} file that is damaged or cut short ({why}).") from None
     lost = list(picture.lost)
     if picture.exif is not None and exif is None:
         lost.append("EXIF that cannot be read")
@@ -100,20 +104,3 @@ def _decoded(content: bytes, name: str, max_pixels: int) -> Picture:
 def _is_profile(icc: bytes) -> bool:
     """Whether bytes begin as a colour profile does (ICC.1:2022, section 7.2)."""
     return len(icc) >= 128 and icc[36:40] == b"acsp"
-
-
-def picture_kind(head: bytes) -> str | None:
-    """The format, a key of `READERS`, by the first 64 bytes of a file; None for anything else."""
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "PNG"
-    if head.startswith(b"\xff\xd8\xff"):
-        return "JPEG"
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "WebP"
-    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return "TIFF"
-    if head[:2] == b"BM":
-        return "BMP"
-    if head[4:8] == b"ftyp" and (b"avif" in head or b"avis" in head):
-        return "AVIF"
-    return None
