@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 import derain
-from derain.methods.spanet import attention
+from derain.methods.spanet import fast
 from derain.pictures import read_picture, to_tensor
 
 ROUNDS = 5
@@ -50,19 +50,19 @@ def main() -> None:
     network = derainer.network
     rainy = torch.rand(1, 3, 512, 512).contiguous(memory_format=torch.channels_last)
 
-    def plain() -> None:
+    def whole() -> None:
         with torch.no_grad():
             network(rainy)
 
     def without_sweeps() -> None:
-        with torch.no_grad(), mock.patch.object(attention, "sweep_both", identity):
+        with torch.no_grad(), mock.patch.object(fast, "sweep_both", identity):
             network(rainy)
 
     def half() -> None:
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             network(rainy)
 
-    took = interleaved({"float32": plain, "without sweeps": without_sweeps, "bfloat16": half})
+    took = interleaved({"float32": whole, "without sweeps": without_sweeps, "bfloat16": half})
     for name, value in took.items():
         print(f"{name:>15}: {value:.3f} s")
     share = 1 - took["without sweeps"] / took["float32"]

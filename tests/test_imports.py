@@ -1,41 +1,113 @@
-"""The front door is light: what a command or an import does not need is not loaded."""
+"""Which room of the package may look into which: arrows point down, and nothing goes in a circle."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import ast
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 import derain
-from command_line import environment
 
-HEAVY = {"torch", "numpy", "cv2", "PIL", "av", "accelerate", "safetensors"}
+STILL_TO_MEND = {"restore.clips", "restore.folder"}  # take out what no longer needs to be here
+ROOT = Path(derain.__file__).parent
+METHODS = sorted(folder.name for folder in (ROOT / "methods").iterdir() if (folder / "__init__.py").exists())
 
-
-def loaded_by(program: str) -> set[str]:
-    """What of `HEAVY` a program has loaded when it ends, in a process of its own."""
-    ending = f"import atexit, sys\natexit.register(lambda: print(*({HEAVY!r} & sys.modules.keys())))\n"
-    command = [sys.executable, "-c", ending + program]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return set(done.stdout.splitlines()[-1].split())
-
-
-def test_importing_loads_nothing_heavy() -> None:
-    assert loaded_by("import derain; dir(derain); derain.__version__; derain.DerainError") == set()
-    assert "torch" in loaded_by("import derain; derain.load")
-
-
-@pytest.mark.parametrize("arguments", ["--help", "run --help", "train --help", "data check --help"])
-def test_help_loads_nothing_heavy(arguments: str) -> None:
-    program = f"import sys; sys.argv = ['derain', *{arguments.split()}]; from derain.cli import main; main()"
-    assert loaded_by(program) == set()
+# From the ground up; a room sees what lies below it. Files beside the rooms that start the program
+# (the command line's `__main__`, the Python door, benchmarks) lie on top.
+FLOORS = (
+    {"errors", "atomic", "extras", "precisions", "records", "tensors", "locks", "paths"},
+    {"nn", "pictures", "background"},
+    {"methods"},
+    {"checkpoints", "data"},
+    {"restore", "training", "evaluation", "export"},
+    {"serve", "scale", "bench", "front"},
+    {"cli", "__main__", ""},
+)
 
 
-def test_every_public_name_is_there() -> None:
-    for name in derain.__all__:
-        assert getattr(derain, name).__doc__, name
-    assert set(derain.__all__) <= set(dir(derain))
-    with pytest.raises(AttributeError, match="no attribute 'rainbow'"):
-        _ = derain.rainbow
+def modules() -> dict[str, Path]:
+    """{dotted name below `derain`: file}; a package by its own name."""
+    found = {}
+    for path in ROOT.rglob("*.py"):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = modules()
+
+
+def imported(name: str) -> Iterator[str]:
+    """Modules of the package that a module imports anywhere, inside functions and for types as well."""
+    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "derain":
+            assert node.level == 0
+            base = (node.module or "").partition(".")[2]
+            for alias in node.names:
+                inner = f"{base}.{alias.name}".lstrip(".")
+                yield inner if inner in MODULES else base
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split(".")[0] == "derain":
+                    yield alias.name.partition(".")[2]
+
+
+def at_import(name: str) -> Iterator[str]:
+    """Those that are imported when the module is, or for types."""
+    for node in ast.parse(MODULES[name].read_text()).body:
+        inner = node.body if isinstance(node, ast.If) else [node]
+        for statement in inner:
+            if isinstance(statement, ast.ImportFrom) and (statement.module or "").startswith("derain"):
+                base = (statement.module or "").partition(".")[2]
+                for alias in statement.names:
+                    module = f"{base}.{alias.name}".lstrip(".")
+                    yield module if module in MODULES else base
+
+
+def floor(name: str) -> int:
+    room = name.split(".")[0]
+    return next(number for number, rooms in enumerate(FLOORS) if room in rooms)
+
+
+def test_every_room_has_a_floor() -> None:
+    known = set().union(*FLOORS)
+    assert {name.split(".")[0] for name in MODULES} <= known
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_arrows_point_down(name: str) -> None:
+    if not name:
+        pytest.skip("the Python door shows names of every floor")
+    upward = [other for other in imported(name) if other and floor(other) > floor(name)]
+    assert not upward, f"{name} must not import {', '.join(upward)}"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_knows_no_other(method: str) -> None:
+    own = f"methods.{method}"
+    for name in MODULES:
+        if name == own or name.startswith(f"{own}."):
+            others = {other for other in imported(name) if other.startswith("methods.")}
+            foreign = {
+                other for other in others if other.split(".")[1] in METHODS and other.split(".")[1] != method
+            }
+            assert not foreign, f"{name} imports {foreign}"
+
+
+def circles() -> dict[str, set[str]]:
+    """{module: those it imports}, of what is left when all that leads into no circle is taken away."""
+    after = {name: {o for o in at_import(name) if o and o != name} for name in MODULES if name}
+    while True:
+        used = set().union(*after.values())
+        left = {name: others & after.keys() for name, others in after.items() if name in used}
+        left = {name: others for name, others in left.items() if others}
+        if left == after:
+            return left
+        after = left
+
+
+def test_no_circles() -> None:
+    """Among the modules that must be there for each other to load, and among types."""
+    assert not circles().keys() - STILL_TO_MEND

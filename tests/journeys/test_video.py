@@ -14,11 +14,11 @@ import pytest
 import torch
 
 from clips import Content, content, moving_scene, write_clip
-from derain.checkpoints.files import save_checkpoint
 from derain.cli import main
 from derain.methods import create_network
 from derain.pictures import Picture, read_picture, write_picture
 from derain.restore.video import restore_video
+from derain.tensors import save_checkpoint
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from derain import create_network
 from derain.checkpoints import identify
 from derain.errors import DerainError
-from derain.methods.nerd_rain.loss import loss_terms
+from derain.methods.nerd_rain.loss import NeRDRainLoss
 from derain.methods.nerd_rain.network import Block, ImplicitRepresentation, NeRDRain
 from derain.nn import windows
 from methods.nerd_rain_plain import PlainNeRDRain, plain_block, plain_inr
@@ -57,7 +57,7 @@ def test_values_and_gradients_equal_the_plain_formulas(config: dict[str, Any]) -
     results = [network.outputs(rainy) for network in (fast, plain)]
     torch.testing.assert_close(results[0], results[1], rtol=1e-9, atol=1e-9)
     for outputs in results:
-        sum(loss_terms(outputs, clean).values()).backward()
+        sum(NeRDRainLoss()(outputs, clean, rainy).values()).backward()
     for (name, ours), theirs in zip(fast.named_parameters(), plain.parameters(), strict=True):
         if name.startswith(DEAD):
             assert ours.grad is None

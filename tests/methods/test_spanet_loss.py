@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from derain.methods.spanet.loss import loss_terms
+from derain.methods.spanet.loss import SPANetLoss
 
 
 def _log_mse(errors: tuple[float, ...]) -> float:
@@ -12,7 +12,7 @@ def _log_mse(errors: tuple[float, ...]) -> float:
     clean = torch.full((len(errors), 3, 8, 8), 0.25)
     restored = clean + torch.tensor(errors).view(-1, 1, 1, 1)
     outputs = {"image": restored, "mask": torch.zeros(len(errors), 1, 8, 8)}
-    terms = loss_terms(outputs, clean, clean, log_mse=0.1)
+    terms = SPANetLoss(log_mse=0.1)(outputs, clean, clean)
     return float(terms["log_mse"])
 
 
@@ -30,4 +30,4 @@ def test_a_perfect_picture_has_a_finite_loss() -> None:
 def test_the_published_loss_has_no_such_term() -> None:
     pictures = torch.rand(1, 3, 8, 8)
     outputs = {"image": pictures, "mask": torch.zeros(1, 1, 8, 8)}
-    assert set(loss_terms(outputs, pictures, pictures)) == {"l1", "dissimilarity", "mask"}
+    assert set(SPANetLoss()(outputs, pictures, pictures)) == {"l1", "dissimilarity", "mask"}

@@ -18,7 +18,7 @@ from derain import create_network, open_checkpoint
 from derain.checkpoints import identify, save_checkpoint
 from derain.errors import DerainError, UsageError
 from derain.methods.udr_s2former import METHOD
-from derain.methods.udr_s2former.loss import loss_terms
+from derain.methods.udr_s2former.loss import UDRS2FormerLoss
 from derain.methods.udr_s2former.network import UDRS2Former
 from derain.methods.udr_s2former.ranking import largest
 from methods import udr_s2former_plain as plain
@@ -73,7 +73,7 @@ def test_gradients_equal_those_of_the_plain_formulation(config: dict[str, Any]) 
     weights = dict(fast.named_parameters())
     gradients = []
     for outputs in (fast.outputs(rainy), plain.outputs(dict(fast.named_buffers()) | weights, rainy)):
-        loss = sum(loss_terms(outputs, clean, None).values())
+        loss = sum(UDRS2FormerLoss(None)(outputs, clean, rainy).values())
         assert isinstance(loss, Tensor)
         gradients.append(torch.autograd.grad(loss, [rainy, *weights.values()]))
     for name, ours, theirs in zip(["rainy", *weights], *gradients, strict=True):

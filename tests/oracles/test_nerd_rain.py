@@ -194,6 +194,6 @@ def test_losses(kind: str, tolerance: float, read: Read, fill: ModuleType) -> No
         assert ours == pytest.approx(facts[kind][published], rel=tolerance)
 
     names = ("image", "half", "quarter", "inr_half", "half_input", "inr_quarter")
-    terms = loss.loss_terms(dict(zip(names, predictions[:6], strict=True)), clean)
+    terms = loss.NeRDRainLoss()(dict(zip(names, predictions[:6], strict=True)), clean, clean)
     assert float(terms["inr"]) == pytest.approx(0.1 * sum(facts[kind]["l1"]), rel=tolerance)
     assert float(sum(terms.values())) == pytest.approx(facts[kind]["total"], rel=tolerance)

@@ -22,7 +22,7 @@ from derain.checkpoints import Checkpoint, save_checkpoint
 from derain.errors import DerainError
 from derain.methods.udr_s2former.loss import (
     PERCEPTUAL_WEIGHT,
-    loss_terms,
+    UDRS2FormerLoss,
     negative_psnr,
     read_vgg,
     uncertainty_term,
@@ -239,11 +239,10 @@ def test_losses(folder: Path, fill: ModuleType, opened: Opened, tmp_path: Path) 
     }
     state = {name: torch.empty(shape, dtype=torch.double) for name, shape in shapes.items()}
     save_checkpoint(vgg_file, fill.fill_state_dict(state), {})
-    vgg = read_vgg(vgg_file)
 
     try:
         outputs = network.outputs(rainy)
-        terms = loss_terms(outputs, clean, vgg)
+        terms = UDRS2FormerLoss(str(vgg_file))(outputs, clean, rainy)
         total = sum(terms.values())
         total.backward()
         norms = {name: p.grad.norm().item() for name, p in network.named_parameters() if p.grad is not None}

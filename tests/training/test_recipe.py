@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,7 @@ def test_published_recipes_run(name: str, photos: Path, tmp_path: Path) -> None:
     data = {"clean": str(photos)} | ({} if published.data.rain else {"rainy": str(photos)})
     small = published.model_dump(mode="json") | {
         "options": dict(architecture.tiny),
-        "loss": {name: None for name in inspect.signature(architecture.loss).parameters if name == "vgg"},
+        "loss": {field.name: None for field in fields(architecture.loss) if field.name == "vgg"},
         "data": published.data.model_dump() | data,
         "validation": None,
         "steps": 2,

@@ -1,8 +1,8 @@
 """Opens any checkpoint safely, recognises its network, and writes our own files."""
 
-from derain.checkpoints.files import read_tensors, save_checkpoint
 from derain.checkpoints.models import create_model, list_models
 from derain.checkpoints.recognise import Checkpoint, identify, open_checkpoint
+from derain.tensors import read_tensors, save_checkpoint
 
 __all__ = [
     "Checkpoint",

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import derain
-from derain.checkpoints.files import save_checkpoint
 from derain.checkpoints.hub import CARD, CONFIG, WEIGHTS, Repository, hub_errors
 from derain.checkpoints.recognise import Checkpoint
 from derain.errors import UsageError
+from derain.tensors import save_checkpoint
 
 
 def publish(

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from derain.checkpoints import hub
-from derain.checkpoints.files import Tensors, read_tensors
 from derain.errors import DerainError
 from derain.methods import all_architectures, method_of
 from derain.methods.contract import Architecture, Method, StateDict
 from derain.methods.network import RainNetwork
+from derain.tensors import Tensors, read_tensors
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,14 @@
 """A network as an ONNX graph with dynamic batch, height and width.
 
-The graph is recorded by tracing. Networks ask `nn.tracing` where a graph needs another form: all
-layers in one window, no branch that looks at values, and SPANet's recurrence as one node, whose
-meaning is given here.
+The graph is recorded by tracing the plain form. What has no operation in such graphs, as a recurrence,
+is a node of the domain "derain"; the network's spec says what it means.
 """
 
 from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,55 +20,6 @@ from derain.methods.network import RainNetwork
 
 OPSET = 18
 AXES = {0: "batch", 2: "height", 3: "width"}
-
-# x (B, L, M, C); weights q and biases r (C,) of the sweep from the last step and of that from the
-# first; h (B, L, M, 2C). See `nn/irnn.py`; the first step of either sweep goes without the bias.
-# A Loop, because OpenVINO does not run Scan on sizes that are not fixed.
-SWEEP_BOTH = """
-<domain: "derain", opset_import: ["" : 18]>
-SweepBoth (x, q0, q1, r0, r1) => (h)
-{
-  lines = Transpose <perm = [1, 0, 2, 3]> (x)
-  zero = Constant <value = int64 {0}> ()
-  one = Constant <value = int64 {1}> ()
-  length = Shape <start = 0, end = 1> (lines)
-  count = Squeeze (length)
-  last = Sub (count, one)
-  slab = Gather <axis = 0> (lines, zero)
-  shape = Shape (slab)
-  start = ConstantOfShape (shape)
-  always = Constant <value = int64 {1}> ()
-  on = Cast <to = 9> (always)
-  end0, end1, reversed, forth = Loop <
-    body = step (int64 i, bool go, s0, s1) => (go_on, h0, h1, y0, y1)
-    {
-      go_on = Identity (go)
-      j = Sub (last, i)
-      v0 = Gather <axis = 0> (lines, j)
-      v1 = Gather <axis = 0> (lines, i)
-      later = Greater (i, zero)
-      factor = Cast <to = 1> (later)
-      b0 = Mul (factor, r0)
-      b1 = Mul (factor, r1)
-      p0 = Mul (s0, q0)
-      p1 = Mul (s1, q1)
-      t0 = Add (p0, b0)
-      t1 = Add (p1, b1)
-      u0 = Add (t0, v0)
-      u1 = Add (t1, v1)
-      h0 = Relu (u0)
-      h1 = Relu (u1)
-      y0 = Identity (h0)
-      y1 = Identity (h1)
-    }> (count, on, start, start)
-  end = Constant <value = int64[1] {-1}> ()
-  before = Constant <value = int64[1] {-9223372036854775807}> ()
-  axis = Constant <value = int64[1] {0}> ()
-  back = Slice (reversed, end, before, axis, end)
-  both = Concat <axis = 3> (back, forth)
-  h = Transpose <perm = [1, 0, 2, 3]> (both)
-}
-"""
 
 
 def trace(network: RainNetwork) -> Any:
@@ -98,14 +49,14 @@ def trace(network: RainNetwork) -> Any:
             )
         except torch.onnx.errors.OnnxExporterError as error:
             raise DerainError(f"cannot be exported: {str(error).splitlines()[0][:200]}") from None
-    return _with_sweeps(onnx, onnx.load_model_from_string(file.getvalue()))
+    return _with_functions(onnx, onnx.load_model_from_string(file.getvalue()), network.spec.onnx_functions)
 
 
-def _with_sweeps(onnx: Any, model: Any) -> Any:
+def _with_functions(onnx: Any, model: Any, functions: Sequence[str]) -> Any:
     """The model with the nodes of our own replaced by what they mean."""
-    if all(node.domain != "derain" for node in model.graph.node):
+    if not functions:
         return model
     inliner = extra("onnx.inliner", "onnx")
-    model.functions.append(onnx.parser.parse_function(SWEEP_BOTH))
+    model.functions.extend(onnx.parser.parse_function(text) for text in functions)
     model.opset_import.append(onnx.helper.make_opsetid("derain", 1))
     return inliner.inline_local_functions(model)

@@ -17,6 +17,21 @@ StateDict = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
+class Loss:
+    """A training loss: a frozen dataclass, whose fields are what recipes may give under `loss`."""
+
+    def __call__(self, outputs: Mapping[str, Tensor], clean: Tensor, rainy: Tensor) -> dict[str, Tensor]:
+        """The terms with their weights; the loss is their sum.
+
+        Args:
+            outputs: of the network's `plain`.
+            clean: (B, 3, H, W) in [0, 1].
+            rainy: what the network was given, of the same shape.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
 class Figure:
     """A published score of a variant on a test set, with the place it was read."""
 
@@ -44,9 +59,7 @@ class Architecture:
         figures: published scores.
         unused_parameters: parts of the names of parameters that the published network carries but
             that never influence its output.
-        loss: called with the network's `outputs`, with `clean` (B, 3, H, W) and, if it takes it,
-            `rainy`; its other arguments are given by recipes under `loss`. Returns the terms of the
-            training loss, which is their sum. None if the network is not trained with pairs.
+        loss: its training loss; None if the network is not trained with pairs.
     """
 
     name: str
@@ -56,7 +69,7 @@ class Architecture:
     tiny: Mapping[str, Any]
     figures: tuple[Figure, ...] = ()
     unused_parameters: tuple[str, ...] = ()
-    loss: Callable[..., dict[str, Tensor]] | None = None
+    loss: type[Loss] | None = None
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,8 @@ class Spec:
         tile: the tile of the published test protocol where the result depends on it, else None.
         refused_precisions: {"bfloat16": why, ...} for precisions that spoil the result.
         maps: names of the outputs beside `image` that a user may want to see, (B, 1 or 3, H, W).
+        onnx_functions: what the nodes of the domain "derain" in its exported graph mean, each as the
+            text of an ONNX function.
     """
 
     multiple_of: int = 1
@@ -41,6 +43,7 @@ class Spec:
     tile: Tile | None = None
     refused_precisions: Mapping[str, str] = field(default_factory=dict)
     maps: tuple[str, ...] = ()
+    onnx_functions: tuple[str, ...] = ()
 
 
 class RainNetwork(nn.Module):

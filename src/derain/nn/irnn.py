@@ -26,6 +26,39 @@ from derain.nn.tracing import constant, is_tracing
 
 Pair = tuple[Tensor, Tensor]
 
+# A sweep in the language of graphs: x (B, L, M, C); weight q and bias r (C,); h (B, L, M, C). The first
+# step goes without the bias. A Loop, because OpenVINO does not run Scan on sizes that are not fixed.
+SWEEP_FUNCTION = """
+<domain: "derain", opset_import: ["" : 18]>
+Sweep (x, q, r) => (h)
+{
+  lines = Transpose <perm = [1, 0, 2, 3]> (x)
+  zero = Constant <value = int64 {0}> ()
+  length = Shape <start = 0, end = 1> (lines)
+  count = Squeeze (length)
+  slab = Gather <axis = 0> (lines, zero)
+  shape = Shape (slab)
+  start = ConstantOfShape (shape)
+  always = Constant <value = int64 {1}> ()
+  on = Cast <to = 9> (always)
+  end, states = Loop <
+    body = step (int64 i, bool go, s) => (go_on, t, y)
+    {
+      go_on = Identity (go)
+      v = Gather <axis = 0> (lines, i)
+      later = Greater (i, zero)
+      factor = Cast <to = 1> (later)
+      b = Mul (factor, r)
+      p = Mul (s, q)
+      a = Add (p, b)
+      u = Add (a, v)
+      t = Relu (u)
+      y = Identity (t)
+    }> (count, on, start)
+  h = Transpose <perm = [1, 0, 2, 3]> (states)
+}
+"""
+
 
 def sweep(
     x: Tensor, weight: Tensor, bias: Tensor, reverse: bool = False, before: Tensor | None = None
@@ -43,6 +76,11 @@ def sweep(
         (B, L, M, C) float32 (float64 for float64 input): under mixed precision the state stays in
         float32, because trained weights near 1 remember hundreds of pixels.
     """
+    if is_tracing():
+        assert before is None, "parts of lines are not exported"
+        lines = x.flip(1) if reverse else x
+        node: Tensor = _SweepNode.apply(lines, constant(weight), constant(bias))  # type: ignore[no-untyped-call]
+        return node.flip(1) if reverse else node
     kind = torch.promote_types(x.dtype, torch.float32)
     x, weight, bias = x.to(kind), weight.to(kind), bias.to(kind)
     if before is not None:
@@ -61,10 +99,6 @@ def sweep_both(
     Without gradients on a CPU both are written where they belong, in x's type, which saves joining
     and converting them.
     """
-    if is_tracing():
-        assert before == (None, None), "strips are not exported"
-        node: Tensor = _SweepBothNode.apply(x, *map(constant, (*weights, *biases)))  # type: ignore[no-untyped-call]
-        return node
     if torch.is_grad_enabled() or x.is_cuda:
         return torch.cat([sweep(x, weights[i], biases[i], i == 0, before[i]) for i in (0, 1)], 3)
     h = torch.empty(*x.shape[:3], 2 * x.shape[3], dtype=x.dtype)
@@ -73,18 +107,16 @@ def sweep_both(
     return h
 
 
-class _SweepBothNode(torch.autograd.Function):
-    """`sweep_both` as one node of a graph; `export/graph.py` says what the node computes."""
+class _SweepNode(torch.autograd.Function):
+    """A sweep from the first step as one node of a graph, which means `SWEEP_FUNCTION`."""
 
     @staticmethod
     def forward(_: Any, x: Tensor, *_parameters: Tensor) -> Tensor:
-        # The tracer needs a shape, no values.
-        return x.new_empty((*x.shape[:3], 2 * x.shape[3]))
+        return torch.empty_like(x)  # the tracer needs a shape, no values
 
     @staticmethod
     def symbolic(g: Any, x: Any, *parameters: Any) -> Any:
-        kind = x.type().with_sizes([None, None, None, 2 * parameters[0].type().sizes()[0]])
-        return g.op("derain::SweepBoth", x, *parameters).setType(kind)
+        return g.op("derain::Sweep", x, *parameters).setType(x.type())
 
 
 class _Sweep(torch.autograd.Function):

@@ -30,7 +30,7 @@ class Watch:
         derainer.restore(torch.zeros(1, 3, PROBE, PROBE))
         self._per_pixel = max(self._done, 1) / PROBE**2
 
-    def _count(self, layer: nn.Module, inputs: Any, output: Any) -> None:  # noqa: ARG002
+    def _count(self, layer: nn.Module, inputs: Any, output: Any) -> None:
         if isinstance(output, Tensor):
             self._done += output.numel()
         if self._step is not None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import inspect
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from derain.atomic import replace_file
 from derain.checkpoints import open_checkpoint, save_checkpoint
 from derain.errors import DerainError, UsageError, unknown_name
 from derain.methods import network_names
-from derain.methods.contract import Architecture
+from derain.methods.contract import Architecture, Loss
 from derain.methods.network import RainNetwork
 from derain.training.log import RunLog
 from derain.training.memory import checkpoint_activations
@@ -285,31 +286,24 @@ def architecture_of(recipe: Recipe) -> tuple[Architecture, dict[str, Any]]:
     return architecture, {**architecture.variants[variant], **recipe.options}
 
 
-def loss_of(recipe: Recipe, architecture: Architecture) -> Callable[..., dict[str, Tensor]]:
-    """The loss as a function of (outputs, clean, rainy), with the recipe's options.
+def loss_of(recipe: Recipe, architecture: Architecture) -> Loss:
+    """The loss with the recipe's options.
 
     Raises:
         UsageError: an option is not known or not given.
     """
-    loss = architecture.loss
-    assert loss is not None
-    parameters = dict(inspect.signature(loss).parameters)
-    takes_rainy = "rainy" in parameters
-    options = {name: p for name, p in parameters.items() if name not in ("outputs", "clean", "rainy")}
+    kind = architecture.loss
+    assert kind is not None
+    options = {field.name: field for field in dataclasses.fields(kind)}
     for name in recipe.loss:
         if name not in options:
             known = f"known: {', '.join(options)}" if options else "it has none"
             raise UsageError(f"'loss': the loss of {recipe.network} has no option '{name}'; {known}.")
-    for name, parameter in options.items():
-        if parameter.default is parameter.empty and name not in recipe.loss:
-            about = (inspect.getdoc(loss) or "").splitlines()[0]
+    for name, option in options.items():
+        if option.default is dataclasses.MISSING and name not in recipe.loss:
+            about = " ".join((inspect.getdoc(kind) or "").partition("Attributes:")[2].split())
             raise UsageError(f"'loss.{name}' is not given; {recipe.network}: {about}")
-
-    def terms(outputs: Mapping[str, Tensor], clean: Tensor, rainy: Tensor) -> dict[str, Tensor]:
-        pictures = {"clean": clean, "rainy": rainy} if takes_rainy else {"clean": clean}
-        return loss(outputs, **pictures, **recipe.loss)
-
-    return terms
+    return kind(**recipe.loss)
 
 
 def fresh_network(recipe: Recipe, architecture: Architecture, config: dict[str, Any]) -> RainNetwork:

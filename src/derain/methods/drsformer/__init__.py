@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from derain.methods.contract import Architecture, Figure, Method
-from derain.methods.drsformer.loss import loss_terms
+from derain.methods.drsformer.loss import AbsoluteError
 from derain.methods.drsformer.network import DRSformer
 from derain.methods.drsformer.recognition import recognise
 
@@ -43,7 +43,7 @@ METHOD = Method(
             recognise=recognise,
             tiny={"dim": 8, "num_blocks": (1, 1, 1, 1), "heads": (1, 2, 2, 4)},
             figures=_FIGURES,
-            loss=loss_terms,
+            loss=AbsoluteError,
         ),
     ),
 )

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from derain.methods.contract import Loss
 
-def loss_terms(outputs: Mapping[str, Tensor], clean: Tensor) -> dict[str, Tensor]:
-    """The one term, with weight 1.
 
-    Args:
-        outputs: of the network; `image` (B, 3, H, W).
-        clean: (B, 3, H, W) in [0, 1].
-    """
-    return {"l1": F.l1_loss(outputs["image"], clean)}
+@dataclass(frozen=True)
+class AbsoluteError(Loss):
+    """The mean absolute error."""
+
+    def __call__(self, outputs: Mapping[str, Tensor], clean: Tensor, rainy: Tensor) -> dict[str, Tensor]:
+        return {"l1": F.l1_loss(outputs["image"], clean)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from derain.methods.contract import Architecture, Figure, Method
-from derain.methods.nerd_rain.loss import loss_terms
+from derain.methods.nerd_rain.loss import NeRDRainLoss
 from derain.methods.nerd_rain.network import NeRDRain
 from derain.methods.nerd_rain.recognition import recognise
 
@@ -42,7 +42,7 @@ METHOD = Method(
             tiny={"dim": 8, "num_blocks": (1, 2, 1), "heads": (1, 2, 4)},
             unused_parameters=("reduce_chan_level1_max3",),
             figures=_FIGURES,
-            loss=loss_terms,
+            loss=NeRDRainLoss,
         ),
     ),
 )

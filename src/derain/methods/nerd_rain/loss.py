@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from derain.methods.contract import Loss
 
 FREQUENCY_WEIGHT = 0.01
 EDGE_WEIGHT = 0.05
 INR_WEIGHT = 0.1
 
 
-def loss_terms(outputs: Mapping[str, Tensor], clean: Tensor) -> dict[str, Tensor]:
-    """The terms with their weights; the loss is their sum.
+@dataclass(frozen=True)
+class NeRDRainLoss(Loss):
+    """Three distances at each of the three scales, and the pictures of both INRs."""
 
-    Args:
-        outputs: of the network: `image`, `half`, `quarter`, `inr_half` and `inr_quarter`.
-        clean: (B, 3, H, W) in [0, 1].
-    """
-    targets = clean_pyramid(clean)
-    pairs = list(zip((outputs["image"], outputs["half"], outputs["quarter"]), targets, strict=True))
-    inr = F.l1_loss(outputs["inr_half"], targets[1]) + F.l1_loss(outputs["inr_quarter"], targets[2])
-    return {
-        "charbonnier": _sum([charbonnier(x, y) for x, y in pairs]),
-        "frequency": FREQUENCY_WEIGHT * _sum([frequency(x, y) for x, y in pairs]),
-        "edge": EDGE_WEIGHT * _sum([edge(x, y) for x, y in pairs]),
-        "inr": INR_WEIGHT * inr,
-    }
+    def __call__(self, outputs: Mapping[str, Tensor], clean: Tensor, rainy: Tensor) -> dict[str, Tensor]:
+        targets = clean_pyramid(clean)
+        pairs = list(zip((outputs["image"], outputs["half"], outputs["quarter"]), targets, strict=True))
+        inr = F.l1_loss(outputs["inr_half"], targets[1]) + F.l1_loss(outputs["inr_quarter"], targets[2])
+        return {
+            "charbonnier": _sum([charbonnier(x, y) for x, y in pairs]),
+            "frequency": FREQUENCY_WEIGHT * _sum([frequency(x, y) for x, y in pairs]),
+            "edge": EDGE_WEIGHT * _sum([edge(x, y) for x, y in pairs]),
+            "inr": INR_WEIGHT * inr,
+        }
 
 
 def clean_pyramid(clean: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,7 +11,7 @@ from derain.methods.rain2avoid.backbones import (
     recognise_resnet,
     recognise_unet,
 )
-from derain.methods.rain2avoid.loss import loss_terms
+from derain.methods.rain2avoid.loss import SquaredError
 
 METHOD = Method(
     name="rain2avoid",
@@ -26,7 +26,7 @@ METHOD = Method(
                 "slim": {"levels": 4, "width": 32, "channels": 3},
             },
             recognise=recognise_unet,
-            loss=loss_terms,
+            loss=SquaredError,
             tiny={"width": 8},
             figures=(
                 Figure(
@@ -39,7 +39,7 @@ METHOD = Method(
             build=ResNet,
             variants={"published": {"width": 64}},
             recognise=recognise_resnet,
-            loss=loss_terms,
+            loss=SquaredError,
             tiny={"width": 8},
             unused_parameters=("resnet18.fc",),
         ),
@@ -48,7 +48,7 @@ METHOD = Method(
             build=DnCNN,
             variants={"published": {"depth": 17, "width": 64}},
             recognise=recognise_dncnn,
-            loss=loss_terms,
+            loss=SquaredError,
             tiny={"depth": 5, "width": 8},
         ),
     ),

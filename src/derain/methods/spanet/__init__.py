@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from derain.methods.contract import Architecture, Figure, Method, StateDict
-from derain.methods.spanet.loss import loss_terms
+from derain.methods.spanet.loss import SPANetLoss
 from derain.methods.spanet.network import SPANet
 
 
@@ -28,7 +28,7 @@ METHOD = Method(
             tiny={"width": 8},
             figures=(Figure("published", "SPA-Data", 38.53, 0.9875, "skimage_rgb", "authors' README"),),
             unused_parameters=("SAM1.attention_layer",),
-            loss=loss_terms,
+            loss=SPANetLoss,
         ),
     ),
 )

@@ -1,8 +1,6 @@
 """The spatial attentive module (SAM) of SPANet: features to a map of how rainy each pixel is.
 
-Horizontal sweeps run on the transposed picture, where the convolution after them is applied with
-transposed kernels. The direction attention, whose result the published network discards, is kept
-as parameters only.
+The direction attention, whose result the published network discards, is kept as parameters only.
 """
 
 from __future__ import annotations
@@ -11,65 +9,42 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from derain.nn.irnn import sweep, sweep_both
-from derain.nn.tracing import constant
+from derain.nn.irnn import sweep
 
-DIRECTIONS = ("left", "right", "up", "down")
+
+class Sweep(nn.Module):
+    """The recurrence along every line of the picture in one direction; (B, C, H, W) -> the same.
+
+    Its numbers have the shapes of a 1x1 depthwise convolution, as published.
+    """
+
+    def __init__(self, width: int, direction: str) -> None:
+        super().__init__()
+        self.vertical = direction in ("up", "down")
+        self.reverse = direction in ("up", "left")
+        self.weight = nn.Parameter(torch.full((width, 1, 1, 1), 0.2))
+        self.bias = nn.Parameter(torch.empty(width))
+        nn.init.uniform_(self.bias, -(width**-0.5), width**-0.5)  # the rule of the published release
+
+    def forward(self, x: Tensor) -> Tensor:
+        along = x.permute(0, 2, 3, 1) if self.vertical else x.permute(0, 3, 2, 1)
+        h = sweep(along, self.weight.flatten(), self.bias, self.reverse).to(x.dtype)
+        return h.permute(0, 3, 1, 2) if self.vertical else h.permute(0, 3, 2, 1)
 
 
 class IRNN(nn.Module):
-    """Weights and biases of the four sweeps, stored as 1x1 depthwise convolutions."""
+    """All four sweeps: (B, C, H, W) -> concat[up, right, down, left], (B, 4C, H, W)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        for direction in DIRECTIONS:
-            conv = nn.Conv2d(width, width, 1, groups=width)
-            nn.init.constant_(conv.weight, 0.2)
-            assert conv.bias is not None
-            nn.init.uniform_(conv.bias, -(width**-0.5), width**-0.5)  # the rule of the published release
-            self.add_module(f"{direction}_weight", conv)
+        self.left_weight = Sweep(width, "left")
+        self.right_weight = Sweep(width, "right")
+        self.up_weight = Sweep(width, "up")
+        self.down_weight = Sweep(width, "down")
 
-    def forward(
-        self, x: Tensor, below: Tensor | None = None, above: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """The sweeps of (B, C, H, W): [up, down] as (B, 2C, H, W), [left, right] as (B, 2C, W, H).
-
-        `below` and `above`, each (B, C, 1, W), are the up state of the row below x and the down
-        state of the row above it, when x is a strip of a larger picture.
-        """
-        return self._both(x, "up", "down", below, above), self._both(x.transpose(2, 3), "left", "right")
-
-    def sweep(self, x: Tensor, direction: str, before: Tensor | None) -> Tensor:
-        """The vertical sweep "up" or "down" of x alone, continuing the state `before`; same shape."""
-        weight, bias = self._parameters_of(direction)
-        state = None if before is None else _channels_last(before)[:, 0]
-        h = sweep(_channels_last(x), weight, bias, direction == "up", state)
-        return h.permute(0, 3, 1, 2).to(x.dtype)
-
-    def _both(
-        self,
-        x: Tensor,
-        backward: str,
-        forward: str,
-        after: Tensor | None = None,
-        before: Tensor | None = None,
-    ) -> Tensor:
-        """Both sweeps along the rows of x."""
-        weights, biases = zip(self._parameters_of(backward), self._parameters_of(forward), strict=True)
-        states = [None if state is None else _channels_last(state)[:, 0] for state in (after, before)]
-        h = sweep_both(_channels_last(x), weights, biases, (states[0], states[1]))
-        return h.permute(0, 3, 1, 2).to(x.dtype)
-
-    def _parameters_of(self, direction: str) -> tuple[Tensor, Tensor]:
-        conv = self.get_submodule(f"{direction}_weight")
-        assert isinstance(conv, nn.Conv2d)
-        assert conv.bias is not None
-        return conv.weight.flatten(), conv.bias
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, H, W, C), what `nn.irnn` sweeps."""
-    return x.permute(0, 2, 3, 1)
+    def forward(self, x: Tensor) -> Tensor:
+        sweeps = (self.up_weight, self.right_weight, self.down_weight, self.left_weight)
+        return torch.cat([one(x) for one in sweeps], 1)
 
 
 class SpatialAttention(nn.Module):
@@ -93,25 +68,6 @@ class SpatialAttention(nn.Module):
         self.conv_out = nn.Conv2d(width, 1, 1, bias=False)
 
     def forward(self, f: Tensor) -> Tensor:
-        a = self.conv_in(f)
-        b = conv_of_sweeps(self.irnn1(a), self.conv2.weight)
-        c = conv_of_sweeps(self.irnn2(b), self.conv3.weight)
-        return self.map_of(c)
-
-    def map_of(self, c: Tensor) -> Tensor:
-        """The last step: what the second sweeps gave, (B, C, H, W), to the map (B, 1, H, W)."""
-        return torch.sigmoid(self.conv_out(c.relu_()))
-
-
-def conv_of_sweeps(sweeps: tuple[Tensor, Tensor], weight: Tensor) -> Tensor:
-    """3x3 convolution of concat[up, right, down, left] without making that tensor.
-
-    Args:
-        sweeps: what `IRNN` gives, vertical and transposed horizontal.
-        weight: (C, 4C, 3, 3).
-    """
-    vertical, horizontal = sweeps
-    up, right, down, left = weight.chunk(4, 1)
-    upright = F.conv2d(vertical, constant(torch.cat([up, down], 1)), padding=1)
-    lying = F.conv2d(horizontal, constant(torch.cat([left, right], 1).transpose(2, 3)), padding=1)
-    return upright.add_(lying.transpose(2, 3))
+        b = self.conv2(self.irnn1(self.conv_in(f)))
+        c = self.conv3(self.irnn2(b))
+        return torch.sigmoid(self.conv_out(F.relu(c)))

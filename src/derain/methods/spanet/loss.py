@@ -3,41 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from derain.methods.contract import Loss
+
 SMALLEST_MSE = 1e-5  # 50 dB: a picture that is as good as that asks for nothing more
 
 
-def loss_terms(
-    outputs: Mapping[str, Tensor],
-    clean: Tensor,
-    rainy: Tensor,
-    dissimilarity: float = 1.0,
-    mask: float = 1.0,
-    log_mse: float = 0.0,
-) -> dict[str, Tensor]:
-    """The terms; the loss is their sum.
+@dataclass(frozen=True)
+class SPANetLoss(Loss):
+    """L1 with weight 1, and what follows; pictures are 8-bit ones divided by 255.
 
-    Args:
-        outputs: of the network; `image` (B, 3, H, W) and `mask` (B, 1, H, W).
-        clean: (B, 3, H, W) in [0, 1].
-        rainy: (B, 3, H, W) in [0, 1]; both are 8-bit pictures divided by 255.
-        dissimilarity, mask: weights of these terms, 1 in the paper; that of the first is always 1.
+    Attributes:
+        dissimilarity, mask: weights of 1 - SSIM and of the error of the first rain map, 1 in the paper.
         log_mse: weight of log10 of each picture's mean squared error, of which a mean PSNR is made;
             not in the paper.
     """
-    terms = {
-        "l1": F.l1_loss(outputs["image"], clean),
-        "dissimilarity": dissimilarity * (1 - structural_similarity(outputs["image"], clean)),
-        "mask": mask * F.mse_loss(outputs["mask"], rain_mask(rainy, clean)),
-    }
-    if log_mse:
-        squared = (outputs["image"] - clean).square().mean((1, 2, 3))
-        terms["log_mse"] = log_mse * torch.log10(squared + SMALLEST_MSE).mean()
-    return terms
+
+    dissimilarity: float = 1.0
+    mask: float = 1.0
+    log_mse: float = 0.0
+
+    def __call__(self, outputs: Mapping[str, Tensor], clean: Tensor, rainy: Tensor) -> dict[str, Tensor]:
+        terms = {
+            "l1": F.l1_loss(outputs["image"], clean),
+            "dissimilarity": self.dissimilarity * (1 - structural_similarity(outputs["image"], clean)),
+            "mask": self.mask * F.mse_loss(outputs["mask"], rain_mask(rainy, clean)),
+        }
+        if self.log_mse:
+            squared = (outputs["image"] - clean).square().mean((1, 2, 3))
+            terms["log_mse"] = self.log_mse * torch.log10(squared + SMALLEST_MSE).mean()
+        return terms
 
 
 def rain_mask(rainy: Tensor, clean: Tensor) -> Tensor:

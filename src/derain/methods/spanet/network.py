@@ -1,27 +1,27 @@
 """SPANet: spatial attentive network for single-image deraining (Wang et al., CVPR 2019).
 
 A full-resolution residual network of 17 dilated blocks. Four times a spatial attentive module
-(SAM) turns the features into a one-channel map of how rainy each pixel is; the next three blocks
-may change the features only in proportion to it. The SAM sees along whole streaks by two
-four-direction recurrent sweeps (`nn/irnn.py`).
+(SAM, `attention.py`) turns the features into a one-channel map of how rainy each pixel is; the next
+three blocks may change the features only in proportion to it. The SAM sees along whole streaks by
+two four-direction recurrent sweeps (`nn/irnn.py`).
 
-Form, not value, differs from the paper's code in three places: pictures are RGB here and are
-turned to the blue-green-red order of the published weights inside; large pictures are restored in
-strips (`strips.py`); and the SAM is computed as `attention.py` says.
+Form, not value, differs from the paper's code in one place: pictures are RGB here and are turned to
+the blue-green-red order of the published weights inside.
 """
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Sequence
+
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from derain.methods.network import RainNetwork, Spec
-from derain.methods.spanet import strips
 from derain.methods.spanet.attention import SpatialAttention
+from derain.methods.spanet.fast import attention, over_strips, run_blocks, strips_of
+from derain.nn.irnn import SWEEP_FUNCTION
 
 BLOCKS = 17
-# Pictures of more pixels are restored in strips of rows when no gradients are needed.
-LARGE = 1 << 20
 
 
 class SPANet(RainNetwork):
@@ -31,7 +31,7 @@ class SPANet(RainNetwork):
         width: channels of the features, 32 as published.
     """
 
-    spec = Spec(maps=("mask",))
+    spec = Spec(maps=("mask",), onnx_functions=(SWEEP_FUNCTION,))
 
     # Residual blocks by number; before each attentive group the SAM makes a map for it.
     attentive = (range(4, 7), range(7, 10), range(10, 13), range(13, 16))
@@ -49,49 +49,41 @@ class SPANet(RainNetwork):
     def plain(self, rainy: Tensor) -> dict[str, Tensor]:
         """`image` (B, 3, H, W), not clamped; `mask` (B, 1, H, W) in (0, 1), the first rain map."""
         masks: list[Tensor] = []
-        f = self.features(rainy)
+        f = self.conv_in(rainy.flip(1))
         for group in self.groups:
-            mask: Tensor | None = self.SAM1(f) if group in self.attentive else None
-            f = self.blocks(f, group, mask)
-            masks += [mask] if mask is not None else []
-        return {"image": self.image(f), "mask": masks[0]}
+            if group in self.attentive:
+                masks.append(self.SAM1(f))
+            for block in self._blocks(group):
+                branch = block(f)
+                f = F.relu(f + (branch * masks[-1] if group in self.attentive else branch))
+        return {"image": self.conv_out(f).flip(1), "mask": masks[0]}
 
     def fast(self, rainy: Tensor) -> dict[str, Tensor]:
-        """The same; large pictures in strips, which need a tenth of the memory."""
-        if rainy.shape[2] * rainy.shape[3] <= LARGE:
-            return self.plain(rainy)
-        image, mask = strips.restore(self, rainy)
-        return {"image": image, "mask": mask}
+        """The same; large pictures strip by strip, in a tenth of the memory."""
+        strips = strips_of(*rainy.shape[2:])
+        masks: list[Tensor] = []
+        f = over_strips(lambda x: self.conv_in(x.flip(1)), rainy, strips)
+        for group in self.groups:
+            if group in self.attentive:
+                masks.append(attention(self.SAM1, f, strips))
+            scale = masks[-1] if group in self.attentive else None
+            f = run_blocks(self._blocks(group), f, scale, strips)
+        return {"image": over_strips(self.conv_out, f, strips).flip(1), "mask": masks[0]}
 
-    def features(self, rainy: Tensor) -> Tensor:
-        """The first convolution: RGB (B, 3, H, W) -> (B, C, H, W)."""
-        f: Tensor = self.conv_in(rainy.flip(1))
-        return f
-
-    def blocks(self, f: Tensor, group: range, mask: Tensor | None) -> Tensor:
-        """A group of residual blocks; the mask (B, 1, H, W) scales what they add."""
-        for number in group:
-            branch = self.get_submodule(f"res_block{number}")(f)
-            # In place where autograd does not need the old values.
-            f = branch.add_(f) if mask is None else torch.addcmul(f, branch, mask)
-            f.relu_()
-        return f
-
-    def image(self, f: Tensor) -> Tensor:
-        """The last convolution: (B, C, H, W) -> RGB (B, 3, H, W)."""
-        image: Tensor = self.conv_out(f)
-        return image.flip(1)
+    def _blocks(self, group: range) -> Sequence[nn.Module]:
+        return [self.get_submodule(f"res_block{number}") for number in group]
 
     def activation_bytes(self, height: int, width: int) -> int:
         """A dozen feature maps; for large pictures one, and a dozen strips."""
         pixels, element = height * width, 4 * self.width
-        if pixels <= LARGE:
+        strips = strips_of(height, width)
+        if len(strips) == 1:
             return 12 * element * pixels
-        strip = max(last - first for first, last in strips.strips_of(height, width)) + 12
+        strip = max(last - first for first, last in strips) + 12
         return element * pixels + 16 * pixels + 14 * element * strip * width
 
     def multiply_adds(self, height: int, width: int) -> int:
-        """526,144 per pixel at width 32."""
+        """526,144 per pixel at width 32, those of the sweeps included, which no counter sees."""
         c = self.width
         blocks = BLOCKS * 11 * c * c
         attention = 4 * (9 * c * c + 2 * 9 * 4 * c * c + c)

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from derain.methods.contract import Architecture, Figure, Method, StateDict
-from derain.methods.udr_s2former.loss import loss_with_filters_of
+from derain.methods.udr_s2former.loss import UDRS2FormerLoss
 from derain.methods.udr_s2former.network import LEVELS, UDRS2Former
 
 
@@ -66,7 +66,7 @@ METHOD = Method(
                 "decoder_blocks": (2, 2, 2, 2),
                 "bottleneck_blocks": 1,
             },
-            loss=loss_with_filters_of,
+            loss=UDRS2FormerLoss,
             figures=tuple(
                 Figure("published", dataset, psnr, ssim, "udr_test_y", _TABLE)
                 for dataset, psnr, ssim in (

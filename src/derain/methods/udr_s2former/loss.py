@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from derain.checkpoints.files import read_tensors
 from derain.errors import DerainError
+from derain.methods.contract import Loss
+from derain.tensors import read_tensors
 
 LEVELS = (0, 1, 2, 3)
 PERCEPTUAL_WEIGHT = 0.2
@@ -60,35 +61,32 @@ def read_vgg(path: str | Path) -> VGGFilters:
     return VGGFilters({name: state[name].detach() for name in _VGG_SHAPES})
 
 
-def loss_terms(outputs: Mapping[str, Tensor], clean: Tensor, vgg: VGGFilters | None) -> dict[str, Tensor]:
-    """The weighted terms; the loss is their sum.
+@dataclass(frozen=True)
+class UDRS2FormerLoss(Loss):
+    """Negative PSNR and the likelihood of the error at all scales, and a perceptual term.
 
-    Args:
-        outputs: of the network's `outputs`.
-        clean: (B, 3, H, W) in [0, 1].
-        vgg: of `read_vgg`; None leaves the perceptual term out, which departs from the paper.
-
-    Returns:
-        `psnr`, `uncertainty` and, with `vgg`, `perceptual` (its weight of 0.2 included).
+    Attributes:
+        vgg: a file with the ImageNet weights of VGG-19, or null to leave the perceptual term out, which
+            departs from the paper; see `read_vgg`.
     """
-    pairs = [(outputs["image"], clean, outputs["uncertainty"])]
-    for k in LEVELS:
-        target = F.interpolate(clean, scale_factor=0.5**k, mode="bicubic") if k else clean
-        pairs.append((outputs[f"scale{k}"], target, outputs[f"uncertainty{k}"]))
-    psnrs = [negative_psnr(restored, target) for restored, target, _ in pairs]
-    uncertainties = [uncertainty_term(*pair) for pair in pairs]
-    terms = {
-        "psnr": psnrs[0] + 0.5 * torch.stack(psnrs[1:]).mean(),
-        "uncertainty": torch.stack(uncertainties).mean(),
-    }
-    if vgg is not None:
-        terms["perceptual"] = PERCEPTUAL_WEIGHT * perceptual_term(vgg, outputs["image"], clean)
-    return terms
 
+    vgg: str | None
 
-def loss_with_filters_of(outputs: Mapping[str, Tensor], clean: Tensor, vgg: str | None) -> dict[str, Tensor]:
-    """`vgg` is a file with the ImageNet weights of VGG-19, or null to leave the perceptual term out."""
-    return loss_terms(outputs, clean, _read_once(vgg) if vgg else None)
+    def __call__(self, outputs: Mapping[str, Tensor], clean: Tensor, rainy: Tensor) -> dict[str, Tensor]:
+        pairs = [(outputs["image"], clean, outputs["uncertainty"])]
+        for k in LEVELS:
+            target = F.interpolate(clean, scale_factor=0.5**k, mode="bicubic") if k else clean
+            pairs.append((outputs[f"scale{k}"], target, outputs[f"uncertainty{k}"]))
+        psnrs = [negative_psnr(restored, target) for restored, target, _ in pairs]
+        uncertainties = [uncertainty_term(*pair) for pair in pairs]
+        terms = {
+            "psnr": psnrs[0] + 0.5 * torch.stack(psnrs[1:]).mean(),
+            "uncertainty": torch.stack(uncertainties).mean(),
+        }
+        if self.vgg:
+            distance = perceptual_term(_read_once(self.vgg), outputs["image"], clean)
+            terms["perceptual"] = PERCEPTUAL_WEIGHT * distance
+        return terms
 
 
 _read_once = functools.cache(read_vgg)
