@@ -19,11 +19,11 @@ from torch import Tensor
 from derain import evaluation
 from derain.background import clean_frame
 from derain.methods import all_architectures
-from derain.methods.drsformer.loss import loss_terms as drsformer_loss
-from derain.methods.nerd_rain.loss import loss_terms as nerd_rain_loss
+from derain.methods.drsformer.loss import AbsoluteError
+from derain.methods.nerd_rain.loss import NeRDRainLoss
 from derain.methods.rain2avoid import sampling
 from derain.methods.rain2avoid.ldgp import rain_prior
-from derain.methods.spanet.loss import loss_terms as spanet_loss
+from derain.methods.spanet.loss import SPANetLoss
 from derain.methods.udr_s2former.loss import negative_psnr, uncertainty_term
 from parity.rule import filled, levels, picture, sampled, uniform
 
@@ -70,7 +70,7 @@ def test_loss_of_spanet(arrays: dict[str, np.ndarray]) -> None:
         torch.from_numpy(arrays[f"spanet_loss/{side}"]).permute(0, 3, 1, 2).flip(1).float() / 255
         for side in ("rainy", "clean")
     )
-    terms = spanet_loss(network.outputs(rainy), clean, rainy)
+    terms = SPANetLoss()(network.outputs(rainy), clean, rainy)
     wanted = about["float64"]
     assert terms["l1"].item() == pytest.approx(wanted["l1"], abs=3e-5)
     assert terms["mask"].item() == pytest.approx(wanted["mask"], abs=3e-5)
@@ -82,7 +82,8 @@ def test_loss_of_nerd_rain() -> None:
     names = ("image", "half", "quarter", "inr_half", "half_input", "inr_quarter")
     predictions = [picture(**each).double() for each in about["predictions"]]
     outputs = dict(zip(names, predictions[: len(names)], strict=True))
-    terms = nerd_rain_loss(outputs, picture(**about["target"]).double())
+    clean = picture(**about["target"]).double()
+    terms = NeRDRainLoss()(outputs, clean, clean)
     assert float(sum(terms.values())) == pytest.approx(about["float64"]["total"], rel=1e-6)
 
 
@@ -106,7 +107,7 @@ def test_training_of_drsformer() -> None:
     optimizer = torch.optim.AdamW(network.parameters(), **settings)
     for row in about["rows"]:
         optimizer.zero_grad()
-        loss = sum(drsformer_loss(network.outputs(rainy), clean).values())
+        loss = sum(AbsoluteError()(network.outputs(rainy), clean, rainy).values())
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(network.parameters(), 0.01)
         assert loss.item() == pytest.approx(row["loss"], rel=1e-6)

@@ -12,7 +12,7 @@ import yaml
 from derain.errors import DerainError, UsageError
 from derain.methods import all_architectures, all_methods
 from derain.training import load_recipe, published_recipes, train
-from derain.training.recipe import checked
+from derain.training.recipe import Data, Mixture, checked, sources_of
 from training.conftest import content
 
 
@@ -115,11 +115,11 @@ def test_published_recipes_run(name: str, photos: Path, tmp_path: Path) -> None:
     published = load_recipe(name)
     architecture = next(a for a in all_architectures() if a.name == published.network.partition("-")[0])
     assert architecture.loss is not None
-    data = {"clean": str(photos)} | ({} if published.data.rain else {"rainy": str(photos)})
+    parts = [part.model_dump() | _folders(part, photos) for part in sources_of(published).values()]
     small = published.model_dump(mode="json") | {
         "options": dict(architecture.tiny),
         "loss": {field.name: None for field in fields(architecture.loss) if field.name == "vgg"},
-        "data": published.data.model_dump() | data,
+        "data": {"sources": parts} if isinstance(published.data, Mixture) else parts[0],
         "validation": None,
         "steps": 2,
         "stages": [{"patch": 64, "batch": 2}],
@@ -128,3 +128,9 @@ def test_published_recipes_run(name: str, photos: Path, tmp_path: Path) -> None:
     }
     train(checked(small, name), tmp_path)
     assert (tmp_path / "last.safetensors").exists()
+
+
+def _folders(part: Data, photos: Path) -> dict[str, str]:
+    """Every folder that a source reads, replaced by one."""
+    other = "layers" if part.layers else None if part.rain else "rainy"
+    return {key: str(photos) for key in ("clean", other) if key}

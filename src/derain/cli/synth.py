@@ -14,7 +14,7 @@ def synth(
     preset: Annotated[
         str,
         typer.Option(
-            help="Kind of rain: light, heavy, ddn, did, real, drops, near, falling, everyday or mixed."
+            help="Kind of rain: light, heavy, ddn, did, real, drops, near, dry, falling, everyday or mixed."
         ),
     ] = "mixed",
     count: Annotated[int, typer.Option(help="Rainy versions of each picture.", min=1)] = 1,

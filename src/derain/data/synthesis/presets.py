@@ -4,7 +4,8 @@
 of Fu et al. (2017) and Zhang and Patel (2018), `real` photographs of real rain, `drops` photographs
 through wet glass; `mixed` is all of them. `falling` is rain without drops on the glass, mostly light,
 and now and then none, so that what is dry stays as it is: what the bundled SPANet was trained on. `near`
-is rain within a few metres of the lens, and `everyday` all of it, as the everyday network needs it.
+is rain within a few metres of the lens, `dry` none at all, and `everyday` all of it, as the everyday
+network needs it.
 """
 
 from __future__ import annotations
@@ -206,6 +207,7 @@ PRESETS: dict[str, tuple[Rain, ...]] = {
     "real": REAL,
     "drops": DROPS,
     "near": NEAR_RAIN,
+    "dry": (Rain(), Rain(scene=DULL)),
     "falling": (*(14 * LIGHT), Rain(), HEAVY[0], *DDN[1:], *(2 * DDN[-1:]), REAL[0]),
     "everyday": (
         *(10 * LIGHT),

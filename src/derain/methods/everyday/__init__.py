@@ -1,0 +1,42 @@
+"""Everyday: this project's own network, made for speed on ordinary machines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from derain.methods.contract import Architecture, Method, StateDict
+from derain.methods.everyday.loss import EverydayLoss
+from derain.methods.everyday.network import Everyday
+
+
+def _recognise(state: StateDict) -> dict[str, Any] | None:
+    if "stem.weight" not in state or "encoder.0.0.first.weight" not in state:
+        return None
+
+    def blocks(part: str, level: int) -> int:
+        prefix = f"{part}.{level}."
+        return len({key.split(".")[2] for key in state if key.startswith(prefix)})
+
+    levels = 1 + len({key.split(".")[1] for key in state if key.startswith("down.")})
+    return {
+        "widths": tuple(state[f"encoder.{level}.0.first.weight"].shape[0] for level in range(levels)),
+        "encoder": tuple(blocks("encoder", level) for level in range(levels)),
+        "decoder": tuple(blocks("decoder", level) for level in range(levels - 1)),
+    }
+
+
+METHOD = Method(
+    name="everyday",
+    title="Everyday (this project)",
+    paper="none: a plain U-Net, described in its folder",
+    architectures=(
+        Architecture(
+            name="everyday",
+            build=Everyday,
+            variants={"default": {}},
+            recognise=_recognise,
+            tiny={"widths": (8, 12), "encoder": (1, 1), "decoder": (1,)},
+            loss=EverydayLoss,
+        ),
+    ),
+)

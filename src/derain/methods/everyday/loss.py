@@ -1,0 +1,37 @@
+"""The training loss of this project's own network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from derain.methods.contract import Loss
+
+SMALLEST_MSE = 1e-5  # 50 dB: a picture that is as good as that asks for nothing more
+
+
+@dataclass(frozen=True)
+class EverydayLoss(Loss):
+    """L1 with weight 1, and what follows.
+
+    Attributes:
+        log_mse: weight of log10 of each picture's mean squared error, of which a mean PSNR is made.
+        colour: weight of the L1 distance between the means of 16x16 pixels, which holds brightness
+            and colour.
+    """
+
+    log_mse: float = 0.05
+    colour: float = 0.2
+
+    def __call__(self, outputs: Mapping[str, Tensor], clean: Tensor, rainy: Tensor) -> dict[str, Tensor]:
+        image = outputs["image"]
+        squared = (image - clean).square().mean((1, 2, 3))
+        return {
+            "l1": F.l1_loss(image, clean),
+            "log_mse": self.log_mse * torch.log10(squared + SMALLEST_MSE).mean(),
+            "colour": self.colour * F.l1_loss(F.avg_pool2d(image, 16), F.avg_pool2d(clean, 16)),
+        }

@@ -1,0 +1,113 @@
+"""Everyday: a plain U-Net that takes the rain out of photographs quickly on ordinary machines.
+
+Made for this project. Everything is a dense 3x3 convolution or a 2x2 one with stride 2, because those
+are what processors and graphics cards do fastest: no norms, no attention, no depthwise layers.
+The network works on the picture cut into its four half-size phases, predicts what the rain added
+and takes that off the picture. It starts as the identity: the last convolution of every block and
+of the network is zero.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from derain.errors import DerainError
+from derain.methods.network import RainNetwork, Spec
+
+
+class Block(nn.Module):
+    """x + conv(relu(conv(x))); (B, C, H, W) -> (B, C, H, W)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.relu = nn.ReLU(inplace=True)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        _start_small(self.second)
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual: Tensor = self.second(self.relu(self.first(x)))
+        return x + residual
+
+
+class Everyday(RainNetwork):
+    """The network.
+
+    Args:
+        widths: channels of each level, from the finest (half the picture's size) to the coarsest.
+        encoder: residual blocks of each level on the way down.
+        decoder: residual blocks of each level but the coarsest on the way up.
+
+    Raises:
+        DerainError: the three do not go together.
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int] = (32, 64, 128, 176),
+        encoder: Sequence[int] = (2, 2, 2, 4),
+        decoder: Sequence[int] = (2, 2, 2),
+    ) -> None:
+        super().__init__()
+        if len(encoder) != len(widths) or len(decoder) != len(widths) - 1:
+            raise DerainError(
+                f"{len(widths)} widths need as many numbers of encoder blocks and one fewer of decoder "
+                f"blocks, not {len(encoder)} and {len(decoder)}."
+            )
+        self.widths = tuple(widths)
+        self.spec = Spec(
+            multiple_of=2 ** len(widths), receptive_field=_receptive_field(encoder, decoder), maps=("mask",)
+        )
+        neighbours = list(itertools.pairwise(widths))
+        self.stem = nn.Conv2d(4 * 3, widths[0], 3, padding=1)
+        self.encoder = nn.ModuleList(map(_blocks, widths, encoder))
+        self.down = nn.ModuleList(nn.Conv2d(finer, coarser, 2, stride=2) for finer, coarser in neighbours)
+        self.up = nn.ModuleList(
+            nn.ConvTranspose2d(coarser, finer, 2, stride=2) for finer, coarser in neighbours
+        )
+        self.decoder = nn.ModuleList(map(_blocks, widths[:-1], decoder))
+        self.head = nn.Conv2d(widths[0], 4 * 3, 3, padding=1)
+        _start_small(self.head)
+
+    def plain(self, rainy: Tensor) -> dict[str, Tensor]:
+        """`image` (B, 3, H, W), not clamped; `mask` (B, 1, H, W), the mean change of the three colours."""
+        x = self.stem(F.pixel_unshuffle(rainy, 2))
+        skips = []
+        for blocks, down in zip(self.encoder, self.down, strict=False):
+            x = blocks(x)
+            skips.append(x)
+            x = down(x)
+        x = self.encoder[-1](x)
+        for blocks, up in zip(reversed(self.decoder), reversed(self.up), strict=True):
+            x = blocks(up(x) + skips.pop())
+        rain = F.pixel_shuffle(self.head(x), 2)
+        return {"image": rainy - rain, "mask": rain.abs().mean(1, keepdim=True)}
+
+    def activation_bytes(self, height: int, width: int) -> int:
+        """Four maps of the finest level, one of every other, and the picture three times."""
+        maps = [4.0, *(1.0 for _ in self.widths[1:])]
+        numbers = sum(
+            m * w / 4 ** (level + 1) for level, (m, w) in enumerate(zip(maps, self.widths, strict=True))
+        )
+        return int(4 * (numbers + 9)) * height * width
+
+
+def _start_small(convolution: nn.Conv2d) -> None:
+    nn.init.normal_(convolution.weight, std=1e-3)
+    assert convolution.bias is not None
+    nn.init.zeros_(convolution.bias)
+
+
+def _blocks(channels: int, count: int) -> nn.Sequential:
+    return nn.Sequential(*[Block(channels) for _ in range(count)])
+
+
+def _receptive_field(encoder: Sequence[int], decoder: Sequence[int]) -> int:
+    """Pixels to each side: a 3x3 convolution sees one pixel of its own level further, and each change
+    of level one more."""
+    convolutions = [2 * (down + up) for down, up in zip(encoder, (*decoder, 0), strict=True)]
+    return 4 + sum((2 << level) * (count + 1) for level, count in enumerate(convolutions))
