@@ -38,6 +38,7 @@ PIXEL_TAGS = {
 }
 # Of these compressions come bytes: none, LZW, deflate (two numbers), PackBits, LZMA, Zstandard.
 BYTEWISE = {1, 5, 8, 32946, 32773, 34925, 50000}
+WITH_PREDICTOR = {5, 8, 32946, 34925, 50000}
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2
 UNSIGNED, FLOAT = 1, 3
 REDUCED, MASK = 1, 4
@@ -80,7 +81,9 @@ def read(content: bytes, name: str, max_pixels: int) -> Picture:
         pixels, alpha, more = _numbers(content, head, first, layout, name)
         lost += more
     else:
-        twin = _twin(content, head, {tag: entry for tag, entry in first.entries.items() if tag in PIXEL_TAGS})
+        twin = _twin(
+            content, head.order, {tag: entry for tag, entry in first.entries.items() if tag in PIXEL_TAGS}
+        )
         image = checked(TiffImagePlugin.TiffImageFile(twin, name), name, max_pixels)
         if layout.bits > 8:
             raise refuse_kind(name, f"{layout.bits} bits, photometric interpretation {layout.photometric}")
@@ -122,7 +125,7 @@ def _layout(first: tags.Directory, order: tags.Order) -> _Layout:
         compression=number(COMPRESSION, 1),
         format=int(formats[0]) if formats[0] != 4 else UNSIGNED,  # 4: not said
         separate=number(PLANAR, 1) == 2 and number(SAMPLES, 1) > 1,
-        predictor=number(PREDICTOR, 1),
+        predictor=number(PREDICTOR, 1) if number(COMPRESSION, 1) in WITH_PREDICTOR else 1,
         extra=tuple(int(kind) for kind in extra),
         tile=(number(TILE_WIDTH), number(TILE_HEIGHT)) if tiled else None,
     )
@@ -173,32 +176,21 @@ def _expect_all_pixels(first: tags.Directory, order: tags.Order, length: int) ->
                 raise ValueError(f"pixels up to byte {int(end):,} of {length:,}")
 
 
-def _twin(content: bytes, head: tags.Header, entries: dict[int, tags.Entry]) -> io.BytesIO:
-    """The file with one directory of nothing but these tags, at its end."""
+def _twin(content: bytes, order: tags.Order, entries: dict[int, tags.Entry]) -> io.BytesIO:
+    """The file as a classic TIFF with one directory of nothing but these tags, at its end."""
+    classic = {}
+    for tag, entry in entries.items():
+        if tags.SIZES[entry.kind] == 8 and entry.kind >= 16:  # of BigTIFF
+            entry = tags.numbers(tags.LONG, order, entry.numbers(order))
+        classic[tag] = entry
     stream = io.BytesIO(content)
     start = stream.seek(0, io.SEEK_END)
-    start += stream.write(bytes(-start % 8))
-    if head.big:
-        stream.write(_big_directory(entries, head.order, start))
-    else:
-        stream.write(tags.laid_out(tags.Directory(entries), head.order, start))
-    stream.seek(8 if head.big else 4)
-    stream.write(struct.pack(head.order + "IQ"[head.big], start))
+    start += stream.write(bytes(start % 2))
+    stream.write(tags.laid_out(tags.Directory(classic), order, start))
+    stream.seek(0)
+    stream.write(struct.pack(f"{order}2sHI", b"II" if order == "<" else b"MM", 42, start))
     stream.seek(0)
     return stream
-
-
-def _big_directory(entries: dict[int, tags.Entry], order: tags.Order, start: int) -> bytes:
-    size = 8 + 20 * len(entries) + 8
-    table, tail = [struct.pack(f"{order}Q", len(entries))], bytearray()
-    for tag, entry in sorted(entries.items()):
-        value = bytes(entry.value)
-        if len(value) > 8:
-            place = start + size + len(tail)
-            tail += value + bytes(-len(value) % 8)
-            value = struct.pack(f"{order}Q", place)
-        table.append(struct.pack(f"{order}HHQ", tag, entry.kind, entry.count) + value.ljust(8, b"\0"))
-    return b"".join(table) + bytes(8) + bytes(tail)
 
 
 def _numbers(
@@ -282,7 +274,7 @@ def _plane(
     described[WIDTH] = tags.numbers(tags.LONG, order, [row])
     if tile is not None:
         described[TILE_WIDTH] = tags.numbers(tags.LONG, order, [tile[0] * bits // 8])
-    image = TiffImagePlugin.TiffImageFile(_twin(content, head, described))
+    image = TiffImagePlugin.TiffImageFile(_twin(content, order, described))
     packed = np.asarray(image)
     if packed.shape != (layout.height, row):
         raise ValueError("fewer pixels than it says")
