@@ -75,9 +75,9 @@ class DerainError(ValueError):
     def __str__(self) -> str:
         return self.message if self.remedy is None else f"{self.message} {self.remedy}"
 
-    def naming(self, path: str | Path) -> None:
-        """Puts the file that it is about first, unless the message names it already."""
-        if str(path) not in self.message:
+    def naming(self, path: str | Path, *others: str | Path) -> None:
+        """Puts the file that it is about first, unless the message names it or one of the others."""
+        if not any(str(known) in self.message for known in (path, *others)):
             self.message = f"{path}: {self.message}"
             self.args = (self.message, *self.args[1:])
 
@@ -117,8 +117,8 @@ def reason(error: OSError) -> str:
 
 
 @contextmanager
-def errors_of(path: str | Path) -> Iterator[None]:
-    """Turns whatever goes wrong with one file into one `DerainError` that names it.
+def errors_of(path: str | Path, *others: str | Path) -> Iterator[None]:
+    """Turns whatever goes wrong with one file into one `DerainError` that names it, or one of `others`.
 
     For loops over many files, which report it and go on:
 
@@ -126,7 +126,7 @@ def errors_of(path: str | Path) -> Iterator[None]:
             with errors_of(job.source):
                 ...
         except DerainError as error:
-            yield Outcome(job, "failed", error)
+            yield failed(job, error)
 
     An error that nobody foresaw, such as a codec's TypeError, keeps its traceback in the log `derain` at
     level DEBUG. What is no `Exception` (Ctrl-C) passes through.
@@ -134,7 +134,7 @@ def errors_of(path: str | Path) -> Iterator[None]:
     try:
         yield
     except DerainError as error:
-        error.naming(path)
+        error.naming(path, *others)
         raise
     except MemoryError as error:
         raise DerainError(f"{path}: not enough memory.") from error

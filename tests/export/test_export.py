@@ -21,7 +21,6 @@ from derain.methods import all_architectures
 from derain.methods.contract import Architecture
 from derain.pictures import Picture, read_picture, write_picture
 from derain.restore import load
-from derain.restore.clips import identity
 
 onnx = pytest.importorskip("onnx", reason="the extra 'onnx' is not installed")
 pytest.importorskip("onnxruntime", reason="the extra 'onnx' is not installed")
@@ -120,8 +119,8 @@ def test_files_are_told_apart(spanet: Path, tmp_path: Path) -> None:
     other = onnx.load(spanet)
     other.doc_string = "another"
     onnx.save(other, tmp_path / "other.onnx")
-    assert identity(load(spanet)) == identity(load(spanet))
-    assert identity(load(spanet)) != identity(load(tmp_path / "other.onnx"))
+    assert load(spanet).identity == load(spanet).identity
+    assert load(spanet).identity != load(tmp_path / "other.onnx").identity
 
 
 def refused(path: Path) -> str:

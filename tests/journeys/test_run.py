@@ -70,7 +70,7 @@ def test_a_folder_with_everything_in_it(weights: Path, tmp_path: Path) -> None:
         assert turned.getexif()[0x0112] == 1
         assert turned.getexif()[0x010F] == "A camera"
         assert turned.info["icc_profile"] == profile
-        assert turned.layer[0][1:3] == (1, 1)  # 4:4:4
+        assert turned.layer[0][1:3] == (2, 2)  # 4:2:0, as in the source
     assert (dry / "maps" / "sub" / "grey-mask.png").is_file()
     assert read_picture(dry / "compare" / "deep.jpg").pixels.shape[1] > 60
     assert not (dry / "notes.txt").exists()
@@ -127,7 +127,7 @@ def test_wrong_usage_is_told_in_one_line(weights: Path, tmp_path: Path) -> None:
         ("run", "a.png", "--model", "spanett"): "Did you mean 'spanet'",
         ("run", "a.png", "--device", "tpu"): "tpu",
         ("run", "a.png", "--tile", "32", "--overlap", "40"): "overlap 40",
-        ("run", "a.png", "--model", "x", "--weights", "y"): "exclude each other",
+        ("run", "a.png", "--temporal", "--crf", "9"): "leave out --crf and --temporal",
     }
     for arguments, said in wrong.items():
         done = derain(*arguments, cwd=tmp_path)

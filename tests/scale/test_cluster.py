@@ -22,7 +22,8 @@ from derain.errors import DerainError
 from derain.pictures import Picture, write_picture
 from derain.restore import load
 from derain.restore.derainer import Settings
-from derain.restore.folder import Job, Outcome, plan, restore_all
+from derain.restore.jobs import Job, Outcome, plan
+from derain.restore.run import PictureOptions, restore_all
 from derain.scale.cluster import Work, Worker, _row, restore_on_cluster
 from derain.scale.manifest import NAME, Manifest
 
@@ -31,6 +32,7 @@ with_ray = pytest.mark.skipif(
 )
 
 
+WORK = Work("spanet", Settings(), PictureOptions())
 # Ray gives way to all other processes; then a busy machine makes the tests last for ever.
 EAGER = {"RAY_worker_niceness": "0"}
 
@@ -52,20 +54,20 @@ def test_a_worker_makes_the_files_of_the_local_run(tmp_path: Path) -> None:
     make_pictures(tmp_path / "rainy", 5)
     (tmp_path / "rainy" / "0" / "broken.png").write_text("no picture")
     settings = Settings(device="cpu")
-    jobs = plan([tmp_path / "rainy"], tmp_path / "spread")
+    jobs = plan([tmp_path / "rainy"], tmp_path / "spread").jobs
     rows = [_row(number, job) for number, job in enumerate(jobs)]
     batch = {key: np.array([row[key] for row in rows]) for key in rows[0]}
-    done = Worker(Work("spanet", settings, compare=True), threads=1)(batch)
+    done = Worker(Work("spanet", settings, PictureOptions(compare=True)), threads=1)(batch)
     assert sorted(done["status"]) == ["failed", *["restored"] * 5]
     assert "broken.png" in next(note for note in done["note"] if note)
-    local = plan([tmp_path / "rainy"], tmp_path / "local")
-    list(restore_all(load("spanet", device="cpu"), local, compare=True))
+    local = plan([tmp_path / "rainy"], tmp_path / "local").jobs
+    list(restore_all(load("spanet", device="cpu"), local, pictures=PictureOptions(compare=True)))
     assert results(tmp_path / "spread") == results(tmp_path / "local")
     assert len(list((tmp_path / "spread" / "compare").rglob("*.jpg"))) == 5
 
 
 def outcome(folder: Path, status: str = "restored") -> Outcome:
-    return Outcome(Job(folder / "a.png", folder / "b.png", (folder, Path("b.png"))), status)  # type: ignore[arg-type]
+    return Outcome(Job(folder / "a.png", folder / "b.png", folder, Path("b.png")), status)  # type: ignore[arg-type]
 
 
 def test_the_manifest_knows_results_of_sources_that_changed(tmp_path: Path) -> None:
@@ -100,11 +102,11 @@ def test_a_line_that_a_crash_cut_off_harms_no_other(tmp_path: Path) -> None:
 
 def test_results_that_exist_are_skipped_without_a_cluster(tmp_path: Path) -> None:
     make_pictures(tmp_path / "rainy", 2)
-    jobs = plan([tmp_path / "rainy"], tmp_path / "dry")
+    jobs = plan([tmp_path / "rainy"], tmp_path / "dry").jobs
     Manifest(tmp_path / "dry" / NAME).add(restore_all(load("spanet", device="cpu"), jobs))
     before = results(tmp_path / "dry")
     write_picture(jobs[0].source, Picture(np.zeros((9, 9, 3), np.uint8)))
-    done = list(restore_on_cluster(jobs, Work("spanet", Settings()), "no cluster", tmp_path / "dry"))
+    done = list(restore_on_cluster(jobs, WORK, "no cluster", tmp_path / "dry"))
     assert [outcome.status for outcome in done] == ["skipped", "skipped"]
     assert ["changed" in outcome.note for outcome in done] == [True, False]
     assert results(tmp_path / "dry") == before
@@ -194,12 +196,12 @@ def test_a_killed_worker_loses_no_picture(tmp_path: Path) -> None:
 @with_ray
 def test_addresses_that_lead_nowhere_are_told_in_one_line(tmp_path: Path) -> None:
     make_pictures(tmp_path / "rainy", 1)
-    jobs = plan([tmp_path / "rainy"], tmp_path / "dry")
+    jobs = plan([tmp_path / "rainy"], tmp_path / "dry").jobs
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # taken, but nobody listens
         port = unused.getsockname()[1]
         for address, reason in ((f"127.0.0.1:{port}", "cannot be reached"), ("there", "HOST:PORT")):
             with pytest.raises(DerainError, match=reason) as caught:
-                list(restore_on_cluster(jobs, Work("spanet", Settings()), address, tmp_path / "dry"))
+                list(restore_on_cluster(jobs, WORK, address, tmp_path / "dry"))
             assert "\n" not in str(caught.value)
     assert not (tmp_path / "dry").exists()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -47,7 +46,8 @@ def adapt(
 
     Example: derain adapt rainy.jpg -o dry.jpg
     """
-    from derain.cli.progress import bar, duration
+    from derain.cli.outcomes import follow, summarise
+    from derain.cli.progress import bar
     from derain.errors import UsageError, unknown_name
     from derain.methods.rain2avoid.adapt import PRESETS
     from derain.restore.adapting import (
@@ -58,7 +58,7 @@ def adapt(
         write_maps,
     )
     from derain.restore.derainer import DEVICES, choose_device, choose_precision
-    from derain.restore.folder import as_row, plan
+    from derain.restore.jobs import plan
 
     if preset not in PRESETS:
         raise unknown_name("preset", preset, PRESETS)
@@ -71,10 +71,11 @@ def adapt(
         raise unknown_name("precision", precision, precisions)
     if only and (together or backbone or start or minutes or keep or precision != "auto"):
         raise UsageError("--only mask learns nothing; leave out the options that say how to learn.")
-    jobs = plan(inputs, output, suffix=".png" if only else None)
+    planned = plan(inputs, output, suffix=".png" if only else None, videos=False)
+    jobs = planned.jobs
     if together and len(jobs) == 1 and output.suffix:
         raise UsageError("--together needs a folder as output: the network is saved there, too.")
-    began, outcomes = time.monotonic(), []
+    began = time.monotonic()
     with bar("learning", 1 if together else len(jobs)) as progress:
         if only:
             results = write_maps(jobs, overwrite)
@@ -92,22 +93,5 @@ def adapt(
                 results = adapt_together(jobs, begin, PRESETS[preset], output / NETWORK_FILE, **how)
             else:
                 results = adapt_each(jobs, begin, PRESETS[preset], **how)
-        for outcome in results:
-            outcomes.append(outcome)
-            if not together:
-                progress.advance()
-            if outcome.status == "failed":
-                progress.say(f"derain: {outcome.note}", error=True)
-            elif outcome.note:
-                progress.say(f"{outcome.job.source}: {outcome.note}", error=as_json)
-    counts = {
-        status: sum(o.status == status for o in outcomes) for status in ("restored", "skipped", "failed")
-    }
-    if as_json:
-        pictures = [as_row(outcome) for outcome in outcomes]
-        typer.echo(json.dumps({"pictures": pictures, **counts}, indent=2))
-    else:
-        summary = ", ".join(f"{count} {status}" for status, count in counts.items())
-        typer.echo(f"{summary} in {duration(time.monotonic() - began)} -> {output}")
-    if counts["failed"]:
-        raise typer.Exit(1)
+        done = follow(results, progress, as_json, advance=not together)
+    summarise(done, planned.unread, as_json, began, f"-> {output}")

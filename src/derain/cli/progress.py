@@ -9,23 +9,26 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from derain.cli.messages import printable
+
 
 class Bar:
     """A running bar of whole steps, each of which may have parts."""
 
     def __init__(self, progress: Progress, title: str, total: int | None) -> None:
         self._progress = progress
-        self._task = progress.add_task(title, total=total)
+        self._task = progress.add_task(title, total=total, note="")
         self._whole = 0
 
-    def part(self, done: int, total: int) -> None:
-        """Part of the current step is done."""
-        self._progress.update(self._task, completed=self._whole + done / total)
+    def part(self, done: int, total: int | None, note: str = "") -> None:
+        """Part of the current step is done; `note` says which."""
+        share = min(done / total, 1.0) if total else 0.0
+        self._progress.update(self._task, completed=self._whole + share, note=printable(note))
 
     def advance(self) -> None:
         """The current step is done."""
         self._whole += 1
-        self._progress.update(self._task, completed=self._whole)
+        self._progress.update(self._task, completed=self._whole, note="")
 
     def reach(self, done: int, total: int | None) -> None:
         """So many whole steps are done, of a total that may have become known."""
@@ -35,9 +38,9 @@ class Bar:
     def say(self, text: str, error: bool = False) -> None:
         """Prints a line above the bar, on standard error for errors."""
         if self._progress.console.is_terminal:
-            self._progress.console.print(text, markup=False, highlight=False)
+            self._progress.console.print(printable(text), markup=False, highlight=False)
         else:
-            print(text, file=sys.stderr if error else sys.stdout, flush=True)
+            print(printable(text), file=sys.stderr if error else sys.stdout, flush=True)
 
 
 @contextmanager
@@ -50,13 +53,14 @@ def bar(title: str, total: int | None) -> Iterator[Bar]:
         MofNCompleteColumn(),
         TextColumn("time left"),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         yield Bar(progress, title, total)
 
 
 def duration(seconds: float) -> str:
-    """12 s, 3 min 20 s, 2 h 5 min."""
+    """12.0 s, 3 min 20 s, 2 h 5 min."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -2,160 +2,156 @@
 
 from __future__ import annotations
 
-import json
 import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from derain.cli.options import ModelOptions, ResultOptions, grouped
 
+if TYPE_CHECKING:
+    from derain.restore import PictureOptions, Settings, VideoOptions
+    from derain.restore.jobs import Job, Outcome
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Options for pictures."""
+
+    maps: Annotated[
+        bool, typer.Option("--maps", help="Also write the rain mask or uncertainty map, to OUT/maps.")
+    ] = False
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Also write before/after sheets, to OUT/compare.")
+    ] = False
+    jpeg_quality: Annotated[
+        int | None,
+        typer.Option(min=1, max=100, help="Of JPEG results. Default: the source's, else 95."),
+    ] = None
+
+    def options(self) -> PictureOptions:
+        """The same for the library."""
+        from derain.restore import PictureOptions
+
+        return PictureOptions(**vars(self))
+
+
+@dataclass(frozen=True)
+class Videos:
+    """Options for videos."""
+
+    codec: Annotated[
+        str | None,
+        typer.Option(
+            help="Of videos: h264, h265, vp9, mpeg4, ffv1 or gif. Default: what suits the file and its depth."
+        ),
+    ] = None
+    crf: Annotated[
+        int | None,
+        typer.Option(help="Quality of videos, lower is better; 18 for h264, 20 for h265, 24 for vp9."),
+    ] = None
+    temporal: Annotated[
+        bool,
+        typer.Option("--temporal", help="Steady videos of still or slow scenes over neighbouring frames."),
+    ] = False
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a video whose run was interrupted.")
+    ] = False
+
+    def options(self) -> VideoOptions:
+        """The same for the library."""
+        from derain.restore import VideoOptions
+
+        return VideoOptions(**vars(self))
+
+
+@grouped
 def run(
-    inputs: Annotated[list[Path], typer.Argument(help="Pictures, folders of pictures, and videos.")],
+    inputs: Annotated[list[Path], typer.Argument(help="Pictures, videos, and folders of them.")],
+    model: ModelOptions,
+    picture: Pictures,
+    video: Videos,
+    result: ResultOptions,
     output: Annotated[
         Path | None,
         typer.Option(
             "--output",
             "-o",
-            help="Folder for the results (for one picture or video, a file). "
-            "By default beside the input, as NAME-derained.",
+            help="Folder for the results; for a single picture or video, the file. "
+            "Default: beside the input, as NAME-derained.",
         ),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Bundled weights by name; see `derain models`.")] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            help="A checkpoint, an exported file (.onnx, .xml), or hf:OWNER/NAME, instead of bundled weights."
-        ),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto (fp32), fp32, bf16 or fp16.")] = "auto",
-    tile: Annotated[
-        int | None,
-        typer.Option(
-            help="Side of a tile in pixels; 0: never tile. By default chosen by the memory at hand."
-        ),
-    ] = None,
-    overlap: Annotated[int | None, typer.Option(help="Pixels that neighbouring tiles share.")] = None,
-    ensemble: Annotated[bool, typer.Option(help="Average over the eight flips and turns.")] = False,
-    maps: Annotated[
-        bool, typer.Option(help="Also write the rain mask or uncertainty map, to OUT/maps.")
-    ] = False,
-    compare: Annotated[bool, typer.Option(help="Also write before/after sheets, to OUT/compare.")] = False,
-    jpeg_quality: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=100, help="Of JPEG results; by default the source's, or 95 where it is no JPEG."
-        ),
-    ] = None,
-    codec: Annotated[
-        str | None,
-        typer.Option(
-            help="Of videos: h264, h265, vp9, mpeg4, ffv1 or gif. By default as container and depth ask."
-        ),
-    ] = None,
-    crf: Annotated[
-        int | None,
-        typer.Option(help="Quality of videos, lower is better; 18 for h264, 20 for h265, 24 for vp9."),
-    ] = None,
-    temporal: Annotated[
-        bool, typer.Option(help="Steady videos of still or slow scenes with the neighbouring frames.")
-    ] = False,
-    resume: Annotated[bool, typer.Option(help="Go on with a video whose run was interrupted.")] = False,
     cluster: Annotated[
         str | None,
         typer.Option(
             metavar="local|HOST:PORT",
-            help="Spread pictures over a Ray cluster, on this machine or one that runs.",
+            help="Spread pictures over a Ray cluster: a running one, or one started on this machine.",
         ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace results that exist.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the outcomes as JSON for machines.")] = False,
 ) -> None:
     """Take the rain out of pictures and videos.
 
-    Videos (mp4, mov, mkv, webm, avi, gif) keep their times, sound, subtitles and colour.
+    Pictures keep their depth, transparency and metadata; videos their times, sound, subtitles and colour.
 
     Example: derain run holiday/ clip.mp4 -o dry/ --compare
 
     Example: derain run archive/ -o dry/ --cluster local
     """
-    from derain.cli.progress import bar, duration
+    from derain.cli.outcomes import follow, summarise
+    from derain.cli.progress import bar
     from derain.errors import UsageError
-    from derain.export import is_exported
     from derain.restore import load
-    from derain.restore.clips import VideoOptions, is_video, plan_clips, refuse_unfit, restore_clip
-    from derain.restore.folder import as_row, plan, restore_all
+    from derain.restore.jobs import plan
+    from derain.restore.run import refuse_unusable, restore_all
 
-    if model is not None and weights is not None:
-        raise UsageError("--model and --weights exclude each other; give one.")
-    if maps and weights is not None and is_exported(weights):
-        raise UsageError("--maps needs a checkpoint; exported files give the picture alone.")
-    videos = [given for given in inputs if is_video(given)]
-    others = [given for given in inputs if not is_video(given)]
-    options = VideoOptions(codec, crf, resume, temporal)
-    if not videos and options != VideoOptions():
-        raise UsageError("--codec, --crf, --temporal and --resume are for videos; none was given.")
-    if not others and (maps or compare):
-        raise UsageError("--maps and --compare are for pictures; none was given.")
-    jobs = plan(others, output, output_is_folder=bool(videos)) if others else []
-    clips = plan_clips(videos, output, output_is_folder=bool(others))
-    if cluster is not None and (videos or output is None or jobs[0].target == output):
+    pictures, videos, overwrite = picture.options(), video.options(), result.overwrite
+    began, planned = time.monotonic(), plan(inputs, output, videos=cluster is None)
+    jobs = planned.jobs
+    if cluster is not None and (output is None or any(job.is_video or job.target == output for job in jobs)):
         raise UsageError("--cluster is for pictures, with a folder for the results as --output.")
-    refuse_unfit(clips, options)
-    derainer = load(
-        weights or model, device=device, precision=precision, tile=tile, overlap=overlap, ensemble=ensemble
-    )
-    began, outcomes, videos_done = time.monotonic(), [], []
-    for clip in clips:
-        with bar(clip.source.name, None) as progress:
-            try:
-                done = restore_clip(derainer, clip, options, overwrite, progress.reach)
-            except KeyboardInterrupt:
-                progress.say(f"{clip.source}: finished parts are kept; --resume goes on.", error=True)
-                raise
-            videos_done.append(done)
-            if done.status == "failed":
-                progress.say(f"derain: {done.note}", error=True)
-            elif done.note:
-                progress.say(f"{clip.source}: {done.note}")
+    refuse_unusable(jobs, model.model, pictures, videos, overwrite)
+    derainer = load(model.model, **vars(model.settings()))
+    at_work: list[Job] = []
     with bar("restoring", len(jobs)) as progress:
-        if cluster is not None:
-            assert output is not None
-            from derain.checkpoints.hub import names_repository
-            from derain.scale.cluster import Work, restore_on_cluster
 
-            file = weights if weights is None or names_repository(weights) else weights.absolute()
-            work = Work(file or model, derainer.settings, maps, compare, jpeg_quality)
-            results = restore_on_cluster(jobs, work, cluster, output, overwrite)
-        else:
-            results = restore_all(
-                derainer,
-                jobs,
-                overwrite=overwrite,
-                maps=maps,
-                compare=compare,
-                jpeg_quality=jpeg_quality,
-                progress=progress.part,
+        def told(job: Job, done: int, total: int | None) -> None:
+            at_work[:] = [job]
+            frames = f"{job.source.name}: frame {done}" + (f" of {total}" if total else "")
+            progress.part(done, total, frames if job.is_video else "")
+
+        if cluster is None:
+            outcomes = restore_all(
+                derainer, jobs, pictures=pictures, videos=videos, overwrite=overwrite, progress=told
             )
-        for outcome in results:
-            outcomes.append(outcome)
-            progress.advance()
-            if outcome.status == "failed":
-                progress.say(f"derain: {outcome.note}", error=True)
-            elif outcome.note:
-                progress.say(f"{outcome.job.source}: {outcome.note}")
-    rows = [as_row(outcome) for outcome in outcomes]
-    films = [as_row(outcome) for outcome in videos_done]
-    counts = {
-        status: sum(row["status"] == status for row in (*rows, *films))
-        for status in ("restored", "skipped", "failed")
-    }
-    if as_json:
-        typer.echo(json.dumps({"pictures": rows, "videos": films, **counts}, indent=2))
-    else:
-        where = output or (jobs[0].target if jobs else clips[0].target).parent
-        summary = ", ".join(f"{count} {status}" for status, count in counts.items())
-        typer.echo(f"{summary} in {duration(time.monotonic() - began)} with {derainer.name} -> {where}")
-    if counts["failed"]:
-        raise typer.Exit(1)
+        else:
+            assert output is not None
+            outcomes = _on_cluster(cluster, jobs, model.model, derainer.settings, pictures, output, overwrite)
+        try:
+            done = follow(outcomes, progress, result.as_json)
+        except KeyboardInterrupt:
+            if at_work and at_work[0].is_video:
+                progress.say(f"{at_work[0].source}: finished parts are kept; --resume goes on.", error=True)
+            raise
+    where = output or (jobs[0].target.parent if jobs else "nowhere")
+    summarise(done, planned.unread, result.as_json, began, f"with {derainer.name} -> {where}")
+
+
+def _on_cluster(
+    address: str,
+    jobs: Sequence[Job],
+    model: str | None,
+    settings: Settings,
+    pictures: PictureOptions,
+    output: Path,
+    overwrite: bool,
+) -> Iterator[Outcome]:
+    from derain.checkpoints.bundled import is_plain_name
+    from derain.checkpoints.hub import names_repository
+    from derain.scale.cluster import Work, restore_on_cluster
+
+    is_path = model is not None and not is_plain_name(model) and not names_repository(model)
+    found = Path(model).absolute() if model is not None and is_path else model
+    return restore_on_cluster(jobs, Work(found, settings, pictures), address, output, overwrite)

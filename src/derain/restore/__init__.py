@@ -1,5 +1,6 @@
 """A network applied to a picture of any size: padding, tiles, ensemble, device, precision, memory."""
 
 from derain.restore.derainer import Derainer, Settings, load
+from derain.restore.run import PictureOptions, Report, VideoOptions, restore_files
 
-__all__ = ["Derainer", "Settings", "load"]
+__all__ = ["Derainer", "PictureOptions", "Report", "Settings", "VideoOptions", "load", "restore_files"]

@@ -13,13 +13,14 @@ import torch
 
 from derain.checkpoints import open_checkpoint, save_checkpoint
 from derain.checkpoints.bundled import find
-from derain.errors import DerainError, UsageError, unknown_name
+from derain.errors import DerainError, Remedy, UsageError, errors_of, unknown_name
 from derain.methods import create_network, network_names
 from derain.methods.network import RainNetwork
 from derain.methods.rain2avoid import adapt, ldgp
 from derain.methods.rain2avoid.sampling import Bytes
+from derain.paths import exists
 from derain.pictures import Picture, read_picture, to_rgb8, to_tensor, with_pixels, write_picture
-from derain.restore.folder import Job, Outcome
+from derain.restore.jobs import Job, Outcome, failed, skipped
 
 NETWORK_FILE = "network.safetensors"
 KEPT = "kept"
@@ -77,14 +78,15 @@ def starting_point(preset: str, backbone: str | None, weights: str | None) -> St
 def write_maps(jobs: Sequence[Job], overwrite: bool = False) -> Iterator[Outcome]:
     """The published rain prior of each picture as an 8-bit picture, whatever the preset takes for rain."""
     for job in jobs:
-        if job.target.exists() and not overwrite:
-            yield Outcome(job, "skipped", "exists already; --overwrite replaces it")
+        if exists(job.target) and not overwrite:
+            yield skipped(job)
             continue
         try:
-            prior = ldgp.rain_prior(to_rgb8(read_picture(job.source)))
-            _write_map(job.target, prior.map)
+            with errors_of(job.source, job.target):
+                prior = ldgp.rain_prior(to_rgb8(read_picture(job.source)))
+                _write_map(job.target, prior.map)
         except DerainError as error:
-            yield Outcome(job, "failed", _with_name(job, error))
+            yield failed(job, error)
         else:
             share = 100 * float((prior.map > 10).mean())
             yield Outcome(job, "restored", f"{share:.1f} % suspected, leaning {prior.theta} degrees")
@@ -104,26 +106,27 @@ def adapt_each(
 ) -> Iterator[Outcome]:
     """One network per picture; `seconds` are for each. One that fails does not stop the rest."""
     for job in jobs:
-        if job.target.exists() and not overwrite:
-            yield Outcome(job, "skipped", "exists already; --overwrite replaces it")
+        if exists(job.target) and not overwrite:
+            yield skipped(job)
             continue
         try:
-            picture = read_picture(job.source)
-            adapted = adapt.adapt_one(
-                to_tensor(picture),
-                start.network(),
-                preset,
-                trained=start.weights is not None,
-                seconds=seconds,
-                device=device,
-                precision=precision,
-                progress=progress,
-            )
-            if keep:
-                _keep(job, picture, adapted.lesson, adapted.learnt, start)
-            write_picture(job.target, with_pixels(picture, adapted.image))
+            with errors_of(job.source, job.target):
+                picture = read_picture(job.source)
+                adapted = adapt.adapt_one(
+                    to_tensor(picture),
+                    start.network(),
+                    preset,
+                    trained=start.weights is not None,
+                    seconds=seconds,
+                    device=device,
+                    precision=precision,
+                    progress=progress,
+                )
+                if keep:
+                    _keep(job, picture, adapted.lesson, adapted.learnt, start)
+                write_picture(job.target, with_pixels(picture, adapted.image))
         except DerainError as error:
-            yield Outcome(job, "failed", _with_name(job, error))
+            yield failed(job, error)
         else:
             yield Outcome(job, "restored", adapted.note)
 
@@ -150,19 +153,20 @@ def adapt_together(
             step, or the loss is no longer finite.
     """
     if network_file.exists() and not overwrite:
-        raise UsageError(f"{network_file}: exists already; use --overwrite to replace it.")
+        raise UsageError(f"{network_file}: exists already.", Remedy("replace it", {"overwrite": True}))
     began = time.monotonic()
     network = start.network()
     trained = start.weights is not None
     taught: list[tuple[Job, Picture, adapt.Lesson]] = []
     for job in jobs:
         try:
-            picture = read_picture(job.source)
-            lesson = adapt.prepare(
-                to_tensor(picture), preset, network.to(device) if trained else None, device
-            )
+            with errors_of(job.source):
+                picture = read_picture(job.source)
+                lesson = adapt.prepare(
+                    to_tensor(picture), preset, network.to(device) if trained else None, device
+                )
         except DerainError as error:
-            yield Outcome(job, "failed", _with_name(job, error))
+            yield failed(job, error)
         else:
             taught.append((job, picture, lesson))
     if not taught:
@@ -184,31 +188,27 @@ def adapt_together(
         raise DerainError("time was up before the first step; give more minutes or fewer pictures.")
     _save(network_file, learnt, start)
     for job, picture, lesson in taught:
-        if job.target.exists() and not overwrite:
-            yield Outcome(job, "skipped", "exists already; --overwrite replaces it")
+        if exists(job.target) and not overwrite:
+            yield skipped(job)
             continue
         try:
-            if keep:
-                _keep(job, picture, lesson, None, start)
-            image = adapt.restore(lesson, learnt.network, preset, device)
-            write_picture(job.target, with_pixels(picture, image))
+            with errors_of(job.source, job.target):
+                if keep:
+                    _keep(job, picture, lesson, None, start)
+                image = adapt.restore(lesson, learnt.network, preset, device)
+                write_picture(job.target, with_pixels(picture, image))
         except DerainError as error:
-            yield Outcome(job, "failed", _with_name(job, error))
+            yield failed(job, error)
         else:
             notes = [note for note in (lesson.warning, learnt.note) if note]
             yield Outcome(job, "restored", "; ".join(notes))
-
-
-def _with_name(job: Job, error: DerainError) -> str:
-    text = str(error)
-    return text if str(job.source) in text else f"{job.source}: {text}"
 
 
 def _keep(
     job: Job, picture: Picture, lesson: adapt.Lesson, learnt: adapt.Learnt | None, start: Start
 ) -> None:
     """Mask, references and weights, in OUT/kept/NAME."""
-    folder = job.extras[0] / KEPT / job.extras[1]
+    folder = job.folder / KEPT / job.name
     _write_map(folder / "mask.png", lesson.rain_map)
     write_picture(folder / "reference.png", with_pixels(picture, lesson.mean))
     for draw in range(len(lesson.draws or ())):

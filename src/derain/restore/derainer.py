@@ -36,6 +36,7 @@ OVERLAP = 128
 MARGIN = 8
 # Frames of a video at once on a graphics card; a CPU gains nothing from more than one.
 FRAMES = 4
+STRONGEST = 1.5
 
 Kind = TypeVar("Kind", Path, Image.Image, NDArray[Any], Tensor)
 
@@ -50,6 +51,8 @@ class Settings:
         tile: side of a tile in pixels; None chooses by the memory at hand, 0 never tiles.
         overlap: pixels that neighbouring tiles share; None takes what the network needs.
         ensemble: average over the eight flips and turns, eight times the work.
+        strength: how much of the change to apply, 0 (none) to 1.5; 0.5 is half-way between the rainy
+            and the restored picture, and above 1 the change is exaggerated, at one's own risk.
 
     Raises:
         UsageError: a value is not among these.
@@ -60,6 +63,7 @@ class Settings:
     tile: int | None = None
     overlap: int | None = None
     ensemble: bool = False
+    strength: float = 1.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "precision", precision_name(self.precision))
@@ -73,6 +77,8 @@ class Settings:
             raise UsageError(f"overlap {self.overlap}: give 0 or a positive number of pixels.")
         if self.tile and self.overlap is not None and self.overlap >= self.tile:
             raise UsageError(f"overlap {self.overlap} must be smaller than tile {self.tile}.")
+        if not 0 <= self.strength <= STRONGEST:
+            raise UsageError(f"strength {self.strength}: give a number from 0 to {STRONGEST}.")
 
 
 class Changes(TypedDict, total=False):
@@ -83,6 +89,7 @@ class Changes(TypedDict, total=False):
     tile: int | None
     overlap: int | None
     ensemble: bool
+    strength: float
 
 
 @dataclass(frozen=True)
@@ -108,6 +115,7 @@ def load(
     tile: int | None = None,
     overlap: int | None = None,
     ensemble: bool = False,
+    strength: float = 1.0,
 ) -> Derainer:
     """Opens a model to restore pictures and videos with.
 
@@ -125,12 +133,13 @@ def load(
         tile: side of a tile in pixels; None chooses by the memory at hand, 0 never tiles.
         overlap: pixels that neighbouring tiles share; None takes what the network needs.
         ensemble: average over the eight flips and turns, eight times the work.
+        strength: how much of the change to apply, 0 to 1.5; see `Settings`.
 
     Raises:
         UsageError: the name is not known, or a setting is impossible for this model or machine.
         DerainError: the file cannot be opened, or the network in hand cannot be used.
     """
-    settings = Settings(device, precision, tile, overlap, ensemble)
+    settings = Settings(device, precision, tile, overlap, ensemble, strength)
     if isinstance(model, nn.Module):
         return Derainer(model, settings)
     path = find(model)
@@ -334,7 +343,10 @@ class Derainer:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
         cut = {name: value[..., :height, :width] for name, value in outputs.items()}
-        return Restored(cut.pop("image").clamp_(0, 1), cut, note)
+        image = cut.pop("image").clamp_(0, 1)
+        if self.settings.strength != 1:
+            image = torch.lerp(rainy.to(image), image, self.settings.strength).clamp_(0, 1)
+        return Restored(image, cut, note)
 
     def _tile_size(self, height: int, width: int) -> tuple[int, str]:
         """Side of a tile for a padded picture, and what to tell the user."""

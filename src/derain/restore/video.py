@@ -18,8 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from derain.atomic import new_file, replace_file
-from derain.errors import UsageError
+from derain.atomic import new_file, remove_leftovers, replace_file
+from derain.errors import Remedy, UsageError
+from derain.locks import only_here
 from derain.pictures.video import Frame, VideoFacts, VideoReader, video_facts
 from derain.pictures.video_writing import (
     EncodedFrame,
@@ -80,7 +81,7 @@ def restore_video(
     """Restores a video and keeps its times, rotation, colour, depth, sound, subtitles and tags.
 
     Args:
-        source: mp4, mov, mkv, webm, avi or gif.
+        source: a video that `derain.pictures.kinds` knows.
         target: the file to write, replaced when it exists; its extension picks the container.
         restore_batch: maps rainy frames (B, 3, H, W), float32 RGB in [0, 1] on the CPU, upright, to
             restored ones of the same shape, on any device. Called from a thread of its own.
@@ -94,8 +95,8 @@ def restore_video(
 
     Raises:
         UsageError: options that contradict each other, the container or the run to resume.
-        DerainError: the source cannot be read or the target not be written. Finished segments stay
-            for `resume`.
+        DerainError: the source cannot be read, the target not be written, or another process is writing
+            it. Finished segments stay for `resume`.
     """
     source, target = Path(source), Path(target)
     if target.exists() and target.samefile(source):
@@ -103,8 +104,8 @@ def restore_video(
     facts = video_facts(source)
     encoding = choose_encoding(facts, target, codec, crf)
     refuse_misfit(facts, encoding, target)
-    segments = _Segments.open(target, _job(facts, encoding, temporal, identity), resume)
-    with segments:
+    job = _job(facts, encoding, temporal, identity)
+    with only_here(target), _Segments.open(target, job, resume) as segments:
         resumed = segments.frames
         reader = VideoReader(facts, skip=max(0, resumed - RADIUS) if temporal else resumed)
         restored = _restored(reader, restore_batch, batch)
@@ -223,9 +224,10 @@ class _Segments:
         if resume and note.exists():
             if note.read_text() != job:
                 raise UsageError(
-                    f"{target}: the interrupted run had another source, network or options; repeat "
-                    "them, or start anew without --resume."
+                    f"{target}: the interrupted run had another source, network or options.",
+                    Remedy("start anew", {"resume": None}),
                 )
+            remove_leftovers(segments._folder)
             for file in sorted(segments._folder.glob("?????.npz")):
                 segments._count(file)
         else:

@@ -20,10 +20,12 @@ from typing import Any
 
 import torch
 
-from derain.errors import DerainError, UsageError
+from derain.errors import DerainError, Remedy, UsageError
 from derain.extras import extra
+from derain.paths import exists
 from derain.restore.derainer import Settings, load
-from derain.restore.folder import Job, Outcome, Status, restore_all
+from derain.restore.jobs import Job, Outcome, Status, skipped
+from derain.restore.run import PictureOptions, restore_all
 from derain.scale.manifest import NAME, Manifest
 
 LOCAL = "local"
@@ -37,9 +39,7 @@ class Work:
 
     model: str | Path | None
     settings: Settings
-    maps: bool = False
-    compare: bool = False
-    jpeg_quality: int | None = None
+    pictures: PictureOptions
 
 
 class Worker:
@@ -51,34 +51,30 @@ class Worker:
         self.derainer = load(work.model, **asdict(work.settings))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        work = self.work
         outcomes = restore_all(
             self.derainer,
-            [_job(*paths) for paths in zip(*(batch[key] for key in _PATHS), strict=True)],
+            [_job(*texts) for texts in zip(*(batch[key] for key in _TEXTS), strict=True)],
+            pictures=self.work.pictures,
             overwrite=True,  # what may not be replaced is not given out
-            maps=work.maps,
-            compare=work.compare,
-            jpeg_quality=work.jpeg_quality,
         )
         done = list(outcomes)
         return {
             "number": list(batch["number"]),
             "status": [outcome.status for outcome in done],
-            "note": [outcome.note for outcome in done],
+            "note": [outcome.told for outcome in done],
         }
 
 
-_PATHS = ("source", "target", "folder", "name")
+_TEXTS = ("source", "target", "folder", "name", "note")
 
 
 def _row(number: int, job: Job) -> dict[str, Any]:
-    folder, name = job.extras
-    places = (job.source.absolute(), job.target.absolute(), folder.absolute(), name)
-    return {"number": number, **dict(zip(_PATHS, map(str, places), strict=True))}
+    texts = (job.source.absolute(), job.target.absolute(), job.folder.absolute(), job.name, job.note)
+    return {"number": number, **dict(zip(_TEXTS, map(str, texts), strict=True))}
 
 
-def _job(source: str, target: str, folder: str, name: str) -> Job:
-    return Job(Path(source), Path(target), (Path(folder), Path(name)))
+def _job(source: str, target: str, folder: str, name: str, note: str) -> Job:
+    return Job(Path(source), Path(target), Path(folder), Path(name), note=note)
 
 
 def _outcome(job: Job, status: Status, note: str) -> Outcome:
@@ -97,7 +93,7 @@ def restore_on_cluster(
     source that has changed since.
 
     Args:
-        jobs: see `folder.plan`.
+        jobs: pictures; see `derain.restore.jobs.plan`.
         work: what to do with each.
         address: HOST:PORT of a running cluster, or `LOCAL` for one on this machine that ends with the job.
         output: the folder of the results; its manifest gets a line for every picture that was given out.
@@ -111,9 +107,10 @@ def restore_on_cluster(
     manifest = Manifest(output / NAME)
     todo = []
     for job in jobs:
-        if job.target.exists() and not overwrite:
-            changed = "of a source that has changed since" if manifest.is_outdated(job) else "already"
-            yield Outcome(job, "skipped", f"exists {changed}; --overwrite replaces it")
+        if exists(job.target) and not overwrite:
+            outdated = "exists, made from a source that has changed since."
+            again = Outcome(job, "skipped", outdated, Remedy("replace it", {"overwrite": True}))
+            yield again if manifest.is_outdated(job) else skipped(job)
         else:
             todo.append(job)
     if not todo:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from derain.errors import DerainError
-from derain.restore.folder import Job, Outcome, as_row
+from derain.restore.jobs import Job, Outcome, as_row
 
 NAME = "manifest.jsonl"
 Stamp = tuple[int, int]  # of a file: its size and the time of its last change, in nanoseconds

@@ -12,9 +12,8 @@ from derain.errors import DerainError
 from derain.pictures import read_picture
 from derain.pictures.video import video_facts
 from derain.restore import Derainer, load
-from derain.restore.clips import ClipJob, VideoOptions, restore_clip
-from derain.restore.folder import Job as PictureJob
-from derain.restore.folder import Outcome, restore_all
+from derain.restore import jobs as restoring
+from derain.restore.run import JobProgress, PictureOptions, restore_all
 from derain.serve.jobs import Job, Store
 from derain.serve.limits import Limits
 from derain.serve.metrics import Metrics
@@ -28,8 +27,8 @@ STEP = 0.01
 log = logging.getLogger("derain.serve")
 
 
-class Stopped(Exception):
-    """The job was deleted, or the server stops."""
+class Stopped(BaseException):
+    """The job was deleted, or the server stops; no error of a file."""
 
 
 class Worker:
@@ -77,10 +76,8 @@ class Worker:
         def step(fraction: float) -> None:
             nonlocal told
             if time.monotonic() > deadline:
-                raise DerainError(
-                    f"{job.upload.name}: took longer than {self._limits.job_seconds:g} s; "
-                    "send a smaller picture or a shorter clip."
-                )
+                limit = f"{self._limits.job_seconds:g} s"
+                raise DerainError(f"took longer than {limit}; send a smaller picture or a shorter clip.")
             if not self._store.holds(job.id):
                 raise Stopped
             if fraction >= told + STEP:
@@ -90,27 +87,25 @@ class Worker:
         if job.upload.kind == "picture":
             height, width = job.upload.size
             with watch.following(step, height * width):
-                outcome = _restore_picture(derainer, job)
+                outcome = _outcome(derainer, job)
             if outcome.status != "restored":
-                raise DerainError(outcome.note)
+                raise DerainError(outcome.note, outcome.remedy)
             write_preview(job.preview("after"), read_picture(job.result))
             return outcome.note
         limit = round(self._limits.clip_seconds * float(video_facts(job.upload.source).rate)) + 1
 
-        def frames(done: int, expected: int | None) -> None:
+        def frames(_: restoring.Job, done: int, expected: int | None) -> None:
             if done > limit:
-                raise DerainError(f"{job.upload.name}: lasts longer than {self._limits.clip_seconds:g} s.")
+                raise DerainError(f"lasts longer than {self._limits.clip_seconds:g} s.")
             step(0.0 if expected is None else min(done / expected, 1.0))
 
         with watch.following(lambda _: step(told)):
-            clip = restore_clip(
-                derainer, ClipJob(job.upload.source, job.result), VideoOptions(), True, frames
-            )
+            outcome = _outcome(derainer, job, frames)
         # A clip that was cut short is restored as far as it goes, and the note says so.
         if not job.result.exists():
-            raise DerainError(clip.note)
+            raise DerainError(outcome.note, outcome.remedy)
         write_preview(job.preview("after"), first_frame(video_facts(job.result)))
-        return _in_words(job, clip.note)
+        return _in_words(job, outcome.note)
 
     def _network(self, model: str) -> tuple[Derainer, Watch]:
         if model not in self._networks:
@@ -119,9 +114,14 @@ class Worker:
         return self._networks[model]
 
 
-def _restore_picture(derainer: Derainer, job: Job) -> Outcome:
-    extras = (job.result.parent, Path(job.result.stem))
-    (outcome,) = restore_all(derainer, [PictureJob(job.upload.source, job.result, extras)], maps=True)
+def _outcome(
+    derainer: Derainer, job: Job, progress: JobProgress = lambda job, done, total: None
+) -> restoring.Outcome:
+    result, is_clip = job.result, job.upload.kind == "clip"
+    work = restoring.Job(job.upload.source, result, result.parent, Path(result.stem), is_clip)
+    (outcome,) = restore_all(
+        derainer, [work], pictures=PictureOptions(maps=True), overwrite=is_clip, progress=progress
+    )
     return outcome
 
 

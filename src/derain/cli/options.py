@@ -1,0 +1,108 @@
+"""Options that belong together: a dataclass each, spread over a command's parameters.
+
+@dataclass(frozen=True)
+class Shade:
+    dark: Annotated[bool, typer.Option(help="...")] = False
+
+@grouped
+def paint(house: Path, shade: Shade) -> None: ...   # derain paint HOUSE --dark
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+if TYPE_CHECKING:
+    from derain.restore import Settings
+
+PRECISIONS = "float32, bfloat16 or float16"
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with an option for each field of those parameters that are dataclasses."""
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, Any] = {name: kind for name, kind in hints.items() if dataclasses.is_dataclass(kind)}
+    parameters = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        if name not in groups:
+            parameters.append(parameter.replace(annotation=hints[name], kind=parameter.KEYWORD_ONLY))
+            continue
+        kinds = get_type_hints(groups[name], include_extras=True)
+        parameters += [
+            parameter.replace(name=field.name, default=field.default, annotation=kinds[field.name])
+            for field in dataclasses.fields(groups[name])
+        ]
+
+    def spread(**values: Any) -> None:
+        built = {
+            name: kind(**{field.name: values.pop(field.name) for field in dataclasses.fields(kind)})
+            for name, kind in groups.items()
+        }
+        command(**values, **built)
+
+    spread.__doc__ = command.__doc__
+    spread.__name__ = command.__name__
+    ordered = [p.replace(kind=p.KEYWORD_ONLY) for p in parameters]
+    spread.__signature__ = inspect.Signature(ordered)  # type: ignore[attr-defined]
+    spread.__annotations__ = {p.name: p.annotation for p in ordered}
+    return spread
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which network, and how it runs."""
+
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "--weights",
+            metavar="MODEL",
+            help="A name that `derain models` lists, a checkpoint, an exported file (.onnx, .xml), "
+            "or hf:OWNER/NAME.",
+        ),
+    ] = None
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto"
+    precision: Annotated[str, typer.Option(help=f"auto (float32), {PRECISIONS}.")] = "auto"
+    tile: Annotated[
+        int | None,
+        typer.Option(help="Side of a tile in pixels; 0: never tile. Default: what fits into memory."),
+    ] = None
+    overlap: Annotated[int | None, typer.Option(help="Pixels that neighbouring tiles share.")] = None
+    ensemble: Annotated[
+        bool, typer.Option("--ensemble", help="Average over the 8 flips and quarter turns.")
+    ] = False
+    strength: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            max=1.5,
+            help="How much of the change to apply: 0.5 takes half of the rain; above 1 exaggerates, "
+            "at your own risk.",
+        ),
+    ] = 1.0
+    threads: Annotated[int | None, typer.Option(min=1, help="Processor cores to use. Default: all.")] = None
+
+    def settings(self) -> Settings:
+        """The same for the library; `threads` is set for the whole process."""
+        import torch
+
+        from derain.restore import Settings
+
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        return Settings(self.device, self.precision, self.tile, self.overlap, self.ensemble, self.strength)
+
+
+@dataclass(frozen=True)
+class ResultOptions:
+    """What becomes of results, and how they are told."""
+
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False
+    as_json: Annotated[bool, typer.Option("--json", help="Print what became of each file as JSON.")] = False

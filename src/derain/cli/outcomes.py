@@ -1,0 +1,82 @@
+"""What became of many files: a line each while they are worked on, a summary or JSON at the end."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import typer
+
+from derain.cli.messages import in_words, printable
+from derain.cli.progress import Bar, duration
+
+if TYPE_CHECKING:
+    from derain.pictures import Unread
+    from derain.restore.jobs import Outcome
+
+
+def follow(outcomes: Iterable[Outcome], progress: Bar, as_json: bool, advance: bool = True) -> list[Outcome]:
+    """Works through outcomes as they come; errors and notes appear above the bar at once."""
+    done = []
+    for outcome in outcomes:
+        done.append(outcome)
+        if advance:
+            progress.advance()
+        told = in_words(outcome.note, outcome.remedy)
+        if outcome.status == "failed":
+            progress.say(f"derain: {told}", error=True)
+        elif told:
+            progress.say(f"{outcome.job.source}: {told}", error=as_json)
+    return done
+
+
+def summarise(
+    outcomes: Sequence[Outcome], unread: Sequence[Unread], as_json: bool, began: float, how: str
+) -> None:
+    """Prints how it ended; exits with 1 unless all went well.
+
+    Args:
+        outcomes: of all jobs.
+        unread: files that were passed over.
+        as_json: print JSON instead of a line.
+        began: `time.monotonic()` at the start.
+        how: completes the line: with what, and where the results are.
+    """
+    from derain.pictures import passed_over
+    from derain.restore.jobs import STATUSES
+    from derain.restore.run import is_complete
+
+    counts: dict[str, int] = {
+        status: sum(outcome.status == status for outcome in outcomes) for status in STATUSES
+    }
+    if as_json:
+        rows = [
+            {
+                "source": str(outcome.job.source),
+                "target": str(outcome.job.target),
+                "status": outcome.status,
+                "note": in_words(outcome.note, outcome.remedy),
+            }
+            for outcome in outcomes
+        ]
+        videos = [outcome.job.is_video for outcome in outcomes]
+        content: dict[str, object] = {
+            "pictures": [row for row, is_video in zip(rows, videos, strict=True) if not is_video],
+            "videos": [row for row, is_video in zip(rows, videos, strict=True) if is_video],
+            **counts,
+            "unread": [
+                {"source": str(entry.source), "kind": entry.kind, "advice": entry.advice} for entry in unread
+            ],
+        }
+        typer.echo(json.dumps(content, indent=2))
+    else:
+        told = ", ".join(f"{count} {status}" for status, count in counts.items())
+        typer.echo(printable(f"{told} in {duration(time.monotonic() - began)} {how}"))
+    if unread and not as_json:
+        missed = any(entry.advice for entry in unread)
+        text = printable(passed_over(unread))
+        typer.echo(f"derain: {text}" if missed else text, err=missed)
+    if not is_complete(outcomes, unread):
+        raise typer.Exit(1)

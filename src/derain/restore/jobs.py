@@ -1,0 +1,197 @@
+"""What goes where: the pictures and videos to restore, their results, and what became of each."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from derain.errors import DerainError, Remedy, UsageError
+from derain.paths import exists, is_folder, real
+from derain.pictures import EXTENSIONS, Found, Unread, find
+from derain.pictures.kinds import VIDEO_KINDS
+
+Status = Literal["restored", "skipped", "failed"]
+STATUSES: tuple[Status, ...] = ("restored", "skipped", "failed")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture or video to restore.
+
+    Attributes:
+        source: the rainy file.
+        target: the file to write.
+        folder, name: what else belongs to the result lies in FOLDER/KIND, called NAME (a path without
+            extension) and more; see `companion`.
+        is_video: else a picture.
+        note: what the user should know of the target.
+    """
+
+    source: Path
+    target: Path
+    folder: Path
+    name: Path
+    is_video: bool = False
+    note: str = ""
+
+    def companion(self, kind: str, ending: str) -> Path:
+        """Where a file lies that belongs to the result: FOLDER/KIND/NAME + ENDING."""
+        return self.folder / kind / self.name.with_name(f"{self.name.name}{ending}")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one job.
+
+    Attributes:
+        job: which.
+        status: what.
+        note: why, how it was done, or what could not be kept; one or several sentences, or "".
+        remedy: settings that would help, or None.
+    """
+
+    job: Job
+    status: Status
+    note: str = ""
+    remedy: Remedy | None = None
+
+    @property
+    def told(self) -> str:
+        """The note with the remedy in words."""
+        return self.note if self.remedy is None else f"{self.note} {self.remedy}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All jobs of a run, and the files in its folders that are passed over."""
+
+    jobs: tuple[Job, ...]
+    unread: tuple[Unread, ...] = ()
+
+
+def as_row(outcome: Outcome) -> dict[str, str]:
+    """What became of a job, for programs to read."""
+    return {
+        "source": str(outcome.job.source),
+        "target": str(outcome.job.target),
+        "status": outcome.status,
+        "note": outcome.told,
+    }
+
+
+def failed(job: Job, error: DerainError) -> Outcome:
+    """The outcome of a job that ended with an error."""
+    return Outcome(job, "failed", error.message, error.remedy)
+
+
+def skipped(job: Job) -> Outcome:
+    """The outcome of a job whose result is there."""
+    return Outcome(job, "skipped", "exists already.", Remedy("replace it", {"overwrite": True}))
+
+
+def plan(
+    inputs: Sequence[Path], output: Path | None = None, *, suffix: str | None = None, videos: bool = True
+) -> Plan:
+    """Which file becomes which.
+
+    Names are kept and the structure of folders is mirrored below `output`; a name whose extension cannot be
+    written gets another one. A single file may name its output file. Without an output, results go beside
+    the input, as NAME-derained.
+
+    Args:
+        inputs: files and folders; what lies in a folder is recognised by its content.
+        output: a folder, or the file for a single input.
+        suffix: the extension of all results, in place of their own.
+        videos: else those in folders are passed over.
+
+    Raises:
+        UsageError: nothing was found, or a result would replace a source or another result.
+    """
+    if output is None:
+        plans = [_beside(given, suffix, videos) for given in inputs]
+        planned = Plan(tuple(j for p in plans for j in p.jobs), tuple(u for p in plans for u in p.unread))
+        _refuse_clashes(planned.jobs)
+        return planned
+    found, unread = find(inputs)
+    if not videos:
+        passed = [entry for entry in found if entry.is_video and entry.source not in inputs]
+        found = [entry for entry in found if entry not in passed]
+        unread += [Unread(entry.source, "video", "only pictures are taken here") for entry in passed]
+    if len(inputs) == 1 and len(found) == 1 and _names_a_file(inputs[0], found[0], output):
+        job = Job(found[0].source, output, output.parent, Path(output.stem), found[0].is_video)
+        jobs = [job]
+    else:
+        if exists(output) and not is_folder(output):
+            raise UsageError(f"{output}: is a file; several results need a folder.")
+        within = real(output)
+        # Results of an earlier run into a folder that lies in an input folder are no input.
+        if any(real(given) in (within, *within.parents) for given in inputs if is_folder(given)):
+            found = [entry for entry in found if within not in real(entry.source).parents]
+            unread = [entry for entry in unread if within not in (p := real(entry.source), *p.parents)]
+        jobs = _mirrored(found, output)
+    if suffix is not None:
+        jobs = [replace(job, target=job.target.with_suffix(suffix), note="") for job in jobs]
+    if not jobs and not unread:
+        looked = ", ".join(map(str, inputs)) or "no input"
+        raise UsageError(f"{looked}: no pictures found; looked for {' '.join(EXTENSIONS)}.")
+    _refuse_clashes(jobs)
+    return Plan(tuple(jobs), tuple(unread))
+
+
+def _refuse_clashes(jobs: Sequence[Job]) -> None:
+    sources = {real(job.source) for job in jobs}
+    first: dict[Path, Job] = {}
+    for job in jobs:
+        if real(job.target) in sources:
+            raise UsageError(f"{job.target}: the result would replace it; give another output.")
+        earlier = first.setdefault(job.target, job)
+        if earlier.source != job.source:
+            raise UsageError(
+                f"{earlier.source} and {job.source} would both be written as {job.target}; run them apart."
+            )
+
+
+def _names_a_file(given: Path, found: Found, output: Path) -> bool:
+    """Whether the output of a single input is a file and not a folder."""
+    if is_folder(given) or is_folder(output):
+        return False
+    return bool(output.suffix) if found.is_video else output.suffix.lower() in EXTENSIONS
+
+
+def _mirrored(found: Sequence[Found], output: Path) -> list[Job]:
+    # a.jpg and a.png have sheets and maps of their own.
+    stems = Counter(entry.relative.with_suffix("") for entry in found)
+    taken = {entry.relative for entry in found}
+    jobs = []
+    for entry in found:
+        stem = entry.relative.with_suffix("")
+        name = stem if stems[stem] == 1 else entry.relative
+        result = _written_name(entry, taken)
+        note = "" if result == entry.relative else f"written as {result.name}"
+        jobs.append(Job(entry.source, output / result, output, name, entry.is_video, note))
+    return jobs
+
+
+def _written_name(entry: Found, taken: set[Path]) -> Path:
+    """The name of a result: that of its source, with another extension where that cannot be written."""
+    suffix = entry.relative.suffix.lower()
+    if entry.kind is None or suffix in (VIDEO_KINDS if entry.is_video else EXTENSIONS):
+        return entry.relative
+    known = suffix in entry.kind.extensions or suffix in (*VIDEO_KINDS, *EXTENSIONS)
+    name = entry.relative.stem if known else entry.relative.name  # "holiday 3.5" has no extension
+    result = entry.relative.with_name(name + entry.kind.result)
+    return entry.relative.with_name(entry.relative.name + entry.kind.result) if result in taken else result
+
+
+def _beside(given: Path, suffix: str | None, videos: bool) -> Plan:
+    place = real(given) if given.name in ("", "..") else given
+    if not place.name:
+        raise UsageError(f"{given}: has no folder beside it; give an output.")
+    if is_folder(place):
+        return plan([given], place.with_name(f"{place.name}-derained"), suffix=suffix, videos=videos)
+    (job,) = plan([given], place.parent / "derained", suffix=suffix, videos=videos).jobs
+    target = place.with_name(f"{job.target.stem}-derained{job.target.suffix}")
+    return Plan((replace(job, target=target, folder=place.parent, name=Path(target.stem)),))

@@ -1,0 +1,276 @@
+"""Restoring many files with one network: one that is broken stops nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from derain.atomic import refuse_unwritable, remove_leftovers
+from derain.checkpoints.bundled import find
+from derain.errors import DerainError, Remedy, UsageError, errors_of
+from derain.export import is_exported
+from derain.paths import exists
+from derain.pictures import (
+    Picture,
+    Unread,
+    grey_map,
+    read_picture,
+    side_by_side,
+    to_rgb8,
+    to_tensor,
+    with_pixels,
+    write_picture,
+)
+from derain.restore.derainer import Derainer, Settings, load
+from derain.restore.jobs import Job, Outcome, failed, plan, skipped
+
+COMPARE, MAPS = "compare", "maps"
+# Told of the job in work: tiles of a picture or frames of a video that are done, of how many if known.
+JobProgress = Callable[[Job, int, int | None], None]
+
+
+@dataclass(frozen=True)
+class PictureOptions:
+    """What to write for pictures.
+
+    Attributes:
+        maps: also the rain mask or uncertainty map that the network made, to OUT/maps.
+        compare: also a sheet of before and after, to OUT/compare.
+        jpeg_quality: of JPEG results, 1 to 100; None for that of a JPEG source, else 95.
+    """
+
+    maps: bool = False
+    compare: bool = False
+    jpeg_quality: int | None = None
+
+
+@dataclass(frozen=True)
+class VideoOptions:
+    """How to write videos; see `derain.restore.video.restore_video`."""
+
+    codec: str | None = None
+    crf: int | None = None
+    resume: bool = False
+    temporal: bool = False
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run did: one outcome for each job, and the files that it passed over."""
+
+    outcomes: tuple[Outcome, ...]
+    unread: tuple[Unread, ...]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing failed, and no picture or video was passed over."""
+        return is_complete(self.outcomes, self.unread)
+
+
+def is_complete(outcomes: Sequence[Outcome], unread: Sequence[Unread]) -> bool:
+    """Whether nothing failed, and no picture or video was passed over."""
+    return not any(o.status == "failed" for o in outcomes) and not any(u.advice for u in unread)
+
+
+def restore_files(
+    inputs: Sequence[str | Path],
+    output: str | Path | None = None,
+    *,
+    model: str | Path | None = None,
+    settings: Settings | None = None,
+    pictures: PictureOptions | None = None,
+    videos: VideoOptions | None = None,
+    overwrite: bool = False,
+    progress: JobProgress = lambda job, done, total: None,
+) -> Report:
+    """Takes the rain out of pictures, videos and folders of them, as `derain run` does.
+
+        >>> from derain.restore import restore_files
+        >>> report = restore_files(["holiday"], "dry")  # doctest: +SKIP
+        >>> [outcome.note for outcome in report.outcomes if outcome.status == "failed"]  # doctest: +SKIP
+        []
+
+    Args:
+        inputs: files, and folders that are searched with all below them.
+        output: a folder, or the file for a single input; None puts results beside the input.
+        model: see `load`.
+        settings: how to restore; None for `Settings()`.
+        pictures, videos: what to write, and how.
+        overwrite: replace results that exist; else they are skipped.
+        progress: called with the job in work, its tiles or frames done, and their number if known.
+
+    Raises:
+        UsageError: nothing to restore, a result would replace a source, or options contradict each other.
+        DerainError: the model cannot be opened, or the output not be written to.
+    """
+    pictures, videos = pictures or PictureOptions(), videos or VideoOptions()
+    planned = plan([Path(given) for given in inputs], None if output is None else Path(output))
+    refuse_unusable(planned.jobs, model, pictures, videos, overwrite)
+    derainer = load(model, **vars(settings or Settings()))
+    outcomes = restore_all(
+        derainer,
+        planned.jobs,
+        pictures=pictures,
+        videos=videos,
+        overwrite=overwrite,
+        progress=progress,
+    )
+    return Report(tuple(outcomes), planned.unread)
+
+
+def refuse_unusable(
+    jobs: Sequence[Job],
+    model: str | Path | None,
+    pictures: PictureOptions,
+    videos: VideoOptions,
+    overwrite: bool = False,
+) -> None:
+    """Finds out before any work whether options can be used, and videos be written as was asked.
+
+    What is wrong with one of several videos without a wish for codec or quality is left to its job.
+
+    Raises:
+        UsageError: they cannot.
+    """
+    unused = {name: None for name, value in vars(videos).items() if value != getattr(VideoOptions(), name)}
+    if unused and not any(job.is_video for job in jobs):
+        raise UsageError(
+            f"no video was given, and {' and '.join(unused)} {_is(unused)} for videos.",
+            Remedy("restore the pictures", unused),
+        )
+    extra = {name: None for name in (MAPS, COMPARE) if getattr(pictures, name)}
+    if extra and all(job.is_video for job in jobs):
+        raise UsageError(
+            f"no picture was given, and {' and '.join(extra)} {_is(extra)} for pictures.",
+            Remedy("restore the videos", extra),
+        )
+    if pictures.maps and is_exported(find(model)):
+        raise UsageError(
+            f"{model}: exported files give the picture alone; give a checkpoint to have maps.",
+            Remedy("restore without them", {"maps": None}),
+        )
+    todo = [job for job in jobs if job.is_video and (overwrite or not exists(job.target))]
+    for job in todo:
+        try:
+            _refuse_misfit(job, videos)
+        except UsageError:
+            if len(jobs) == 1 or videos.codec is not None or videos.crf is not None:
+                raise
+        except DerainError:
+            continue
+
+
+def _is(names: Collection[str]) -> str:
+    return "is" if len(names) == 1 else "are"
+
+
+def _refuse_misfit(job: Job, options: VideoOptions) -> None:
+    from derain.pictures.video import video_facts  # PyAV takes a while to load
+    from derain.pictures.video_writing import choose_encoding, refuse_misfit
+
+    with errors_of(job.source, job.target):
+        facts = video_facts(job.source)
+        refuse_misfit(facts, choose_encoding(facts, job.target, options.codec, options.crf), job.target)
+
+
+def restore_all(
+    derainer: Derainer,
+    jobs: Sequence[Job],
+    *,
+    pictures: PictureOptions | None = None,
+    videos: VideoOptions | None = None,
+    overwrite: bool = False,
+    progress: JobProgress = lambda job, done, total: None,
+) -> Iterator[Outcome]:
+    """Restores one file after the other and tells what became of each.
+
+    A file that cannot be read or written has a failed outcome, and the rest goes on.
+
+    Args:
+        derainer: the network.
+        jobs: see `plan`.
+        pictures, videos, overwrite, progress: see `restore_files`.
+
+    Raises:
+        DerainError: no result could be written; found before the work.
+    """
+    pictures, videos = pictures or PictureOptions(), videos or VideoOptions()
+    todo = [job for job in jobs if overwrite or not exists(job.target)]
+    unwritable = prepare_folders(todo)
+    for job in jobs:
+        if exists(job.target) and not overwrite:
+            yield skipped(job)
+            continue
+        try:
+            with errors_of(job.source, job.target):
+                if job.target.parent in unwritable:
+                    raise unwritable[job.target.parent]
+                if job.is_video:
+                    note = _restore_video(derainer, job, videos, progress)
+                else:
+                    note = _restore_picture(derainer, job, pictures, progress)
+        except DerainError as error:
+            yield failed(job, error)
+        else:
+            yield Outcome(job, "restored", "; ".join(part for part in (job.note, note) if part))
+
+
+def prepare_folders(jobs: Sequence[Job]) -> dict[Path, DerainError]:
+    """Removes what killed runs left in the folders of the results, and finds out whether they can be written.
+
+    Returns:
+        The folders that cannot.
+
+    Raises:
+        DerainError: none can.
+    """
+    unwritable = {}
+    folders = dict.fromkeys(job.target.parent for job in jobs)
+    for folder in folders:
+        remove_leftovers(folder)
+        try:
+            refuse_unwritable(folder)
+        except DerainError as error:
+            unwritable[folder] = error
+    if unwritable and len(unwritable) == len(folders):
+        raise next(iter(unwritable.values()))
+    return unwritable
+
+
+def _restore_picture(derainer: Derainer, job: Job, options: PictureOptions, progress: JobProgress) -> str:
+    picture = read_picture(job.source)
+    restored = derainer.restore(
+        to_tensor(picture), options.maps, lambda done, total: progress(job, done, total)
+    )
+    result = with_pixels(picture, restored.image)
+    if options.maps:
+        for name, values in restored.maps.items():
+            write_picture(job.companion(MAPS, f"-{name}.png"), grey_map(values))
+    if options.compare:
+        sheet = Picture(side_by_side(to_rgb8(picture), to_rgb8(result)))
+        write_picture(job.companion(COMPARE, ".jpg"), sheet)
+    # Last, so that a result that exists means that all of the picture's files do.
+    lost = write_picture(job.target, result, options.jpeg_quality)
+    return "; ".join(part for part in (restored.note, _left_out(lost)) if part)
+
+
+def _left_out(lost: Sequence[str]) -> str:
+    return f"left out: {', '.join(lost)}" if lost else ""
+
+
+def _restore_video(derainer: Derainer, job: Job, options: VideoOptions, progress: JobProgress) -> str:
+    result = derainer.video(
+        job.source,
+        job.target,
+        overwrite=True,  # asked before
+        codec=options.codec,
+        crf=options.crf,
+        resume=options.resume,
+        temporal=options.temporal,
+        progress=lambda done, total: progress(job, done, total),
+    )
+    if result.shortfall:
+        raise DerainError(f"{job.source}: {result.shortfall}; what could be read is in {job.target}.")
+    resumed = [f"{result.resumed} frames were there already"] if result.resumed else []
+    return "; ".join([*result.left_out, *resumed])
