@@ -1,10 +1,14 @@
-"""The weights that come with the package: one safetensors file and one model card each."""
+"""What a user means by a model: bundled weights, a file, or a repository of the Hugging Face Hub.
+
+Bundled weights come with the package: one safetensors file and one model card each.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from derain.errors import unknown_name
+from derain.errors import UsageError, unknown_name
+from derain.sources import sources_of
 
 FOLDER = Path(__file__).resolve().parent.parent / "weights"
 DEFAULT = "spanet"
@@ -18,7 +22,8 @@ def bundled_names() -> tuple[str, ...]:
 def find(model: str | Path | None) -> Path:
     """The file of a model given as users do: None for the default, a bundled name, a path or "hf:OWNER/NAME".
 
-    Raises `UsageError` for a name that does not exist; whether a path exists is not looked at.
+    Raises `UsageError` for a name that does not exist or has no weights here; whether a path exists is not
+    looked at.
     """
     if model is None:
         return bundled(DEFAULT)
@@ -27,11 +32,26 @@ def find(model: str | Path | None) -> Path:
 
 def is_plain_name(model: str | Path) -> bool:
     """Whether `model` can only be a name: a plain word that is not a file."""
-    return isinstance(model, str) and not set("/.:") & set(model) and not Path(model).is_file()
+    return not set("/.:\\") & set(str(model)) and not Path(model).is_file()
 
 
 def bundled(name: str) -> Path:
-    """The file of bundled weights. Raises `UsageError` for a name that does not exist."""
-    if name not in bundled_names():
-        raise unknown_name("model", name, bundled_names())
-    return FOLDER / f"{name}.safetensors"
+    """The file of bundled weights.
+
+    Raises:
+        UsageError: no model is called so, or it is known, but no weights of it come with the package; then
+            says where its authors have them.
+    """
+    from derain.methods import method_of, network_names
+
+    if name in bundled_names():
+        return FOLDER / f"{name}.safetensors"
+    if name not in network_names():
+        raise unknown_name("model", name, {*bundled_names(), *network_names()})
+    found = sources_of(method_of(network_names()[name][0]).name, name)
+    weights = [source for source in found if "weights" in source.what]
+    where = "".join(f" Its authors: {source.address} ({source.what})." for source in (weights or found)[:1])
+    raise UsageError(
+        f"model '{name}': known, but no weights come with the package.{where} "
+        "Give a file of weights, or train the network first."
+    )

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from derain.checkpoints import hub
+from derain.checkpoints.bundled import find
 from derain.errors import DerainError
 from derain.methods import all_architectures, method_of
 from derain.methods.contract import Architecture, Method, StateDict
@@ -41,21 +42,23 @@ class Checkpoint:
     facts: dict[str, Any]
 
 
-def open_checkpoint(path: str | Path) -> Checkpoint:
+def open_checkpoint(model: str | Path) -> Checkpoint:
     """Opens an official or own checkpoint of any known network.
 
     Args:
-        path: a file, or "hf:OWNER/NAME" or "hf:OWNER/NAME@REVISION" for a repository, see `hub`.
+        model: a file; the name of bundled weights; or "hf:OWNER/NAME" or "hf:OWNER/NAME@REVISION" for a
+            repository, see `hub`.
 
     Raises:
+        UsageError: no weights have this name.
         DerainError: unreadable, unsafe, unknown or not matching its network; says what was seen.
     """
-    if hub.names_repository(path):
-        found = hub.download(hub.repository(path))
+    if hub.names_repository(model):
+        found = hub.download(hub.repository(model))
         checkpoint = _open_file(found.weights)
         hub.check_config(found, checkpoint.architecture.name, checkpoint.config)
         return checkpoint
-    return _open_file(path)
+    return _open_file(find(model))
 
 
 def _open_file(path: str | Path) -> Checkpoint:

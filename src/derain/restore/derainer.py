@@ -21,7 +21,8 @@ from derain.checkpoints.bundled import find
 from derain.errors import DerainError, Remedy, UsageError
 from derain.export import is_exported
 from derain.methods.network import RainNetwork
-from derain.pictures import Picture, read_picture, to_tensor, with_pixels, write_picture
+from derain.pictures import EXTENSIONS, Picture, read_picture, to_tensor, with_pixels, write_picture
+from derain.pictures.kinds import VIDEO_KINDS, file_kind
 from derain.precisions import PRECISIONS, precision_name
 from derain.restore import memory
 from derain.restore.tiles import Axis, even_axis, pad_to, published_axis, run_tiles
@@ -411,9 +412,7 @@ class Derainer:
         return run
 
     def _restore_file(self, source: Path, output: str | Path | None, overwrite: bool) -> Path:
-        from derain.pictures.video import VIDEO_KINDS
-
-        if source.suffix.lower() in VIDEO_KINDS:
+        if _is_video(source):
             result, target = self.video(source, output, overwrite=overwrite), _place(source, output)
             if result.shortfall:
                 raise DerainError(f"{source}: {result.shortfall}; what could be read is in {target}.")
@@ -478,8 +477,18 @@ class Derainer:
         return Derainer(self.checkpoint or self.network, replace(self.settings, **changes))
 
 
+def _is_video(source: Path) -> bool:
+    kind = file_kind(source)
+    return kind.media == "video" if kind else source.suffix.lower() in VIDEO_KINDS
+
+
 def _place(source: Path, output: str | Path | None) -> Path:
-    return source.with_stem(f"{source.stem}-derained") if output is None else Path(output)
+    """The file to write: `output`, or NAME-derained beside the source, in a format that is written."""
+    if output is not None:
+        return Path(output)
+    kind = file_kind(source)
+    is_written = kind is None or source.suffix.lower() in (*EXTENSIONS, *VIDEO_KINDS)
+    return source.with_name(f"{source.stem}-derained{source.suffix if is_written else kind.result}")
 
 
 def _target(source: Path, output: str | Path | None, overwrite: bool) -> Path:

@@ -1,0 +1,61 @@
+"""Where the authors of methods and sets publish them: `sources.yaml` as data.
+
+The addresses are those of the authors' own pages. Nothing is fetched from them, and what lies there may change.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from importlib.resources import files
+
+import yaml
+
+
+@dataclass(frozen=True)
+class Source:
+    """One thing that authors publish.
+
+    Attributes:
+        of: the method (a folder below `methods/`) or the public set.
+        what: what lies there, e.g. "weights for Rain200L".
+        address: of the page.
+        networks: names of the networks that it is for; empty for all of the method.
+        file: its name there, "" where the page says.
+        code: what the page asks for before it hands out the file.
+        size: as published.
+        licence: as published; "" where none is known here, which does not mean that there is none.
+    """
+
+    of: str
+    what: str
+    address: str
+    networks: tuple[str, ...] = ()
+    file: str = ""
+    code: str = ""
+    size: str = ""
+    licence: str = ""
+
+    @property
+    def details(self) -> str:
+        """File, code, size and licence in a few words; empty if none is known."""
+        known = {"file": self.file, "code": self.code, "size": self.size, "licence": self.licence}
+        return ", ".join(f"{name} {value}" for name, value in known.items() if value)
+
+
+@functools.cache
+def all_sources() -> tuple[Source, ...]:
+    """Everything in the file, in its order."""
+    text = files("derain").joinpath("sources.yaml").read_text("utf-8")
+    return tuple(
+        Source(**{**entry, "networks": tuple(entry.get("networks", ()))}) for entry in yaml.safe_load(text)
+    )
+
+
+def sources_of(subject: str, network: str = "") -> tuple[Source, ...]:
+    """What the authors of a method or set publish; with `network`, without what is for others alone."""
+    return tuple(
+        source
+        for source in all_sources()
+        if source.of == subject and (not network or not source.networks or network in source.networks)
+    )
