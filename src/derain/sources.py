@@ -1,6 +1,7 @@
 """Where the authors of methods and sets publish them: `sources.yaml` as data.
 
-The addresses are those of the authors' own pages. Nothing is fetched from them, and what lies there may change.
+The addresses are those of the authors' own pages. Nothing is fetched from them, and what lies there may
+change.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 import yaml
+
+AUTHORS_PAGE = "authors' page"  # what `Source.what` calls the page of a set
 
 
 @dataclass(frozen=True)

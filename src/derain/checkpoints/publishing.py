@@ -99,7 +99,7 @@ Takes rain out of pictures with `derain`.
 
 ```sh
 pip install 'derain[hub]'
-derain run photo.jpg --weights {target}
+derain run photo.jpg --model {target}
 ```
 
 ```python

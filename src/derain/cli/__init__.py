@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
+from derain import __version__
 from derain.cli import (
     adapt,
     background,
     bench,
+    config,
     convert,
     data,
     evaluate,
@@ -24,30 +27,45 @@ from derain.cli import (
     train,
 )
 from derain.cli.messages import complain, terminal
+from derain.cli.output import log
+from derain.cli.shared import Command, Group, use_defaults
 from derain.errors import DerainError
 
 app = typer.Typer(
     name="derain",
-    help="Takes the rain out of pictures and video.",
+    cls=Group,
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command("run")(run.run)
-app.command("score")(score.score)
-app.command("evaluate")(evaluate.evaluate)
-app.command("train")(train.train)
-app.command("adapt")(adapt.adapt)
-app.command("background")(background.background)
-app.command("synth")(synth.synth)
-app.command("models")(models.models)
-app.command("serve")(serve.serve)
-app.command("info")(info.info)
-app.command("convert")(convert.convert)
-app.command("export")(export.export)
-app.command("publish")(publish.publish)
-app.command("bench")(bench.bench)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"derain {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _start(
+    ctx: typer.Context,
+    _: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=_print_version),
+    ] = False,
+) -> None:
+    """Takes the rain out of pictures and video."""
+    use_defaults(ctx)
+
+
+COMMANDS = (
+    *(run.run, adapt.adapt, background.background, serve.serve, models.models),
+    *(score.score, evaluate.evaluate, train.train, synth.synth),
+    *(info.info, convert.convert, export.export, publish.publish, bench.bench, config.config),
+)
+for command in COMMANDS:
+    app.command(command.__name__, cls=Command)(command)
 app.add_typer(data.app, name="data")
 
 
@@ -58,4 +76,5 @@ def main() -> None:
             app()
         except DerainError as error:
             complain(error)
+            log.debug("here it arose:", exc_info=error)
             sys.exit(error.exit_code)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from derain.cli.output import say
+
 if TYPE_CHECKING:
     from derain.cli.progress import Bar
 
@@ -31,7 +33,9 @@ def background(
         Path | None,
         typer.Option(help="Folder to add rainy/clean training pairs to, in the layout of SPA-Data."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace the output when it exists.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the output when it exists.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
     """Find the clean picture behind the rain of a clip from a camera that stands still.
@@ -85,7 +89,7 @@ def background(
         typer.echo(json.dumps({"clip": str(clip), "pairs": written, **facts(result)}, indent=2))
     else:
         where = ", ".join(str(p) for p in (output, report, pairs) if p is not None)
-        typer.echo(
+        say(
             f"{result.frames} frames, percentile {result.percentile}, confidence "
             f"{result.confidence.mean():.0f} % -> {where}"
         )

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from derain.cli.shared import MODEL
+
 if TYPE_CHECKING:
     from derain.bench import Measurement
 
@@ -17,7 +19,7 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="MODEL",
-            help="Networks, bundled weights or files; by default the weights that derain run takes.",
+            help=f"{MODEL} Without weights here, fresh ones are measured. Default: what `derain run` takes.",
             show_default=False,
         ),
     ] = None,
@@ -25,7 +27,7 @@ def bench(
         str, typer.Option(metavar="WxH,...", help="Widths and heights of the pictures in pixels.")
     ] = "256x256,512x512",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto (fp32), fp32, bf16 or fp16.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto (float32), float32, bfloat16 or float16.")] = "auto",
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads. By default as many as PyTorch takes.")
     ] = None,
@@ -33,7 +35,7 @@ def bench(
     plot: Annotated[
         Path | None, typer.Option(metavar="PNG", help="Also draw seconds against picture size.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace the plot when it exists.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the plot when it exists.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
     """Measure time and memory of restoring one picture, each size in a process of its own.

@@ -1,4 +1,4 @@
-"""`derain convert FILE -o X.safetensors`: any checkpoint as one safe file."""
+"""`derain convert MODEL -o X.safetensors`: any checkpoint as one safe file."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ from typing import Annotated
 
 import typer
 
+from derain.cli.output import say
+from derain.cli.shared import MODEL
+
 
 def convert(
-    file: Annotated[Path, typer.Argument(help="A checkpoint: .pth, .pt, .ckpt or .safetensors.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
     output: Annotated[Path, typer.Option("--output", "-o", help="The safetensors file to write.")],
-    overwrite: Annotated[bool, typer.Option(help="Replace the output when it exists.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the output when it exists.")
+    ] = False,
 ) -> None:
     """Write a checkpoint of a known network as safetensors: weights only, safe to share.
 
@@ -24,7 +29,7 @@ def convert(
         raise UsageError(f"{output}: the output must end in .safetensors.")
     if output.exists() and not overwrite:
         raise UsageError(f"{output}: exists already.", Remedy("replace it", {"overwrite": True}))
-    checkpoint = open_checkpoint(file)
+    checkpoint = open_checkpoint(model)
     facts = {**checkpoint.facts, "network": checkpoint.architecture.name, "config": checkpoint.config}
     save_checkpoint(output, checkpoint.network.state_dict(), facts)
-    typer.echo(f"{output}: {checkpoint.architecture.name}, {len(checkpoint.network.state_dict())} tensors.")
+    say(f"{output}: {checkpoint.architecture.name}, {len(checkpoint.network.state_dict())} tensors.")

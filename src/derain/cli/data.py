@@ -1,18 +1,21 @@
-"""`derain data check PATH`: which public set a folder is, and whether it is whole."""
+"""`derain data`: which public set a folder is, whether it is whole, and where sets come from."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from derain.cli.shared import Command, Group
+
 if TYPE_CHECKING:
     from derain.data.duplicates import Duplicate
     from derain.data.layouts import Split
 
-app = typer.Typer(help="Public and own data sets.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.callback()
@@ -20,7 +23,7 @@ def _group() -> None:
     """Public and own data sets."""
 
 
-@app.command()
+@app.command(cls=Command)
 def check(
     folder: Annotated[Path, typer.Argument(help="A folder with one or several sets, as unpacked.")],
     against: Annotated[
@@ -58,6 +61,46 @@ def check(
         _print(found, (len(first), len(second)), duplicates)
     if duplicates or any(wrong for _, wrong in found):
         raise typer.Exit(1)
+
+
+@app.command(cls=Command)
+def sources(
+    name: Annotated[
+        str | None, typer.Argument(metavar="SET", help="Show this one alone.", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+) -> None:
+    """Say where the public sets come from, what they hold, and by which protocol they are scored.
+
+    What you have fetched is checked by `derain data check FOLDER`: it counts and pairs the pictures.
+
+    Example: derain data sources SPA-Data
+    """
+    from derain.data.layouts import SETS
+    from derain.errors import unknown_name
+    from derain.sources import sources_of
+
+    wanted = [s for s in SETS if name is None or s.name.lower() == name.lower()]
+    if name is not None and not wanted:
+        raise unknown_name("set", name, [s.name for s in SETS])
+    if as_json:
+        content = [
+            {
+                "set": s.name,
+                "pairs": dict(s.sizes),
+                "protocol": s.protocol,
+                "sources": [asdict(source) for source in sources_of(s.name)],
+            }
+            for s in wanted
+        ]
+        typer.echo(json.dumps(content, indent=2))
+        return
+    for s in wanted:
+        sizes = ", ".join(f"{split} {size:,}" for split, size in s.sizes.items())
+        typer.echo(f"{s.name}: {sizes} pairs; scored by {s.protocol}")
+        for source in sources_of(s.name):
+            details = f" ({source.details})" if source.details else ""
+            typer.echo(f"  {source.what}{details}\n    {source.address}")
 
 
 def _print(

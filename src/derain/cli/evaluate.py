@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from derain.cli.output import say
+from derain.cli.shared import MODEL
+
 if TYPE_CHECKING:
     from derain.evaluation.report import Report
 
@@ -20,19 +23,22 @@ def evaluate(
     ),
     models: Annotated[
         list[str] | None,
-        typer.Option(
-            "--model", "-m", metavar="NAME|FILE", help="Bundled weights or a checkpoint; repeatable."
-        ),
+        typer.Option("--model", "-m", metavar="MODEL", help=f"{MODEL} May be given several times."),
     ] = None,
     protocols: Annotated[
         list[str] | None,
-        typer.Option("--protocol", "-p", metavar="NAME", help="By default the one usual for a public set."),
+        typer.Option(
+            "--protocol",
+            "-p",
+            metavar="NAME",
+            help="See `derain score --list`; may be given several times. Default: that of the public set.",
+        ),
     ] = None,
     quantise: Annotated[
         str, typer.Option(metavar="round|floor", help="How results become bytes; PReNet's script truncates.")
     ] = "round",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto (fp32), fp32, bf16 or fp16.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto (float32), float32, bfloat16 or float16.")] = "auto",
     tile: Annotated[int | None, typer.Option(help="Side of a tile in pixels; 0: never tile.")] = None,
     ensemble: Annotated[
         bool, typer.Option("--ensemble", help="Average over the eight flips and turns.")
@@ -69,7 +75,7 @@ def evaluate(
         typer.echo(json.dumps(to_json(report), indent=2, allow_nan=False))
     else:
         _print(report)
-        typer.echo(f"report: {output / 'index.html'}")
+        say(f"report: {output / 'index.html'}")
 
 
 def _print(report: Report) -> None:

@@ -7,21 +7,25 @@ from typing import Annotated
 
 import typer
 
+from derain.cli.output import say
+from derain.cli.shared import MODEL
+
 
 def export(
-    model: Annotated[str, typer.Argument(help="Bundled weights by name, or a checkpoint file.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write: .onnx or .xml.")],
     to: Annotated[str, typer.Option(help="onnx, or openvino (an .xml file and a .bin file).")] = "onnx",
-    overwrite: Annotated[bool, typer.Option(help="Replace the output when it exists.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the output when it exists.")
+    ] = False,
 ) -> None:
     """Write a network as ONNX or OpenVINO, for pictures and batches of any size.
 
-    The result is compared with PyTorch on several sizes; `derain run --weights FILE` runs it.
+    The result is compared with PyTorch on several sizes; `derain run --model FILE` runs it.
 
     Example: derain export spanet --to onnx -o spanet.onnx
     """
     from derain.checkpoints import open_checkpoint
-    from derain.checkpoints.bundled import find
     from derain.errors import Remedy, UsageError, unknown_name
     from derain.export import EXTENSIONS
     from derain.export.files import TOLERANCE, files_at
@@ -32,10 +36,10 @@ def export(
     there = [path for path in files_at(to, output) if path.exists()]
     if there and not overwrite:
         raise UsageError(f"{there[0]}: exists already.", Remedy("replace it", {"overwrite": True}))
-    checkpoint = open_checkpoint(find(model))
+    checkpoint = open_checkpoint(model)
     done = write(checkpoint, to, output)
     tried = ", ".join(f"{batch} x {width}x{height}" for batch, height, width in done.shapes)
-    typer.echo(
+    say(
         f"{output}: {checkpoint.architecture.name}; differs from PyTorch by at most "
         f"{done.difference:.1e} on {tried} pixels (allowed: {TOLERANCE:.1e})."
     )

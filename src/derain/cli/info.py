@@ -1,28 +1,29 @@
-"""`derain info FILE`: what a checkpoint is."""
+"""`derain info MODEL`: what a model is."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from derain.cli.shared import MODEL
+
 
 def info(
-    file: Annotated[Path, typer.Argument(help="A .pth, .pt, .ckpt or .safetensors file, or hf:OWNER/NAME.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
-    """Say what a checkpoint is: network, hyper-parameters, size, training step.
+    """Say what a model is: network, hyperparameters, size, training step.
 
     Example: derain info latest.pth
     """
     from derain.checkpoints import open_checkpoint
 
-    checkpoint = open_checkpoint(file)
+    checkpoint = open_checkpoint(model)
     parameters = sum(p.numel() for p in checkpoint.network.parameters())
     facts: dict[str, Any] = {
-        "file": str(file),
+        "file": model,
         "method": checkpoint.method.title,
         "network": checkpoint.architecture.name,
         "variant": checkpoint.variant or "custom",

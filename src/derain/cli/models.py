@@ -12,11 +12,14 @@ import typer
 
 def models(
     name: Annotated[
-        str | None, typer.Argument(help="One network: its published figures as well.", show_default=False)
+        str | None,
+        typer.Argument(
+            metavar="NAME", help="Show this one, with published figures and sources.", show_default=False
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
 ) -> None:
-    """List the networks with their size and work, or show one with its published figures.
+    """List the models by name, or show one: size, published figures, where its authors have weights.
 
     Example: derain models
 
@@ -26,7 +29,7 @@ def models(
 
     names = _names()
     if name is not None and name not in names:
-        raise unknown_name("network", name, names)
+        raise unknown_name("model", name, names)
     rows = [_row(each) for each in (names if name is None else [name])]
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
@@ -50,7 +53,8 @@ def _print_list(rows: list[dict[str, Any]]) -> None:
         table.add_row(row["network"], title, f"{row['parameters']:,}", work, weights)
     Console().print(table)
     typer.echo(
-        "\nG mult-adds: billions of multiply-adds a megapixel.\nderain models NAME shows published figures."
+        "\nG mult-adds: billions of multiply-adds a megapixel.\n"
+        "derain models NAME shows published figures, and where the authors have weights."
     )
 
 
@@ -69,6 +73,11 @@ def _print_one(row: dict[str, Any]) -> None:
         typer.echo(f"published, {title}:")
         for f in figures:
             typer.echo(f"  {f['dataset']:<21}{f['psnr']:.2f} dB / {f['ssim']:<8}{f['protocol']}")
+    if row["sources"]:
+        typer.echo("from its authors, as their pages say; derain info FILE tells what a file of weights is:")
+    for source in row["sources"]:
+        details = f" ({source['details']})" if source["details"] else ""
+        typer.echo(f"  {source['what']}{details}\n    {source['address']}")
 
 
 def _names() -> list[str]:
@@ -82,6 +91,7 @@ def _row(name: str) -> dict[str, Any]:
 
     from derain.checkpoints.bundled import bundled_names
     from derain.methods import create_network, method_of, network_names
+    from derain.sources import sources_of
 
     architecture, variant = network_names()[name]
     method = method_of(architecture)
@@ -99,4 +109,8 @@ def _row(name: str) -> dict[str, Any]:
             for f in figures
         ],
         "bundled_weights": name if name in bundled_names() else None,
+        "sources": [
+            {"what": s.what, "address": s.address, "details": s.details}
+            for s in sources_of(method.name, name)
+        ],
     }

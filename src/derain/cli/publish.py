@@ -1,4 +1,4 @@
-"""`derain publish WEIGHTS OWNER/NAME`: share weights on the Hugging Face Hub."""
+"""`derain publish MODEL OWNER/NAME`: share weights on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -7,17 +7,24 @@ from typing import Annotated
 
 import typer
 
+from derain.cli.output import say
+from derain.cli.shared import MODEL
+
 
 def publish(
-    weights: Annotated[str, typer.Argument(help="A checkpoint of a known network.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
     target: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The repository; made if new.")],
     card: Annotated[
         Path | None, typer.Option(help="Your README.md; by default one with what the weights tell.")
     ] = None,
-    private: Annotated[bool, typer.Option(help="Make a repository that only you can see.")] = False,
-    overwrite: Annotated[bool, typer.Option(help="Add a revision to a repository with weights.")] = False,
+    private: Annotated[
+        bool, typer.Option("--private", help="Make a repository that only you can see.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Add a revision to a repository with weights.")
+    ] = False,
 ) -> None:
-    """Put weights into a repository of the Hugging Face Hub, for `derain run --weights hf:OWNER/NAME`.
+    """Put weights into a repository of the Hugging Face Hub, for `derain run --model hf:OWNER/NAME`.
 
     Log in first with hf auth login. Needs pip install 'derain[hub]'.
 
@@ -33,6 +40,6 @@ def publish(
         text = None if card is None else card.read_text("utf-8")
     except (OSError, UnicodeDecodeError):
         raise UsageError(f"{card}: cannot be read as text.") from None
-    checkpoint = open_checkpoint(weights)
+    checkpoint = open_checkpoint(model)
     address = upload(checkpoint, where, card=text, private=private, overwrite=overwrite)
-    typer.echo(f"{where}: {checkpoint.architecture.name} -> {address}")
+    say(f"{where}: {checkpoint.architecture.name} -> {address}")

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from derain.cli.output import say
+
 
 def synth(
     clean: Annotated[Path, typer.Argument(help="A folder of clean pictures.")],
@@ -25,7 +27,7 @@ def synth(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Another number gives other rain.", min=0)] = 0,
-    overwrite: Annotated[bool, typer.Option(help="Replace files that exist.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
 ) -> None:
     """Make pairs of rainy and clean pictures, or rainy clips and clean pictures, for training or testing.
 
@@ -44,10 +46,10 @@ def synth(
         clips = plan_pairs(clean, output, preset, overwrite=overwrite, rainy_suffix=".mkv")
         for clip in clips:
             write_rain_clip(clip, video, seed + clip.number)
-        typer.echo(f"{output}: {len(clips)} clips.")
+        say(f"{output}: {len(clips)} clips.")
         return
     plan = plan_pairs(clean, output, preset, count, overwrite)
     console = Console(stderr=True)
     for pair in track(plan, "rain", console=console, transient=True, disable=not console.is_terminal):
         write_pair(pair, preset, seed)
-    typer.echo(f"{output}: {len(plan)} pairs.")
+    say(f"{output}: {len(plan)} pairs.")

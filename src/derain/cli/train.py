@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from derain.cli.output import say
+
 
 def train(
     recipe: Annotated[
@@ -48,4 +50,4 @@ def train(
     from derain.training.loop import train as run
 
     run(wanted, output, progress=True)
-    typer.echo(f"{output}: {wanted.steps} steps done; weights in {output / 'last.safetensors'}.")
+    say(f"{output}: {wanted.steps} steps done; weights in {output / 'last.safetensors'}.")

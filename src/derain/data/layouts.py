@@ -19,6 +19,7 @@ from PIL import Image
 from derain.data.pairing import RULES, Pairing, best_pairing, pictures_below
 from derain.errors import DerainError, UsageError
 from derain.pictures import EXTENSIONS
+from derain.sources import AUTHORS_PAGE, sources_of
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,6 @@ class PublicSet:
         name: as tables print it.
         words: what its folder may be called, in lower case without punctuation.
         sizes: rainy pictures in each split, e.g. {"train": 1800, "test": 200}.
-        source: where its authors publish it.
         protocol: by which most published figures on it were computed.
         side_by_side: published with the rainy and the clean picture as two halves of one file.
     """
@@ -37,44 +37,35 @@ class PublicSet:
     name: str
     words: tuple[str, ...]
     sizes: Mapping[str, int]
-    source: str
     protocol: str
     side_by_side: bool = False
 
+    @property
+    def source(self) -> str:
+        """The page on which its authors publish it."""
+        return next(source.address for source in sources_of(self.name) if source.what == AUTHORS_PAGE)
 
-YANG = "https://www.icst.pku.edu.cn/struct/Projects/joint_rain_removal.html"
-MPRNET = "https://github.com/swz30/MPRNet"
-ID_CGAN = "https://github.com/hezhangsprinter/ID-CGAN"
-DID_MDN = "https://github.com/hezhangsprinter/DID-MDN"
-DDN = "https://xueyangfu.github.io/projects/cvpr2017.html"
-SPA = "https://stevewongv.github.io/derain-project.html"
-RAINDS = "https://github.com/Songforrr/RainDS_CCN"
-AGAN = "https://github.com/rui1996/DeRaindrop"
-LI = "https://yu-li.github.io"
+
 BYTES, DOUBLE = "matlab_y_uint8", "matlab_y_double"
 
 SETS = (
-    PublicSet("Rain200L", ("rain200l",), {"train": 1800, "test": 200}, YANG, BYTES),
-    PublicSet("Rain200H", ("rain200h",), {"train": 1800, "test": 200}, YANG, BYTES),
-    PublicSet("Rain100L", ("rain100l", "raintrainl"), {"train": 200, "test": 100}, YANG, DOUBLE),
-    PublicSet("Rain100H", ("rain100h", "raintrainh"), {"train": 1800, "test": 100}, YANG, DOUBLE),
-    PublicSet("Rain12", ("rain12",), {"test": 12}, LI, DOUBLE),
+    PublicSet("Rain200L", ("rain200l",), {"train": 1800, "test": 200}, BYTES),
+    PublicSet("Rain200H", ("rain200h",), {"train": 1800, "test": 200}, BYTES),
+    PublicSet("Rain100L", ("rain100l", "raintrainl"), {"train": 200, "test": 100}, DOUBLE),
+    PublicSet("Rain100H", ("rain100h", "raintrainh"), {"train": 1800, "test": 100}, DOUBLE),
+    PublicSet("Rain12", ("rain12",), {"test": 12}, DOUBLE),
+    PublicSet("Rain800", ("rain800", "idcgan"), {"train": 700, "test": 100}, BYTES, side_by_side=True),
+    PublicSet("Rain13K", ("rain13k",), {"train": 13712}, BYTES),
+    PublicSet("Test100", ("test100",), {"test": 100}, BYTES),
+    PublicSet("Test1200", ("test1200",), {"test": 1200}, BYTES),
+    PublicSet("Test2800", ("test2800",), {"test": 2800}, BYTES),
+    PublicSet("DID-Data", ("did", "didmdn"), {"train": 12000, "test": 1200}, DOUBLE, side_by_side=True),
+    PublicSet("DDN-Data", ("ddn", "rain1400", "rain14000"), {"train": 12600, "test": 1400}, DOUBLE),
+    PublicSet("SPA-Data", ("spa", "realworld", "realtest1000"), {"train": 638492, "test": 1000}, BYTES),
+    PublicSet("RainDS-Syn", ("raindssyn",), {"train": 1000, "test": 200}, "udr_test_y"),
+    PublicSet("RainDS-Real", ("raindsreal",), {"train": 150, "test": 98}, "udr_test_y"),
     PublicSet(
-        "Rain800", ("rain800", "idcgan"), {"train": 700, "test": 100}, ID_CGAN, BYTES, side_by_side=True
-    ),
-    PublicSet("Rain13K", ("rain13k",), {"train": 13712}, MPRNET, BYTES),
-    PublicSet("Test100", ("test100",), {"test": 100}, MPRNET, BYTES),
-    PublicSet("Test1200", ("test1200",), {"test": 1200}, MPRNET, BYTES),
-    PublicSet("Test2800", ("test2800",), {"test": 2800}, MPRNET, BYTES),
-    PublicSet(
-        "DID-Data", ("did", "didmdn"), {"train": 12000, "test": 1200}, DID_MDN, DOUBLE, side_by_side=True
-    ),
-    PublicSet("DDN-Data", ("ddn", "rain1400", "rain14000"), {"train": 12600, "test": 1400}, DDN, DOUBLE),
-    PublicSet("SPA-Data", ("spa", "realworld", "realtest1000"), {"train": 638492, "test": 1000}, SPA, BYTES),
-    PublicSet("RainDS-Syn", ("raindssyn",), {"train": 1000, "test": 200}, RAINDS, "udr_test_y"),
-    PublicSet("RainDS-Real", ("raindsreal",), {"train": 150, "test": 98}, RAINDS, "udr_test_y"),
-    PublicSet(
-        "AGAN-Data", ("agan", "raindropagan"), {"train": 861, "test_a": 58, "test_b": 249}, AGAN, "raindrop_y"
+        "AGAN-Data", ("agan", "raindropagan"), {"train": 861, "test_a": 58, "test_b": 249}, "raindrop_y"
     ),
 )
 

@@ -487,8 +487,10 @@ def _place(source: Path, output: str | Path | None) -> Path:
     if output is not None:
         return Path(output)
     kind = file_kind(source)
-    is_written = kind is None or source.suffix.lower() in (*EXTENSIONS, *VIDEO_KINDS)
-    return source.with_name(f"{source.stem}-derained{source.suffix if is_written else kind.result}")
+    suffix = source.suffix
+    if kind is not None and suffix.lower() not in (*EXTENSIONS, *VIDEO_KINDS):
+        suffix = kind.result
+    return source.with_name(f"{source.stem}-derained{suffix}")
 
 
 def _target(source: Path, output: str | Path | None, overwrite: bool) -> Path:

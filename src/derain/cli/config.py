@@ -1,0 +1,50 @@
+"""`derain config`: which defaults are in force, and why."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Annotated
+
+import typer
+
+
+def config(
+    ctx: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+) -> None:
+    """Show which defaults of options you have set, and where: in derain.toml or in DERAIN_* variables.
+
+    An option takes the first that is set of: the command line, the environment, derain.toml in the current
+    folder, derain.toml in your configuration folder.
+
+    Example: DERAIN_DEVICE=cpu derain config
+    """
+    from derain.cli.defaults import SETTABLE, config_files, defaults, options_of, unused_variables
+    from derain.cli.messages import printable
+
+    options = options_of(ctx.find_root().command)
+    found, unused = defaults(options, os.environ), unused_variables(options, os.environ)
+    files = [(path, path.is_file()) for path in config_files()]
+    if as_json:
+        content = {
+            "files": [{"path": str(path), "exists": exists} for path, exists in files],
+            "defaults": [
+                {"command": " ".join(d.command), "option": d.option, "value": d.value, "origin": d.origin}
+                for d in found
+            ],
+            "unused": unused,
+        }
+        typer.echo(json.dumps(content, indent=2))
+        return
+    for path, exists in files:
+        typer.echo(printable(f"{path}: {'read' if exists else 'not there'}"))
+    commands: dict[str, list[str]] = {}
+    for d in found:
+        commands.setdefault(f"--{d.option} {d.value}, from {d.origin}", []).append(" ".join(d.command))
+    for default, names in commands.items():
+        typer.echo(printable(f"{default}: for {', '.join(names)}"))
+    if not found:
+        typer.echo(f"No defaults are set. These may be: {', '.join(sorted(SETTABLE))}.")
+    for variable in unused:
+        typer.echo(printable(f"{variable}: sets no option of any command"))

@@ -1,0 +1,113 @@
+"""What every command has: `-h`, `-q`, `-v`, defaults that users set once, summaries that are not cut."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from derain.cli.defaults import Default, default_map, defaults, options_of
+from derain.cli.output import be_quiet, be_verbose, log
+
+# What a user may name as a model; the help of all commands that take one.
+MODEL = "A name that `derain models` lists, a checkpoint file, or hf:OWNER/NAME."
+# Spellings of earlier versions, which still work and are said nowhere.
+OLD_OPTIONS = ("--weights", "--from")
+_DEFAULTS = "derain.defaults"  # key in the context's notes
+
+
+def _shared(
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print errors and what was asked for, and nothing else.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also say how it is done, and where errors come from.")
+    ] = False,
+) -> None:
+    """Not a command: its options are those of all commands."""
+
+
+def _shared_options() -> list[Any]:
+    app = typer.Typer(add_completion=False)
+    app.command()(_shared)
+    return list(typer.main.get_command(app).params)
+
+
+class Command(TyperCommand):
+    """A command with the options of all commands."""
+
+    def __init__(self, *args: Any, **keywords: Any) -> None:
+        super().__init__(*args, **keywords)
+        self.params += _shared_options()
+        self.old: dict[str, str] = {}
+        for parameter in self.params:
+            names = [name for name in parameter.opts if name not in OLD_OPTIONS]
+            if names and names != parameter.opts:
+                self.old |= {name: names[0] for name in parameter.opts if name not in names}
+                parameter.opts = names
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Old spellings are understood; what is wrong with a default names the place where it was set."""
+        try:
+            rest: list[str] = super().parse_args(ctx, [self._renamed(argument) for argument in args])
+        except typer.BadParameter as error:
+            error.message += _origin(ctx, error)
+            raise
+        return rest
+
+    def _renamed(self, argument: str) -> str:
+        name, equals, value = argument.partition("=")
+        return f"{self.old.get(name, name)}{equals}{value}"
+
+    def invoke(self, ctx: Any) -> Any:
+        be_quiet(ctx.params.pop("quiet"))
+        be_verbose(ctx.params.pop("verbose"))
+        for default in _in_force(ctx):
+            log.info("--%s %s, from %s", default.option, default.value, default.origin)
+        return super().invoke(ctx)
+
+
+class Group(TyperGroup):
+    """A group of commands: each is told in a whole sentence."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
+        rows = [
+            (name, command.get_short_help_str(1000))
+            for name, command in self.commands.items()
+            if not command.hidden
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+def use_defaults(ctx: typer.Context) -> None:
+    """Lets the options of all commands have the defaults that the user set."""
+    options = options_of(ctx.command)
+    found = defaults(options, os.environ)
+    ctx.default_map = default_map(found, options)
+    ctx.meta[_DEFAULTS] = found
+
+
+def _in_force(ctx: Any) -> list[Default]:
+    """The defaults that this command takes from files and the environment."""
+    path: list[str] = []
+    place = ctx
+    while place.parent is not None:
+        path, place = [place.info_name, *path], place.parent
+    found: list[Default] = ctx.meta.get(_DEFAULTS, [])
+    parameters = {name: p.name for name, p in options_of(place.command).get(tuple(path), {}).items()}
+    return [
+        default
+        for default in found
+        if default.command == tuple(path)
+        and getattr(ctx.get_parameter_source(parameters[default.option]), "name", "") == "DEFAULT_MAP"
+    ]
+
+
+def _origin(ctx: Any, error: typer.BadParameter) -> str:
+    """Where a bad value was set, unless on the command line."""
+    bad = getattr(error.param, "opts", ())
+    origins = [d.origin for d in _in_force(ctx) if f"--{d.option}" in bad]
+    return f"; it is set by {origins[0]}" if origins else ""

@@ -1,0 +1,61 @@
+"""Where authors publish: the table's form, and that it speaks of what there is."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+import derain
+from command_line import derain as command
+from derain.data.layouts import SETS
+from derain.methods import all_methods, network_names
+from derain.sources import AUTHORS_PAGE, Source, all_sources, sources_of
+
+METHODS = {method.name for method in all_methods()}
+
+
+@pytest.mark.parametrize("source", all_sources(), ids=lambda s: f"{s.of}: {s.what}")
+def test_an_entry_has_its_form(source: Source) -> None:
+    assert source.of in METHODS | {s.name for s in SETS}
+    assert re.fullmatch(r"https://[a-z0-9.-]+(/[\w./-]*)?", source.address)
+    assert re.fullmatch(r"[a-z][\w ,;'-]+", source.what)
+    assert set(source.networks) <= {n for n, (a, _) in network_names().items() if n.startswith(source.of)}
+    assert re.fullmatch(r"[a-z0-9]{4}|", source.code)
+    assert bool(source.code) == ("pan.baidu.com" in source.address)
+
+
+def test_every_set_has_a_page_and_no_entry_stands_twice() -> None:
+    for s in SETS:
+        assert [source.address for source in sources_of(s.name) if source.what == AUTHORS_PAGE] == [s.source]
+    entries = [(s.of, s.what, s.networks) for s in all_sources()]
+    assert len(entries) == len(set(entries))
+
+
+def test_entries_of_a_network_leave_out_those_of_its_sister() -> None:
+    small = sources_of("nerd_rain", "nerd_rain-s")
+    assert sum(s.what == "weights for Rain200L" for s in small) == 1
+    assert sum(s.what == "weights for Rain200L" for s in sources_of("nerd_rain")) == 2
+
+
+def test_a_model_without_weights_says_where_they_are() -> None:
+    with pytest.raises(
+        derain.UsageError, match=r"known, but no weights come with the package.*DRSformer"
+    ) as error:
+        derain.load("drsformer")
+    assert "unknown" not in str(error.value)
+    done = command("run", "a.png", "--model", "udr_s2former")
+    assert done.returncode == 2
+    assert "github.com/Ephemeral182" in done.stderr
+
+
+def test_the_command_line_shows_them() -> None:
+    shown = command("models", "drsformer").stdout
+    assert "https://github.com/cschenxiang/DRSformer" in shown
+    rows = json.loads(command("data", "sources", "--json").stdout)
+    assert [row["set"] for row in rows] == [s.name for s in SETS]
+    one = command("data", "sources", "spa-data").stdout
+    assert "1,000 pairs" in one
+    assert "stevewongv.github.io" in one
+    assert "Did you mean 'Rain200L'" in command("data", "sources", "rain200").stderr
