@@ -73,7 +73,7 @@ def main() -> None:
     """Entry point: exit 0 if all went well, 1 on failure, 2 for wrong usage, 130 on Ctrl-C."""
     with terminal():
         try:
-            app()
+            app(prog_name="derain")
         except DerainError as error:
             complain(error)
             log.debug("here it arose:", exc_info=error)

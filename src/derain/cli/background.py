@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from derain.cli.output import say
+from derain.cli.shared import AsJson, Overwrite
 
 if TYPE_CHECKING:
     from derain.cli.progress import Bar
@@ -33,10 +34,8 @@ def background(
         Path | None,
         typer.Option(help="Folder to add rainy/clean training pairs to, in the layout of SPA-Data."),
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the output when it exists.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
 ) -> None:
     """Find the clean picture behind the rain of a clip from a camera that stands still.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from derain.cli.shared import MODEL
+from derain.cli.shared import MODEL, AsJson, Device, Overwrite, Precision
 
 if TYPE_CHECKING:
     from derain.bench import Measurement
@@ -26,8 +26,8 @@ def bench(
     sizes: Annotated[
         str, typer.Option(metavar="WxH,...", help="Widths and heights of the pictures in pixels.")
     ] = "256x256,512x512",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto (float32), float32, bfloat16 or float16.")] = "auto",
+    device: Device = "auto",
+    precision: Precision = "auto",
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads. By default as many as PyTorch takes.")
     ] = None,
@@ -35,8 +35,8 @@ def bench(
     plot: Annotated[
         Path | None, typer.Option(metavar="PNG", help="Also draw seconds against picture size.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the plot when it exists.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure time and memory of restoring one picture, each size in a process of its own.
 

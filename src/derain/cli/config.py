@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Annotated
 
 import typer
+
+from derain.cli.shared import AsJson
 
 
 def config(
     ctx: typer.Context,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show which defaults of options you have set, and where: in derain.toml or in DERAIN_* variables.
 

@@ -8,15 +8,13 @@ from typing import Annotated
 import typer
 
 from derain.cli.output import say
-from derain.cli.shared import MODEL
+from derain.cli.shared import MODEL, Overwrite
 
 
 def convert(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
     output: Annotated[Path, typer.Option("--output", "-o", help="The safetensors file to write.")],
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the output when it exists.")
-    ] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write a checkpoint of a known network as safetensors: weights only, safe to share.
 

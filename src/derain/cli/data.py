@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from derain.cli.shared import Command, Group
+from derain.cli.shared import AsJson, Command, Group
 
 if TYPE_CHECKING:
     from derain.data.duplicates import Duplicate
@@ -29,7 +29,7 @@ def check(
     against: Annotated[
         Path | None, typer.Option(help="A folder whose pictures must not occur in FOLDER, e.g. a test set.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say which public set a folder holds, what is missing or unpaired, and where it officially comes from.
 
@@ -68,7 +68,7 @@ def sources(
     name: Annotated[
         str | None, typer.Argument(metavar="SET", help="Show this one alone.", show_default=False)
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say where the public sets come from, what they hold, and by which protocol they are scored.
 

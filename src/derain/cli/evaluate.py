@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from derain.cli.output import say
-from derain.cli.shared import MODEL
+from derain.cli.shared import MODEL, AsJson, Device, Precision
 
 if TYPE_CHECKING:
     from derain.evaluation.report import Report
@@ -37,13 +37,13 @@ def evaluate(
     quantise: Annotated[
         str, typer.Option(metavar="round|floor", help="How results become bytes; PReNet's script truncates.")
     ] = "round",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto (float32), float32, bfloat16 or float16.")] = "auto",
+    device: Device = "auto",
+    precision: Precision = "auto",
     tile: Annotated[int | None, typer.Option(help="Side of a tile in pixels; 0: never tile.")] = None,
     ensemble: Annotated[
         bool, typer.Option("--ensemble", help="Average over the eight flips and turns.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Restore and score a set with one or several networks: tables, an HTML page, a sheet of pictures.
 

@@ -8,16 +8,14 @@ from typing import Annotated
 import typer
 
 from derain.cli.output import say
-from derain.cli.shared import MODEL
+from derain.cli.shared import MODEL, Overwrite
 
 
 def export(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write: .onnx or .xml.")],
     to: Annotated[str, typer.Option(help="onnx, or openvino (an .xml file and a .bin file).")] = "onnx",
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the output when it exists.")
-    ] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write a network as ONNX or OpenVINO, for pictures and batches of any size.
 

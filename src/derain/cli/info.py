@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from derain.cli.shared import MODEL
+from derain.cli.shared import MODEL, AsJson
 
 
 def info(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say what a model is: network, hyperparameters, size, training step.
 

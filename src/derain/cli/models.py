@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from derain.cli.shared import AsJson
+
 
 def models(
     name: Annotated[
@@ -17,7 +19,7 @@ def models(
             metavar="NAME", help="Show this one, with published figures and sources.", show_default=False
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the models by name, or show one: size, published figures, where its authors have weights.
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from derain.cli.shared import Device
+
 
 def serve(
     host: Annotated[
@@ -21,7 +23,7 @@ def serve(
             show_default=False,
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    device: Device = "auto",
     max_upload: Annotated[float, typer.Option(help="Megabytes of one file.")] = 100,
     max_pixels: Annotated[float, typer.Option(help="Megapixels of one picture or frame.")] = 40,
     max_clip: Annotated[float, typer.Option(help="Seconds of one clip.")] = 30,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -13,6 +13,11 @@ from derain.cli.output import be_quiet, be_verbose, log
 
 # What a user may name as a model; the help of all commands that take one.
 MODEL = "A name that `derain models` lists, a checkpoint file, or hf:OWNER/NAME."
+# Options that mean the same in every command that has them.
+Device: TypeAlias = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Precision: TypeAlias = Annotated[str, typer.Option(help="auto (float32), float32, bfloat16 or float16.")]
+Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
+AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for programs to read.")]
 # Spellings of earlier versions, which still work and are said nowhere.
 OLD_OPTIONS = ("--weights", "--from")
 _DEFAULTS = "derain.defaults"  # key in the context's notes

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from derain.cli.output import say
+from derain.cli.shared import Overwrite
 
 
 def synth(
@@ -27,7 +28,7 @@ def synth(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Another number gives other rain.", min=0)] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Make pairs of rainy and clean pictures, or rainy clips and clean pictures, for training or testing.
 
