@@ -30,7 +30,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_models_by_name() -> None:
     assert derain.list_models("spanet") == ["spanet"]
     assert {"drsformer", "drsformer-light"} <= set(derain.list_models("drs*"))
-    assert derain.list_models(pretrained=True) == ["spanet"]
+    assert "spanet" in derain.list_models(pretrained=True)
+    assert "drsformer" not in derain.list_models(pretrained=True)
     assert derain.list_models("rainless") == []
     fresh, trained = derain.create_model("spanet"), derain.create_model("spanet", pretrained=True)
     bundled = derain.load("spanet").network.state_dict()

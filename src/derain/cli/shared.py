@@ -77,7 +77,7 @@ class Command(TyperCommand):
 class Group(TyperGroup):
     """A group of commands: each is told in a whole sentence."""
 
-    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
         rows = [
             (name, command.get_short_help_str(1000))
             for name, command in self.commands.items()
