@@ -30,7 +30,7 @@ def recipe_of(network: str, options: dict[str, object], clean: str, steps: int) 
         "validation": {"hold_out": 19, "every": steps // 8, "count": 8, "patch": 128},
         "steps": steps,
         "stages": [{"patch": 64, "batch": 8}],
-        "optimiser": {"name": "adam", "rate": RATES[network], "clip": 1.0},
+        "optimizer": {"name": "adam", "rate": RATES[network], "clip": 1.0},
         "schedule": {"name": "cosine", "warmup": 20, "start": 20, "length": steps - 20, "floor": 1e-6},
         "workers": 1,
     }

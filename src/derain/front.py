@@ -242,7 +242,7 @@ def train(
     """
     from derain.training import Recipe, load_recipe
     from derain.training import train as train_recipe
-    from derain.training.recipe import checked
+    from derain.training.recipe import checked, with_current_keys
 
     if isinstance(recipe, Recipe):
         content, source = recipe.model_dump(), "recipe"
@@ -250,7 +250,9 @@ def train(
         content, source = dict(recipe), "recipe"
     else:
         content, source = load_recipe(recipe).model_dump(), str(recipe)
-    train_recipe(checked(_merged(content, changes), source), run, progress)
+    train_recipe(
+        checked(_merged(with_current_keys(content), with_current_keys(changes)), source), run, progress
+    )
     return Path(run) / "last.safetensors"
 
 

@@ -67,7 +67,7 @@ def test_every_pass_takes_each_picture_once_in_a_new_order() -> None:
 
 
 @pytest.mark.parametrize("crop", ["window", "resized"])
-@pytest.mark.parametrize("turns", ["none", "mirror", "eight", "nine"])
+@pytest.mark.parametrize("turns", ["none", "mirror", "flips_and_rotations", "upright_twice_as_likely"])
 def test_both_of_a_pair_are_cut_alike(folder: Path, crop: str, turns: str) -> None:
     clean = Pictures(pictures_in(folder / "clean"))
     pairs = PairedPatches(clean, clean, Cut(24, crop, turns, saturation=True))
@@ -83,11 +83,13 @@ def test_turns_are_the_ones_that_were_asked_for() -> None:
             take(np.random.default_rng(i), Cut(2, turns=turns), square)[0][..., 0].tobytes()
             for i in range(900)
         )
-        for turns in ("none", "mirror", "eight", "nine")
+        for turns in ("none", "mirror", "flips_and_rotations", "upright_twice_as_likely")
     }
-    assert [len(seen[turns]) for turns in ("none", "mirror", "eight", "nine")] == [1, 2, 8, 8]
-    assert 150 < seen["nine"][square[..., 0].tobytes()] < 250  # two of nine
-    assert 70 < seen["eight"][square[..., 0].tobytes()] < 160
+    assert [
+        len(seen[turns]) for turns in ("none", "mirror", "flips_and_rotations", "upright_twice_as_likely")
+    ] == [1, 2, 8, 8]
+    assert 150 < seen["upright_twice_as_likely"][square[..., 0].tobytes()] < 250  # two of nine
+    assert 70 < seen["flips_and_rotations"][square[..., 0].tobytes()] < 160
 
 
 def test_a_small_picture_is_mirrored_at_its_edges() -> None:

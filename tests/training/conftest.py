@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,8 @@ import pytest
 
 from derain.training import Recipe
 from derain.training.recipe import checked
+
+SOURCE = str(Path(__file__).parents[2] / "src")
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +38,7 @@ def content(photos: Path, **changes: Any) -> dict[str, Any]:
         "data": {"clean": str(photos), "rain": "light"},
         "steps": 6,
         "stages": [{"patch": 16, "batch": 4, "steps": 3}, {"patch": 24, "batch": 2}],
-        "optimiser": {"rate": 1e-3, "clip": 0.5},
+        "optimizer": {"rate": 1e-3, "clip": 0.5},
         "schedule": {"name": "cosine", "length": 6},
         "workers": 0,
         "log_every": 1,
@@ -45,3 +50,16 @@ def content(photos: Path, **changes: Any) -> dict[str, Any]:
 def recipe(photos: Path, **changes: Any) -> Recipe:
     """The same, validated."""
     return checked(content(photos, **changes), "test")
+
+
+def python(arguments: list[str]) -> subprocess.Popen[str]:
+    """A Python process with this project on its path, in a group of its own."""
+    environment = os.environ | {"PYTHONPATH": SOURCE, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )

@@ -12,17 +12,19 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from derain.checkpoints import open_checkpoint, read_tensors
 from derain.data.folders import pictures_in
 from derain.errors import DerainError, UsageError
+from derain.locks import only_here
 from derain.methods import create_network
 from derain.training import Stopped, train
 from derain.training.log import read_log
 from derain.training.memory import checkpoint_activations
 from derain.training.plot import plot_run
 from derain.training.state import load_state
-from training.conftest import recipe
+from training.conftest import content, python, recipe
 
 VALIDATION = {"hold_out": 5, "every": 3, "patch": 24}
 
@@ -69,7 +71,7 @@ def test_learning_lowers_the_loss(photos: Path, tmp_path: Path) -> None:
         "options": {"width": 8},
         "steps": 60,
         "stages": [{"patch": 16, "batch": 4}],
-        "optimiser": {"rate": 3e-3, "clip": 0.5},
+        "optimizer": {"rate": 3e-3, "clip": 0.5},
         "schedule": {"name": "constant"},
         "validation": VALIDATION | {"every": 20},
     }
@@ -93,8 +95,8 @@ def test_a_run_in_two_parts_equals_one_run(photos: Path, tmp_path: Path, workers
     assert whole is not None
     assert parts is not None
     assert_equal(whole.network, parts.network)
-    for number, moments in whole.optimiser["state"].items():
-        assert_equal(moments, parts.optimiser["state"][number])
+    for number, moments in whole.optimizer["state"].items():
+        assert_equal(moments, parts.optimizer["state"][number])
     assert torch.equal(whole.random[0]["cpu"], parts.random[0]["cpu"])
     logs = [
         [{k: v for k, v in e.items() if k != "seconds"} for e in read_log(tmp_path / run)]
@@ -175,7 +177,9 @@ def test_recomputed_activations_give_the_same_gradients(name: str) -> None:
     assert_equal(*gradients)
 
 
-@pytest.mark.parametrize("changes", [{"precision": "bf16"}, {"channels_last": True}, {"checkpointing": True}])
+@pytest.mark.parametrize(
+    "changes", [{"precision": "bfloat16"}, {"channels_last": True}, {"checkpointing": True}]
+)
 def test_options_of_speed_change_results_by_rounding_only(
     photos: Path, tmp_path: Path, changes: dict[str, object]
 ) -> None:
@@ -187,7 +191,7 @@ def test_options_of_speed_change_results_by_rounding_only(
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(photos: Path, tmp_path: Path) -> None:
-    wild = recipe(photos, optimiser={"rate": 1e30}, schedule={"name": "constant"}, save_every=1)
+    wild = recipe(photos, optimizer={"rate": 1e30}, schedule={"name": "constant"}, save_every=1)
     with pytest.raises(
         DerainError, match=r"step 2: the loss is not finite \(l1 .*\); the pictures were photo"
     ):
@@ -208,6 +212,44 @@ def test_a_bad_picture_is_named(photos: Path, tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
+def test_a_bad_picture_ends_the_run_with_its_workers(photos: Path, tmp_path: Path) -> None:
+    """In a process of its own: workers that do not end would keep it from ending."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for file in pictures_in(photos):
+        (folder / file.name).write_bytes(file.read_bytes())
+    (folder / "photo3.png").write_bytes(b"\x89PNG and then nothing")
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(content(folder, workers=2)))
+    process = python(["-m", "derain", "train", str(file), "-o", str(tmp_path / "run")])
+    _, error = process.communicate(timeout=600)
+    assert (process.returncode, error.count("\n")) == (1, 1), error
+    assert "photo3.png: " in error
+
+
+def test_a_second_run_into_the_same_folder_is_told_who_has_it(photos: Path, tmp_path: Path) -> None:
+    with only_here(tmp_path / "run"), pytest.raises(DerainError, match=rf"run: .* process {os.getpid()} on "):
+        train(recipe(photos), tmp_path / "run")
+    # What a killed process leaves does not stop anybody.
+    (tmp_path / ".run.lock").write_text('{"process": 1, "machine": "elsewhere"}')
+    train(recipe(photos, steps=1), tmp_path / "run")
+    assert not (tmp_path / ".run.lock").exists()
+
+
+def test_a_state_of_an_earlier_version_goes_on(photos: Path, tmp_path: Path) -> None:
+    train(recipe(photos), tmp_path / "whole")
+    train(recipe(photos, steps=4), tmp_path / "old")
+    state = torch.load(tmp_path / "old" / "last.pt", weights_only=True)
+    old = state["recipe"]
+    old["optimiser"] = {k: v for k, v in old.pop("optimizer").items() if k != "momentum"}
+    old["data"] = {"clean": str(photos), "rainy": None, "rain": "light", "crop": "window", "turns": "eight",
+                   "saturation": False, "keep": True}  # fmt: skip
+    state["optimiser"] = state.pop("optimizer")
+    torch.save(state, tmp_path / "old" / "last.pt")
+    train(recipe(photos), tmp_path / "old")
+    assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "old"))
+
+
 def test_a_full_disk_leaves_the_last_good_state(photos: Path, tmp_path: Path) -> None:
     train(recipe(photos, steps=4), tmp_path)
     code = f"""
@@ -220,8 +262,6 @@ from training.conftest import recipe
 from derain.training import train
 train(recipe(Path({str(photos)!r})), {str(tmp_path)!r})
 """
-    from training.test_resume import python
-
     process = python(["-c", code])
     _, error = process.communicate(timeout=600)
     assert process.returncode == 1
@@ -248,7 +288,7 @@ def test_a_signal_ends_the_run_after_its_step(photos: Path, tmp_path: Path, numb
     thread = threading.Thread(target=stop_once_running)
     thread.start()
     try:
-        with pytest.raises(Stopped, match=r"stopped after step .*go on with: derain train .*recipe\.yaml -o"):
+        with pytest.raises(Stopped, match=r"stopped after step .*; the state is saved in .*Train into it"):
             train(recipe(photos, steps=4000), tmp_path)
     finally:
         done.set()

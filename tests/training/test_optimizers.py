@@ -11,14 +11,14 @@ from torch import nn
 from derain.errors import UsageError
 from derain.training import train
 from derain.training.optimizers import MuonWithAdamW, make_optimizer
-from derain.training.recipe import Optimiser
+from derain.training.recipe import Optimizer
 from training.conftest import recipe
 from training.test_loop import assert_equal, weights
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "muon"])
 def test_a_run_in_two_parts_equals_one_run(photos: Path, tmp_path: Path, name: str) -> None:
-    changes = {"optimiser": {"name": name, "rate": 1e-3, "weight_decay": 0.01}, "channels_last": True}
+    changes = {"optimizer": {"name": name, "rate": 1e-3, "weight_decay": 0.01}, "channels_last": True}
     train(recipe(photos, **changes), tmp_path / "whole")
     train(recipe(photos, **changes, steps=4), tmp_path / "parts")
     train(recipe(photos, **changes), tmp_path / "parts")
@@ -28,7 +28,7 @@ def test_a_run_in_two_parts_equals_one_run(photos: Path, tmp_path: Path, name: s
 @pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "muon"])
 def test_it_fits_a_small_network(name: str) -> None:
     network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 3, 3, padding=1))
-    optimizer = make_optimizer(Optimiser(name=name, rate=0.3 if name == "sgd" else 0.01), network)
+    optimizer = make_optimizer(Optimizer(name=name, rate=0.3 if name == "sgd" else 0.01), network)
     x = torch.rand(4, 3, 12, 12)
     losses = []
     for _ in range(60):
@@ -60,13 +60,13 @@ def test_muon_moves_kernels_by_orthogonal_steps_and_the_rest_as_adamw() -> None:
 
 
 @pytest.mark.parametrize(
-    ("optimiser", "message"),
+    ("optimizer", "message"),
     [
-        ({"name": "adam", "momentum": 0.5}, "'optimiser.momentum' is not used by adam"),
-        ({"name": "sgd", "betas": [0.5, 0.5]}, "'optimiser.betas' is not used by sgd"),
-        ({"name": "lion"}, "'optimiser.name': .*'adam', 'adamw', 'sgd' or 'muon', not 'lion'"),
+        ({"name": "adam", "momentum": 0.5}, "'optimizer.momentum' is not used by adam"),
+        ({"name": "sgd", "betas": [0.5, 0.5]}, "'optimizer.betas' is not used by sgd"),
+        ({"name": "lion"}, "'optimizer.name': .*'adam', 'adamw', 'sgd' or 'muon', not 'lion'"),
     ],
 )
-def test_what_would_not_be_used_is_refused(photos: Path, optimiser: dict[str, object], message: str) -> None:
+def test_what_would_not_be_used_is_refused(photos: Path, optimizer: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        recipe(photos, optimiser={"rate": 1e-3, **optimiser})
+        recipe(photos, optimizer={"rate": 1e-3, **optimizer})

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from derain.errors import DerainError, UsageError
 from derain.methods import all_architectures, all_methods
+from derain.plain_yaml import parse_yaml
 from derain.training import load_recipe, published_recipes, train
 from derain.training.recipe import Data, Mixture, checked, sources_of
 from training.conftest import content
@@ -19,7 +23,7 @@ from training.conftest import content
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"optimizer": {"rate": 1}}, "unknown key 'optimizer'; did you mean 'optimiser'"),
+        ({"optimizr": {"rate": 1}}, "unknown key 'optimizr'; did you mean 'optimizer'"),
         ({"data": {"clena": "x"}}, "unknown key 'data.clena'; did you mean 'clean'"),
         ({"schedule": {"name": "cosine", "length": 2, "flor": 1}}, "'schedule.flor'; did you mean 'floor'"),
         ({"schedule": {"name": "cosin"}}, "'schedule': .*'cosin'.*'cosine'"),
@@ -28,14 +32,14 @@ from training.conftest import content
         ({"stages": []}, "'stages': list should have at least 1 item"),
         ({"steps": "many"}, "'steps': input should be a valid integer.* not 'many'"),
         ({"steps": 0}, "'steps': input should be greater than 0, not 0"),
-        ({"optimiser": {}}, "'optimiser.rate' is missing"),
+        ({"optimizer": {}}, "'optimizer.rate' is missing"),
         ({"accumulate": 3}, r"'stages.0.batch' is 4, no multiple of 'accumulate' 3"),
         ({"data": {"clean": "x", "rainy": "y", "rain": "light"}}, "'data.rainy' and 'data.rain' exclude"),
         (
             {"validation": {"clean": "x", "hold_out": 4}},
             "'validation.clean' and 'validation.hold_out' exclude",
         ),
-        ({"optimiser": {"rate": 1, "betas": [0.9, 1.0]}}, "'optimiser.betas.1': .* less than 1, not 1.0"),
+        ({"optimizer": {"rate": 1, "betas": [0.9, 1.0]}}, "'optimizer.betas.1': .* less than 1, not 1.0"),
         ({"ema": 1.5}, "'ema': input should be less than 1, not 1.5"),
     ],
 )
@@ -79,13 +83,126 @@ def test_what_does_not_exist_is_named(
 def test_changes_on_the_command_line_replace_values(photos: Path, tmp_path: Path) -> None:
     file = tmp_path / "r.yaml"
     file.write_text(yaml.safe_dump(content(photos)))
-    changes = ["steps=9", "optimiser.betas=[0.5, 0.9]", "validation.hold_out=4", "data.rain=heavy"]
+    changes = ["steps=9", "optimizer.betas=[0.5, 0.9]", "validation.hold_out=4", "data.rain=heavy"]
     changed = load_recipe(file, changes)
-    assert (changed.steps, changed.optimiser.betas, changed.data.rain) == (9, (0.5, 0.9), "heavy")
+    assert (changed.steps, changed.optimizer.betas, changed.data.rain) == (9, (0.5, 0.9), "heavy")
     assert changed.validation is not None
     assert changed.validation.hold_out == 4
     with pytest.raises(UsageError, match="'steps': changes are written key=value"):
         load_recipe(file, ["steps"])
+
+
+@pytest.mark.parametrize(
+    ("change", "read"),
+    [
+        ("data.clean=2024", {"clean": "2024"}),
+        ("data.clean=no", {"clean": "no"}),
+        ("data.clean=#1", {"clean": "#1"}),
+        ("data.clean=a: b #2", {"clean": "a: b #2"}),
+        ("data.clean='null'", {"clean": "null"}),
+        ("data.clean=", {"clean": None}),
+        ("data.rain=null", {"rain": None}),
+        ("data.saturation=yes", {"saturation": True}),
+        ("data.turns=nine", {"turns": "upright_twice_as_likely"}),
+    ],
+)
+def test_a_value_keeps_its_type_where_the_recipe_wants_text(
+    photos: Path, tmp_path: Path, change: str, read: dict[str, Any]
+) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text(yaml.safe_dump(content(photos)))
+    data = load_recipe(file, [change]).data.model_dump()
+    assert {name: data[name] for name in read} == read
+
+
+def test_text_within_a_list_and_options_of_the_network(photos: Path, tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    source = {"clean": str(photos), "rain": "light", "share": 1}
+    file.write_text(yaml.safe_dump(content(photos, data={"sources": [source]})))
+    changed = load_recipe(file, ["data.sources.0.clean=2024", "options.width=8", "origin=2001-01-01"])
+    assert changed.data.model_dump()["sources"][0]["clean"] == "2024"
+    assert (changed.options, changed.origin) == ({"width": 8}, "2001-01-01")
+
+
+def test_older_spellings_still_open(photos: Path, tmp_path: Path) -> None:
+    old = content(photos, precision="bf16")
+    old["optimiser"] = old.pop("optimizer")
+    old["data"] = {"clean": str(photos), "rain": "light", "turns": "eight"}
+    file = tmp_path / "old.yaml"
+    file.write_text(yaml.safe_dump(old))
+    new = load_recipe(file, ["optimiser.rate=0.5"])
+    assert (new.optimizer.rate, new.precision, new.data.model_dump()["turns"]) == (
+        0.5,
+        "bfloat16",
+        "flips_and_rotations",
+    )
+    with pytest.raises(UsageError, match="'optimiser' and 'optimizer' are the same"):
+        checked(old | {"optimizer": {"rate": 1}}, "x")
+
+
+BOMB = "b:\n  - &a0 [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"  - &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (BOMB, "more than 20000 values"),
+        ("options: &o {width: 8, x: *o}", "line 1: .*contains itself"),
+        ("options: &a [*a]", "contains itself"),
+        ("network: " + "[" * 5000, "nested deeper than 40 levels"),
+        ("seed: !!float x", "a value does not fit its type"),
+        ("seed: !!bool x", "a value does not fit its type"),
+        ("steps: " + "9" * 5000, "a value does not fit its type"),
+        ("seed: !!timestamp 2001-99-99", "a value does not fit its type"),
+        ("seed: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
+        ("a: *b", "undefined alias"),
+        ("? [1, 2]\n: 3\n5: 6", "not a recipe|not YAML"),
+        ("{1: 2}", "not a recipe"),
+        ("a: \x07", "not YAML"),
+        ("", "not a recipe"),
+        ("x: " + "y" * 1_000_001, "longer than 1000000 characters"),
+    ],
+)
+def test_hostile_yaml_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=message) as caught:
+        load_recipe(file)
+    assert str(caught.value).startswith(f"{file}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_aliases_within_reason_are_fine(photos: Path, tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    text = yaml.safe_dump(content(photos, data=None)).replace("data: null\n", "")
+    sources = "data: {sources: [&a {clean: x, rain: light, share: 1}, {<<: *a, rain: heavy}, *a]}\n"
+    file.write_text(text + sources)
+    data = load_recipe(file).data.model_dump()
+    assert [source["rain"] for source in data["sources"]] == ["light", "heavy", "light"]
+
+
+@pytest.mark.parametrize("changes", [{"seed": 99999999999999999999}, {"seed": -1}, {"workers": 10**9}])
+def test_numbers_beyond_their_range_are_refused(photos: Path, changes: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=f"'{next(iter(changes))}': input should be "):
+        checked(content(photos, **changes), "x")
+
+
+def test_every_case_of_a_hostile_recipe_is_read_or_refused_in_one_line(shared: Path, tmp_path: Path) -> None:
+    files = sorted((shared / "cases" / "recipes").glob("*.yaml"))
+    assert files
+    for file in files:
+        with pytest.raises(DerainError) as caught:
+            train(load_recipe(file), tmp_path / file.stem)
+        assert "\n" not in str(caught.value)
+
+
+@given(st.text(st.sampled_from("ab01 -:[]{}&*!#'\"\n,|>?%@`.~<e"), max_size=60))
+@settings(max_examples=300, deadline=None)
+def test_any_text_is_read_or_refused(text: str) -> None:
+    with contextlib.suppress(ValueError):
+        parse_yaml(text)
 
 
 def test_files_that_are_no_recipes_are_refused(tmp_path: Path) -> None:
@@ -93,7 +210,7 @@ def test_files_that_are_no_recipes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"a\.yaml: line 2: not YAML"):
         load_recipe(tmp_path / "a.yaml")
     (tmp_path / "b.yaml").write_text("just words")
-    with pytest.raises(UsageError, match=r"b\.yaml: a recipe is a list of 'key: value'"):
+    with pytest.raises(UsageError, match=r"b\.yaml: not a recipe; a recipe is a mapping"):
         load_recipe(tmp_path / "b.yaml")
     with pytest.raises(UsageError, match=r"c\.yaml: cannot be read"):
         load_recipe(tmp_path / "c.yaml")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -18,22 +17,7 @@ import yaml
 
 from derain.checkpoints import read_tensors
 from derain.training.log import read_log
-from training.conftest import content
-
-SOURCE = str(Path(__file__).parents[2] / "src")
-
-
-def python(arguments: list[str]) -> subprocess.Popen[str]:
-    """A Python process with this project on its path, in a group of its own."""
-    environment = os.environ | {"PYTHONPATH": SOURCE, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.Popen(
-        [sys.executable, *arguments],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+from training.conftest import content, python
 
 
 def start(recipe: Path, run: Path, processes: int = 1) -> subprocess.Popen[str]:

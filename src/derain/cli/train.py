@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -47,7 +48,13 @@ def train(
             "give a recipe and the run's folder: derain train RECIPE -o RUN (or --list, --plot RUN)."
         )
     wanted = load_recipe(recipe, change or [])
+    from derain.training import Stopped
     from derain.training.loop import train as run
 
-    run(wanted, output, progress=True)
+    try:
+        run(wanted, output, progress=True)
+    except Stopped as stopped:
+        again = shlex.join(["derain", "train", str(output / "recipe.yaml"), "-o", str(output)])
+        stopped.message = f"stopped after step {stopped.step}, saved; go on with: {again}"
+        raise
     say(f"{output}: {wanted.steps} steps done; weights in {output / 'last.safetensors'}.")

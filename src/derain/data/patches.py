@@ -31,8 +31,8 @@ from derain.errors import DerainError
 Levels = NDArray[np.uint8]
 Item = dict[str, Tensor | str]
 Crop = Literal["window", "resized"]
-Turns = Literal["none", "mirror", "eight", "nine"]
-POSITIONS = {"none": 1, "mirror": 2, "eight": 8, "nine": 9}
+Turns = Literal["none", "mirror", "flips_and_rotations", "upright_twice_as_likely"]
+POSITIONS = {"none": 1, "mirror": 2, "flips_and_rotations": 8, "upright_twice_as_likely": 9}
 
 
 KEPT = 2**30  # bytes, for each folder in each process
@@ -67,8 +67,8 @@ class Cut:
         patch: side in pixels; a smaller picture is mirrored at its right and bottom edges.
         crop: "window", or "resized": 80 to 100 % of the area at an aspect ratio of 3/4 to 4/3,
             resized to the patch (Wang et al., SPANet).
-        turns: "none"; "mirror" left-right; "eight" mirrored quarter turns, equally likely; "nine"
-            the same with no turn twice as likely (Chen et al., NeRD-Rain).
+        turns: "none"; "mirror" left-right; "flips_and_rotations", all eight positions of a square, equally
+            likely; "upright_twice_as_likely", the same with no turn twice as likely (Chen et al., NeRD-Rain).
         saturation: with probability 1/3 make colours up to 20 % stronger or weaker (the same).
         sideways: share of made pairs that are turned once more after it rained on them, so that rain
             comes from any side.
@@ -76,7 +76,7 @@ class Cut:
 
     patch: int
     crop: Crop = "window"
-    turns: Turns = "eight"
+    turns: Turns = "flips_and_rotations"
     saturation: bool = False
     sideways: float = 0.0
 

@@ -23,9 +23,10 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from derain.atomic import replace_file
+from derain.atomic import remove_leftovers, replace_file
 from derain.checkpoints import open_checkpoint, save_checkpoint
 from derain.errors import DerainError, UsageError, unknown_name
+from derain.locks import only_here
 from derain.methods import network_names
 from derain.methods.contract import Architecture, Loss
 from derain.methods.network import RainNetwork
@@ -54,17 +55,21 @@ def train(recipe: Recipe, run: str | Path, progress: bool = False) -> None:
 
     Raises:
         DerainError: something is wrong with the recipe, the pictures or the disk, or the loss is no
-            longer finite; says at which step, with which files.
+            longer finite; says at which step, with which files. Or another process trains into `run`.
         Stopped: SIGINT or SIGTERM came; the state was saved.
     """
-    precision = {"float32": "no"}.get(recipe.precision, recipe.precision)
+    precision = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}[recipe.precision]
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
         mixed_precision=precision,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     try:
-        with Signals() as signals:
+        with contextlib.ExitStack() as held:
+            signals = held.enter_context(Signals())
+            if accelerator.is_main_process:
+                held.enter_context(only_here(Path(run)))
+                remove_leftovers(Path(run))
             _Trainer(recipe, Path(run), accelerator, signals).run(progress)
     finally:
         accelerator.free_memory()  # what it prepared outlives the process group otherwise
@@ -102,7 +107,7 @@ class _Trainer:
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False) if recipe.ema else None
         if recipe.checkpointing:
             checkpoint_activations(self.network)
-        self.optimiser = accelerator.prepare(make_optimizer(recipe.optimiser, self.network))
+        self.optimizer = accelerator.prepare(make_optimizer(recipe.optimizer, self.network))
         self.step, self.best = 0, -math.inf
         torch.manual_seed(recipe.seed + accelerator.process_index)
         if state is not None:
@@ -140,15 +145,15 @@ class _Trainer:
         if log:
             save_checkpoint(self.folder / "last.safetensors", self._judged().state_dict(), self._facts())
             log.close()
-        self.accelerator.wait_for_everyone()  # nobody leaves while another still talks to it
+        self.accelerator.wait_for_everyone()  # a process that ends early would break the others' connections
 
     def _update(self, parts: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """One step of the optimiser; returns the terms of the loss, averaged over the parts."""
+        """One step of the optimizer; returns the terms of the loss, averaged over the parts."""
         recipe, accelerator = self.recipe, self.accelerator
-        rate = rate_at(recipe.schedule, recipe.optimiser.rate, self.step)
-        for group in self.optimiser.param_groups:
+        rate = rate_at(recipe.schedule, recipe.optimizer.rate, self.step)
+        for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, Tensor] = {}
         for number, part in enumerate(parts):
             rainy, clean = to_device(part, accelerator.device, recipe.channels_last)
@@ -161,9 +166,9 @@ class _Trainer:
                 accelerator.backward(loss / len(parts))
             for name, value in terms.items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach() / len(parts)
-        if recipe.optimiser.clip is not None:
-            accelerator.clip_grad_norm_(self.network.parameters(), recipe.optimiser.clip)
-        self.optimiser.step()
+        if recipe.optimizer.clip is not None:
+            accelerator.clip_grad_norm_(self.network.parameters(), recipe.optimizer.clip)
+        self.optimizer.step()
         self.step += 1
         if self.average is not None:
             _follow(self.average, self.network, recipe.ema or 0.0)
@@ -178,7 +183,7 @@ class _Trainer:
         values = ", ".join(f"{name} {value.item():.4g}" for name, value in terms.items())
         raise DerainError(
             f"step {self.step + 1}: the loss is not finite ({values}); the pictures were {', '.join(names)}. "
-            f"The last good state is in {self.folder}; try a smaller 'optimiser.rate', or float32."
+            f"The last good state is in {self.folder}; try a smaller 'optimizer.rate', or float32."
         )
 
     def _validate(self, held_out: HeldOut, log: RunLog | None) -> str:
@@ -217,7 +222,7 @@ class _Trainer:
             if not torch.isfinite(value).all():
                 raise DerainError(
                     f"step {self.step}: {name} is no longer finite, the state is not saved; the last good "
-                    f"one is in {self.folder}. Try a smaller 'optimiser.rate' or 'optimiser.clip'."
+                    f"one is in {self.folder}. Try a smaller 'optimizer.rate' or 'optimizer.clip'."
                 )
         random = {"cpu": torch.get_rng_state()}
         if self.accelerator.device.type == "cuda":
@@ -233,7 +238,7 @@ class _Trainer:
                 step=self.step,
                 network=self.network.state_dict(),
                 average=self.average.state_dict() if self.average is not None else {},
-                optimiser=self.optimiser.state_dict(),
+                optimizer=self.optimizer.state_dict(),
                 scaler=scaler.state_dict() if scaler is not None else {},
                 random=everyone,
                 best=self.best,
@@ -245,7 +250,7 @@ class _Trainer:
         self.network.load_state_dict(state.network)
         if self.average is not None:
             self.average.load_state_dict(state.average)
-        self.optimiser.load_state_dict(state.optimiser)
+        self.optimizer.load_state_dict(state.optimizer)
         if state.scaler and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state.scaler)
         mine = self.accelerator.process_index
@@ -256,7 +261,7 @@ class _Trainer:
         self.step, self.best = state.step, state.best
 
     def _rate(self) -> float:
-        return float(self.optimiser.param_groups[0]["lr"])
+        return float(self.optimizer.param_groups[0]["lr"])
 
     def _any(self, flag: bool) -> bool:
         """Whether the flag is set in any process; all of them learn of it at the same step."""
@@ -315,8 +320,9 @@ def fresh_network(recipe: Recipe, architecture: Architecture, config: dict[str, 
     """
     try:
         network = architecture.build(**config)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"'options': {recipe.network}: {error}.") from None
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # the last for sizes beyond memory
+        first = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise UsageError(f"'options': {recipe.network}: {first}.") from None
     if recipe.start is None:
         return network
     checkpoint = open_checkpoint(recipe.start)

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from derain.training.recipe import Optimiser
+from derain.training.recipe import Optimizer
 
 
-def make_optimizer(chosen: Optimiser, network: nn.Module) -> torch.optim.Optimizer:
+def make_optimizer(chosen: Optimizer, network: nn.Module) -> torch.optim.Optimizer:
     """An optimizer for the parameters of a network that are trained."""
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     rate, decay, momentum = chosen.rate, chosen.weight_decay, chosen.momentum

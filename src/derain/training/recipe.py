@@ -11,19 +11,18 @@ import difflib
 import importlib.resources
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
     NonNegativeFloat,
-    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     Tag,
@@ -31,11 +30,41 @@ from pydantic import (
 )
 
 from derain.data.mixtures import CYCLE
-from derain.errors import UsageError, unknown_name
+from derain.data.patches import Turns
+from derain.errors import UsageError, reason, unknown_name
+from derain.plain_yaml import MOST_CHARACTERS, parse_yaml
+from derain.precisions import precision_name
 from derain.training.schedule import Constant, Schedule
 
 Scalar = bool | int | float | str | None
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+# What older recipes say.
+_OLD_KEYS = {"optimiser": "optimizer"}
+_OLD_TURNS = {"eight": "flips_and_rotations", "nine": "upright_twice_as_likely"}
+
+
+def _current_turns(value: Any) -> Any:
+    return _OLD_TURNS.get(value, value) if isinstance(value, str) else value
+
+
+def _current_precision(value: Any) -> Any:
+    return precision_name(value) if isinstance(value, str) else value
+
+
+def with_current_keys(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's content with the keys of older recipes as they are spelled now.
+
+    Raises:
+        UsageError: it has one key in both spellings.
+    """
+    for old, new in _OLD_KEYS.items():
+        if old in content and new in content:
+            raise UsageError(f"'{old}' and '{new}' are the same; give only '{new}'.")
+    return {_OLD_KEYS.get(key, key): value for key, value in content.items()}
 
 
 class _Part(BaseModel):
@@ -52,8 +81,9 @@ class Data(_Part):
         layers: folder of pictures of streaks on black, which are laid over the clean ones instead.
         crop: "window" cuts a patch; "resized" cuts 80 to 100 % of the area with an aspect ratio of
             3/4 to 4/3 and resizes it to the patch, as SPANet does.
-        turns: "none"; "mirror" left-right; "eight" mirrored quarter turns, all equally likely;
-            "nine" the same with no turn twice as likely, as NeRD-Rain does.
+        turns: "none"; "mirror" left-right; "flips_and_rotations", all eight positions of a square,
+            equally likely; "upright_twice_as_likely", the same with no turn twice as likely, as
+            NeRD-Rain does.
         saturation: with probability 1/3, colours are made up to 20 % stronger or weaker.
         sideways: share of made pairs that are turned once more after it rained on them.
         keep: keep decoded pictures in memory, up to 1 GiB of each folder in each process that makes
@@ -65,7 +95,7 @@ class Data(_Part):
     rain: str | None = None
     layers: str | None = None
     crop: Literal["window", "resized"] = "window"
-    turns: Literal["none", "mirror", "eight", "nine"] = "eight"
+    turns: Annotated[Turns, BeforeValidator(_current_turns)] = "flips_and_rotations"
     saturation: bool = False
     sideways: Fraction = 0.0
     keep: bool = True
@@ -98,14 +128,20 @@ AnyData = Annotated[
 
 
 class Stage(_Part):
-    """Patch side in pixels and pictures per step, for so many steps; the last stage has the rest."""
+    """A part of the run with its own patches.
 
-    patch: PositiveInt
-    batch: PositiveInt
+    Attributes:
+        patch: side of a patch in pixels.
+        batch: patches in an update, over all processes.
+        steps: updates in this stage; None for all that are left, which only the last stage may say.
+    """
+
+    patch: Annotated[int, Field(gt=0, le=8192)]
+    batch: Annotated[int, Field(gt=0, le=65536)]
     steps: PositiveInt | None = None
 
 
-class Optimiser(_Part):
+class Optimizer(_Part):
     """How gradients become updates.
 
     Attributes:
@@ -177,15 +213,15 @@ class Recipe(_Part):
     validation: Validation | None = None
     steps: PositiveInt
     stages: list[Stage] = Field(min_length=1)
-    optimiser: Optimiser
+    optimizer: Optimizer
     schedule: Schedule = Constant()
     accumulate: PositiveInt = 1
     ema: float | None = Field(default=None, gt=0, lt=1)
-    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    precision: Annotated[Precision, BeforeValidator(_current_precision)] = "float32"
     checkpointing: bool = False
     channels_last: bool = False
-    seed: NonNegativeInt = 0
-    workers: NonNegativeInt = 2
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    workers: Annotated[int, Field(ge=0, le=256)] = 2
     log_every: PositiveInt = 50
     save_every: PositiveInt = 500
     tensorboard: bool = False
@@ -209,10 +245,10 @@ def load_recipe(source: str | Path, changes: Sequence[str] = ()) -> Recipe:
     return checked(content, str(source))
 
 
-def checked(content: dict[str, Any], source: str) -> Recipe:
+def checked(content: Mapping[str, Any], source: str) -> Recipe:
     """The recipe that a dictionary describes. Raises `UsageError` with the first mistake."""
     try:
-        recipe = Recipe.model_validate(content)
+        recipe = Recipe.model_validate(with_current_keys(content))
     except ValidationError as error:
         raise UsageError(f"{source}: {_explain(error)}") from None
     contradiction = _contradiction(recipe)
@@ -241,41 +277,49 @@ def _read(source: str | Path) -> dict[str, Any]:
     path = Path(source)
     try:
         if path.suffix in (".yaml", ".yml"):
-            text = path.read_text("utf-8")
+            with path.open(encoding="utf-8") as file:
+                text = file.read(MOST_CHARACTERS + 1)
         elif str(source) in published_recipes():
             text = published_recipes()[str(source)].read_text("utf-8")
         else:
             raise unknown_name("recipe", str(source), published_recipes())
-        content = yaml.safe_load(text)
     except OSError as error:
-        raise UsageError(f"{source}: cannot be read ({error.strerror or error}).") from None
+        raise UsageError(f"{source}: cannot be read ({reason(error)}).") from None
     except UnicodeDecodeError:
         raise UsageError(f"{source}: not a text file.") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"line {mark.line + 1}: " if mark else ""
-        raise UsageError(f"{source}: {place}not YAML ({getattr(error, 'problem', error)}).") from None
-    if not isinstance(content, dict):
-        raise UsageError(f"{source}: a recipe is a list of 'key: value', this is a {type(content).__name__}.")
-    return content
+    try:
+        content = parse_yaml(text)
+    except ValueError as error:
+        raise UsageError(f"{source}: {error}.") from None
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise UsageError(f"{source}: not a recipe; a recipe is a mapping, one 'key: value' a line.")
+    return with_current_keys(content)
 
 
 def _apply(content: dict[str, Any], change: str) -> None:
     keys, equals, value = change.partition("=")
-    *parents, last = keys.split(".")
+    *parents, last = place = [_OLD_KEYS.get(key, key) for key in keys.split(".")]
     if not equals or not last:
         raise UsageError(f"'{change}': changes are written key=value or part.key=value.")
     here: Any = content
     for key in parents:
-        place = _place(here, key, change)
-        if isinstance(here, dict) and here.get(place) is None:
-            here[place] = {}
-        here = here[place]
+        step = _place(here, key, change)
+        if isinstance(here, dict) and here.get(step) is None:
+            here[step] = {}
+        here = here[step]
         if not isinstance(here, dict | list):
             raise UsageError(f"'{change}': '{key}' has no parts.")
+    here[_place(here, last, change)] = _value(place, value, change)
+
+
+def _value(place: Sequence[str], text: str, change: str) -> Any:
+    """What a text says at a place of the recipe: as in YAML, but text stays as it is where text is wanted."""
+    kinds = set(_kinds_at(place))
+    if kinds and kinds <= {str, types.NoneType} and text[:1] not in ("'", '"'):
+        return None if text in ("", "null", "~") else text
     try:
-        here[_place(here, last, change)] = yaml.safe_load(value)
-    except yaml.YAMLError:
+        return parse_yaml(text)
+    except ValueError:
         raise UsageError(f"'{change}': the value is not YAML.") from None
 
 
@@ -292,6 +336,8 @@ def _explain(error: ValidationError) -> str:
     """The first mistake in one line: place, what is wrong, what would be right."""
     first = error.errors(include_url=False)[0]
     loc = first["loc"]
+    if not loc:
+        return "it is not a recipe."
     if loc[0] in ("schedule", "data"):
         loc = loc[:1] + loc[2:]  # without the name of the kind
     place = ".".join(str(part) for part in loc)
@@ -302,33 +348,46 @@ def _explain(error: ValidationError) -> str:
         return f"unknown key '{place}'; {hint}"
     if first["type"] == "missing":
         return f"'{place}' is missing."
-    given = "" if isinstance(first["input"], dict | list) else f", not {first['input']!r}"
+    given = "" if isinstance(first["input"], dict | list) else f", not {repr(first['input'])[:80]}"
     message = first["msg"][0].lower() + first["msg"][1:]
     return f"'{place}': {message}{given}."
 
 
 def _keys_at(place: Sequence[int | str]) -> list[str]:
     """The keys that the schema knows at a place, e.g. ("stages", 0) or ("schedule", "cosine")."""
-    here: Any = Recipe
-    for part in place:
-        if isinstance(part, int):
-            here = typing.get_args(here)[0]
-        elif isinstance(here, type) and issubclass(here, BaseModel) and part in here.model_fields:
-            here = here.model_fields[part].annotation
-        else:
-            here = next(m for m in _members(here) if part in (m.__name__, *_names(m)))
-        members = _members(here)
-        if len(members) == 1:
-            here = members[0]
-    return sorted(here.model_fields)
+    return sorted({key for kind in _kinds_at(place) if _is_part(kind) for key in kind.model_fields})
 
 
-def _members(annotation: Any) -> list[Any]:
-    """The models in a union."""
+def _kinds_at(place: Sequence[int | str]) -> list[Any]:
+    """The types that a value at a place of a recipe may have; none where the schema says nothing."""
+    kinds: list[Any] = [Recipe]
+    for step in place:
+        kinds = [inner for kind in kinds for inner in _kinds_within(kind, step)]
+    return kinds
+
+
+def _kinds_within(kind: Any, step: int | str) -> list[Any]:
+    if typing.get_origin(kind) is list:
+        return _alternatives(typing.get_args(kind)[0])
+    if not _is_part(kind):
+        return []
+    if step in kind.model_fields:
+        return _alternatives(kind.model_fields[step].annotation)
+    # In the place of an error, the kind that was chosen stands between a key and what it holds.
+    return [kind] if step == kind.__name__ or step in _names(kind) else []
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    """The types in a union, or the only one."""
+    if typing.get_origin(annotation) is Annotated:
+        return _alternatives(typing.get_args(annotation)[0])
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        kinds = [getattr(kind, "__origin__", kind) for kind in typing.get_args(annotation)]
-        return [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
-    return []
+        return [kind for part in typing.get_args(annotation) for kind in _alternatives(part)]
+    return [annotation]
+
+
+def _is_part(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def _names(kind: type[BaseModel]) -> tuple[str, ...]:
@@ -360,11 +419,11 @@ def _contradiction(recipe: Recipe) -> str | None:
     shares = shares_of(recipe)
     if min(shares) * CYCLE < sum(shares):
         return f"'data.sources.{shares.index(min(shares))}.share' is below a thousandth of all shares."
-    optimiser = recipe.optimiser
-    if optimiser.momentum is not None and optimiser.name in ("adam", "adamw"):
-        return f"'optimiser.momentum' is not used by {optimiser.name}; its 'betas' take that part."
-    if optimiser.betas != Optimiser.model_fields["betas"].default and optimiser.name == "sgd":
-        return "'optimiser.betas' is not used by sgd; it has 'momentum'."
+    optimizer = recipe.optimizer
+    if optimizer.momentum is not None and optimizer.name in ("adam", "adamw"):
+        return f"'optimizer.momentum' is not used by {optimizer.name}; its 'betas' take that part."
+    if optimizer.betas != Optimizer.model_fields["betas"].default and optimizer.name == "sgd":
+        return "'optimizer.betas' is not used by sgd; it has 'momentum'."
     for number, stage in enumerate(recipe.stages):
         if stage.batch % recipe.accumulate:
             return (

@@ -27,7 +27,7 @@ class _Schedule(BaseModel):
 
 
 class Constant(_Schedule):
-    """Always the optimiser's rate."""
+    """Always the optimizer's rate."""
 
     name: Literal["constant"] = "constant"
 
@@ -51,7 +51,7 @@ class Cosine(_Schedule):
 
 
 class Cyclic(_Schedule):
-    """A triangle wave from the optimiser's rate up to `top` times it and back."""
+    """A triangle wave from the optimizer's rate up to `top` times it and back."""
 
     name: Literal["cyclic"]
     top: PositiveFloat = 1.2
@@ -63,7 +63,7 @@ Schedule = Annotated[Constant | Steps | Cosine | Cyclic, Field(discriminator="na
 
 
 def rate_at(schedule: Constant | Steps | Cosine | Cyclic, base: float, step: int) -> float:
-    """The learning rate of update number `step`, the first being 0; `base` is the optimiser's."""
+    """The learning rate of update number `step`, the first being 0; `base` is the optimizer's."""
     time = step // schedule.every
     match schedule:
         case Constant():

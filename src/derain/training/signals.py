@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the step in progress is finished, the state saved, the way on said."""
+"""Ctrl-C and SIGTERM: the step in progress is finished and the state saved."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ CAUGHT = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stopped(DerainError):
-    """A run was asked to stop and has saved its state."""
+    """A run was asked to stop and has saved its state.
+
+    Attributes:
+        step: updates done.
+        run: the run's folder; training into it goes on.
+    """
 
     def __init__(self, received: int | None, step: int, run: Path) -> None:
-        super().__init__(
-            f"stopped after step {step}, saved; go on with: derain train {run}/recipe.yaml -o {run}"
-        )
+        super().__init__(f"stopped after step {step}; the state is saved in {run}. Train into it to go on.")
+        self.step, self.run = step, run
         self.exit_code = 128 + (received or signal.SIGTERM)
 
 

@@ -1,7 +1,7 @@
 """A run on disk: what is needed to go on exactly, written so that a crash at any moment loses nothing.
 
 RUN/recipe.yaml        what was asked for
-RUN/last.pt            weights, average, optimiser, random states, step; RUN/previous.pt the one before
+RUN/last.pt            weights, average, optimizer, random states, step; RUN/previous.pt the one before
 RUN/best.safetensors   the weights that validated best
 RUN/last.safetensors   the weights of the last step, once the run is through
 RUN/log.jsonl, training.csv, validation.csv
@@ -19,6 +19,8 @@ from torch import Tensor
 from derain.atomic import link_or_copy, new_file
 from derain.errors import DerainError
 
+_OLD_NAMES = {"optimiser": "optimizer"}  # in states of earlier versions
+
 
 @dataclass(frozen=True)
 class RunState:
@@ -29,8 +31,8 @@ class RunState:
         step: updates done.
         network: state dict.
         average: the moving average of the parameters, empty without one.
-        optimiser: its state dict.
-        scaler: the state of the loss scaling for fp16, empty otherwise.
+        optimizer: its state dict.
+        scaler: the state of the loss scaling for float16, empty otherwise.
         random: per process, the states of PyTorch's generators: "cpu" and, on a GPU, "cuda".
         best: the best PSNR that a validation gave so far; -inf before the first.
     """
@@ -39,7 +41,7 @@ class RunState:
     step: int
     network: dict[str, Tensor]
     average: dict[str, Tensor]
-    optimiser: dict[str, Any]
+    optimizer: dict[str, Any]
     scaler: dict[str, Any]
     random: list[dict[str, Tensor]]
     best: float
@@ -77,7 +79,8 @@ def load_state(run: Path) -> RunState | None:
         if not path.exists():
             continue
         try:
-            return RunState(**torch.load(path, map_location="cpu", weights_only=True))
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            return RunState(**{_OLD_NAMES.get(name, name): value for name, value in content.items()})
         except Exception as error:  # damaged bytes provoke anything
             problems.append(f"{path}: damaged ({f'{type(error).__name__} {error}'.splitlines()[0][:120]})")
     if problems:

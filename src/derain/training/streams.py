@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import os
 import signal
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +35,6 @@ from derain.data.synthesis import preset
 from derain.errors import DerainError, UsageError
 from derain.evaluation import protocol
 from derain.training.recipe import Data, Recipe, Stage, Validation, shares_of, sources_of
-from derain.training.signals import CAUGHT
 
 
 @dataclass(frozen=True)
@@ -195,17 +197,22 @@ def batches(
         share = batch // processes
         mine = used + (begin - span.first) * batch + process * share
         order = _Order(mine, span.end - begin, stride=batch, parts=parts, size=share // parts)
+        over = torch.multiprocessing.get_context().Event()
         loader = DataLoader(
             _Guarded(_items(recipe, sources, span.stage.patch)),
             batch_sampler=order,
             num_workers=min(recipe.workers, len(order)),
             collate_fn=_collate,
-            worker_init_fn=_leave_signals_to_main,
+            worker_init_fn=functools.partial(_leave_signals_to_main, over),
             generator=torch.Generator(),  # the loader draws a seed for workers; keep it off the global state
         )
         stream = iter(loader)
-        for _ in range(begin, span.end):
-            yield [_checked(next(stream)) for _ in range(parts)]
+        try:
+            for _ in range(begin, span.end):
+                yield [_checked(next(stream)) for _ in range(parts)]
+        finally:
+            over.set()
+            del stream  # ends the workers now; a traceback that holds this frame would keep them
 
 
 def _items(recipe: Recipe, sources: Sequence[Source], patch: int) -> Dataset[Item]:
@@ -271,10 +278,16 @@ def _checked(batch: dict[str, Any] | DerainError) -> dict[str, Any]:
     return batch
 
 
-def _leave_signals_to_main(_: int) -> None:
-    """Ctrl-C in a terminal and SIGTERM of a batch system reach workers too; a run ends them itself."""
-    for number in CAUGHT:
-        signal.signal(number, signal.SIG_IGN)
+def _leave_signals_to_main(over: Event, _: int) -> None:
+    """Ctrl-C in a terminal and SIGTERM of a batch system reach workers too, while the main process still
+    wants the rest of its step from them. Once it is `over`, SIGTERM is how it ends a worker that is busy."""
+
+    def end(*_: object) -> None:
+        if over.is_set():
+            os._exit(0)  # any other status would raise an error in the main process
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, end)
 
 
 def to_device(batch: dict[str, Any], device: torch.device, channels_last: bool) -> tuple[Tensor, Tensor]:
