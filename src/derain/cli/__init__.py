@@ -71,10 +71,10 @@ app.add_typer(data.app, name="data")
 
 def main() -> None:
     """Entry point: exit 0 if all went well, 1 on failure, 2 for wrong usage, 130 on Ctrl-C."""
-    with terminal():
-        try:
+    try:
+        with terminal():
             app(prog_name="derain")
-        except DerainError as error:
-            complain(error)
-            log.debug("here it arose:", exc_info=error)
-            sys.exit(error.exit_code)
+    except DerainError as error:
+        complain(error)
+        log.debug("here it arose:", exc_info=error)
+        sys.exit(error.exit_code)
