@@ -25,9 +25,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from derain.bench import matrix_flops, resident_peak
+from derain.bench import matrix_flops
 from derain.errors import unknown_name
 from derain.methods import create_network, network_names
+from derain.peak_memory import resident_peak
 
 TESTS = Path(__file__).resolve().parents[1] / "tests"
 

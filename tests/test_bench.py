@@ -62,7 +62,7 @@ def test_sizes_are_width_by_height() -> None:
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads what Linux counts")
 def test_memory_that_was_freed_counts_and_earlier_memory_does_not() -> None:
     program = (
-        "import torch; from derain.bench import most_memory, start_memory; cpu = torch.device('cpu');"
+        "import torch; from derain.peak_memory import most_memory, start_memory; cpu = torch.device('cpu');"
         "earlier = torch.ones(100 << 20, dtype=torch.uint8); del earlier; before = start_memory(cpu);"
         "freed = torch.ones(40 << 20, dtype=torch.uint8); del freed; print(most_memory(cpu) - before)"
     )

@@ -52,7 +52,7 @@ def test_scores_of_pictures_and_of_files(folder: Path) -> None:
     for pair in (files, (rainy, clean), map(Image.open, files), tensors):
         assert derain.score(*pair).mean["psnr"] == pytest.approx(wanted)
     assert derain.score(folder / "rainy", str(folder / "clean")).count == 2
-    with pytest.raises(derain.UsageError, match="two paths or two pictures"):
+    with pytest.raises(derain.UsageError, match="paths alone or pictures alone"):
         derain.score(files[0], clean)
     with pytest.raises(derain.UsageError, match="clean picture"):
         derain.score(rainy)
@@ -65,8 +65,8 @@ def test_evaluating_several_models(folder: Path, tmp_path: Path) -> None:
         folder / "rainy", folder / "clean", models, protocols=["matlab_y_uint8"], output=tmp_path,
         on_picture=lambda done, total: steps.append((done, total)),
     )  # fmt: skip
-    assert [r.contender.name for r in report.networks] == ["spanet", "SPANet"]
-    assert [r.contender.method for r in report.networks] == ["spanet", ""]
+    assert [r.candidate.name for r in report.networks] == ["spanet", "SPANet"]
+    assert [r.candidate.method for r in report.networks] == ["spanet", ""]
     assert steps == [(n, 6) for n in range(1, 7)]
     assert (tmp_path / "index.html").is_file()
     restored = tmp_path / "restored/spanet"

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import psutil
 import torch
 from torch import Tensor
 
@@ -27,12 +24,12 @@ from derain.checkpoints import Checkpoint, open_checkpoint
 from derain.checkpoints.bundled import bundled, bundled_names, is_plain_name
 from derain.errors import DerainError, UsageError, unknown_name
 from derain.methods import create_network, method_of, network_names
+from derain.peak_memory import most_memory, start_memory
 from derain.pictures.charts import chart_sheet
 from derain.restore import Derainer
 from derain.restore.derainer import Settings
 
 WARM_UP = 64  # pixels a side of the picture before the measured ones
-STATUS = Path("/proc/self/status")
 
 
 @dataclass(frozen=True)
@@ -175,39 +172,6 @@ def measure_here(task: Task) -> Measurement:
         matrix_flops=matrix_flops(derainer.device),
         note=note,
     )
-
-
-def start_memory(device: torch.device) -> int | None:
-    """Bytes in use now; from here on `most_memory` counts."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return torch.cuda.memory_allocated(device)
-    if device.type != "cpu":
-        return None
-    with suppress(OSError):  # elsewhere the most since the process began stands, which is no less
-        Path("/proc/self/clear_refs").write_text("5")
-    return int(psutil.Process().memory_info().rss)
-
-
-def most_memory(device: torch.device) -> int | None:
-    """Most bytes in use at once since `start_memory`, as the system or the driver counted them."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resident_peak() if device.type == "cpu" else None
-
-
-def resident_peak() -> int:
-    """Most bytes that this process had in memory."""
-    # Not getrusage on Linux: there its maximum includes that of the process which started this one.
-    if STATUS.exists():
-        found = re.search(r"VmHWM:\s+(\d+) kB", STATUS.read_text())
-        assert found is not None
-        return int(found[1]) * 1024
-    if sys.platform == "win32":
-        return int(psutil.Process().memory_info().peak_wset)
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def matrix_flops(device: torch.device, size: int = 2048) -> float:

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor, nn
 
-    from derain.data.layouts import Split
-    from derain.evaluation.evaluate import Contender
+    from derain.evaluation.candidates import Candidate
     from derain.evaluation.pairs import Quantise
     from derain.evaluation.report import Report
     from derain.evaluation.scores import SetScore
@@ -33,6 +32,8 @@ def score(
     clean: str | Path | Picture | None = None,
     protocol: str = "matlab_y_uint8",
     *,
+    rainy: str | Path | Picture | None = None,
+    masks: str | Path | Picture | None = None,
     crop_to_common: bool = False,
 ) -> SetScore:
     """Scores restored pictures, two folders of them or two files, under a published protocol.
@@ -47,6 +48,7 @@ def score(
             (3, H, W) or (B, 3, H, W), of bytes or of floats in [0, 1].
         clean: the truth, of the same kind; folders are paired by name. None for NIQE and BRISQUE.
         protocol: a key of `derain.evaluation.PROTOCOLS`.
+        rainy, masks: the rainy pictures and masks of their rain, of the same kind, for `real_rain`.
         crop_to_common: for files: cut pictures of different sizes to their common centre.
 
     Returns:
@@ -61,27 +63,34 @@ def score(
     from derain.evaluation import Scores
     from derain.evaluation.files import plan, score_files
 
-    if isinstance(restored, str | Path) and (clean is None or isinstance(clean, str | Path)):
-        items = plan(Path(restored), None if clean is None else Path(clean), [protocol])
+    others = {"clean": clean, "rainy": rainy, "mask": masks}
+    given = [restored, *(other for other in others.values() if other is not None)]
+    are_paths = [isinstance(picture, str | Path) for picture in given]
+    if all(are_paths):
+        paths = {kind: None if path is None else Path(path) for kind, path in others.items()}  # type: ignore[arg-type]
+        items = plan(Path(restored), paths["clean"], [protocol], rainy=paths["rainy"], masks=paths["mask"])  # type: ignore[arg-type]
         return score_files(items, [protocol], crop_to_common).sets[0]
-    if isinstance(restored, str | Path) or isinstance(clean, str | Path):
-        raise UsageError("give two paths or two pictures to compare, not one of each.")
+    if any(are_paths):
+        raise UsageError("give paths alone or pictures alone, not some of each.")
     import numpy as np
 
-    def plain(picture: Picture) -> NDArray[Any] | Tensor:
+    def plain(picture: Any) -> Any:
         return np.asarray(picture) if isinstance(picture, Image.Image) else picture
 
     scores = Scores(protocol)
-    scores.update(plain(restored), None if clean is None else plain(clean))
+    scores.update(plain(restored), **{kind: plain(picture) for kind, picture in others.items()})
     return scores.compute()
 
 
 def evaluate(
     rainy: str | Path,
     clean: str | Path | None = None,
-    models: Iterable[Model] = (None,),
+    models: Iterable[Model | Candidate] = (None,),
     *,
+    masks: str | Path | None = None,
+    results: Mapping[str, str | Path] | None = None,
     protocols: Sequence[str] = (),
+    name: str = "",
     output: str | Path = "evaluation",
     quantise: Quantise = "round",
     device: str = "auto",
@@ -92,13 +101,18 @@ def evaluate(
 ) -> Report:
     """Restores a set with one or several models, scores it, and writes a report to look at.
 
-    Goes on where an earlier run into the same folder stopped.
+    The unchanged input is scored too. Goes on where an earlier run into the same folder stopped.
 
     Args:
         rainy: a public set as unpacked, or the folder of rainy pictures.
-        clean: the folder of clean pictures; None for a public set.
-        models: each as `derain.load` takes it, or a `Derainer` that is taken as it is.
+        clean: the folder of clean pictures; None for a public set, or where no truth is known.
+        models: each as `derain.load` takes it; a `Derainer`, which is taken as it is; any
+            `torch.nn.Module` that maps pictures to pictures; an ONNX file of anybody; or
+            "package.module:factory", WHOSE CODE IS RUN, see `derain.evaluation.candidates`.
+        masks: the folder of masks of the rain, for real rain without truth.
+        results: {name: folder} of results that others made, to stand beside the models.
         protocols: keys of `derain.evaluation.PROTOCOLS`; by default the one usual for a public set.
+        name: what tables call the set; by default that of the public set.
         output: the folder of the report; gets `index.html`, `report.json`, sheets, and the pictures.
         quantise: how results become bytes.
         device, precision, tile, ensemble: as for `derain.load`.
@@ -108,109 +122,38 @@ def evaluate(
         The report; `report.networks[0].scores(NAME).mean` are the figures of the first model.
 
     Raises:
-        UsageError: there is not one set of pairs, a name is not known, or no protocol is usual for the set.
+        UsageError: there is not one set of pictures, a name is not known, or no protocol is usual for the
+            set.
         DerainError: a picture has no partner, or cannot be read, restored or compared.
     """
+    from derain.evaluation.candidates import candidate_of, finished_results, input_unchanged
+    from derain.evaluation.cases import find_cases
     from derain.evaluation.evaluate import evaluate as run
-    from derain.evaluation.evaluate import rainy_contender
     from derain.evaluation.page import write_report
-    from derain.evaluation.report import Report
-    from derain.restore import Derainer, load
+    from derain.evaluation.report import Report, repeats_of
 
     if quantise not in ("round", "floor"):
         raise UsageError(f"quantise '{quantise}': choose round or floor.")
-    test_set, chosen = _test_set(Path(rainy), None if clean is None else Path(clean), protocols)
-    pairs = test_set.pairing.pairs
-    contenders, used = [rainy_contender()], ""
+    truth, marks = (None if folder is None else Path(folder) for folder in (clean, masks))
+    test_set = find_cases(Path(rainy), truth, marks, protocols, name)
+    settings = {"device": device, "precision": precision, "tile": tile, "ensemble": ensemble}
+    candidates = [input_unchanged(test_set.cases)]
     for model in models:
-        derainer = (
-            model
-            if isinstance(model, Derainer)
-            else load(model, device=device, precision=precision, tile=tile, ensemble=ensemble)
-        )
-        contenders.append(_contender(derainer, model, [c.name for c in contenders]))
-        used = str(derainer.device)
-    done, total = 0, len(contenders) * len(pairs)
+        candidates.append(candidate_of(model, settings, [c.name for c in candidates]))
+    for title, folder in (results or {}).items():
+        candidates.append(finished_results(title, Path(folder), test_set.cases))
+    used = ", ".join(dict.fromkeys(str(c.device) for c in candidates if c.restore))
+    done, total = 0, len(candidates) * len(test_set.cases)
 
     def count() -> None:
         nonlocal done
         done += 1
         on_picture(done, total)
 
-    results = run(contenders, pairs, chosen, Path(output), quantise, count)
-    report = Report(test_set.dataset, pairs, chosen, results, Path(output), used, _notes(test_set))
+    found = run(candidates, test_set.cases, test_set.protocols, Path(output), quantise, count)
+    report = Report(test_set, found, Path(output), used, quantise, repeats_of(test_set.cases))
     write_report(report)
     return report
-
-
-def _test_set(rainy: Path, clean: Path | None, protocols: Sequence[str]) -> tuple[Split, tuple[str, ...]]:
-    """A whole set of pairs, and the protocols to score it by."""
-    from derain.data.layouts import find_splits, split_of
-    from derain.data.pairing import refuse_leftovers
-    from derain.evaluation import protocol
-
-    if clean is None:
-        splits = find_splits(rainy)
-        if len(splits) > 1:
-            found = ", ".join(str(split.rainy) for split in splits)
-            raise UsageError(f"{rainy}: holds {len(splits)} sets; name one of them: {found}.")
-        split = splits[0]
-    else:
-        split = split_of(rainy, clean)
-    refuse_leftovers(split.pairing, split.rainy, split.clean)
-    usual = [s.protocol for s in split.sets]
-    if not protocols and not usual:
-        raise UsageError(
-            f"{rainy}: no protocol is usual for it, as it is not a known public set; name one, such as "
-            "matlab_y_uint8."
-        )
-    chosen = tuple(dict.fromkeys(protocols or usual))
-    for name in chosen:
-        protocol(name)
-    return split, chosen
-
-
-def _notes(test_set: Split) -> tuple[str, ...]:
-    """What a reader must know before comparing with published figures."""
-    count = len(test_set.pairing.pairs)
-    whole = [size for s in test_set.sets for split, size in s.sizes.items() if split != "train"]
-    if test_set.purpose not in (None, "train"):
-        whole = list(test_set.expected)
-    if not whole or count in whole:
-        return ()
-    sizes = " or ".join(map(str, whole))
-    return (f"These are {count} pictures; published figures are means over the {sizes} of the test set.",)
-
-
-def _contender(derainer: Derainer, model: Model, taken: Sequence[str]) -> Contender:
-    """A model with a name that no other one has."""
-    from derain.checkpoints.hub import names_repository, repository
-    from derain.evaluation.evaluate import Contender
-    from derain.methods import network_names
-
-    checkpoint = derainer.checkpoint
-    if isinstance(model, str | Path) and names_repository(model):
-        stem = repository(model).name
-    else:
-        stem = checkpoint.path.stem if checkpoint else derainer.name
-    names = (stem, *(f"{stem}-{i}" for i in range(2, len(taken) + 2)))
-    size = (derainer.name, checkpoint.variant if checkpoint else None)
-    known = (
-        n for n, (architecture, variant) in network_names().items() if (architecture.name, variant) == size
-    )
-    network: Any = derainer.network
-
-    def restore(rainy: Tensor) -> Tensor:
-        return derainer.restore(rainy).image
-
-    return Contender(
-        name=next(name for name in names if name not in taken),
-        method=next(known, ""),
-        restore=restore,
-        identity=f"{derainer.identity} {derainer.device}",
-        parameters=sum(p.numel() for p in network.parameters()),
-        multiply_adds=network.multiply_adds,
-    )
 
 
 def train(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +13,24 @@ import pytest
 import torch
 
 from derain import DerainError
-from derain.data.pairing import Pair, pair_folders
 from derain.evaluation import protocol
 from derain.evaluation.baselines import baselines, costs, published
-from derain.evaluation.evaluate import Contender, evaluate, rainy_contender
+from derain.evaluation.candidates import (
+    UNCHANGED,
+    Candidate,
+    candidate_of,
+    finished_results,
+    from_factory,
+    from_network,
+    from_onnx,
+    input_unchanged,
+)
+from derain.evaluation.cases import Case, TestSet, find_cases
+from derain.evaluation.evaluate import evaluate
+from derain.evaluation.files import plan, score_files
 from derain.evaluation.page import write_report
 from derain.evaluation.registry import PROTOCOLS
-from derain.evaluation.report import Report, table, to_json
+from derain.evaluation.report import Report, repeats_of, to_json
 from derain.pictures import Picture, read_picture, write_picture
 
 NAMES = ("matlab_y_uint8", "rgb_psnr")
@@ -37,78 +49,79 @@ class Darkener:
         return rainy * 0.95 + 0.003
 
 
-def contender(restore: Darkener, identity: str = "one") -> Contender:
-    return Contender("darkener", "DRSformer", restore, identity, 1234, lambda h, w: h * w * 100)
+def candidate(restore: Darkener, identity: str = "one") -> Candidate:
+    return Candidate("darkener", restore, identity, "DRSformer", 1234, lambda h, w: h * w * 100)
 
 
 @pytest.fixture
-def pairs(tmp_path: Path) -> tuple[Pair, ...]:
+def cases(tmp_path: Path) -> tuple[Case, ...]:
     random = np.random.default_rng(1)
     for i, size in enumerate(((24, 30), (30, 20), (16, 16), (20, 40)), 1):
         clean = random.integers(0, 200, (*size, 3), dtype=np.uint8)
         write_picture(tmp_path / f"clean/{i}.png", Picture(clean))
         rain = random.integers(0, 10 * i, clean.shape)
         write_picture(tmp_path / f"rainy/{i}.png", Picture((clean + rain).astype(np.uint8)))
-    return pair_folders(tmp_path / "rainy", tmp_path / "clean")
+    return find_cases(tmp_path / "rainy", tmp_path / "clean", protocols=NAMES).cases
 
 
-def test_scores_the_output_itself_and_saves_it_as_bytes(pairs: tuple[Pair, ...], tmp_path: Path) -> None:
-    before, after = evaluate([rainy_contender(), contender(Darkener())], pairs, NAMES, tmp_path / "out")
-    for pair, record in zip(pairs, after.records, strict=True):
-        rainy, clean = (read_picture(path).pixels for path in (pair.restored, pair.clean))
+def test_scores_the_output_itself_and_saves_it_as_bytes(cases: tuple[Case, ...], tmp_path: Path) -> None:
+    before, after = evaluate([input_unchanged(cases), candidate(Darkener())], cases, NAMES, tmp_path / "out")
+    for case, record in zip(cases, after.records, strict=True):
+        rainy, clean = (read_picture(path).pixels for path in (case.rainy, case.clean))
         output = torch.from_numpy(rainy).permute(2, 0, 1)[None].float() / 255 * 0.95 + 0.003
         for name in NAMES:
             assert record.scores[name] == pytest.approx(protocol(name)(output, clean), abs=1e-12)
-        saved = read_picture(tmp_path / "out/restored/darkener" / pair.name).pixels
+        saved = read_picture(tmp_path / "out/restored/darkener" / case.name).pixels
         bytes_ = np.rint(output[0].permute(1, 2, 0).double().numpy() * 255).astype(np.uint8)
         np.testing.assert_array_equal(saved, bytes_)
         assert record.seconds > 0
-        assert record.peak_bytes > 1 << 20
-    expected = protocol("rgb_psnr")(
-        read_picture(pairs[0].restored).pixels, read_picture(pairs[0].clean).pixels
-    )
-    assert before.records[0].scores["rgb_psnr"] == pytest.approx(expected, abs=1e-4)
+        assert record.cpu_seconds > 0
+        assert record.peak_bytes is not None
+    expected = protocol("rgb_psnr")(read_picture(cases[0].rainy).pixels, read_picture(cases[0].clean).pixels)
+    assert before.records[0].scores["rgb_psnr"] == expected
+    assert before.seconds is None
+    assert before.peak_bytes is None
 
 
-def test_truncation_is_seen_by_protocols_of_bytes_only(pairs: tuple[Pair, ...], tmp_path: Path) -> None:
+def test_truncation_is_seen_by_protocols_of_bytes_only(cases: tuple[Case, ...], tmp_path: Path) -> None:
     rounded, floored = (
-        evaluate([contender(Darkener())], pairs, NAMES, tmp_path / q, quantise=q)[0]
+        evaluate([candidate(Darkener())], cases, NAMES, tmp_path / q, quantise=q)[0]
         for q in ("round", "floor")
     )
     assert rounded.scores("rgb_psnr") == floored.scores("rgb_psnr")
     assert rounded.scores("matlab_y_uint8") != floored.scores("matlab_y_uint8")
 
 
-def test_goes_on_where_it_stopped(pairs: tuple[Pair, ...], tmp_path: Path) -> None:
+def test_goes_on_where_it_stopped(cases: tuple[Case, ...], tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
-        evaluate([contender(Darkener(fail_at=3))], pairs, NAMES, out)
+        evaluate([candidate(Darkener(fail_at=3))], cases, NAMES, out)
     with (out / "records.jsonl").open("a") as file:
-        file.write('{"contender": "dark')  # as a power cut leaves it
+        file.write('{"candidate": "dark')  # as a power cut leaves it
     second = Darkener()
-    (resumed,) = evaluate([contender(second)], pairs, NAMES, out)
+    (resumed,) = evaluate([candidate(second)], cases, NAMES, out)
     assert second.calls == 2
-    (whole,) = evaluate([contender(Darkener())], pairs, NAMES, tmp_path / "whole")
+    (whole,) = evaluate([candidate(Darkener())], cases, NAMES, tmp_path / "whole")
     assert [r.scores for r in resumed.records] == [r.scores for r in whole.records]
     idle = Darkener()
-    (again,) = evaluate([contender(idle)], pairs, NAMES, out)
+    (again,) = evaluate([candidate(idle)], cases, NAMES, out)
     assert idle.calls == 0
     assert again.records == resumed.records
 
 
-def test_pictures_and_scores_are_of_the_same_run(pairs: tuple[Pair, ...], tmp_path: Path) -> None:
+def test_pictures_and_scores_are_of_the_same_run(cases: tuple[Case, ...], tmp_path: Path) -> None:
     """Where others were evaluated under the same name in between, nothing of them is taken."""
     for identity in ("one", "two", "one"):
         restore = Darkener()
-        evaluate([contender(restore, identity)], pairs, NAMES, tmp_path / "out")
-        assert restore.calls == len(pairs)
+        evaluate([candidate(restore, identity)], cases, NAMES, tmp_path / "out")
+        assert restore.calls == len(cases)
 
 
 @pytest.mark.parametrize("change", ["weights", "quantise", "protocol", "clean", "result"])
-def test_what_changed_is_done_again(change: str, pairs: tuple[Pair, ...], tmp_path: Path) -> None:
+def test_what_changed_is_done_again(change: str, cases: tuple[Case, ...], tmp_path: Path) -> None:
     out, names, quantise, identity = tmp_path / "out", NAMES, "round", "one"
-    evaluate([contender(Darkener())], pairs, names, out)
-    expected = len(pairs)
+    evaluate([candidate(Darkener())], cases, names, out)
+    expected = len(cases)
     if change == "weights":
         identity = "two"
     elif change == "quantise":
@@ -116,61 +129,60 @@ def test_what_changed_is_done_again(change: str, pairs: tuple[Pair, ...], tmp_pa
     elif change == "protocol":
         names = (*NAMES, "toolbox_rgb")
     elif change == "clean":
-        write_picture(pairs[1].clean, Picture(np.zeros((30, 20, 3), np.uint8)))
+        write_picture(cases[1].clean, Picture(np.zeros((30, 20, 3), np.uint8)))
         expected = 1
     else:
         (out / "restored/darkener/3.png").unlink()
         expected = 1
     restore = Darkener()
-    evaluate([contender(restore, identity)], pairs, names, out, quantise)
+    evaluate([candidate(restore, identity)], cases, names, out, quantise)
     assert restore.calls == expected
 
 
-def test_the_rainy_pictures_are_never_touched(pairs: tuple[Pair, ...], tmp_path: Path) -> None:
-    before = [pair.restored.read_bytes() for pair in pairs]
-    evaluate([rainy_contender()], pairs, NAMES, tmp_path / "out", quantise="floor")
-    assert [pair.restored.read_bytes() for pair in pairs] == before
+def test_the_rainy_pictures_are_never_touched(cases: tuple[Case, ...], tmp_path: Path) -> None:
+    before = [case.rainy.read_bytes() for case in cases]
+    evaluate([input_unchanged(cases)], cases, NAMES, tmp_path / "out", quantise="floor")
+    assert [case.rainy.read_bytes() for case in cases] == before
     assert not (tmp_path / "out/restored").exists()
 
 
-def test_failures_name_the_picture(pairs: tuple[Pair, ...], tmp_path: Path) -> None:
-    broken = replace(contender(Darkener()), restore=lambda rainy: rainy * float("nan"))
+def test_failures_name_the_picture(cases: tuple[Case, ...], tmp_path: Path) -> None:
+    broken = replace(candidate(Darkener()), restore=lambda rainy: rainy * float("nan"))
     with pytest.raises(DerainError, match=r"rainy/1.png: .*not finite"):
-        evaluate([broken], pairs, NAMES, tmp_path / "out")
-    write_picture(pairs[0].clean, Picture(np.zeros((9, 9, 3), np.uint8)))
-    with pytest.raises(DerainError, match=r"rainy/1.png is 30x24 and .*clean/1.png 9x9"):
-        evaluate([contender(Darkener())], pairs, NAMES, tmp_path / "out")
+        evaluate([broken], cases, NAMES, tmp_path / "out")
+    write_picture(cases[0].clean, Picture(np.zeros((9, 9, 3), np.uint8)))
+    with pytest.raises(DerainError, match=r"rainy/1.png is 30x24 and the clean one 9x9"):
+        evaluate([candidate(Darkener())], cases, NAMES, tmp_path / "out")
 
 
-def report(pairs: tuple[Pair, ...], folder: Path, dataset: str = "Rain200L") -> Report:
-    contenders = [rainy_contender(), contender(Darkener())]
-    results = evaluate(contenders, pairs, NAMES, folder)
-    return Report(dataset, pairs, NAMES, results, folder, "cpu", ("Only <four> pictures.",))
+def report(cases: tuple[Case, ...], folder: Path, dataset: str = "Rain200L") -> Report:
+    candidates = [input_unchanged(cases), candidate(Darkener())]
+    test_set = TestSet(dataset, cases, NAMES, ("Only <four> pictures.",))
+    results = evaluate(candidates, cases, NAMES, folder)
+    return Report(test_set, results, folder, "cpu", "round", repeats_of(cases))
 
 
-def test_published_rows_stand_beside_measured_ones(pairs: tuple[Pair, ...], tmp_path: Path) -> None:
-    found = report(pairs, tmp_path / "out")
-    rows = table(found, "matlab_y_uint8")
-    assert [row.values["psnr"] for row in rows] == sorted((r.values["psnr"] for r in rows), reverse=True)
-    (own,) = (row for row in rows if row.name == "darkener")
-    assert (own.own.psnr, own.own.ssim) == (41.23, 0.9894)
-    (official,) = (row for row in rows if row.name == "DRSformer")
-    assert official.source.startswith("DRSformer, camera-ready Table 1; size: ")
-    assert official.parameters == 33_700_000
-    assert {row.name for row in table(found, "rgb_psnr")} == {"rainy picture", "darkener"}
-    content = json.loads(json.dumps(to_json(found), allow_nan=False))
+def test_json_says_all_that_a_table_needs(cases: tuple[Case, ...], tmp_path: Path) -> None:
+    content = json.loads(json.dumps(to_json(report(cases, tmp_path / "out")), allow_nan=False))
     assert content["models"]["darkener"]["multiply_adds_256"] == 256 * 256 * 100
-    assert content["protocols"]["matlab_y_uint8"]["models"]["darkener"]["count"] == 4
+    scored = content["protocols"]["matlab_y_uint8"]["models"]
+    assert scored["darkener"]["count"] == 4
+    assert scored["darkener"]["published_for_it"]["psnr"] == 41.23
+    assert scored["darkener"]["best_on"] + scored[UNCHANGED]["best_on"] == 4
+    assert scored["darkener"]["better_than_input_on"] == scored["darkener"]["best_on"]
+    assert scored["darkener"]["interval"] == {"psnr": None, "ssim": None}  # four pictures say nothing
     assert len(content["protocols"]["matlab_y_uint8"]["published"]) == 19
+    assert content["settings"].startswith("results rounded to 8 bits on cpu; PyTorch ")
 
 
-def test_the_page_and_the_sheet(pairs: tuple[Pair, ...], tmp_path: Path) -> None:
-    page = write_report(report(pairs, tmp_path / "out", dataset="Rain100L"))
+def test_the_page_and_the_sheet(cases: tuple[Case, ...], tmp_path: Path) -> None:
+    page = write_report(report(cases, tmp_path / "out", dataset="Rain100L"))
     text = page.read_text()
     assert not re.findall(r"""(?:src|href|url)\s*[=(]\s*['"]?(?!data:)[a-z]""", text)
     assert "<script" not in text
     assert "Only &lt;four&gt; pictures." in text
     assert "without a stated protocol" in text
+    assert f"<td>{UNCHANGED}</td>" in text
     for name in NAMES:
         assert f"<h2>{name}</h2>" in text
     sheet = read_picture(tmp_path / "out" / "sheet-darkener.png").pixels
@@ -184,9 +196,147 @@ def test_the_page_and_the_sheet(pairs: tuple[Pair, ...], tmp_path: Path) -> None
     ]
 
 
+def test_near_duplicates_in_a_set_are_named(cases: tuple[Case, ...], tmp_path: Path) -> None:
+    rainy = read_picture(cases[0].rainy)
+    for side, case in (("rainy", cases[0].rainy), ("clean", cases[0].clean)):
+        write_picture(tmp_path / side / "5.png", Picture(read_picture(case).pixels[:, ::-1].copy()))
+    assert rainy.size == (24, 30)
+    more = find_cases(tmp_path / "rainy", tmp_path / "clean", protocols=NAMES).cases
+    found = report(more, tmp_path / "out")
+    assert found.repeats == (("5.png", "1.png"),)
+    assert "5 pictures show 4 scenes: 1.png and 5.png are near-duplicates" in found.notes[-1]
+    assert found.scenes(["1.png", "2.png", "5.png"]) == [0, 1, 0]
+
+
+def test_real_rain_without_truth(cases: tuple[Case, ...], tmp_path: Path) -> None:
+    for case in cases:
+        height, width = read_picture(case.rainy).size
+        mask = np.zeros((height, width, 1), np.uint8)
+        mask[height // 2 - 2 : height // 2 + 2, width // 2] = 255
+        write_picture(tmp_path / "mask" / case.name, Picture(mask))
+    found = find_cases(tmp_path / "rainy", masks=tmp_path / "mask")
+    assert found.protocols == ("real_rain",)
+    results = evaluate(
+        [input_unchanged(found.cases), candidate(Darkener())], found.cases, found.protocols, tmp_path / "out"
+    )
+    assert results[0].scores("real_rain").mean == {"removed": 0, "harm": 0, "detail": 1, "brightness": 0}
+    record = results[1].records[2]
+    restored = read_picture(tmp_path / "out/restored/darkener" / record.name).pixels
+    rainy, mask = (read_picture(tmp_path / kind / record.name).pixels for kind in ("rainy", "mask"))
+    assert record.scores["real_rain"] == protocol("real_rain")(restored, rainy=rainy, mask=mask)
+    write_report(Report(found, results, tmp_path / "out", "cpu", "round"))
+    sheet = read_picture(tmp_path / "out/sheet-darkener.png").pixels  # rainy, restored, change
+    assert sheet.shape[1] == 1920
+    with pytest.raises(DerainError, match="masks of the rain are needed"):
+        find_cases(tmp_path / "rainy", protocols=["real_rain"])
+    alone = find_cases(tmp_path / "rainy", protocols=["brisque_stable"])
+    assert [case.clean for case in alone.cases] == [None] * 4
+
+
+def test_frames_of_a_clip_know_the_frame_before(tmp_path: Path) -> None:
+    random = np.random.default_rng(3)
+    for i in range(3):
+        clean = random.integers(0, 200, (40, 48, 3), dtype=np.uint8)
+        write_picture(tmp_path / f"clean/{i}.png", Picture(clean))
+        write_picture(
+            tmp_path / f"rainy/{i}.png", Picture(clean + random.integers(0, 50, (40, 48, 1), np.uint8))
+        )
+    names = ["flicker_truth", "flicker_static", "rgb_psnr"]
+    cases = find_cases(tmp_path / "rainy", tmp_path / "clean", protocols=names).cases
+    _, after = evaluate([input_unchanged(cases), candidate(Darkener())], cases, names, tmp_path / "out")
+    assert after.scores("rgb_psnr").count == 3
+    assert [p.name for p in after.scores("flicker_truth").pictures] == ["1.png", "2.png"]
+    items = plan(tmp_path / "out/restored/darkener", tmp_path / "clean", names)
+    scored = {s.protocol: s for s in score_files(items, names).sets}
+    for name in names[:2]:
+        assert after.scores(name) == scored[name]
+    idle = Darkener()
+    (again,) = evaluate([candidate(idle)], cases, names, tmp_path / "out")
+    assert idle.calls == 0
+    assert again.records == after.records
+    with pytest.raises(DerainError, match="only one picture"):
+        evaluate([input_unchanged(cases)], cases[:1], names, tmp_path / "out")
+
+
+def test_finished_results_of_others(cases: tuple[Case, ...], tmp_path: Path) -> None:
+    for case in cases:
+        write_picture(tmp_path / "theirs" / case.name, read_picture(case.clean))
+    theirs = finished_results("theirs", tmp_path / "theirs", cases)
+    (found,) = evaluate([theirs], cases, NAMES, tmp_path / "out")
+    assert found.scores("rgb_psnr").infinite == 4
+    assert not (tmp_path / "out/restored").exists()
+    (tmp_path / "theirs/3.png").unlink()
+    with pytest.raises(DerainError, match=r"theirs: no result for 3.png"):
+        finished_results("theirs", tmp_path / "theirs", cases)
+
+
+class OfSomebody(torch.nn.Module):
+    """Takes multiples of 4 only, and gives several results."""
+
+    multiple_of = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = torch.nn.Conv2d(3, 3, 1, bias=False)
+        torch.nn.init.dirac_(self.mix.weight)
+
+    def forward(self, rainy: torch.Tensor) -> list[torch.Tensor]:
+        assert rainy.shape[2] % 4 == rainy.shape[3] % 4 == 0
+        return [rainy * 0, self.mix(rainy)]
+
+
+def test_a_network_of_anybody(cases: tuple[Case, ...], tmp_path: Path) -> None:
+    network = from_network(OfSomebody(), "theirs")
+    before, after = evaluate([input_unchanged(cases), network], cases, NAMES, tmp_path / "out")
+    assert after.scores("matlab_y_uint8") == before.scores("matlab_y_uint8")
+    assert (network.parameters, network.multiply_adds(8, 8)) == (9, 9 * 64)
+    broken = from_network(lambda rainy: rainy[..., 1:], "broken")
+    with pytest.raises(DerainError, match=r"1.png: broken made \(1, 3, 24, 29\)"):
+        evaluate([broken], cases, NAMES, tmp_path / "out")
+
+
+def test_a_factory_of_the_users_own_code(
+    cases: tuple[Case, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "somebody.py").write_text(
+        "import torch\n\ndef half():\n    return lambda rainy: {'image': rainy * 0.4}\n\nseven = lambda: 7\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    found = from_factory("somebody:half")
+    assert found.name == "half"
+    evaluate([found], cases, NAMES, tmp_path / "out")
+    saved = read_picture(tmp_path / "out/restored/half/1.png").pixels
+    np.testing.assert_array_equal(saved, np.rint(read_picture(cases[0].rainy).pixels * 0.4))
+    for target, words in (
+        ("nobody:half", "cannot import nobody"),
+        ("somebody:whole", "no function whole"),
+        ("somebody:seven", "made a int, which cannot be called"),
+    ):
+        with pytest.raises(DerainError, match=words):
+            from_factory(target)
+
+
+def test_an_onnx_file_of_anybody(cases: tuple[Case, ...], tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    sides = [1, 3, "height", "width"]
+    shape = lambda name: onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, sides)  # noqa: E731
+    node = onnx.helper.make_node("Neg", ["x"], ["y"]), onnx.helper.make_node("Abs", ["y"], ["z"])
+    graph = onnx.helper.make_graph(node, "same", [shape("x")], [shape("z")])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "same.onnx")
+    found = candidate_of(str(tmp_path / "same.onnx"), {})
+    before, after = evaluate([input_unchanged(cases), found], cases, NAMES, tmp_path / "out")
+    assert after.scores("matlab_y_uint8") == before.scores("matlab_y_uint8")
+    (tmp_path / "bad.onnx").write_bytes(b"rain")
+    with pytest.raises(DerainError, match=r"bad.onnx: ONNX Runtime refuses it"):
+        from_onnx(tmp_path / "bad.onnx")
+
+
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_sheet_of_few_pictures(count: int, pairs: tuple[Pair, ...], tmp_path: Path) -> None:
-    assert write_report(report(pairs[:count], tmp_path / "out", dataset="")).is_file()
+def test_a_sheet_of_few_pictures(count: int, cases: tuple[Case, ...], tmp_path: Path) -> None:
+    assert write_report(report(cases[:count], tmp_path / "out", dataset="")).is_file()
 
 
 def test_published_figures() -> None:

@@ -57,7 +57,7 @@ def test_a_bad_batch_adds_nothing() -> None:
     broken[1, 0, 0, 0] = float("inf")
     with pytest.raises(DerainError, match="not finite"):
         scores.update(broken, batch)
-    with pytest.raises(UsageError, match="2 restored pictures, 1 clean ones"):
+    with pytest.raises(UsageError, match="2 restored, 1 clean, 2 names"):
         scores.update(batch, batch[:1])
     assert scores.compute().count == 1
 

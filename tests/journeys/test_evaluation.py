@@ -132,7 +132,7 @@ def test_evaluate_a_public_set_and_go_on(
     command = ("evaluate", rain100l, "-m", weights, "-o", tmp_path / "report")
     first = derain(*command)
     assert first.returncode == 0, first.stderr
-    assert "matlab_y_double, Rain100L, 4 pictures" in first.stdout
+    assert "matlab_y_double, Rain100L (4)" in first.stdout
     assert "PReNet, README" in first.stdout
     assert "published figures are means over the 100 of the test set" in " ".join(first.stdout.split())
     second = here(*command, "--json")
@@ -145,6 +145,32 @@ def test_evaluate_a_public_set_and_go_on(
     )
     found = content["protocols"]["matlab_y_double"]["models"]["tiny"]
     assert found["mean"] == pytest.approx(scored["protocols"]["matlab_y_double"]["mean"], abs=1e-12)
+
+
+def test_tables_of_several_runs(
+    rain100l: Path, weights: Path, tmp_path: Path, here: Callable[..., Done]
+) -> None:
+    """Results of others, masks instead of truth, and an earlier report in one LaTeX table."""
+    for case in (1, 2, 3, 10):
+        mask = np.zeros((40, 48, 1), np.uint8)
+        mask[10:14, 20] = 255
+        write_picture(tmp_path / f"masks/{case}.png", Picture(mask))
+    theirs = ("--results", f"theirs={rain100l / 'clean'}")
+    done = here("evaluate", rain100l, *theirs, "-o", tmp_path / "one", "--table", "csv")
+    assert done.returncode == 0, done.stderr
+    assert "theirs,Rain100L,4,matlab_y_double,psnr,inf" in done.stdout
+    done = here(
+        "evaluate", rain100l / "rainy", "--masks", tmp_path / "masks", "-m", weights, "--name", "street",
+        "-o", tmp_path / "two", "--with", tmp_path / "one", "--table", "latex",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "two/table.tex").read_text() == done.stdout
+    for words in ("Rain100L (4)", "street (4)", "rain removed", "theirs", "tiny", "input unchanged"):
+        assert words in done.stdout
+    refused = here("evaluate", rain100l, *theirs, "-o", tmp_path / "three", "--table", "word")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "unknown form of a table 'word'" in refused.stderr
+    assert not (tmp_path / "three").exists()
 
 
 def test_evaluate_refuses_in_one_line(

@@ -12,7 +12,7 @@ from derain.cli.output import say
 from derain.cli.shared import MODEL, AsJson, Device, Precision
 
 if TYPE_CHECKING:
-    from derain.evaluation.report import Report
+    from derain.evaluation.tables import Table
 
 
 def evaluate(
@@ -23,7 +23,20 @@ def evaluate(
     ),
     models: Annotated[
         list[str] | None,
-        typer.Option("--model", "-m", metavar="MODEL", help=f"{MODEL} May be given several times."),
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help=f"{MODEL} Also any ONNX file, or package.module:factory, which RUNS YOUR OWN CODE. "
+            "May be given several times.",
+        ),
+    ] = None,
+    results: Annotated[
+        list[str] | None,
+        typer.Option("--results", metavar="NAME=FOLDER", help="Results that others made; repeatable."),
+    ] = None,
+    masks: Annotated[
+        Path | None, typer.Option(help="Masks of the rain, for real rain without truth; white is rain.")
     ] = None,
     protocols: Annotated[
         list[str] | None,
@@ -34,6 +47,7 @@ def evaluate(
             help="See `derain score --list`; may be given several times. Default: that of the public set.",
         ),
     ] = None,
+    name: Annotated[str, typer.Option(help="What tables call the set; by default its public name.")] = "",
     quantise: Annotated[
         str, typer.Option(metavar="round|floor", help="How results become bytes; PReNet's script truncates.")
     ] = "round",
@@ -43,6 +57,19 @@ def evaluate(
     ensemble: Annotated[
         bool, typer.Option("--ensemble", help="Average over the eight flips and turns.")
     ] = False,
+    table: Annotated[
+        str | None,
+        typer.Option(
+            metavar="latex|markdown|csv|html",
+            help="Print one table in this form, and write it into the report's folder.",
+        ),
+    ] = None,
+    others: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--with", metavar="REPORT", help="Folder of an earlier report, for --table; repeatable."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Restore and score a set with one or several networks: tables, an HTML page, a sheet of pictures.
@@ -52,17 +79,32 @@ def evaluate(
     Example: derain evaluate datasets/Rain200L/test -m drsformer_200L.pth -o report
 
     Example: derain evaluate rainy/ clean/ -p matlab_y_uint8 -p matlab_y_double
+
+    Example: derain evaluate rainy/ --masks masks/ -o real --with report --table latex
     """
+    from derain.atomic import replace_file
     from derain.cli.progress import bar
+    from derain.errors import UsageError, unknown_name
+    from derain.evaluation.formats import FORMATS
     from derain.evaluation.report import to_json
+    from derain.evaluation.tables import make_table, read_report
     from derain.front import evaluate as run
 
+    if table is not None and table not in FORMATS:
+        raise unknown_name("form of a table", table, FORMATS)
+    if as_json and table:
+        raise UsageError("--json and --table exclude each other; give one.")
+    chosen: list[str | None] = [*models] if models else [] if results else [None]
+    earlier = [read_report(folder) for folder in others or ()]
     with bar("evaluating", None) as progress:
         report = run(
             rainy,
             clean,
-            models or [None],
+            chosen,
+            masks=masks,
+            results=dict(map(_named_folder, results or ())),
             protocols=protocols or (),
+            name=name,
             output=output,
             quantise=cast(Any, quantise),
             device=device,
@@ -71,54 +113,67 @@ def evaluate(
             ensemble=ensemble,
             on_picture=progress.reach,
         )
+    content = to_json(report)
     if as_json:
-        typer.echo(json.dumps(to_json(report), indent=2, allow_nan=False))
+        typer.echo(json.dumps(content, indent=2, allow_nan=False))
+        return
+    merged = make_table([*earlier, content])
+    if table:
+        suffix, write = FORMATS[table]
+        text = write(merged)
+        replace_file(output / f"table{suffix}", text.encode())
+        typer.echo(text, nl=False)
     else:
-        _print(report)
+        _print(merged)
         say(f"report: {output / 'index.html'}")
 
 
-def _print(report: Report) -> None:
-    from rich.console import Console
-    from rich.table import Table
+def _named_folder(text: str) -> tuple[str, Path]:
+    """NAME=FOLDER, or a folder that gives the name."""
+    name, separator, folder = text.partition("=")
+    return (name, Path(folder)) if separator else (Path(text).resolve().name, Path(text))
 
-    from derain.evaluation import protocol
-    from derain.evaluation.report import MEASURED, SIDE, multiply_adds, table
-    from derain.evaluation.scores import UNITS, figure
+
+def _print(found: Table) -> None:
+    """A table for each set and protocol, and what the networks cost."""
+    from rich.console import Console
+    from rich.table import Table as Shown
+
+    from derain.evaluation.formats import interval_text, value_text
+    from derain.evaluation.tables import COSTS, cost_text, costs_shown
 
     console = Console()
-    for note in report.notes:
-        console.print(note)
-    for name in report.protocols:
-        measures = protocol(name).measures
-        title = f"{name}, {report.dataset or 'own set'}, {len(report.pairs)} pictures"
-        shown = Table("network", title=title, box=None, pad_edge=False, title_justify="left")
-        for measure in measures:
-            shown.add_column(UNITS[measure], justify="right")
+    for text in (*found.settings, *found.notes):
+        console.print(text, highlight=False)
+    start = 0
+    for group in found.groups:
+        places = range(start, start + group.columns)
+        start += group.columns
+        title = f"{group.protocol}, {group.dataset}"
+        shown = Shown("network", title=title, box=None, pad_edge=False, title_justify="left")
+        for i in places:
+            shown.add_column(found.columns[i].title, justify="right")
         shown.add_column("source", no_wrap=True)
-        for row in table(report, name):
-            values = (figure(m, row.values[m]) if m in row.values else "" for m in measures)
-            own = f"; published {row.own.psnr:.2f} / {row.own.ssim:.4f}" if row.own else ""
-            style = "bold" if row.source == MEASURED else None
-            shown.add_row(row.name, *values, row.source + own, style=style)
+        for line in found.lines:
+            if all(line.cells[i] is None for i in places):
+                continue
+            cells = []
+            for i in places:
+                cell = line.cells[i]
+                if cell is None:
+                    cells.append("")
+                    continue
+                column = found.columns[i]
+                cells.append(f"{value_text(column, cell)} {interval_text(column, cell)}".strip())
+            own = [line.cells[i] for i in places]
+            published = " / ".join(f"{c.published:g}" for c in own if c and c.published is not None)
+            source = line.source or "measured here" + (f"; published {published}" if published else "")
+            shown.add_row(line.name, *cells, source, style=None if line.source else "bold")
         console.print(shown, "")
-    costs = Table(
-        "network",
-        box=None,
-        pad_edge=False,
-        title_justify="left",
-        title=f"Cost on {report.device}; multiply-adds at {SIDE}x{SIDE}",
-    )
-    for title in ("parameters", "G mult-adds", "s/picture", "Mpixel/s", "peak MiB"):
-        costs.add_column(title, justify="right")
-    for r in report.networks:
-        adds = multiply_adds(r) or 0
-        costs.add_row(
-            r.contender.name,
-            f"{r.contender.parameters:,}",
-            f"{adds / 1e9:.2f}",
-            f"{r.seconds:.2f}",
-            f"{r.megapixels_per_second:.3f}",
-            f"{r.peak_bytes / 2**20:,.0f}",
-        )
+    costs = Shown("network", box=None, pad_edge=False, title_justify="left", title="Cost")
+    names = costs_shown(found)
+    for name in names:
+        costs.add_column(COSTS[name], justify="right")
+    for line in found.measured:
+        costs.add_row(line.name, *(cost_text(line, name) for name in names))
     console.print(costs)

@@ -93,7 +93,7 @@ def _print_table(sets: tuple[SetScore, ...]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from derain.evaluation.scores import UNITS, figure
+    from derain.evaluation.measures import MEASURES, figure
 
     table = Table("protocol", "measure", box=None, pad_edge=False, header_style="bold")
     for title in ("pictures", "mean", "lowest", "highest"):
@@ -102,11 +102,11 @@ def _print_table(sets: tuple[SetScore, ...]) -> None:
         for measure, mean in s.mean.items():
             by_value = sorted(s.pictures, key=lambda p: p.values[measure])
             ends = (f"{figure(measure, p.values[measure])} {p.name}" for p in (by_value[0], by_value[-1]))
-            table.add_row(s.protocol, UNITS[measure], str(s.count), figure(measure, mean), *ends)
+            table.add_row(s.protocol, MEASURES[measure].title, str(s.count), figure(measure, mean), *ends)
     Console().print(table)
     for s in sets:
         if s.infinite and s.mean_finite:
-            others = ", ".join(f"{UNITS[m]} {figure(m, v)}" for m, v in s.mean_finite.items())
+            others = ", ".join(f"{MEASURES[m].title} {figure(m, v)}" for m, v in s.mean_finite.items())
             print(f"{s.protocol}: {s.infinite} pictures equal their truth; mean of the others: {others}.")
         elif s.infinite:
             print(f"{s.protocol}: all pictures equal their truth.")

@@ -1,4 +1,4 @@
-"""Near-duplicates between two sets of pictures: the same scene in a training and in a test set.
+"""Near-duplicates: the same scene in a training and in a test set, or twice in one set.
 
 Each picture is reduced to a small grey thumbnail without its mean and contrast. Those of the same scene
 correlate almost fully, whatever the compression, a cut edge, light rain or a mirror has done to them.
@@ -62,6 +62,26 @@ def find_duplicates(
                 is_mirrored = bool(flipped[row, column] > plain[row, column])
                 value = float(likeness[row, column])
                 found.append(Duplicate(first[start + row], second[column], value, is_mirrored))
+    return found
+
+
+def find_repeats(
+    paths: Sequence[Path], workers: int = 1, on_picture: Callable[[], None] = lambda: None
+) -> list[Duplicate]:
+    """Pictures that show the scene of an earlier one of the same set, each with the earliest such.
+
+    Arguments and errors as `find_duplicates`.
+    """
+    rows = _thumbnails(paths, workers, on_picture)
+    mirrored = rows.reshape(-1, SIDE, SIDE)[:, :, ::-1].reshape(len(rows), -1)
+    found = []
+    for i in range(1, len(rows)):
+        plain, flipped = rows[:i] @ rows[i], rows[:i] @ mirrored[i]
+        alike = np.flatnonzero(np.maximum(plain, flipped) >= ALIKE)
+        if len(alike):
+            first = int(alike[0])
+            value = float(max(plain[first], flipped[first]))
+            found.append(Duplicate(paths[i], paths[first], value, bool(flipped[first] > plain[first])))
     return found
 
 

@@ -1,4 +1,4 @@
-"""Runs restoring functions over a set of pairs and keeps what each picture gave, so that it can go on.
+"""Runs candidates over a set of pictures and keeps what each picture gave, so that it can go on.
 
 Every finished picture is a line of `records.jsonl` and a restored PNG; a second run takes the lines that
 were made with the same weights, settings, files and protocols, and does only the rest.
@@ -7,190 +7,214 @@ were made with the same weights, settings, files and protocols, and does only th
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import statistics
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-import psutil
-import torch
-from torch import Tensor
-
-from derain.data.pairing import Pair
-from derain.errors import DerainError
+from derain.errors import DerainError, UsageError, errors_of
+from derain.evaluation.candidates import Candidate
+from derain.evaluation.cases import Case
 from derain.evaluation.files import read_levels
 from derain.evaluation.pairs import Array, Quantise, as_rgb, single
-from derain.evaluation.registry import protocol
+from derain.evaluation.registry import Protocol, protocol
 from derain.evaluation.scores import PictureScore, SetScore
-from derain.pictures import Picture, read_picture, to_tensor, write_picture
-
-RAINY = "rainy"  # the contender that does nothing: what the pictures score before
-
-
-@dataclass(frozen=True)
-class Contender:
-    """Something that restores pictures.
-
-    Attributes:
-        name: a folder name; unique in an evaluation.
-        method: the name of the network and size, by which published figures of the same one are
-            found; "" for a size that nobody published.
-        restore: (1, 3, H, W) float32 RGB in [0, 1] -> the same, on the CPU.
-        identity: what the result depends on (hash of the weights, settings).
-        parameters: how many it has.
-        multiply_adds: of one (height, width) picture; None where there is no network.
-    """
-
-    name: str
-    method: str
-    restore: Callable[[Tensor], Tensor]
-    identity: str
-    parameters: int
-    multiply_adds: Callable[[int, int], int] | None
+from derain.peak_memory import most_memory, start_memory
+from derain.pictures import Picture, read_picture, to_rgb8, to_tensor, write_picture
 
 
 @dataclass(frozen=True)
 class Record:
-    """What one contender did with one picture.
+    """What one candidate did with one picture.
 
     Attributes:
         key: hash of all that the values depend on.
-        scores: {protocol: {measure: value}}.
-        seconds: wall time of restoring, without reading, scoring and writing.
+        scores: {protocol: {measure: value}}; without those that compare with the frame before, for
+            the first frame of a clip.
+        seconds, cpu_seconds: of restoring, without reading, scoring and writing; None for finished results.
         pixels: height times width.
-        peak_bytes: most memory of the process meanwhile (of the accelerator where there is one).
+        peak_bytes: most memory of the device meanwhile, above what was in use before; None where
+            unknown.
     """
 
-    contender: str
+    candidate: str
     name: str
     key: str
     scores: Mapping[str, Mapping[str, float]]
-    seconds: float
+    seconds: float | None
+    cpu_seconds: float | None
     pixels: int
-    peak_bytes: int
+    peak_bytes: int | None
 
 
 @dataclass(frozen=True)
 class Result:
-    """All records of one contender, in the order of the pairs."""
+    """All records of one candidate, in the order of the cases."""
 
-    contender: Contender
+    candidate: Candidate
     records: tuple[Record, ...]
 
     def scores(self, name: str) -> SetScore:
         """Of all pictures under a protocol."""
-        return SetScore(name, tuple(PictureScore(r.name, r.scores[name]) for r in self.records))
+        found = (PictureScore(r.name, r.scores[name]) for r in self.records if name in r.scores)
+        return SetScore(name, tuple(found))
 
     @property
-    def seconds(self) -> float:
+    def seconds(self) -> float | None:
         """Median wall time of one picture."""
-        return statistics.median(r.seconds for r in self.records)
+        known = [r.seconds for r in self.records if r.seconds is not None]
+        return statistics.median(known) if known else None
 
     @property
-    def megapixels_per_second(self) -> float:
-        return sum(r.pixels for r in self.records) / 1e6 / sum(r.seconds for r in self.records)
+    def cpu_seconds_per_megapixel(self) -> float | None:
+        known = [(r.cpu_seconds, r.pixels) for r in self.records if r.cpu_seconds is not None]
+        return sum(s for s, _ in known) / sum(p for _, p in known) * 1e6 if known else None
 
     @property
-    def peak_bytes(self) -> int:
-        return max(r.peak_bytes for r in self.records)
-
-
-def rainy_contender() -> Contender:
-    """The pictures as they are, so that a table says what was gained."""
-    return Contender(RAINY, RAINY, lambda rainy: rainy, RAINY, 0, None)
+    def peak_bytes(self) -> int | None:
+        return max((r.peak_bytes for r in self.records if r.peak_bytes is not None), default=None)
 
 
 def evaluate(
-    contenders: Sequence[Contender],
-    pairs: Sequence[Pair],
+    candidates: Sequence[Candidate],
+    cases: Sequence[Case],
     protocols: Sequence[str],
     folder: Path,
     quantise: Quantise = "round",
     on_picture: Callable[[], None] = lambda: None,
 ) -> tuple[Result, ...]:
-    """Restores and scores every pair with every contender, going on where an earlier run stopped.
+    """Restores and scores every picture with every candidate, going on where an earlier run stopped.
 
     Args:
-        pairs: rainy pictures (as `restored`) with their clean ones.
+        candidates: networks, and finished results; see `derain.evaluation.candidates`.
+        cases: rainy pictures with what they are judged by.
         protocols: names; those that take floats score the network's output itself, clamped to [0, 1].
-            Grey pictures count as three equal channels.
-        folder: receives `records.jsonl` and `restored/CONTENDER/NAME.png`.
+            Grey pictures count as three equal channels. Those that compare frames take the cases of one
+            folder as the frames of a clip.
+        folder: receives `records.jsonl` and `restored/CANDIDATE/NAME.png`.
         quantise: how the output becomes bytes, in the file and for protocols that score bytes.
-        on_picture: called after each picture of each contender, also those done before.
+        on_picture: called after each picture of each candidate, also those done before.
 
     Raises:
         DerainError: a picture cannot be read, restored, compared or written; names it.
+        UsageError: a protocol compares frames, and there are none that follow each other.
     """
-    chosen = list(dict.fromkeys(protocols))
+    chosen = [protocol(name) for name in dict.fromkeys(protocols)]
+    before: dict[str, Case] = {}
+    if any(p.needs_frames for p in chosen):
+        before = {b.name: a for a, b in itertools.pairwise(cases) if a.rainy.parent == b.rainy.parent}
+        if not before:
+            raise UsageError("these protocols compare frames of a clip, and there is only one picture.")
     records_file = folder / "records.jsonl"
     # The latest of each: the restored picture beside it is of the same run.
-    done = {(record.contender, record.name): record for record in _load(records_file)}
+    done = {(record.candidate, record.name): record for record in _load(records_file)}
     results = []
-    for contender in contenders:
+    for candidate in candidates:
         records = []
-        for pair in pairs:
-            key = _key(contender, pair, quantise)
-            record = done.get((contender.name, pair.name))
-            target = restored_file(folder, contender, pair)
+        for case in cases:
+            earlier = before.get(case.name)
+            key = _key(candidate, case, earlier, quantise)
+            wanted = [p for p in chosen if earlier or not p.needs_frames]
+            record = done.get((candidate.name, case.name))
             if (
                 record is None
                 or record.key != key
-                or not set(chosen) <= set(record.scores)
-                or not target.is_file()
+                or not {p.name for p in wanted} <= set(record.scores)
+                or not restored_file(folder, candidate, case).is_file()
             ):
-                record, pixels = _run(contender, pair, chosen, quantise, key)
-                if contender.name != RAINY:
-                    write_picture(target, Picture(pixels))
+                record = _run(candidate, case, earlier, wanted, folder, quantise, key)
                 _append(records_file, record)
             records.append(record)
             on_picture()
-        results.append(Result(contender, tuple(records)))
+        results.append(Result(candidate, tuple(records)))
     return tuple(results)
 
 
-def restored_file(folder: Path, contender: Contender, pair: Pair) -> Path:
-    """Where the restored picture of a pair lies; the rainy one stays where it is."""
-    if contender.name == RAINY:
-        return pair.restored
-    return folder / "restored" / contender.name / PurePath(pair.name).with_suffix(".png")
+def restored_file(folder: Path, candidate: Candidate, case: Case) -> Path:
+    """Where the restored picture of a case lies; finished ones stay where they are."""
+    if candidate.finished:
+        return candidate.finished[case.name]
+    return folder / "restored" / candidate.name / PurePath(case.name).with_suffix(".png")
 
 
 def _run(
-    contender: Contender, pair: Pair, protocols: Sequence[str], quantise: Quantise, key: str
-) -> tuple[Record, Array]:
-    rainy, (clean, _) = read_picture(pair.restored), read_levels(pair.clean)
-    if rainy.size != clean.shape[:2]:
-        (height, width), (clean_height, clean_width) = rainy.size, clean.shape[:2]
+    candidate: Candidate,
+    case: Case,
+    earlier: Case | None,
+    protocols: Sequence[Protocol],
+    folder: Path,
+    quantise: Quantise,
+    key: str,
+) -> Record:
+    """Restores, or reads what is finished, and scores; `earlier` is the frame before it in a clip."""
+    rainy = read_picture(case.rainy)
+    partners = _partners(case, earlier, {need for p in protocols for need in p.needs})
+    if earlier is not None:
+        previous = read_picture(restored_file(folder, candidate, earlier))
+        partners["previous"] = to_rgb8(previous)
+    for kind, partner in partners.items():
+        _refuse_other_size(case.rainy, rainy.size, kind, partner.shape[:2])
+    seconds = cpu_seconds = peak = None
+    if candidate.restore is None:
+        found = read_picture(candidate.finished[case.name])
+        _refuse_other_size(case.rainy, rainy.size, str(candidate.finished[case.name]), found.size)
+        restored: Any = to_rgb8(found) if found.largest == 255 else to_tensor(found)
+    else:
+        picture = to_tensor(rainy)
+        held = start_memory(candidate.device)
+        wall, cpu = time.perf_counter(), time.process_time()
+        with errors_of(case.rainy):
+            restored = candidate.restore(picture)
+        seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
+        most = most_memory(candidate.device)
+        peak = None if held is None or most is None else max(0, most - held)
+    with errors_of(case.rainy):
+        scores = {
+            p.name: p(restored, partners.get("clean"), quantise, **_others(partners)) for p in protocols
+        }
+        if not candidate.finished:
+            pixels = single(restored, 1, quantise)
+            write_picture(restored_file(folder, candidate, case), Picture(pixels))
+    height, width = rainy.size
+    return Record(candidate.name, case.name, key, scores, seconds, cpu_seconds, height * width, peak)
+
+
+def _partners(case: Case, earlier: Case | None, needs: Set[str]) -> dict[str, Array]:
+    """What a picture is compared with, as bytes; (H, W, 3), the mask as its file has it."""
+    files = {"clean": case.clean, "mask": case.mask, "rainy": case.rainy}
+    if earlier is not None:
+        files |= {"previous_clean": earlier.clean, "previous_rainy": earlier.rainy}
+    found = {}
+    for kind, path in files.items():
+        if kind in needs and path is not None:
+            levels = read_levels(path)[0]
+            found[kind] = levels if kind == "mask" else as_rgb(levels)
+    return found
+
+
+def _others(partners: Mapping[str, Array]) -> dict[str, Any]:
+    return {kind: partner for kind, partner in partners.items() if kind != "clean"}
+
+
+def _refuse_other_size(rainy: Path, size: tuple[int, int], other: str, other_size: tuple[int, ...]) -> None:
+    if size != other_size:
         raise DerainError(
-            f"{pair.restored} is {width}x{height} and {pair.clean} {clean_width}x{clean_height}; "
+            f"{rainy} is {size[1]}x{size[0]} and the {other} one {other_size[1]}x{other_size[0]}; "
             "they must be equal."
         )
-    picture = to_tensor(rainy)
-    try:
-        with _peak_memory() as peak:
-            began = time.perf_counter()
-            restored = contender.restore(picture)
-            seconds = time.perf_counter() - began
-        pixels = single(restored, 1, quantise)
-        truth = as_rgb(clean)
-        scores = {name: protocol(name)(restored, truth, quantise) for name in protocols}
-    except DerainError as error:
-        raise type(error)(f"{pair.restored}: {error}") from None
-    height, width = rainy.size
-    record = Record(contender.name, pair.name, key, scores, seconds, height * width, peak[0])
-    return record, pixels
 
 
-def _key(contender: Contender, pair: Pair, quantise: Quantise) -> str:
-    """Changes with the weights, the settings and the two files."""
-    facts = [contender.name, contender.identity, quantise]
-    for path in (pair.restored, pair.clean):
+def _key(candidate: Candidate, case: Case, earlier: Case | None, quantise: Quantise) -> str:
+    """Changes with the weights, the settings and the files."""
+    facts = [candidate.name, candidate.identity, quantise]
+    files = [path for c in (case, earlier) if c for path in (c.rainy, c.clean, c.mask) if path]
+    files += [candidate.finished[c.name] for c in (case, earlier) if c and candidate.finished]
+    for path in files:
         try:
             status = path.stat()
         except OSError as error:
@@ -219,42 +243,13 @@ def _load(path: Path) -> Iterator[Record]:
         return
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            fields: dict[str, Any] = json.loads(line)
-        except json.JSONDecodeError:
+            yield Record(**json.loads(line))
+        except (json.JSONDecodeError, TypeError):  # torn, or of an edition that kept other figures
             continue
-        yield Record(**fields)
 
 
-@contextmanager
-def _peak_memory() -> Iterator[list[int]]:
-    """Most memory while the block runs, in the list's only entry: of CUDA, else resident, sampled."""
-    peak = [0]
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # only where a network is on it
-        torch.cuda.reset_peak_memory_stats()
-        yield peak
-        peak[0] = torch.cuda.max_memory_allocated()
-        return
-    process, stop = psutil.Process(), threading.Event()
-
-    def watch() -> None:
-        while True:
-            peak[0] = max(peak[0], process.memory_info().rss)
-            if stop.wait(0.01):
-                return
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield peak
-    finally:
-        stop.set()
-        watcher.join()
-        peak[0] = max(peak[0], process.memory_info().rss)
-
-
-def ranked(result: Result, name: str, pairs: Sequence[Pair]) -> list[tuple[Pair, Record]]:
-    """Pairs and their records from the best to the worst by the first measure of a protocol."""
-    chosen = protocol(name)
-    measure, sign = chosen.measures[0], -1 if chosen.higher_is_better else 1
-    entries = list(zip(pairs, result.records, strict=True))
-    return sorted(entries, key=lambda entry: sign * entry[1].scores[name][measure])
+def ranked(result: Result, name: str, cases: Sequence[Case]) -> list[tuple[Case, Record]]:
+    """Cases and their records from the best to the worst by the first measure of a protocol."""
+    distance = protocol(name).distance
+    entries = [(c, r) for c, r in zip(cases, result.records, strict=True) if name in r.scores]
+    return sorted(entries, key=lambda entry: distance(entry[1].scores[name]))

@@ -5,11 +5,13 @@ Threads are enough: decoding and arithmetic happen outside Python's lock.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +29,7 @@ PLURALS = {"clean": "clean pictures", "rainy": "rainy pictures", "mask": "masks 
 class Item:
     """A file to score, called `name` in the result, and what it is compared with.
 
-    `partners` are files by what they are: "clean", "rainy" or "mask".
+    `partners` are files by what they are, keys of `derain.evaluation.registry.NOUNS`.
     """
 
     name: str
@@ -67,8 +69,10 @@ def plan(
     given = {"clean": clean, "rainy": rainy, "mask": masks}
     for name in protocols:
         for need in protocol(name).needs:
-            if given[need] is None:
+            if need in given and given[need] is None:
                 raise UsageError(f"{name} compares with {PLURALS[need]}; give them as well.")
+        if protocol(name).needs_frames and not restored.is_dir():
+            raise UsageError(f"{restored}: {name} compares frames; give the folder of them.")
     others = {kind: path for kind, path in given.items() if path is not None}
     for kind, path in others.items():
         if not any(kind in protocol(name).needs for name in protocols):
@@ -86,7 +90,18 @@ def plan(
     for kind, path in others.items():
         for pair in pair_folders(restored, path):
             partners[pair.name][kind] = pair.clean
-    return tuple(Item(name, path, partners[name]) for name, path in pictures_below(restored).items())
+    items = [Item(name, path, partners[name]) for name, path in pictures_below(restored).items()]
+    if any(protocol(name).needs_frames for name in protocols):
+        items = [items[0], *(_after(*two) for two in itertools.pairwise(items))]
+    return tuple(items)
+
+
+def _after(before: Item, item: Item) -> Item:
+    """A frame that knows the one before it, unless that is of another folder and so of another clip."""
+    if before.restored.parent != item.restored.parent:
+        return item
+    earlier = {f"previous_{kind}": path for kind, path in before.partners.items() if "_" not in kind}
+    return replace(item, partners={**item.partners, "previous": before.restored, **earlier})
 
 
 def score_files(
@@ -109,7 +124,7 @@ def score_files(
     """
     chosen = [protocol(name) for name in dict.fromkeys(protocols)]
     assert items
-    values: list[list[dict[str, float]]] = []
+    values: list[list[dict[str, float] | None]] = []
     notes: list[str] = []
     with ThreadPoolExecutor(cores()) as pool:
         try:
@@ -120,16 +135,20 @@ def score_files(
         finally:
             pool.shutdown(cancel_futures=True)
     names = [item.name for item in items]
-    sets = (
-        SetScore(p.name, tuple(PictureScore(name, v[i]) for name, v in zip(names, values, strict=True)))
-        for i, p in enumerate(chosen)
-    )
-    return Scored(tuple(sets), tuple(notes))
+    sets = []
+    for i, p in enumerate(chosen):
+        found = ((name, v[i]) for name, v in zip(names, values, strict=True))
+        pictures = tuple(PictureScore(name, value) for name, value in found if value is not None)
+        if not pictures:
+            raise UsageError(f"{p.name} compares frames of a clip, and there is only one picture.")
+        sets.append(SetScore(p.name, pictures))
+    return Scored(tuple(sets), tuple(dict.fromkeys(notes)))
 
 
 def _score(
     item: Item, chosen: Sequence[Protocol], crop_to_common: bool
-) -> tuple[list[dict[str, float]], list[str]]:
+) -> tuple[list[dict[str, float] | None], list[str]]:
+    """What each protocol gives, None for those that need a frame before this one and have none."""
     restored, notes = read_levels(item.restored)
     partners: dict[str, Array] = {}
     for kind, path in item.partners.items():
@@ -144,11 +163,17 @@ def _score(
         restored, *cut = _common_centre(restored, *partners.values())
         partners = dict(zip(partners, cut, strict=True))
     try:
-        clean, rainy, mask = (partners.get(kind) for kind in ("clean", "rainy", "mask"))
-        return [p(restored, clean, rainy=rainy, mask=mask) for p in chosen], notes
+        return [_figures(p, restored, partners) for p in chosen], notes
     except DerainError as error:
         files = " and ".join(map(str, (item.restored, *item.partners.values())))
         raise type(error)(f"{files}: {error}") from None
+
+
+def _figures(chosen: Protocol, restored: Array, partners: Mapping[str, Array]) -> dict[str, float] | None:
+    if chosen.needs_frames and "previous" not in partners:
+        return None
+    others: dict[str, Any] = dict(partners)
+    return chosen(restored, others.pop("clean", None), **others)
 
 
 def read_levels(path: Path) -> tuple[Array, list[str]]:

@@ -13,19 +13,20 @@ from itertools import cycle
 from pathlib import Path
 from string import Template
 
-import torch
 from PIL import Image
 
 from derain.atomic import replace_file
 from derain.evaluation.baselines import published
-from derain.evaluation.evaluate import RAINY
+from derain.evaluation.candidates import UNCHANGED
+from derain.evaluation.formats import LEGEND, html_table, style
+from derain.evaluation.measures import MEASURES, figure
 from derain.evaluation.pairs import Array
 from derain.evaluation.registry import protocol
-from derain.evaluation.report import MEASURED, SIDE, Report, multiply_adds, sheet, table, to_json
-from derain.evaluation.scores import UNITS, figure
+from derain.evaluation.report import Report, sheet, to_json
+from derain.evaluation.tables import Table, make_table
 from derain.pictures import Picture, encode_picture
 
-COLOURS = tuple(f"var(--c{i})" for i in range(5))  # of the template; the first is the rainy picture
+COLOURS = tuple(f"var(--c{i})" for i in range(5))  # of the template; the first is the unchanged input
 
 
 def write_report(report: Report) -> Path:
@@ -34,73 +35,54 @@ def write_report(report: Report) -> Path:
     Raises:
         DerainError: a file cannot be written, or a picture of the run is gone.
     """
-    content = json.dumps(to_json(report), indent=2, allow_nan=False)
-    replace_file(report.folder / "report.json", content.encode())
-    sheets = {result.contender.name: sheet(report, result) for result in report.networks}
+    content = to_json(report)
+    replace_file(report.folder / "report.json", json.dumps(content, indent=2, allow_nan=False).encode())
+    sheets = {result.candidate.name: sheet(report, result) for result in report.networks}
     for name, pixels in sheets.items():
         replace_file(report.folder / f"sheet-{name}.png", encode_picture(Picture(pixels), ".png"))
     index = report.folder / "index.html"
-    replace_file(index, page(report, sheets).encode())
+    replace_file(index, page(report, make_table([content]), sheets).encode())
     return index
 
 
-def page(report: Report, sheets: Mapping[str, Array]) -> str:
+def page(report: Report, table: Table, sheets: Mapping[str, Array]) -> str:
     """The page; `sheets` are contact sheets (H, W, 3) uint8 RGB by network, embedded as JPEG."""
     template = Template((files("derain.evaluation") / "report.html").read_text(encoding="utf-8"))
-    title = f"Evaluation on {report.dataset or 'an own set'}"
-    facts = f"{len(report.pairs)} pairs · {report.device} · PyTorch {torch.__version__}"
+    protocols = "".join(f"<p><b>{n}</b>: {html.escape(protocol(n).summary)}</p>" for n in report.protocols)
     return template.substitute(
-        title=html.escape(title),
-        facts=html.escape(facts),
-        notes="".join(f"<p class=note>{html.escape(note)}</p>" for note in report.notes),
-        protocols="".join(_protocol_section(report, name) for name in report.protocols),
-        costs=_costs(report),
+        title=html.escape(f"Evaluation on {report.dataset or 'an own set'}"),
+        style=style(),
+        facts=f"{len(report.cases)} pictures",
+        settings=f"<p>{html.escape(report.settings)}</p>{protocols}",
+        notes="".join(f"<p class=note>{html.escape(note)}</p>" for note in table.notes),
+        table=html_table(table),
+        legend=html.escape(LEGEND),
+        charts="".join(
+            f"<h2>{name}</h2>{_gains(report, name)}{_chart(report, name)}" for name in report.protocols
+        ),
         unstated=_unstated(report),
         sheets="".join(_figure(name, pixels) for name, pixels in sheets.items()),
         pictures=_pictures(report),
     )
 
 
-def _protocol_section(report: Report, name: str) -> str:
-    chosen = protocol(name)
-    found = table(report, name)
-    has_own = any(row.own for row in found)
-    rows = []
-    for row in found:
-        own = f"{row.own.psnr:.2f} / {row.own.ssim:.4f}" if row.own else ""
-        cells = [
-            row.name,
-            *(figure(m, row.values[m]) if m in row.values else "" for m in chosen.measures),
-            *([own] if has_own else []),
-            f"{row.parameters / 1e6:.2f}" if row.parameters else "",
-            f"{row.multiply_adds / 1e9:.1f}" if row.multiply_adds else "",
-            row.source,
-        ]
-        rows.append((cells, row.source == MEASURED))
-    head = ["network", *(UNITS[m] for m in chosen.measures), *(["published for it"] if has_own else [])]
-    head += ["parameters, M", f"multiply-adds at {SIDE}², G", "source"]
+def _gains(report: Report, name: str) -> str:
+    """On how many pictures each network is better than doing nothing."""
+    title = MEASURES[protocol(name).measures[0]].title
+    total = report.results[0].scores(name).count
+    gains = (
+        f"{html.escape(r.candidate.name)} on {report.better_than_input(r, name)}" for r in report.networks
+    )
     infinite = sum(result.scores(name).infinite for result in report.results)
-    note = f"<p>{infinite} pictures equal their truth; means with them are infinite.</p>" if infinite else ""
-    shown = _table(head, rows, last_is_text=True)
-    summary = html.escape(chosen.summary)
-    return f"<section><h2>{name}</h2><p>{summary}</p>{note}{shown}{_chart(report, name)}</section>"
-
-
-def _costs(report: Report) -> str:
-    head = ["network", "parameters", f"multiply-adds at {SIDE}², G", "median seconds a picture"]
-    head += ["megapixels a second", "peak memory, MiB"]
-    rows = []
-    for r in report.networks:
-        adds = multiply_adds(r)
-        cells = [r.contender.name, f"{r.contender.parameters:,}", f"{adds / 1e9:.2f}" if adds else ""]
-        cells += [f"{r.seconds:.2f}", f"{r.megapixels_per_second:.3f}", f"{r.peak_bytes / 2**20:,.0f}"]
-        rows.append((cells, False))
-    return _table(head, rows)
+    more = f" {infinite} pictures equal their truth; means with them are infinite." if infinite else ""
+    return (
+        f"<p>By {title}, better than the unchanged input: {', '.join(gains)} of {total} pictures.{more}</p>"
+    )
 
 
 def _unstated(report: Report) -> str:
     rows = [
-        ([b.method, f"{b.psnr:.2f}", f"{b.ssim:.4f}", f"{b.source}; {b.setting}".rstrip("; ")], False)
+        [b.method, f"{b.psnr:.2f}", f"{b.ssim:.4f}", f"{b.source}; {b.setting}".rstrip("; ")]
         for b in (published(report.dataset, "") if report.dataset else ())
     ]
     if not rows:
@@ -113,18 +95,16 @@ def _unstated(report: Report) -> str:
 def _pictures(report: Report) -> str:
     """Every picture under every protocol, before and after."""
     columns = [(result, name) for name in report.protocols for result in report.results]
-    head = [f"{r.contender.name}, {name}" for r, name in columns]
+    head = [f"{r.candidate.name}, {name}" for r, name in columns]
     rows = []
-    for i, pair in enumerate(report.pairs):
-        values = (r.records[i].scores[name] for r, name in columns)
-        rows.append(([pair.name, *(" / ".join(figure(m, x) for m, x in v.items()) for v in values)], False))
+    for i, case in enumerate(report.cases):
+        values = (r.records[i].scores.get(name, {}) for r, name in columns)
+        rows.append([case.name, *(" / ".join(figure(m, x) for m, x in v.items()) for v in values)])
     return _table(["picture", *head], rows)
 
 
-def _table(
-    head: Sequence[str], rows: Iterable[tuple[Sequence[str], bool]], last_is_text: bool = False
-) -> str:
-    """Columns of figures behind a first one of text; rows are (cells, whether to mark them)."""
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], last_is_text: bool = False) -> str:
+    """Columns of figures behind a first one of text."""
 
     def line(cells: Sequence[str], tag: str) -> str:
         text = {0, len(cells) - 1} if last_is_text else {0}
@@ -133,9 +113,7 @@ def _table(
             for i, cell in enumerate(cells)
         )
 
-    body = "".join(
-        f"<tr{' class=measured' if marked else ''}>{line(cells, 'td')}</tr>" for cells, marked in rows
-    )
+    body = "".join(f"<tr>{line(cells, 'td')}</tr>" for cells in rows)
     header = f"<thead><tr>{line(head, 'th')}</tr></thead>"
     return f"<div class=wide><table>{header}<tbody>{body}</tbody></table></div>"
 
@@ -143,25 +121,27 @@ def _table(
 def _chart(report: Report, name: str) -> str:
     """The first measure of every picture as dots, pictures ordered by what they score before."""
     measure = protocol(name).measures[0]
-    series = {
-        r.contender.name: [record.scores[name][measure] for record in r.records] for r in report.results
-    }
+    scored = {r.candidate.name: r.scores(name).pictures for r in report.results}
+    series = {label: [p.values[measure] for p in pictures] for label, pictures in scored.items()}
+    names = [p.name for p in scored[UNCHANGED]]
     finite = [value for line in series.values() for value in line if math.isfinite(value)]
     if not finite:
         return ""
-    low, high = math.floor(min(finite)), math.floor(max(finite)) + 1
+    low, high = min(finite), max(finite)
+    step: float = 10.0 ** math.floor(math.log10(max(high - low, 1e-3) / 2))
+    low, high = math.floor(low / step), math.floor(high / step) + 1
     width, height, left = 900, 250, 36
-    order = sorted(range(len(report.pairs)), key=lambda i: next(iter(series.values()))[i])
+    order = sorted(range(len(names)), key=lambda i: series[UNCHANGED][i])
 
     def x(place: int) -> float:
         return left + (place + 0.5) * (width - left) / len(order)
 
     def y(value: float) -> float:
-        return 8 + (height - 16) * (high - value) / (high - low)
+        return 8 + (height - 16) * (high - value / step) / (high - low)
 
     marks = "".join(
-        f"<line class=grid x1={left} x2={width} y1={y(v):.1f} y2={y(v):.1f} />"
-        f"<text x={left - 6} y={y(v) + 4:.1f} text-anchor=end>{v}</text>"
+        f"<line class=grid x1={left} x2={width} y1={y(v * step):.1f} y2={y(v * step):.1f} />"
+        f"<text x={left - 6} y={y(v * step) + 4:.1f} text-anchor=end>{v * step:g}</text>"
         for v in range(low, high + 1, max(1, round((high - low) / 6)))
     )
     legend = ""
@@ -169,11 +149,11 @@ def _chart(report: Report, name: str) -> str:
         legend += f"<span><i style='background:{colour}'></i>{html.escape(label)}</span>"
         marks += "".join(
             f"<circle cx={x(place):.1f} cy={y(line[i]):.1f} r=3.2 style='fill:{colour}'>"
-            f"<title>{html.escape(f'{report.pairs[i].name}, {label}: {line[i]:.2f}')}</title></circle>"
+            f"<title>{html.escape(f'{names[i]}, {label}: {figure(measure, line[i])}')}</title></circle>"
             for place, i in enumerate(order)
             if math.isfinite(line[i])
         )
-    caption = f"{UNITS[measure]} of each picture, in the order of the {RAINY} one"
+    caption = f"{MEASURES[measure].title} of each picture, in the order of the unchanged ones"
     return (
         f"<figure><figcaption>{caption}<span class=legend>{legend}</span></figcaption>"
         f"<svg viewBox='0 0 {width} {height}' role=img aria-label='{caption}'>{marks}</svg></figure>"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from derain.errors import UsageError, unknown_name
-from derain.evaluation import no_reference, protocols
+from derain.evaluation import flicker, no_reference, protocols
+from derain.evaluation.measures import MEASURES
 from derain.evaluation.pairs import Picture, Quantise
 from derain.evaluation.protocols import Score
 from derain.evaluation.real_rain import RealRain, real_rain
@@ -33,7 +34,19 @@ WITHOUT_TRUTH: tuple[Callable[..., float], ...] = (
     no_reference.brisque_live,
     no_reference.brisque_stable,
 )
-NOUNS = {"clean": "the clean picture", "rainy": "the rainy picture", "mask": "a mask of the rain"}
+CLIPS: dict[Callable[..., float], tuple[str, ...]] = {
+    flicker.flicker_truth: ("previous", "clean", "previous_clean"),
+    flicker.flicker_static: ("previous",),
+    flicker.flicker_warped: ("previous", "rainy", "previous_rainy"),
+}
+NOUNS = {
+    "clean": "the clean picture",
+    "rainy": "the rainy picture",
+    "mask": "a mask of the rain",
+    "previous": "the restored frame before it",
+    "previous_clean": "the clean frame before it",
+    "previous_rainy": "the rainy frame before it",
+}
 
 
 @dataclass(frozen=True)
@@ -44,7 +57,7 @@ class Protocol:
         name: e.g. "matlab_y_uint8".
         summary: what it does, in one line.
         measures: the figures it gives, e.g. ("psnr", "ssim").
-        needs: what the restored picture is compared with: "clean", or "rainy" and "mask", or nothing.
+        needs: what the restored picture is compared with, keys of `NOUNS` in the function's order.
         reads_bytes: it scores bytes, so `quantise` decides how floats become bytes.
         function: the pure function behind it.
     """
@@ -62,32 +75,39 @@ class Protocol:
         return "clean" in self.needs
 
     @property
-    def higher_is_better(self) -> bool:
-        """Of its first measure."""
-        return bool(self.needs)
+    def needs_frames(self) -> bool:
+        """It compares a frame of a clip with the one before it."""
+        return "previous" in self.needs
+
+    def distance(self, values: Mapping[str, float]) -> float:
+        """How far a picture or a mean is from the best, by the first measure; for putting them in order."""
+        measure = self.measures[0]
+        return MEASURES[measure].distance(values[measure])
 
     def __call__(
         self,
         restored: Picture,
         clean: Picture | None = None,
         quantise: Quantise = "round",
-        *,
-        rainy: Picture | None = None,
-        mask: Picture | None = None,
+        **others: Picture | None,
     ) -> dict[str, float]:
         """The figures of one picture, {measure: value}; raises as the function does.
 
-        What the protocol does not need is not looked at.
+        Args:
+            restored: the picture to score.
+            clean: the truth, where the protocol needs it.
+            quantise: how floats become bytes, where the protocol reads bytes.
+            others: whatever else it needs, by the keys of `NOUNS`; what it does not need is not looked at.
 
         Raises:
-            UsageError: a picture that the protocol compares with was not given.
+            UsageError: something that the protocol compares with was not given.
         """
-        given = {"clean": clean, "rainy": rainy, "mask": mask}
-        for name in self.needs:
-            if given[name] is None:
-                raise UsageError(f"{self.name} compares with {NOUNS[name]}; give one.")
+        given = {"clean": clean, **others}
+        for need in self.needs:
+            if given.get(need) is None:
+                raise UsageError(f"{self.name} compares with {NOUNS[need]}; give one.")
         options = {"quantise": quantise} if self.reads_bytes else {}
-        found = self.function(restored, *(given[name] for name in self.needs), **options)
+        found = self.function(restored, *(given[need] for need in self.needs), **options)
         if isinstance(found, float):
             return {self.measures[0]: found}
         return {measure: getattr(found, measure) for measure in self.measures}
@@ -110,6 +130,7 @@ PROTOCOLS: dict[str, Protocol] = {
         for f in WITH_TRUTH
     },
     "real_rain": _describe(real_rain, RealRain._fields, ("rainy", "mask")),
+    **{f.__name__: _describe(f, ("flicker",), needs) for f, needs in CLIPS.items()},
     **{f.__name__: _describe(f, (f.__name__.partition("_")[0],), ()) for f in WITHOUT_TRUTH},
 }
 

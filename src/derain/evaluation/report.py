@@ -1,26 +1,30 @@
-"""What an evaluation found: tables with published figures beside the measured ones, JSON, sheets."""
+"""What an evaluation found: figures with their intervals, published ones beside them, JSON, sheets."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from derain.data.pairing import Pair
+from derain.data.duplicates import find_repeats
+from derain.errors import DerainError
 from derain.evaluation.baselines import Baseline, costs, published
-from derain.evaluation.evaluate import RAINY, Result, ranked, restored_file
+from derain.evaluation.candidates import UNCHANGED
+from derain.evaluation.cases import Case, TestSet
+from derain.evaluation.evaluate import Result, ranked, restored_file
+from derain.evaluation.files import cores
+from derain.evaluation.measures import described
 from derain.evaluation.pairs import Array
 from derain.evaluation.registry import protocol
-from derain.evaluation.scores import described
 from derain.evaluation.sheet import Row, contact_sheet
+from derain.evaluation.statistics import bootstrap_interval
 from derain.pictures import read_picture, to_rgb8
 
 SIDE = 256  # multiply-adds are stated for pictures of this side, as published ones are
-MEASURED = "measured here"
 
 
 @dataclass(frozen=True)
@@ -28,149 +32,195 @@ class Report:
     """An evaluation that is done.
 
     Attributes:
-        dataset: as published tables call it, "" for a set of one's own.
-        pairs: rainy and clean files.
-        protocols: names; the sheets show the best and the worst by the first.
-        results: one a contender, in the order of the tables.
+        test_set: the pictures, and the protocols; the sheets show the best and the worst by the first.
+        results: one a candidate, *input unchanged* first.
         folder: where everything was written and the report goes.
         device: that the networks ran on.
-        notes: what a reader must know before comparing.
+        quantise: how results became bytes.
+        repeats: (name, name of the earlier case of the same scene).
     """
 
-    dataset: str
-    pairs: tuple[Pair, ...]
-    protocols: tuple[str, ...]
+    test_set: TestSet
     results: tuple[Result, ...]
     folder: Path
     device: str
-    notes: tuple[str, ...] = ()
+    quantise: str
+    repeats: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def dataset(self) -> str:
+        return self.test_set.dataset
+
+    @property
+    def cases(self) -> tuple[Case, ...]:
+        return self.test_set.cases
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        return self.test_set.protocols
 
     @property
     def networks(self) -> tuple[Result, ...]:
-        """The results without those of the rainy pictures themselves."""
-        return tuple(result for result in self.results if result.contender.name != RAINY)
+        """The results without those of the unchanged input."""
+        return tuple(result for result in self.results if result.candidate.name != UNCHANGED)
 
-
-@dataclass(frozen=True)
-class TableRow:
-    """A line of a protocol's table.
-
-    Attributes:
-        name: of the network or published method.
-        values: {measure: value}.
-        parameters, multiply_adds: None where unknown; the latter for a picture of `SIDE` x `SIDE`.
-        own: of a measured network: what its authors publish for it on this set, None if nothing.
-        source: `MEASURED`, or where the figures were published, those of the size too.
-    """
-
-    name: str
-    values: Mapping[str, float]
-    parameters: int | None
-    multiply_adds: float | None
-    own: Baseline | None
-    source: str
-
-
-def table(report: Report, name: str) -> list[TableRow]:
-    """Measured and published figures under one protocol, best first."""
-    baselines = published(report.dataset, name)
-    rows = [
-        TableRow(
-            name="rainy picture" if result.contender.name == RAINY else result.contender.name,
-            values=result.scores(name).mean,
-            parameters=result.contender.parameters,
-            multiply_adds=multiply_adds(result),
-            own=next((b for b in baselines if _word(b.method) == _word(result.contender.method)), None),
-            source=MEASURED,
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know before comparing."""
+        if not self.repeats:
+            return self.test_set.notes
+        shown = ", ".join(f"{b} and {a}" for a, b in self.repeats[:8])
+        more = f" and {len(self.repeats) - 8} more" if len(self.repeats) > 8 else ""
+        scenes = len(self.cases) - len(self.repeats)
+        repeated = (
+            f"{len(self.cases)} pictures show {scenes} scenes: {shown}{more} are near-duplicates. "
+            "Intervals count scenes."
         )
-        for result in report.results
-    ]
-    for b in baselines:
-        cost = costs().get(b.method)
-        rows.append(
-            TableRow(
-                name=b.method,
-                values={"psnr": b.psnr, "ssim": b.ssim},
-                parameters=cost.parameters if cost else None,
-                multiply_adds=cost.multiply_adds if cost else None,
-                own=None,
-                source="; ".join(
-                    part for part in (b.source, b.setting, f"size: {cost.source}" if cost else "") if part
-                ),
-            )
-        )
-    chosen = protocol(name)
-    sign = -1 if chosen.higher_is_better else 1
-    return sorted(rows, key=lambda row: sign * row.values[chosen.measures[0]])
+        return (*self.test_set.notes, repeated)
+
+    @property
+    def settings(self) -> str:
+        """How everything was computed, in one line."""
+        precisions = dict.fromkeys(r.candidate.precision for r in self.networks if r.candidate.precision)
+        how = {"round": "rounded", "floor": "cut off"}[self.quantise]
+        parts = [f"results {how} to 8 bits", *([", ".join(precisions)] if precisions else [])]
+        return f"{'; '.join(parts)} on {self.device or 'no device'}; PyTorch {torch.__version__}"
+
+    def scenes(self, names: Sequence[str]) -> list[int]:
+        """The number of the scene of each case of those names."""
+        first = dict(self.repeats)
+        order = {case.name: i for i, case in enumerate(self.cases)}
+        return [order[first.get(name, name)] for name in names]
+
+    def intervals(self, result: Result, name: str) -> dict[str, tuple[float, float] | None]:
+        """95 % intervals of the means under a protocol, over scenes."""
+        pictures = result.scores(name).pictures
+        scenes = self.scenes([p.name for p in pictures])
+        return {
+            m: bootstrap_interval([p.values[m] for p in pictures], scenes) for m in protocol(name).measures
+        }
+
+    def wins(self, name: str) -> dict[str, int]:
+        """On how many pictures each candidate is the best by the first measure of a protocol; ties count."""
+        distance = protocol(name).distance
+        rows = [[distance(p.values) for p in r.scores(name).pictures] for r in self.results]
+        best = [min(values) for values in zip(*rows, strict=True)]
+        return {
+            r.candidate.name: sum(v == b for v, b in zip(row, best, strict=True))
+            for r, row in zip(self.results, rows, strict=True)
+        }
+
+    def better_than_input(self, result: Result, name: str) -> int:
+        """On how many pictures a candidate is better than the unchanged input, by the first measure."""
+        distance, before = protocol(name).distance, self.results[0]
+        both = zip(result.scores(name).pictures, before.scores(name).pictures, strict=True)
+        return sum(distance(a.values) < distance(b.values) for a, b in both)
+
+
+def repeats_of(cases: Sequence[Case]) -> tuple[tuple[str, str], ...]:
+    """(name, name of the earlier case of the same scene) of near-duplicates within a set."""
+    names = {case.rainy: case.name for case in cases}
+    found = find_repeats([case.rainy for case in cases], cores())
+    return tuple((names[d.first], names[d.second]) for d in found)
 
 
 def multiply_adds(result: Result) -> int | None:
-    """Of one picture of `SIDE` x `SIDE`; None for the rainy pictures."""
-    count = result.contender.multiply_adds
-    return count(SIDE, SIDE) if count else None
+    """Of one picture of `SIDE` x `SIDE`; None where unknown or where the network does not take that size."""
+    count = result.candidate.multiply_adds
+    try:
+        return count(SIDE, SIDE) if count else None
+    except DerainError:
+        return None
+
+
+def own_figures(report: Report, result: Result, name: str) -> Baseline | None:
+    """What the authors of a network publish for it on this set under a protocol."""
+    found = (b for b in published(report.dataset, name) if _word(b.method) == _word(result.candidate.method))
+    return next(found, None)
 
 
 def to_json(report: Report) -> dict[str, Any]:
-    """Scores by protocol with the published ones, and what each network costs."""
+    """All that tables need, so that several reports make one: scores, intervals, wins, costs, published."""
     return {
         "dataset": report.dataset,
-        "pairs": len(report.pairs),
+        "pictures": len(report.cases),
+        "scenes": len(report.cases) - len(report.repeats),
+        "files": [str(case.rainy.resolve()) for case in report.cases],
         "notes": list(report.notes),
+        "settings": report.settings,
+        "quantise": report.quantise,
         "device": report.device,
         "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
         "protocols": {
             name: {
-                "models": {r.contender.name: r.scores(name).to_json() for r in report.results},
-                "published": [
-                    {
-                        "method": b.method,
-                        "psnr": b.psnr,
-                        "ssim": b.ssim,
-                        "setting": b.setting,
-                        "source": b.source,
-                    }
-                    for b in published(report.dataset, name)
-                ],
+                "measures": list(protocol(name).measures),
+                "models": {r.candidate.name: _scored(report, r, name) for r in report.results},
+                "published": [_published(b) for b in published(report.dataset, name)],
             }
             for name in report.protocols
         },
         "models": {
-            r.contender.name: {
-                "parameters": r.contender.parameters,
+            r.candidate.name: {
+                "identity": r.candidate.identity,
+                "precision": r.candidate.precision,
+                "parameters": r.candidate.parameters,
                 f"multiply_adds_{SIDE}": multiply_adds(r),
                 "seconds_per_picture": r.seconds,
-                "megapixels_per_second": r.megapixels_per_second,
+                "cpu_seconds_per_megapixel": r.cpu_seconds_per_megapixel,
                 "peak_memory_bytes": r.peak_bytes,
             }
-            for r in report.networks
+            for r in report.results
         },
+    }
+
+
+def _scored(report: Report, result: Result, name: str) -> dict[str, Any]:
+    own = own_figures(report, result, name)
+    return {
+        **result.scores(name).to_json(),
+        "interval": report.intervals(result, name),
+        "best_on": report.wins(name)[result.candidate.name],
+        "better_than_input_on": report.better_than_input(result, name),
+        "published_for_it": None if own is None else _published(own),
+    }
+
+
+def _published(b: Baseline) -> dict[str, Any]:
+    cost = costs().get(b.method)
+    return {
+        "method": b.method,
+        "psnr": b.psnr,
+        "ssim": b.ssim,
+        "setting": b.setting,
+        "source": b.source,
+        "parameters": cost.parameters if cost else None,
+        "multiply_adds": cost.multiply_adds if cost else None,
+        "cost_source": cost.source if cost else "",
     }
 
 
 def sheet(report: Report, result: Result) -> Array:
     """The contact sheet of a network's best, median and worst picture, (H, W, 3) uint8 RGB."""
     name = report.protocols[0]
-    order = ranked(result, name, report.pairs)
+    order = ranked(result, name, report.cases)
     places = {0: "best", len(order) - 1: "worst", (len(order) - 1) // 2: "median"}
     places[0] = "best"
-    before = {
-        record.name: record
-        for other in report.results
-        if other.contender.name == RAINY
-        for record in other.records
-    }
+    before = {record.name: record for record in report.results[0].records}
     rows = []
     for place in sorted(places):
-        pair, record = order[place]
-        files = (pair.restored, restored_file(report.folder, result.contender, pair), pair.clean)
-        rainy, restored, clean = (to_rgb8(read_picture(file)) for file in files)
+        case, record = order[place]
+        files = (case.rainy, restored_file(report.folder, result.candidate, case), case.clean)
+        rainy, restored, clean = (None if file is None else to_rgb8(read_picture(file)) for file in files)
+        assert rainy is not None
+        assert restored is not None
         scores = (
-            f"{described(before[pair.name].scores[name])} rainy, {described(record.scores[name])} restored"
+            f"{described(before[case.name].scores[name])} rainy, {described(record.scores[name])} restored"
         )
-        rows.append(Row(f"{places[place]}: {pair.name}, {scores}", rainy, restored, clean))
+        rows.append(Row(f"{places[place]}: {case.name}, {scores}", rainy, restored, clean))
     where = f" on {report.dataset}" if report.dataset else ""
     mean = described(result.scores(name).mean)
-    title = f"{result.contender.name}{where}: {mean} in the mean of {len(order)} pictures by {name}"
+    title = f"{result.candidate.name}{where}: {mean} in the mean of {len(order)} pictures by {name}"
     return contact_sheet(title, rows)
 
 

@@ -81,27 +81,39 @@ class Scores:
         self._pictures: list[PictureScore] = []
 
     def update(
-        self, restored: Picture, clean: Picture | None = None, names: Sequence[str] | None = None
+        self,
+        restored: Picture,
+        clean: Picture | None = None,
+        names: Sequence[str] | None = None,
+        **others: Picture | None,
     ) -> None:
         """Adds a picture, or a batch (B, 3, H, W) of them; names are counted from 1 unless given.
 
+        Args:
+            restored, clean: as the protocol takes them.
+            names: of the pictures.
+            others: what else the protocol compares with, such as `rainy` and `mask`.
+
         Raises:
             DerainError: the pictures cannot be compared; nothing of the batch is added then.
-            UsageError: the number of clean pictures or of names differs from that of the restored.
+            UsageError: the numbers of pictures or of names differ.
         """
         is_batch = restored.ndim == 4
         batch = list(restored) if is_batch else [restored]
-        truths = [None] * len(batch) if clean is None else list(clean) if is_batch else [clean]
+        given = {"clean": clean, **others}
+        partners = {k: list(p) if is_batch else [p] for k, p in given.items() if p is not None}
         first = len(self._pictures) + 1
         names = [str(first + i) for i in range(len(batch))] if names is None else names
-        if not len(batch) == len(truths) == len(names):
-            raise UsageError(
-                f"{len(batch)} restored pictures, {len(truths)} clean ones and {len(names)} names; "
-                "the numbers must be equal."
-            )
+        counts = {"restored": len(batch), **{k: len(p) for k, p in partners.items()}, "names": len(names)}
+        if len(set(counts.values())) > 1:
+            numbers = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+            raise UsageError(f"a batch of {numbers}; the numbers must be equal.")
         self._pictures += [
-            PictureScore(name, self.protocol(picture, truth, self.quantise))
-            for name, picture, truth in zip(names, batch, truths, strict=True)
+            PictureScore(
+                name,
+                self.protocol(picture, quantise=self.quantise, **{k: p[i] for k, p in partners.items()}),
+            )
+            for i, (name, picture) in enumerate(zip(names, batch, strict=True))
         ]
 
     def compute(self) -> SetScore:
@@ -130,27 +142,3 @@ def _mean(pictures: Sequence[PictureScore]) -> dict[str, float]:
 
 def _plain(values: Mapping[str, float]) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
-
-
-UNITS = {
-    "psnr": "PSNR dB",
-    "ssim": "SSIM",
-    "removed": "rain removed",
-    "harm": "harm",
-    "detail": "detail kept",
-    "brightness": "brightness change",
-    "niqe": "NIQE",
-    "brisque": "BRISQUE",
-}
-
-
-def figure(measure: str, value: float) -> str:
-    """A value with the digits that the tables of the field print."""
-    return f"{value:.4f}" if measure == "ssim" else f"{value:.2f}"
-
-
-def described(values: Mapping[str, float]) -> str:
-    """All values of a picture or a mean in a few words, e.g. "31.52 dB, SSIM 0.9412"."""
-    return ", ".join(
-        f"{figure(m, v)} dB" if m == "psnr" else f"{UNITS[m]} {figure(m, v)}" for m, v in values.items()
-    )

@@ -1,0 +1,273 @@
+"""What is compared: networks of this project, networks of anybody, and finished results."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from derain.data.pairing import best_pairing, pictures_below
+from derain.errors import DerainError, UsageError
+from derain.evaluation.cases import Case
+from derain.extras import extra
+
+if TYPE_CHECKING:
+    from derain.restore import Derainer
+
+_FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+UNCHANGED = "input unchanged"  # the candidate that does nothing: what the pictures score before
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Something that restores pictures, or has restored them.
+
+    Attributes:
+        name: a folder name; unique in an evaluation.
+        restore: (1, 3, H, W) float32 RGB in [0, 1] -> the same, on the CPU. None where the results
+            are `finished`.
+        identity: what the result depends on (hash of the weights, settings).
+        method: the name of the network and size, by which published figures of the same one are
+            found; "" for a size that nobody published.
+        parameters: how many it has; None where unknown.
+        multiply_adds: of one (height, width) picture; None where unknown.
+        finished: result files by the name of their case.
+        device: that it computes on; the memory of it is measured.
+        precision: that it computes in; "" where unknown.
+    """
+
+    name: str
+    restore: Callable[[Tensor], Tensor] | None
+    identity: str = ""
+    method: str = ""
+    parameters: int | None = None
+    multiply_adds: Callable[[int, int], int] | None = None
+    finished: Mapping[str, Path] = field(default_factory=dict)
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    precision: str = ""
+
+
+def input_unchanged(cases: Sequence[Case]) -> Candidate:
+    """The pictures as they are, so that a table says what was gained, or lost."""
+    return Candidate(UNCHANGED, None, finished={case.name: case.rainy for case in cases})
+
+
+def finished_results(name: str, folder: Path, cases: Sequence[Case]) -> Candidate:
+    """Results that somebody else made: pictures named as the rainy or as the clean ones.
+
+    Raises:
+        DerainError: a case has no result in the folder; names it.
+    """
+    results, finished = pictures_below(folder), {}
+    rainy = {case.name: case.rainy for case in cases}
+    found = {pair.name: pair.clean for pair in best_pairing(rainy, results).pairs}
+    if len(found) < len(cases):
+        missing = next(case.name for case in cases if case.name not in found)
+        raise DerainError(f"{folder}: no result for {missing}; results are named as the rainy pictures.")
+    finished = {case.name: found[case.name] for case in cases}
+    return Candidate(name, None, identity=str(folder.resolve()), finished=finished)
+
+
+def candidate_of(model: Any, settings: Mapping[str, Any], taken: Sequence[str] = ()) -> Candidate:
+    """A model of whatever kind as a candidate with a name that is not `taken`.
+
+    Args:
+        model: a name or file of a model, "hf:OWNER/NAME", a `Derainer`, a network in hand, an ONNX file
+            of anybody, "package.module:factory" (whose code is run), or a `Candidate`.
+        settings: as `derain.load` takes them; for models that are opened here and belong to this project.
+
+    Raises:
+        DerainError, UsageError: as `derain.load`, `from_factory` and `from_onnx`.
+    """
+    from derain.checkpoints.hub import names_repository, repository
+    from derain.restore import Derainer, load
+
+    if isinstance(model, Candidate):
+        found = model
+    elif isinstance(model, str) and _FACTORY.fullmatch(model) and not names_repository(model):
+        found = from_factory(model)
+    elif isinstance(model, str | Path) and Path(model).suffix == ".onnx" and not _is_own(Path(model)):
+        found = from_onnx(Path(model))
+    elif isinstance(model, nn.Module) and not hasattr(model, "outputs"):
+        found = from_network(model, type(model).__name__)
+    else:
+        derainer = model if isinstance(model, Derainer) else load(model, **settings)
+        checkpoint = derainer.checkpoint
+        if isinstance(model, str | Path) and names_repository(model):
+            name = repository(model).name
+        else:
+            name = checkpoint.path.stem if checkpoint else derainer.name
+        found = from_derainer(derainer, name)
+    names = (found.name, *(f"{found.name}-{i}" for i in range(2, len(taken) + 2)))
+    return replace(found, name=next(name for name in names if name not in taken))
+
+
+def _is_own(path: Path) -> bool:
+    """Whether this project exported an ONNX file, by its facts; a damaged one is for its reader to refuse."""
+    from derain.export.facts import KEY
+
+    try:
+        return KEY.encode() in path.read_bytes()
+    except OSError:
+        return True
+
+
+def from_derainer(derainer: Derainer, name: str) -> Candidate:
+    """A network that this project restores with, all settings included."""
+    from derain.methods import network_names
+
+    checkpoint = derainer.checkpoint
+    size = (derainer.name, checkpoint.variant if checkpoint else None)
+    known = (n for n, (found, variant) in network_names().items() if (found.name, variant) == size)
+    network: Any = derainer.network
+
+    def restore(rainy: Tensor) -> Tensor:
+        return derainer.restore(rainy).image
+
+    return Candidate(
+        name=name,
+        restore=restore,
+        identity=f"{derainer.identity} {derainer.device}",
+        method=next(known, ""),
+        parameters=sum(p.numel() for p in network.parameters()),
+        multiply_adds=network.multiply_adds,
+        device=derainer.device,
+        precision=str(derainer.dtype).removeprefix("torch."),
+    )
+
+
+def from_factory(target: str) -> Candidate:
+    """A network that the user's own code makes: `package.module:factory`.
+
+    THE CODE OF THAT MODULE IS RUN, with all rights of this process. The factory takes no arguments and
+    returns a function or `torch.nn.Module` that maps (1, 3, H, W) float32 RGB in [0, 1] to the same, or
+    to a list whose last, or a dictionary whose "image", is the result. A module is set to evaluation and
+    runs whole pictures in float32 on the CPU. Where it only takes multiples of so many pixels, it says
+    so in an attribute `multiple_of`; pictures are then extended by reflection and cut.
+
+    Raises:
+        UsageError: there is no such module or factory, or what it makes cannot be called.
+    """
+    module_name, _, factory_name = target.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:  # as `python -m` does
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise UsageError(f"{target}: cannot import {module_name} ({error}).") from None
+    factory = getattr(module, factory_name, None)
+    if not callable(factory):
+        raise UsageError(f"{target}: {module_name} has no function {factory_name}.")
+    network = factory()
+    if not callable(network):
+        raise UsageError(f"{target}: made a {type(network).__name__}, which cannot be called.")
+    name = factory_name if factory_name.lower() not in ("make", "build", "network") else module_name
+    source = inspect.getsourcefile(module)
+    content = Path(source).read_bytes() if source else b""
+    return replace(from_network(network, name.rpartition(".")[2]), identity=_digest(network, content))
+
+
+def from_network(network: Callable[[Tensor], Any], name: str) -> Candidate:
+    """A network in hand, of whatever kind; see `from_factory` for what it must map."""
+    count = None
+    if isinstance(network, nn.Module):
+        network.eval()
+        count = sum(p.numel() for p in network.parameters())
+    multiple = int(getattr(network, "multiple_of", 1))
+
+    def restore(rainy: Tensor) -> Tensor:
+        return _whole(network, rainy, multiple, name)
+
+    adds = _counter(network, multiple) if isinstance(network, nn.Module) else None
+    return Candidate(name, restore, _digest(network), "", count, adds, precision="float32")
+
+
+def from_onnx(path: Path) -> Candidate:
+    """An ONNX file of anybody: one input (1, 3, H, W) float32 RGB in [0, 1], the first output its result.
+
+    Height and width may be fixed; pictures of other sizes are then refused.
+
+    Raises:
+        DerainError: the file cannot be read, or ONNX Runtime refuses it.
+    """
+    runtime = extra("onnxruntime", "onnx")
+    try:
+        content = path.read_bytes()
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 4
+        session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except OSError as error:
+        raise DerainError(f"{path}: cannot be read ({error.strerror or error}).") from None
+    except Exception as error:  # the runtime's own classes
+        raise DerainError(f"{path}: ONNX Runtime refuses it ({_gist(error)}).") from None
+    inputs = session.get_inputs()
+    if len(inputs) != 1 or len(inputs[0].shape) != 4:
+        raise DerainError(f"{path}: must have one input of four axes; it has {[i.shape for i in inputs]}.")
+
+    def network(rainy: Tensor) -> Tensor:
+        array = np.ascontiguousarray(rainy.numpy(), np.float32)
+        return torch.from_numpy(session.run(None, {inputs[0].name: array})[0])
+
+    identity = hashlib.sha256(content).hexdigest()
+    return replace(from_network(network, path.stem), identity=identity)
+
+
+def _whole(network: Callable[[Tensor], Any], rainy: Tensor, multiple: int, name: str) -> Tensor:
+    from derain.restore.tiles import pad_to
+
+    height, width = rainy.shape[2:]
+    padded = pad_to(rainy, -(-height // multiple) * multiple, -(-width // multiple) * multiple)
+    try:
+        with torch.no_grad():
+            found = network(padded)
+    except Exception as error:  # whatever somebody else's code raises
+        raise DerainError(
+            f"{name} fails on {padded.shape[3]}x{padded.shape[2]} pixels: {_gist(error)}"
+        ) from error
+    if isinstance(found, Mapping):
+        found = found.get("image")
+    elif isinstance(found, list | tuple):
+        found = found[-1]
+    if not isinstance(found, Tensor) or found.shape != padded.shape:
+        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise DerainError(f"{name} made {shape} of a picture {tuple(padded.shape)}.")
+    return found[..., :height, :width].cpu().float().clamp(0, 1)
+
+
+def _counter(network: nn.Module, multiple: int) -> Callable[[int, int], int]:
+    """Counts the matrix products and convolutions of one picture, on zeros of its size."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    def count(height: int, width: int) -> int:
+        zeros = torch.zeros(1, 3, height, width)
+        with FlopCounterMode(display=False) as counter:
+            _whole(network, zeros, multiple, type(network).__name__)
+        return int(counter.get_total_flops()) // 2
+
+    return count
+
+
+def _digest(network: Any, content: bytes = b"") -> str:
+    """Changes with the weights and with `content`."""
+    digest = hashlib.sha256(content)
+    if isinstance(network, nn.Module):
+        for key, tensor in sorted(network.state_dict().items()):
+            digest.update(key.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _gist(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:200] if lines else type(error).__name__

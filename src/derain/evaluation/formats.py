@@ -1,0 +1,222 @@
+"""Tables as text: LaTeX with booktabs, Markdown, CSV, HTML."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import math
+import re
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+from string import Template
+
+from derain.evaluation.measures import figure
+from derain.evaluation.tables import COSTS, Cell, Column, Line, Table, cost_text, costs_shown
+
+LEGEND = (
+    "Best and second best of the measured rows are marked, where better than the unchanged input; brackets: "
+    "95 % bootstrap interval of the mean; best on: pictures on which a row is the best of the measured ones; "
+    "published rows are grey and were not measured here."
+)
+
+
+def value_text(column: Column, cell: Cell) -> str:
+    """The figure alone."""
+    if not column.measure:
+        return f"{cell.value:g}"
+    return "∞" if math.isinf(cell.value) else figure(column.measure, cell.value)
+
+
+def interval_text(column: Column, cell: Cell) -> str:
+    """ "[33.10, 34.90]", "" where there is none."""
+    if cell.interval is None:
+        return ""
+    return "[" + ", ".join(figure(column.measure, end) for end in cell.interval) + "]"
+
+
+def as_markdown(table: Table) -> str:
+    """Columns of pipes; the best figure is bold, the second best italic."""
+    costs = costs_shown(table)
+    with_source = bool(table.published)
+    head = ["network", *(f"{c.dataset} ({c.pictures}), {c.protocol}, {c.title}" for c in table.columns)]
+    head += [COSTS[name] for name in costs] + ["source"] * with_source
+    rows = [head, ["---", *["---:"] * (len(head) - 1 - with_source), *["---"] * with_source]]
+    for line in table.lines:
+        marks = ("", "**", "_")
+        cells = [line.name]
+        for column, cell in zip(table.columns, line.cells, strict=True):
+            if cell is None:
+                cells.append("")
+                continue
+            mark = marks[cell.place]
+            cells.append(f"{mark}{value_text(column, cell)}{mark} {interval_text(column, cell)}".strip())
+        cells += [cost_text(line, name) for name in costs]
+        cells += [f"published: {line.source}" if line.source else "measured"] * with_source
+        rows.append([cell.replace("|", "\\|") for cell in cells])
+    text = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return f"{text}\n\n" + "\n\n".join((*table.settings, LEGEND, *table.notes)) + "\n"
+
+
+def as_csv(table: Table) -> str:
+    """A row per figure, for programs; an infinite value is "inf"."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    costs = list(COSTS)
+    head = ["network", "set", "pictures", "protocol", "measure", "value", "low", "high", "place", "source"]
+    writer.writerow([*head, *costs])
+    for line in table.lines:
+        for column, cell in zip(table.columns, line.cells, strict=True):
+            if cell is None:
+                continue
+            low, high = cell.interval or ("", "")
+            row = [line.name, column.dataset, column.pictures, column.protocol, column.measure or "best_on"]
+            row += [cell.value, low, high, cell.place or "", line.source or "measured"]
+            found = (getattr(line, name) for name in costs)
+            writer.writerow([*row, *("" if value is None else value for value in found)])
+    return file.getvalue()
+
+
+def as_latex(table: Table) -> str:
+    """A document of one table that compiles as it stands; what lies between the rules fits elsewhere."""
+    costs = costs_shown(table)
+    sources = list(dict.fromkeys(line.source for line in table.published))
+    letters = {source: _letter(i) for i, source in enumerate(sources)}
+
+    def row(line: Line) -> str:
+        cells = [_latex(line.name) + (f"\\,$^{{{letters[line.source]}}}$" if line.source else "")]
+        for column, cell in zip(table.columns, line.cells, strict=True):
+            cells.append("" if cell is None else _latex_cell(column, cell))
+        cells += [cost_text(line, name) for name in costs]
+        if line.source:
+            cells = [f"\\textcolor{{published}}{{{cell}}}" if cell else "" for cell in cells]
+        return " & ".join(cells) + r" \\"
+
+    groups, rules, at = [], [], 2
+    for group in table.groups:
+        rules.append(f"\\cmidrule(lr){{{at}-{at + group.columns - 1}}}")
+        at += group.columns
+    for titles in ([g.dataset for g in table.groups], [g.protocol for g in table.groups]):
+        cells = [
+            f"\\multicolumn{{{group.columns}}}{{c}}{{{_latex(title)}}}"
+            for group, title in zip(table.groups, titles, strict=True)
+        ]
+        groups.append(" & ".join(["", *cells, *[""] * len(costs)]) + r" \\")
+    head = ["network", *(c.title for c in table.columns), *(COSTS[name] for name in costs)]
+    lines = [
+        r"\documentclass{article}",
+        r"\usepackage[utf8]{inputenc}",
+        r"\usepackage[T1]{fontenc}",
+        r"\usepackage[landscape,margin=1cm]{geometry}",
+        r"\usepackage{booktabs}",
+        r"\usepackage{graphicx}",
+        r"\usepackage{color}",
+        r"\definecolor{published}{gray}{0.45}",
+        r"\begin{document}",
+        r"\begin{table}",
+        f"\\caption{{{_latex(' '.join((*table.settings, LEGEND)))}}}",
+        r"\resizebox{\textwidth}{!}{%",
+        f"\\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
+        r"\toprule",
+        *groups,
+        "".join(rules),
+        " & ".join(_latex(text) for text in head) + r" \\",
+        r"\midrule",
+        *(row(line) for line in table.measured),
+        *([r"\midrule"] if table.published else []),
+        *(row(line) for line in table.published),
+        r"\bottomrule",
+        r"\end{tabular}}",
+        r"\end{table}",
+        r"\footnotesize\noindent",
+        *(f"$^{{{letters[source]}}}$ {_latex(source)}.\\quad" for source in sources),
+        *(f"\n\\noindent {_latex(note)}" for note in table.notes),
+        r"\end{document}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def as_html(table: Table, title: str = "Evaluation") -> str:
+    """A page of one table, without outside parts."""
+    template = Template((files("derain.evaluation") / "table.html").read_text(encoding="utf-8"))
+    return template.substitute(
+        title=html.escape(title), style=style(), table=html_table(table), legend=html.escape(LEGEND),
+        settings="".join(f"<p>{html.escape(text)}</p>" for text in table.settings),
+        notes="".join(f"<p class=note>{html.escape(note)}</p>" for note in table.notes),
+    )  # fmt: skip
+
+
+def style() -> str:
+    """The style sheet of all pages of an evaluation."""
+    return (files("derain.evaluation") / "style.css").read_text(encoding="utf-8")
+
+
+def html_table(table: Table) -> str:
+    """The table alone; classes: `best`, `second`, `published`, `n` for figures."""
+    costs = costs_shown(table)
+    with_source = bool(table.published)
+    rest = f"<th colspan={len(costs) + with_source}></th>" if costs or with_source else ""
+    head = ""
+    for titles_above in ([g.dataset for g in table.groups], [g.protocol for g in table.groups]):
+        cells = "".join(
+            f"<th class=group colspan={group.columns}>{html.escape(title)}</th>"
+            for group, title in zip(table.groups, titles_above, strict=True)
+        )
+        head += f"<tr><th></th>{cells}{rest}</tr>"
+    titles = [*(c.title for c in table.columns), *(COSTS[name] for name in costs)]
+    shown = "".join(f"<th class=n>{html.escape(text)}</th>" for text in titles)
+    head += f"<tr><th>network</th>{shown}{'<th>source</th>' * with_source}</tr>"
+    body = "".join(_html_row(table, line, costs, with_source) for line in table.lines)
+    return f"<div class=wide><table><thead>{head}</thead><tbody>{body}</tbody></table></div>"
+
+
+def _html_row(table: Table, line: Line, costs: Sequence[str], with_source: bool) -> str:
+    cells = [f"<td>{html.escape(line.name)}</td>"]
+    for column, cell in zip(table.columns, line.cells, strict=True):
+        if cell is None:
+            cells.append("<td></td>")
+            continue
+        name = ("n", "n best", "n second")[cell.place]
+        interval = interval_text(column, cell)
+        more = f"<small>{interval}</small>" if interval else ""
+        if cell.published is not None:
+            more += f"<small>published {figure(column.measure, cell.published)}</small>"
+        cells.append(f"<td class='{name}'>{value_text(column, cell)}{more}</td>")
+    cells += [f"<td class=n>{cost_text(line, name)}</td>" for name in costs]
+    cells += [f"<td>{html.escape(line.source) or 'measured here'}</td>"] * with_source
+    return f"<tr{' class=published' if line.source else ''}>{''.join(cells)}</tr>"
+
+
+def _latex_cell(column: Column, cell: Cell) -> str:
+    text = "$\\infty$" if math.isinf(cell.value) else value_text(column, cell)
+    text = (text, f"\\textbf{{{text}}}", f"\\underline{{{text}}}")[cell.place]
+    interval = interval_text(column, cell)
+    return f"{text} {{\\scriptsize {interval}}}" if interval else text
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "²": "$^2$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "→": r"$\rightarrow$", "∞": r"$\infty$",
+    "×": r"$\times$", "–": "--", "<": r"$<$", ">": r"$>$", "|": r"$|$", '"': "''",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+}  # fmt: skip
+
+
+def _latex(text: str) -> str:
+    """Text for LaTeX: its signs are written out, and letters that its fonts lack become question marks."""
+    known = "".join(c if c in _LATEX or ord(c) < 0x250 else "?" for c in text)
+    return re.sub("|".join(map(re.escape, _LATEX)), lambda found: _LATEX[found[0]], known)
+
+
+def _letter(number: int) -> str:
+    """a, b, ... z, aa, ab, ..."""
+    first, last = divmod(number, 26)
+    return (_letter(first - 1) if first else "") + chr(ord("a") + last)
+
+
+FORMATS: dict[str, tuple[str, Callable[[Table], str]]] = {
+    "latex": (".tex", as_latex),
+    "markdown": (".md", as_markdown),
+    "csv": (".csv", as_csv),
+    "html": (".html", as_html),
+}

@@ -1,0 +1,60 @@
+"""How sure a mean over pictures is: bootstrap and binomial intervals.
+
+Sources: Efron and Tibshirani, *An Introduction to the Bootstrap*, 1993, chapter 13; Wilson, "Probable
+Inference, the Law of Succession, and Statistical Inference", 1927.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+LEVEL = 0.95
+Z = 1.959963984540054  # of a normal distribution, two sides, at `LEVEL`
+RESAMPLES = 4000
+FEWEST = 5  # scenes below which an interval says nothing
+
+
+def bootstrap_interval(
+    values: Sequence[float], scenes: Sequence[int] | None = None, seed: int = 0
+) -> tuple[float, float] | None:
+    """95 % interval of the mean: percentiles of means over scenes drawn with replacement.
+
+    Args:
+        values: one a picture.
+        scenes: the scene of each picture, numbered anyhow; pictures of one scene are drawn together.
+            None: every picture is a scene.
+        seed: of the draws, so that a table comes out the same twice.
+
+    Returns:
+        (low, high), or None for fewer than five scenes or values that are not finite.
+    """
+    numbers = np.arange(len(values)) if scenes is None else np.unique(scenes, return_inverse=True)[1]
+    count = int(numbers.max()) + 1 if len(values) else 0
+    if count < FEWEST or not np.isfinite(values).all():
+        return None
+    sums, sizes = np.bincount(numbers, values), np.bincount(numbers)
+    random = np.random.default_rng(seed)
+    means = np.empty(RESAMPLES)
+    for i in range(RESAMPLES):  # one at a time: a set may have thousands of pictures
+        drawn = random.integers(0, count, count)
+        means[i] = sums[drawn].sum() / sizes[drawn].sum()
+    low, high = np.quantile(means, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    return float(low), float(high)
+
+
+def binomial_interval(wins: float, total: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share; (0, 1) for a total of 0.
+
+    Args:
+        wins: out of `total`; a tie may count as half a win.
+    """
+    if not total:
+        return 0.0, 1.0
+    share = wins / total
+    scale = 1 + Z**2 / total
+    centre = (share + Z**2 / (2 * total)) / scale
+    half = Z / scale * math.sqrt(share * (1 - share) / total + Z**2 / (4 * total**2))
+    return max(0.0, centre - half), min(1.0, centre + half)

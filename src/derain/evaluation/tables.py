@@ -1,0 +1,314 @@
+"""One table of one or several evaluations: a row a network, columns by set, protocol and measure.
+
+It is made from what `derain.evaluation.report.to_json` gives, so that reports of other days and machines can
+stand in it too.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+from derain.data.duplicates import find_duplicates
+from derain.errors import DerainError
+from derain.evaluation.candidates import UNCHANGED
+from derain.evaluation.files import cores
+from derain.evaluation.measures import MEASURES
+from derain.evaluation.report import SIDE
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A measure of a set under a protocol; `measure` is a key of `MEASURES`, or "" for the wins."""
+
+    dataset: str
+    pictures: int
+    protocol: str
+    measure: str
+
+    @property
+    def title(self) -> str:
+        """With an arrow to where it is better."""
+        if not self.measure:
+            return "best on"
+        found = MEASURES[self.measure]
+        if found.ideal in (math.inf, -math.inf):
+            return f"{found.title} {'↑' if found.ideal > 0 else '↓'}"
+        return (
+            f"{found.title} ↓" if self.measure in ("harm", "flicker") else f"{found.title} → {found.ideal:g}"
+        )
+
+
+@dataclass(frozen=True)
+class Group:
+    """Neighbouring columns of one set and protocol; `dataset` says the number of pictures too."""
+
+    dataset: str
+    protocol: str
+    columns: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A figure.
+
+    Attributes:
+        value: infinite where pictures equal their truth.
+        interval: 95 % interval of the mean, None where there is none.
+        place: 1 or 2 for the best and the second best of the measured networks, else 0.
+        published: what the network's authors publish for it, None if nothing.
+    """
+
+    value: float
+    interval: tuple[float, float] | None = None
+    place: int = 0
+    published: float | None = None
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row; costs are None where unknown, `source` is "" for what was measured."""
+
+    name: str
+    cells: tuple[Cell | None, ...]
+    parameters: int | None
+    multiply_adds: float | None
+    cpu_seconds: float | None
+    peak_bytes: int | None
+    source: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with all that has to be said about it.
+
+    Attributes:
+        columns, lines: measured lines first, *input unchanged* at their head; then the published ones.
+        settings: how the figures were made.
+        notes: what a reader must know before comparing.
+    """
+
+    columns: tuple[Column, ...]
+    lines: tuple[Line, ...]
+    settings: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def measured(self) -> tuple[Line, ...]:
+        return tuple(line for line in self.lines if not line.source)
+
+    @property
+    def published(self) -> tuple[Line, ...]:
+        return tuple(line for line in self.lines if line.source)
+
+    @property
+    def groups(self) -> list[Group]:
+        """From left to right."""
+        key = attrgetter("dataset", "pictures", "protocol")
+        return [
+            Group(f"{dataset} ({pictures})", protocol, len(list(columns)))
+            for (dataset, pictures, protocol), columns in itertools.groupby(self.columns, key)
+        ]
+
+
+COSTS = {
+    "parameters": "parameters, M",
+    "multiply_adds": f"multiply-adds at {SIDE}², G",
+    "cpu_seconds": "CPU s per Mpixel",
+    "peak_bytes": "peak memory, MiB",
+}
+COST_SCALES = {"parameters": 1e6, "multiply_adds": 1e9, "cpu_seconds": 1.0, "peak_bytes": 2.0**20}
+COST_DIGITS = {"parameters": 2, "multiply_adds": 1, "cpu_seconds": 2, "peak_bytes": 0}
+
+
+def costs_shown(table: Table) -> list[str]:
+    """The keys of `COSTS` that some line has a value for."""
+    return [name for name in COSTS if any(getattr(line, name) for line in table.lines)]
+
+
+def cost_text(line: Line, name: str) -> str:
+    """A cost of a line in the unit of its column, "" where unknown."""
+    value = getattr(line, name)
+    return "" if not value else f"{value / COST_SCALES[name]:,.{COST_DIGITS[name]}f}"
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """The `report.json` of an evaluation's folder.
+
+    Raises:
+        DerainError: there is none, or another program or edition wrote it.
+    """
+    path = folder / "report.json"
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DerainError(f"{path}: cannot be read ({error.strerror or error}).") from None
+    except ValueError:
+        raise DerainError(f"{path}: not a report of an evaluation.") from None
+    if not isinstance(content, dict) or not {"dataset", "files", "settings", "protocols"} <= set(content):
+        raise DerainError(f"{path}: not a report that this edition can read; evaluate again into its folder.")
+    return content
+
+
+def make_table(reports: Sequence[Json]) -> Table:
+    """One table of one or several reports, see `to_json`.
+
+    Networks of one name are one row; where their weights or settings differ, they get numbers.
+    """
+    reports = [_with_own_names(report, reports[:i]) for i, report in enumerate(reports)]
+    titles = list(_titles(reports))
+    columns = tuple(
+        Column(title, report["pictures"], protocol, measure)
+        for title, report in zip(titles, reports, strict=True)
+        for protocol, found in report["protocols"].items()
+        for measure in (*found["measures"], "")
+    )
+    names = list(dict.fromkeys(name for report in reports for name in report["models"]))
+    measured = [_measured(name, reports) for name in names]
+    places = [_places(column, measured, i) for i, column in enumerate(columns)]
+    lines = [_marked(line, places) for line in measured]
+    several = len(reports) > 1
+    settings = dict.fromkeys(report["settings"] for report in reports)
+    notes = [
+        f"{title}: {note}" if several else note
+        for title, report in zip(titles, reports, strict=True)
+        for note in report["notes"]
+    ]
+    lines += _published(reports)
+    return Table(columns, tuple(lines), tuple(settings), (*notes, *_shared_scenes(titles, reports)))
+
+
+def _titles(reports: Sequence[Json]) -> Iterator[str]:
+    for i, report in enumerate(reports, 1):
+        yield report["dataset"] or ("own set" if len(reports) == 1 else f"set {i}")
+
+
+def _with_own_names(report: Json, earlier: Sequence[Json]) -> Json:
+    """The report with numbers behind the names that mean another network in an earlier one."""
+    new: dict[str, str] = {}
+    for name, facts in report["models"].items():
+        known = [r["models"][name]["identity"] for r in earlier if name in r["models"]]
+        differs = any(facts["identity"] and identity and facts["identity"] != identity for identity in known)
+        new[name] = f"{name} ({1 + len(set(known))})" if differs else name
+    return {
+        **report,
+        "models": {new[name]: facts for name, facts in report["models"].items()},
+        "protocols": {
+            protocol: {**found, "models": {new[name]: scores for name, scores in found["models"].items()}}
+            for protocol, found in report["protocols"].items()
+        },
+    }
+
+
+def _measured(name: str, reports: Sequence[Json]) -> Line:
+    cells = [
+        _cell(found["models"].get(name), measure)
+        for report in reports
+        for found in report["protocols"].values()
+        for measure in (*found["measures"], "")
+    ]
+    facts = [report["models"][name] for report in reports if name in report["models"]]
+    cpu = [f["cpu_seconds_per_megapixel"] for f in facts if f["cpu_seconds_per_megapixel"] is not None]
+    peaks = [f["peak_memory_bytes"] for f in facts if f["peak_memory_bytes"] is not None]
+    return Line(
+        name,
+        tuple(cells),
+        facts[0]["parameters"],
+        facts[0][f"multiply_adds_{SIDE}"],
+        sum(cpu) / len(cpu) if cpu else None,
+        max(peaks, default=None),
+        "",
+    )
+
+
+def _cell(scored: Json | None, measure: str) -> Cell | None:
+    if scored is None:
+        return None
+    if not measure:
+        return Cell(scored["best_on"])
+    mean, interval = scored["mean"][measure], scored["interval"][measure]
+    own = scored["published_for_it"]
+    return Cell(
+        math.inf if mean is None else mean,
+        None if interval is None else tuple(interval),
+        published=None if own is None else own.get(measure),
+    )
+
+
+def _marked(line: Line, places: Sequence[Mapping[str, int]]) -> Line:
+    cells = (
+        cell and replace(cell, place=found.get(line.name, 0))
+        for cell, found in zip(line.cells, places, strict=True)
+    )
+    return replace(line, cells=tuple(cells))
+
+
+def _places(column: Column, lines: Sequence[Line], i: int) -> dict[str, int]:
+    """{name: 1 or 2} of the best and the second best network; none that is worse than the unchanged input.
+
+    The unchanged input does no harm and keeps all detail, so it is never marked, nor stands in the way there.
+    """
+    if not column.measure:
+        return {}
+    distance = MEASURES[column.measure].distance
+    before = next((line.cells[i] for line in lines if line.name == UNCHANGED), None)
+    limit = math.inf if before is None else distance(before.value)
+    values = {
+        line.name: distance(cell.value)
+        for line in lines
+        if line.name != UNCHANGED and (cell := line.cells[i]) is not None
+    }
+    better = {name: value for name, value in values.items() if value < limit or limit == 0}
+    order = sorted(set(better.values()))[:2]
+    return {name: 1 + order.index(value) for name, value in better.items() if value in order}
+
+
+def _published(reports: Sequence[Json]) -> Iterator[Line]:
+    """The published rows, a method and setting each, best first by the earliest column that has them."""
+    groups = [found for report in reports for found in report["protocols"].values()]
+    methods: dict[tuple[str, str], dict[int, Json]] = {}
+    for i, found in enumerate(groups):
+        for row in found["published"]:
+            methods.setdefault((row["method"], row["setting"]), {}).setdefault(i, row)
+
+    def order(rows: Mapping[int, Json]) -> tuple[int, float]:
+        place = min(rows)
+        return place, -rows[place]["psnr"]
+
+    for (method, setting), rows in sorted(methods.items(), key=lambda item: order(item[1])):
+        cells = [
+            Cell(rows[i][measure]) if measure and i in rows and measure in rows[i] else None
+            for i, found in enumerate(groups)
+            for measure in (*found["measures"], "")
+        ]
+        first = rows[min(rows)]
+        size = f"size: {first['cost_source']}" if first["cost_source"] else ""
+        sources = dict.fromkeys(text for text in (*(row["source"] for row in rows.values()), size) if text)
+        name = f"{method} ({setting})" if setting else method
+        costs = first["parameters"], first["multiply_adds"]
+        yield Line(name, tuple(cells), *costs, None, None, "; ".join(sources))
+
+
+def _shared_scenes(titles: Sequence[str], reports: Sequence[Json]) -> Iterator[str]:
+    """A sentence for every two sets that share scenes; sets whose files are gone are left out."""
+    present = [
+        (title, [Path(file) for file in report["files"]])
+        for title, report in zip(titles, reports, strict=True)
+        if all(Path(file).is_file() for file in report["files"])
+    ]
+    for (title, files), (other, others) in itertools.combinations(present, 2):
+        if files == others:
+            continue
+        found = find_duplicates(files, others, cores())
+        if found:
+            shown = ", ".join(f"{d.first.name} and {d.second.name}" for d in found[:8])
+            more = f" and {len(found) - 8} more" if len(found) > 8 else ""
+            yield f"{title} and {other} share {len(found)} scenes: {shown}{more}."

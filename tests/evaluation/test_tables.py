@@ -1,0 +1,153 @@
+"""One table of several evaluations, and its forms."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from derain import DerainError
+from derain.evaluation.candidates import UNCHANGED, Candidate, input_unchanged
+from derain.evaluation.cases import find_cases
+from derain.evaluation.evaluate import evaluate
+from derain.evaluation.formats import FORMATS, as_csv, as_html, as_latex, as_markdown
+from derain.evaluation.page import write_report
+from derain.evaluation.report import Report
+from derain.evaluation.tables import make_table, read_report
+from derain.pictures import Picture, write_picture
+
+ADD = "matlab_y_uint8"
+
+
+def better(name: str, share: float, identity: str = "one") -> Candidate:
+    """Takes a share of the haze away that the pictures here have."""
+    return Candidate(name, lambda rainy: (rainy - share * 20 / 255).clamp(0, 1), identity, parameters=10**6)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two evaluations, on Rain200L and on another set that shares a scene with it."""
+    folder = tmp_path_factory.mktemp("runs")
+    random = np.random.default_rng(1)
+    written = []
+    for run, dataset, names in (("a", "Rain200L", "one two"), ("b", "streets & co", "one three")):
+        for i in range(6):
+            clean = random.integers(0, 220, (16, 20, 3), dtype=np.uint8)
+            if i == 0:
+                clean[...] = np.random.default_rng(7).integers(0, 220, clean.shape)
+            write_picture(folder / run / f"clean/{i}.png", Picture(clean))
+            write_picture(folder / run / f"rainy/{i}.png", Picture(clean + np.uint8(20)))
+        test_set = find_cases(folder / run / "rainy", folder / run / "clean", protocols=[ADD], name=dataset)
+        shares = {"one": 0.9, "two": 0.5, "three": -1}
+        candidates = [
+            input_unchanged(test_set.cases),
+            *(better(name, shares[name]) for name in names.split()),
+        ]
+        results = evaluate(candidates, test_set.cases, [ADD], folder / run / "out")
+        write_report(Report(test_set, results, folder / run / "out", "cpu", "round"))
+        written.append(folder / run / "out")
+    return written
+
+
+@pytest.fixture(scope="module")
+def table(runs: list[Path]):
+    return make_table([read_report(run) for run in runs])
+
+
+def test_rows_and_columns(table) -> None:
+    assert [line.name for line in table.measured] == [UNCHANGED, "one", "two", "three"]
+    assert [(g.dataset, g.protocol, g.columns) for g in table.groups] == [
+        ("Rain200L (6)", ADD, 3),
+        ("streets & co (6)", ADD, 3),
+    ]
+    assert [c.title for c in table.columns[:3]] == ["PSNR dB ↑", "SSIM ↑", "best on"]
+    lines = {line.name: line for line in table.lines}
+    assert [cell is None for cell in lines["two"].cells] == [False] * 3 + [True] * 3
+    assert [lines[name].cells[0].place for name in (UNCHANGED, "one", "two")] == [0, 1, 2]
+    # Worse than doing nothing, so not the second best.
+    assert [lines[name].cells[3].place for name in (UNCHANGED, "one", "three")] == [0, 1, 0]
+    assert [lines[name].cells[2].value for name in (UNCHANGED, "one", "two")] == [0, 6, 0]
+    low, high = lines["one"].cells[0].interval
+    assert low <= lines["one"].cells[0].value <= high
+    published = {line.name: line for line in table.published}
+    assert published["DRSformer"].cells[0].value == 41.23
+    assert published["DRSformer"].parameters == 33_700_000
+    assert "camera-ready Table 1" in published["DRSformer"].source
+    assert lines["one"].cpu_seconds > 0
+
+
+def test_shared_scenes_are_named(table) -> None:
+    assert table.notes[-1] == "Rain200L and streets & co share 1 scenes: 0.png and 0.png."
+
+
+def test_one_name_for_two_networks_gets_numbers(runs: list[Path]) -> None:
+    first, second = (read_report(run) for run in runs)
+    second["models"]["one"]["identity"] = "other weights"
+    names = [line.name for line in make_table([first, second]).measured]
+    assert names == [UNCHANGED, "one", "two", "one (2)", "three"]
+
+
+def test_csv_holds_every_figure(table) -> None:
+    rows = list(csv.DictReader(io.StringIO(as_csv(table))))
+    found = {(r["network"], r["set"], r["measure"]): r for r in rows}
+    line = next(line for line in table.lines if line.name == "one")
+    assert float(found["one", "Rain200L", "psnr"]["value"]) == line.cells[0].value
+    assert float(found["one", "Rain200L", "psnr"]["low"]) == line.cells[0].interval[0]
+    assert found["one", "Rain200L", "best_on"]["value"] == "6"
+    assert found["DRSformer", "Rain200L", "psnr"]["source"].startswith("DRSformer, camera-ready")
+    assert len(rows) == sum(cell is not None for line in table.lines for cell in line.cells)
+
+
+def test_every_form_says_what_a_reader_must_know(table) -> None:
+    assert set(FORMATS) == {"latex", "markdown", "csv", "html"}
+    for write in (as_markdown, as_latex, as_html):
+        text = write(table)
+        for words in (
+            "results rounded to 8 bits",
+            "PyTorch",
+            "input unchanged",
+            "bootstrap interval",
+            "share 1",
+        ):
+            assert words in text
+    assert "**" in as_markdown(table)
+    assert "<td>DRSformer</td>" in as_html(table)
+    assert "streets &amp; co" in as_html(table)
+
+
+def test_latex(table) -> None:
+    text = as_latex(table)
+    assert text.startswith("\\documentclass")
+    assert r"streets \& co (6)" in text
+    assert r"\textcolor{published}{DRSformer" in text
+    widths = {
+        sum(int(part.split("}")[0]) if part else 1 for part in parts)
+        for line in text.splitlines()
+        if line.endswith(r"\\")
+        for parts in [[p.split("multicolumn{")[1] if "multicolumn{" in p else "" for p in line.split(" & ")]]
+    }
+    assert len(widths) == 1  # every row has as many columns
+    assert text.isascii()
+
+
+def test_infinite_means(runs: list[Path]) -> None:
+    report = read_report(runs[0])
+    report["protocols"][ADD]["models"]["one"]["mean"]["psnr"] = None
+    table = make_table([report])
+    assert next(line for line in table.lines if line.name == "one").cells[0].value == math.inf
+    assert r"$\infty$" in as_latex(table)
+    assert "**∞**" in as_markdown(table)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", json.dumps({"dataset": "", "pairs": 3})])
+def test_a_report_of_something_else_is_refused(content: str, tmp_path: Path) -> None:
+    with pytest.raises(DerainError, match="cannot be read"):
+        read_report(tmp_path)
+    (tmp_path / "report.json").write_text(content)
+    with pytest.raises(DerainError, match="not a report"):
+        read_report(tmp_path)
