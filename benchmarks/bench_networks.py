@@ -1,80 +1,64 @@
-"""Networks against their plain formulations: seconds, CPU seconds and peak memory.
+"""The fast form of every network against its plain one: seconds, CPU seconds and peak memory.
 
-Both forms have the same weights and run in turns in one process, so that a busy machine slows both;
-what counts is the ratio. Peak memory is that of a process of its own for each form (interpreter,
+Both forms are methods of one network and run in turns in one process, so that a busy machine slows
+both; what counts is the ratio. Peak memory is that of a process of its own for each form (interpreter,
 library and weights included). The rate of a large float32 matrix product tells machines apart.
 
-    python benchmarks/bench_networks.py                          all networks that have a plain twin
+    python benchmarks/bench_networks.py                          all networks that have a fast form
     python benchmarks/bench_networks.py drsformer --threads 2 --size 256 --passes 3
-
-A plain twin is a module with the network's own state dict, called with the variant's arguments; it
-lies beside the tests as the truth that the fast form must equal.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
-from torch import nn
 
 from derain.bench import matrix_flops
 from derain.errors import unknown_name
 from derain.methods import create_network, network_names
+from derain.methods.network import RainNetwork
 from derain.peak_memory import resident_peak
 
-TESTS = Path(__file__).resolve().parents[1] / "tests"
-
-# {network as users name it: where its plain twin is, below tests/}
-TWINS = {
-    "drsformer": "methods.drsformer_plain:PlainDRSformer",
-    "drsformer-light": "methods.drsformer_plain:PlainDRSformer",
-    "nerd_rain": "methods.nerd_rain_plain:PlainNeRDRain",
-    "nerd_rain-s": "methods.nerd_rain_plain:PlainNeRDRain",
-    "udr_s2former": "methods.udr_s2former_plain:PlainUDRS2Former",
-}
 FORMS = ("fast", "plain")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("networks", nargs="*", metavar="network", help=f"some of: {', '.join(TWINS)}")
+    parser.add_argument("networks", nargs="*", metavar="network", help=f"some of: {', '.join(names())}")
     parser.add_argument("--size", type=int, default=256, help="pixels a side (256)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--passes", type=int, default=3, help="timed passes of each form")
     parser.add_argument("--memory-of", choices=FORMS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     for name in options.networks:
-        if name not in TWINS:
-            parser.error(str(unknown_name("network", name, TWINS)))
+        if name not in names():
+            parser.error(str(unknown_name("network", name, names())))
     torch.set_num_threads(options.threads)
 
     if options.memory_of:
-        print(peak_memory(build(options.networks[0], options.memory_of), options.size))
+        print(peak_memory(build(options.networks[0]), options.memory_of, options.size))
         return
     print(
         f"PyTorch {torch.__version__}, {options.threads} threads, 1x3x{options.size}x{options.size} float32"
     )
     print(f"matrix product 2048x2048: {matrix_flops(torch.device('cpu')) / 1e9:.0f} GFLOP/s\n")
     print(f"{'network':<18} {'form':<6} {'seconds':>15} {'CPU seconds':>15} {'peak MiB':>9}")
-    for name in options.networks or TWINS:
+    for name in options.networks or names():
         report(name, options.size, options.threads, options.passes)
 
 
 def report(name: str, size: int, threads: int, passes: int) -> None:
     """Prints two lines of figures and one with the ratios (medians over the turns)."""
-    networks = {form: build(name, form) for form in FORMS}
-    networks["plain"].load_state_dict(networks["fast"].state_dict())
-    for network in networks.values():
-        run(network, 64)
-    turns = [{form: seconds(lambda n=n: run(n, size)) for form, n in networks.items()} for _ in range(passes)]
+    network = build(name)
+    for form in FORMS:
+        run(network, form, size)
+    turns = [{form: seconds(lambda f=form: run(network, f, size)) for form in FORMS} for _ in range(passes)]
     for form in FORMS:
         wall, cpu = zip(*(turn[form] for turn in turns), strict=True)
         memory = memory_of_process(name, form, size, threads)
@@ -85,22 +69,23 @@ def report(name: str, size: int, threads: int, passes: int) -> None:
     print(f"{'':<18} {'ratio':<6} {wall_ratio:>15.3f} {cpu_ratio:>15.3f}\n", flush=True)
 
 
-def build(name: str, form: str) -> nn.Module:
+def build(name: str) -> RainNetwork:
     torch.manual_seed(0)
-    if form == "fast":
-        return create_network(name).eval()
-    sys.path.insert(0, str(TESTS))
-    module, twin = TWINS[name].split(":")
-    architecture, variant = network_names()[name]
-    plain = getattr(importlib.import_module(module), twin)(**architecture.variants[variant])
-    assert isinstance(plain, nn.Module)
-    return plain.eval()
+    network = create_network(name).eval()
+    return network.to(memory_format=torch.channels_last)
 
 
-def run(network: nn.Module, size: int) -> None:
+def names() -> list[str]:
+    """Networks with a fast form of their own."""
+    with torch.device("meta"):
+        classes = {name: type(create_network(name)) for name in network_names()}
+    return [name for name, kind in classes.items() if kind.fast is not RainNetwork.fast]
+
+
+def run(network: RainNetwork, form: str, size: int) -> None:
     picture = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        network(picture)
+        getattr(network, form)(picture.contiguous(memory_format=torch.channels_last))
 
 
 def seconds(work: Callable[[], object]) -> tuple[float, float]:
@@ -116,10 +101,10 @@ def memory_of_process(name: str, form: str, size: int, threads: int) -> float:
     return float(done.stdout)
 
 
-def peak_memory(network: nn.Module, size: int) -> float:
+def peak_memory(network: RainNetwork, form: str, size: int) -> float:
     """MiB that this process had in memory at most, after two passes."""
-    run(network, size)
-    run(network, size)
+    run(network, form, size)
+    run(network, form, size)
     return resident_peak() / 2**20
 
 

@@ -1,20 +1,11 @@
-"""Small parts that several of the network's files share: gates, 1x1 convolutions, work in pieces.
-
-Feature maps are (B, C, H, W) in channels-last memory here, so that a picture is a matrix of pixels
-by channels without a copy.
-"""
+"""Small parts that several of the network's files share."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-
-from derain.nn.pixels import as_map, as_pixels
-from derain.nn.tracing import is_tracing
 
 
 def named(name: str, module: nn.Module) -> nn.Sequential:
@@ -22,60 +13,41 @@ def named(name: str, module: nn.Module) -> nn.Sequential:
     return nn.Sequential(OrderedDict({name: module}))
 
 
-class Squeeze(nn.Sequential):
-    """The two 1x1 convolutions of a channel gate, C -> inner -> C, applied to means (B, C)."""
+class ChannelGate(nn.Module):
+    """x times a factor in (0, 1) for each channel, made of the channels' means; (B, C, H, W).
 
-    def __init__(self, channels: int, inner: int, activation: nn.Module, bias: bool) -> None:
+    Args:
+        channels: C.
+        inner: channels between the two 1x1 convolutions.
+        activation: between them.
+        bias: whether they have one.
+        name: of the layers in the state dict.
+    """
+
+    def __init__(
+        self, channels: int, inner: int, activation: nn.Module, bias: bool, name: str = "conv_du"
+    ) -> None:
+        super().__init__()
         first, last = nn.Conv2d(channels, inner, 1, bias=bias), nn.Conv2d(inner, channels, 1, bias=bias)
-        super().__init__(first, activation, last)
+        self.name = name
+        self.add_module(name, nn.Sequential(first, activation, last, nn.Sigmoid()))
 
-    def forward(self, means: Tensor) -> Tensor:
-        """The gate, (B, C) in (0, 1)."""
-        first, activation, last = self
-        assert isinstance(first, nn.Conv2d)
-        assert isinstance(last, nn.Conv2d)
-        return torch.sigmoid(linear(activation(linear(means, first)), last))
+    def factors(self, means: Tensor) -> Tensor:
+        """The gate (B, C, 1, 1) of means of the same shape."""
+        gate: Tensor = self.get_submodule(self.name)(means)
+        return gate
 
-
-def linear(x: Tensor, conv: nn.Conv2d) -> Tensor:
-    """A 1x1 convolution applied along the last axis."""
-    return F.linear(x, conv.weight.flatten(1), conv.bias)
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factors(x.mean((2, 3), keepdim=True))
 
 
-def spatial_means(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, C)."""
-    return x.mean((2, 3))
+class DeviationNorm(nn.Module):
+    """Each pixel over the standard deviation of its channels; the mean is not removed. (B, C, H, W)."""
 
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
 
-def gated_1x1(x: Tensor, gate: Tensor, weight: Tensor, onto: Tensor) -> Tensor:
-    """onto + (1x1 convolution of x * gate), where the gate scales the weights instead of the picture.
-
-    Args:
-        x: (B, C, H, W).
-        gate: (B, C).
-        weight: (D, C, 1, 1).
-        onto: a bias (D,) or a picture (B, D, H, W).
-    """
-    if onto.dim() == 4:
-        onto = as_pixels(onto)
-    weights = gate.unsqueeze(2) * weight.flatten(1).t()
-    return as_map(torch.baddbmm(onto, as_pixels(x), weights), x)
-
-
-def pieces(size: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """The tensors cut along their first axis into pieces that stay in a CPU's cache; elsewhere whole."""
-    if tensors[0].device.type != "cpu" or is_tracing():
-        return iter([tensors])
-    return zip(*(torch.split(tensor, size) for tensor in tensors), strict=True)
-
-
-def by_pixels(function: Callable[[Tensor], Tensor], x: Tensor, width: int) -> Tensor:
-    """A function of single pixels applied to x (B, H, W, C), in pieces.
-
-    Args:
-        function: (N, C) -> (N, C).
-        x: contiguous.
-        width: channels of the widest array inside `function`.
-    """
-    rows = x.flatten(0, 2)
-    return torch.cat([function(piece) for (piece,) in pieces(max(1024, 2**18 // width), rows)]).view(x.shape)
+    def forward(self, x: Tensor) -> Tensor:
+        variance = x.var(1, keepdim=True, correction=0)
+        return x / torch.sqrt(variance + 1e-5) * self.weight.view(-1, 1, 1)

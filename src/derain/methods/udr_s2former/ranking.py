@@ -10,12 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from derain.methods.udr_s2former.layers import pieces
-from derain.nn.tracing import is_tracing
-
 DAMPING = 0.6  # of the features that decide where to sample, outside the share
 BOOST = 1.2  # of the logits of local attention, outside the share
-_WINDOWS_AT_ONCE = 64
 
 
 def constraint(uncertainty: Tensor) -> Tensor:
@@ -25,21 +21,15 @@ def constraint(uncertainty: Tensor) -> Tensor:
         uncertainty: (B, C, H, W), a level's uncertainty features.
 
     Returns:
-        (B, C, H, W), in the memory format of `uncertainty`.
+        (B, C, H, W).
     """
     u = uncertainty.detach()
-    flat = u.flatten(2)
-    kept = largest(flat, share_of(u.shape[2] * u.shape[3])).view(u.shape)
-    factors = torch.where(kept, 1.0, DAMPING).to(u.dtype)
-    channels_last = u.is_contiguous(memory_format=torch.channels_last)
-    return factors.contiguous(memory_format=torch.channels_last) if channels_last else factors
+    kept = largest(u.flatten(2), share_of(u.shape[2] * u.shape[3])).view(u.shape)
+    return torch.where(kept, 1.0, DAMPING).to(u.dtype)
 
 
 def modulation(uncertainty: Tensor, window: int) -> Tensor:
     """The factors 1 (in the share) and 1.2 of local attention's logits, from each window's Gram matrix.
-
-    The published network cuts the channel-first features into windows as if they were channel-last,
-    which mixes unrelated pixels and channels; trained weights expect exactly that.
 
     Args:
         uncertainty: (B, C, H, W) with all of C, H, W multiples of `window`.
@@ -47,13 +37,20 @@ def modulation(uncertainty: Tensor, window: int) -> Tensor:
     Returns:
         (B * windows, window^2, window^2), each row with its own ranking.
     """
-    u = uncertainty.detach()
+    v = scrambled_windows(uncertainty.detach(), window)
+    kept = largest(v @ v.transpose(1, 2), share_of(window * window))
+    return torch.where(kept, 1.0, BOOST).to(v.dtype)
+
+
+def scrambled_windows(u: Tensor, window: int) -> Tensor:
+    """(B, C, H, W) -> (B * windows, window^2, C), in the published order.
+
+    The published network cuts the channel-first features into windows as if they were channel-last,
+    which mixes unrelated pixels and channels; trained weights expect exactly that.
+    """
     b, c, h, w = u.shape
     scrambled = u.reshape(b, c // window, window, h // window, window, w).transpose(2, 3)
-    slices = scrambled.reshape(-1, window * window, c)
-    count = share_of(window * window)
-    grams = (torch.bmm(v, v.transpose(1, 2)) for (v,) in pieces(_WINDOWS_AT_ONCE, slices))
-    return torch.cat([torch.where(largest(gram, count), 1.0, BOOST).to(u.dtype) for gram in grams])
+    return scrambled.reshape(-1, window * window, c)
 
 
 def share_of(count: int) -> int:
@@ -63,20 +60,10 @@ def share_of(count: int) -> int:
 
 def largest(x: Tensor, count: int) -> Tensor:
     """True at the `count` largest entries along the last axis; of equal ones, at the first."""
-    if x.device.type == "cpu" and not is_tracing():
-        threshold = _partitioned(x, count)
-        kept = x >= threshold
-        if int(kept.count_nonzero()) == count * threshold.numel():  # no entry equals another at the cut
-            return kept
-    else:
-        threshold = x.topk(count, -1).values[..., -1:]
+    return with_ties(x, x.topk(count, -1).values[..., -1:], count)
+
+
+def with_ties(x: Tensor, threshold: Tensor, count: int) -> Tensor:
+    """True at the `count` largest entries, where the smallest of each row's is its threshold (..., 1)."""
     above, equal = x > threshold, x == threshold
     return above | (equal & (equal.int().cumsum(-1) <= count - above.sum(-1, keepdim=True)))
-
-
-def _partitioned(x: Tensor, count: int) -> Tensor:
-    """The `count`-th largest entry of each row, by NumPy's partition: 10 times faster than a top-k."""
-    position = x.shape[-1] - count
-    rows = x.to(torch.promote_types(x.dtype, torch.float32)).numpy().copy()
-    rows.partition(position, axis=-1)
-    return torch.from_numpy(rows[..., position : position + 1].copy()).to(x.dtype)

@@ -4,9 +4,7 @@ Sampling attention: the queries lie in the window; keys and values are fetched b
 from a rectangle that each head moves and stretches anywhere in the picture. Local attention: plain
 window attention whose logits are boosted where the uncertainty ranking says so.
 
-Form, not value, differs from the published code: the rectangle's sides are worked out per axis and
-the four neighbours of each sample are summed by one `embedding_bag` that writes keys and values in
-window order; local attention runs over a few windows at a time.
+Form, not value, differs from the published code: the rectangle's sides are worked out per axis.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from derain.methods.udr_s2former.layers import linear, pieces
+from derain.methods.udr_s2former.ranking import constraint, modulation
 from derain.nn.tracing import is_tracing
 
 
@@ -38,68 +36,58 @@ class SamplingAttention(nn.Module):
         self.qkv = nn.Conv2d(dim, 3 * dim, 1)
         self.proj = nn.Conv2d(dim, dim, 1)
 
-    def forward(self, t: Tensor, constraint: Tensor) -> Tensor:
+    def forward(self, t: Tensor, uncertainty: Tensor) -> Tensor:
         """
         Args:
             t: (B, H, W, C).
-            constraint: (B, C, H, W), the factors of `ranking.constraint`.
+            uncertainty: (B, C, H, W), the level's uncertainty features.
         """
         b, h, w, c = t.shape
-        n, d = self.heads, c // self.heads
-        weight, bias = self.qkv.weight.flatten(1), self.qkv.bias
-        assert bias is not None
-        q = F.linear(t, weight[:c], bias[:c])
-        # Key and value of one head side by side, so that one look-up fetches both.
-        by_head = weight[c:].view(2, n, d, c).transpose(0, 1).reshape(2 * c, c)
-        kv = F.linear(t, by_head, bias[c:].view(2, n, d).transpose(0, 1).flatten())
+        t = t.permute(0, 3, 1, 2)
+        grid = self.grid(t, uncertainty)
+        q, k, v = self.qkv(t).chunk(3, 1)
+        k, v = (
+            F.grid_sample(x.reshape(b * self.heads, -1, h, w), grid, align_corners=True).view(b, c, h, w)
+            for x in (k, v)
+        )
+        q, k, v = (to_windows(x.permute(0, 2, 3, 1), self.heads, self.window) for x in (q, k, v))
+        logits = q @ k.transpose(2, 3) * (c // self.heads) ** -0.5 + position_bias(self)
+        mixed = from_windows(torch.softmax(logits, -1) @ v, h, w, self.window)
+        out: Tensor = self.proj(mixed.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return out
 
-        index, factors = self._neighbours(t.permute(0, 3, 1, 2), constraint)
-        rows = kv.view(b * h * w * n, 2 * d)
-        sampled = _weighted_rows(rows, index, factors.to(kv.dtype))
-        k, v = sampled.view(-1, n, self.window**2, 2, d).unbind(3)
-        position = _position_bias(self.relative_position_bias_table, self._index, self.window)
-        q = _to_windows(q.unsqueeze(3), n, self.window)[0]
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=position.to(q.dtype).unsqueeze(0))
-        return linear(_from_windows(out, h, w, self.window), self.proj)
-
-    def _neighbours(self, t: Tensor, constraint: Tensor) -> tuple[Tensor, Tensor]:
-        """The four pixels around each sampling position, as rows of (B, H, W, heads), and their weights.
-
-        Both (B * windows * heads * window^2, 4); a neighbour outside the picture has weight 0.
-        """
+    def grid(self, t: Tensor, uncertainty: Tensor) -> Tensor:
+        """Where each head looks for the features t (B, C, H, W): (B * heads, H, W, 2), x and y, so that
+        the picture spans -1 (centre of the first pixel) to 1 (centre of the last)."""
         b, _, h, w = t.shape
-        n = self.heads
-        x, y = self.coordinates(t, constraint)
-        left_right, factor_x = _two_neighbours(x, w)
-        above_below, factor_y = _two_neighbours(y, h)
-        sample = torch.arange(b, device=t.device).view(b, 1, 1, 1, 1, 1)
-        head = torch.arange(n, device=t.device).view(n, 1, 1)
-        row = (sample * h + above_below) * (w * n) + head  # (B, H/w, W/w, heads, w, 2)
-        index = row[..., :, None, :, None] + (left_right * n)[..., None, :, None, :]
-        factors = factor_y[..., :, None, :, None] * factor_x[..., None, :, None, :]
-        return index.view(-1, 4), factors.reshape(-1, 4)
+        steered = t * constraint(uncertainty)
+        x, y = self.coordinates(self.sampling_biases(steered), self.sampling_scales(steered), h, w)
+        n, s = self.heads, self.window
+        x = x[..., None, :].expand(b, n, h // s, w // s, s, s)
+        y = y[..., :, None].expand(b, n, h // s, w // s, s, s)
+        return torch.stack([x, y], -1).transpose(3, 4).reshape(b * n, h, w, 2)
 
-    def coordinates(self, t: Tensor, constraint: Tensor) -> tuple[Tensor, Tensor]:
-        """Where each head of each window looks: x of its columns and y of its rows.
+    def coordinates(self, shifts: Tensor, scales: Tensor, h: int, w: int) -> tuple[Tensor, Tensor]:
+        """Of each head and window: x of its columns and y of its rows.
 
-        Both (B, H/w, W/w, heads, w), normalised so that the picture spans -1 (centre of the first
-        pixel) to 1 (centre of the last); at least float32.
+        Args:
+            shifts, scales: (B, 2 heads, H/w, W/w), x and y of each head in turn.
+
+        Returns:
+            Both (B, heads, H/w, W/w, w), normalised as in `grid`; at least float32.
         """
-        b, _, h, w = t.shape
-        pooled = self.sampling_biases[:2](t * constraint)
-        dtype = torch.promote_types(t.dtype, torch.float32)
-        shape = (b, self.heads, 2, h // self.window, w // self.window)
-        shift_x, shift_y = self.sampling_biases[2](pooled).to(dtype).view(shape).unbind(2)
-        scale_x, scale_y = self.sampling_scales[2](pooled).to(dtype).view(shape).unbind(2)
+        dtype = torch.promote_types(shifts.dtype, torch.float32)
+        parts = (len(shifts), self.heads, 2, h // self.window, w // self.window)
+        shift_x, shift_y = shifts.to(dtype).reshape(parts).unbind(2)
+        scale_x, scale_y = scales.to(dtype).reshape(parts).unbind(2)
 
         def along(size: int, vertical: bool, shift: Tensor, scale: Tensor) -> Tensor:
-            centres, offsets = _axis(size, self.window, vertical, t.device)
+            centres, offsets = _axis(size, self.window, vertical, shift.device)
             centres = centres.to(dtype).view((-1, 1, 1) if vertical else (1, -1, 1))
             offsets = offsets.to(dtype)
             shift = shift.unsqueeze(-1) / (size // self.window)
             # The published order of additions: another one moves the samples by rounding.
-            line = (centres + offsets) + (offsets * scale.unsqueeze(-1) + shift)
-            return line.permute(0, 2, 3, 1, 4)
+            return (centres + offsets) + (offsets * scale.unsqueeze(-1) + shift)
 
         return along(w, False, shift_x, scale_x), along(h, True, shift_y, scale_y)
 
@@ -117,36 +105,23 @@ class LocalAttention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, t: Tensor, modulation: Tensor) -> Tensor:
+    def forward(self, t: Tensor, uncertainty: Tensor) -> Tensor:
         """
         Args:
             t: (B, H, W, C).
-            modulation: (B * windows, w^2, w^2), the factors of `ranking.modulation`.
+            uncertainty: (B, C, H, W), the level's uncertainty features.
         """
-        b, h, w, c = t.shape
-        q, k, v = _to_windows(self.qkv(t).view(b, h, w, 3, c), self.heads, self.window)
-        q = q * (c // self.heads) ** -0.5
-        position = _position_bias(self.relative_position_bias_table, self._index, self.window).to(q.dtype)
-        out = []
-        for queries, keys, values, factors in pieces(max(1, 64 // self.heads), q, k, v, modulation):
-            logits = _steered(position, queries @ keys.transpose(2, 3), factors.unsqueeze(1))
-            out.append(torch.softmax(logits, -1) @ values)
-        mixed: Tensor = self.proj(_from_windows(torch.cat(out), h, w, self.window))
-        return mixed
-
-
-def _steered(position: Tensor, products: Tensor, factors: Tensor) -> Tensor:
-    """position + products * factors."""
-    if is_tracing():  # with a plus OpenVINO takes this for attention that is scaled by one number
-        return position - products * -factors
-    return torch.addcmul(position, products, factors)
-
-
-def _weighted_rows(rows: Tensor, index: Tensor, factors: Tensor) -> Tensor:
-    """Sums of rows (R, D), each picked by index (N, 4) and scaled by factors (N, 4): (N, D)."""
-    if is_tracing():  # graph formats have no such operation
-        return (rows[index] * factors.unsqueeze(-1)).sum(1)
-    return F.embedding_bag(index, rows, per_sample_weights=factors, mode="sum")
+        _, h, w, c = t.shape
+        q, k, v = (to_windows(x, self.heads, self.window) for x in self.qkv(t).chunk(3, -1))
+        products = q @ k.transpose(2, 3) * (c // self.heads) ** -0.5
+        factors = modulation(uncertainty, self.window).unsqueeze(1)
+        if is_tracing():  # with a plus OpenVINO takes this for attention that is scaled by one number
+            logits = position_bias(self) - products * -factors
+        else:
+            logits = products * factors + position_bias(self)
+        mixed = from_windows(torch.softmax(logits, -1) @ v, h, w, self.window)
+        out: Tensor = self.proj(mixed)
+        return out
 
 
 def _add_position_table(module: nn.Module, heads: int, window: int) -> None:
@@ -169,9 +144,11 @@ def relative_position_index(window: int) -> Tensor:
     return (y[:, None] - y + window - 1) * (2 * window - 1) + (x[:, None] - x + window - 1)
 
 
-def _position_bias(table: Tensor, index: Tensor, window: int) -> Tensor:
-    """(heads, w^2, w^2) from the table (displacements, heads) and the flat index."""
-    return table.index_select(0, index).view(window**2, window**2, -1).permute(2, 0, 1).contiguous()
+def position_bias(attention: SamplingAttention | LocalAttention) -> Tensor:
+    """(heads, w^2, w^2) from the table (displacements, heads)."""
+    table, window = attention.relative_position_bias_table, attention.window
+    picked = table.index_select(0, attention._index)
+    return picked.view(window**2, window**2, -1).permute(2, 0, 1).contiguous()
 
 
 def _axis(size: int, window: int, vertical: bool, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -187,24 +164,14 @@ def _axis(size: int, window: int, vertical: bool, device: torch.device) -> tuple
     return centres, offsets - offsets.mean()
 
 
-def _two_neighbours(coordinate: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Normalised positions (...) -> indices and linear weights of the two nearest pixels, (..., 2)."""
-    position = (coordinate + 1) * ((size - 1) / 2)
-    low = position.floor()
-    ends = torch.stack([low, low + 1], -1)
-    factors = torch.stack([low + 1 - position, position - low], -1)
-    inside = (ends >= 0) & (ends <= size - 1)
-    return ends.long().clamp(0, size - 1), factors * inside
+def to_windows(x: Tensor, heads: int, window: int) -> Tensor:
+    """(B, H, W, heads * D) -> (B * windows, heads, window^2, D)."""
+    b, h, w, c = x.shape
+    x = x.reshape(b, h // window, window, w // window, window, heads, c // heads)
+    return x.permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, heads, window**2, c // heads)
 
 
-def _to_windows(x: Tensor, heads: int, window: int) -> Tensor:
-    """(B, H, W, parts, heads * D) -> (parts, B * windows, heads, window^2, D)."""
-    b, h, w, parts, c = x.shape
-    x = x.view(b, h // window, window, w // window, window, parts, heads, c // heads)
-    return x.permute(5, 0, 1, 3, 6, 2, 4, 7).reshape(parts, -1, heads, window**2, c // heads)
-
-
-def _from_windows(x: Tensor, h: int, w: int, window: int) -> Tensor:
+def from_windows(x: Tensor, h: int, w: int, window: int) -> Tensor:
     """(B * windows, heads, window^2, D) -> (B, H, W, heads * D)."""
     _, heads, _, d = x.shape
     x = x.reshape(-1, h // window, w // window, heads, window, window, d)
