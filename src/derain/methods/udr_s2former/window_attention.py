@@ -77,7 +77,7 @@ class SamplingAttention(nn.Module):
             Both (B, heads, H/w, W/w, w), normalised as in `grid`; at least float32.
         """
         dtype = torch.promote_types(shifts.dtype, torch.float32)
-        parts = (len(shifts), self.heads, 2, h // self.window, w // self.window)
+        parts = (shifts.shape[0], self.heads, 2, h // self.window, w // self.window)
         shift_x, shift_y = shifts.to(dtype).reshape(parts).unbind(2)
         scale_x, scale_y = scales.to(dtype).reshape(parts).unbind(2)
 
