@@ -23,13 +23,12 @@ import torch
 from torch import Tensor
 
 from derain.atomic import replace_file
-from derain.methods.rain2avoid import adapt
 from derain.methods.rain2avoid.ldgp import rain_prior
 from derain.methods.rain2avoid.sampling import Similarity, mean_reference, sample_references
 from derain.methods.rain2avoid.streaks import combined_reference, find_rain, rain_map_at, streak_light
+from derain.methods.self_supervision import FitOptions, SelfSupervision
 from derain.pictures import find_pictures, read_picture, to_rgb8, to_tensor
-from derain.restore.adapting import Start, starting_point
-from derain.restore.derainer import PRECISIONS
+from derain.restore.adapting import Start, adapt_one, apply, preset, starting_point
 
 LUMA = np.array([65.481, 128.553, 24.966]) / 255
 
@@ -67,18 +66,17 @@ def bytes_of(picture: Tensor) -> np.ndarray:
 
 
 def learnt(
-    rainy: Tensor, preset: adapt.Preset, start: Start, precision: torch.dtype
+    rainy: Tensor, way: SelfSupervision, start: Start, precision: torch.dtype
 ) -> dict[str, np.ndarray]:
     """What learning makes of a picture, and what it started from."""
     network, trained = start.network(), start.weights is not None
     results = {}
     if trained:
-        results["weights alone"] = bytes_of(adapt.run_network(network.eval(), rainy).clamp(0, 1))
-    adapted = adapt.adapt_one(rainy, network, preset, trained=trained, precision=precision)
-    results["reference"] = bytes_of(adapted.lesson.mean)
-    if adapted.learnt is not None:
-        alone = adapt.run_network(adapted.learnt.network, rainy).clamp(0, 1)
-        results["network alone"] = bytes_of(alone)
+        results["weights alone"] = bytes_of(apply(network, rainy, least_side=way.least_side))
+    adapted = adapt_one(rainy, network, way, FitOptions(trained=trained, precision=precision))
+    results["reference"] = bytes_of(adapted.target.mean)
+    if adapted.fit is not None:
+        results["network alone"] = bytes_of(apply(adapted.fit.network, rainy, least_side=way.least_side))
     return {**results, "result": bytes_of(adapted.image)}
 
 
@@ -93,7 +91,7 @@ def main() -> None:
     parser.add_argument("--what", choices=["reference", "quick", "published", "from"], default="reference")
     parser.add_argument("--weights", default="spanet", help="for --what from: bundled name or file")
     parser.add_argument("--only", nargs="*", help="names of pictures")
-    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -109,11 +107,9 @@ def main() -> None:
         if arguments.what == "reference":
             results = references(to_rgb8(picture))
         else:
-            preset = "published" if arguments.what == "published" else "quick"
-            start = starting_point(preset, None, arguments.weights if arguments.what == "from" else None)
-            results = learnt(
-                to_tensor(picture), adapt.PRESETS[preset], start, PRECISIONS[arguments.precision]
-            )
+            way = preset("published" if arguments.what == "published" else "quick")
+            start = starting_point(way, None, arguments.weights if arguments.what == "from" else None)
+            results = learnt(to_tensor(picture), way, start, getattr(torch, arguments.precision))
         seconds, cpu_seconds = time.monotonic() - began, time.process_time() - cpu
         done[name] = {key: psnr(result, clean) for key, result in results.items()}
         done[name]["seconds"] = {"wall": seconds, "cpu": cpu_seconds}

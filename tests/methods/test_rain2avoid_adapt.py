@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,12 +13,18 @@ from torch import Tensor, nn
 from derain.errors import DerainError
 from derain.methods import create_network
 from derain.methods.network import RainNetwork
-from derain.methods.rain2avoid import adapt
-from derain.methods.rain2avoid.adapt import PRESETS, Course, Preset
+from derain.methods.rain2avoid import fitting
 from derain.methods.rain2avoid.backbones import UNet
+from derain.methods.rain2avoid.batches import batches
+from derain.methods.rain2avoid.learning import Rain2Avoid
+from derain.methods.rain2avoid.presets import PRESETS, Preset, Schedule
+from derain.methods.rain2avoid.targets import agreed_change
+from derain.methods.self_supervision import FitOptions, Target
+from derain.restore import adapting
+from derain.restore.adapting import Adapted, apply
 
-QUICK = replace(PRESETS["quick"], alone=Course(40, 2, 64))
-PLAIN = replace(PRESETS["published"], alone=Course(6), together=Course(2, 4, 64))
+QUICK = replace(PRESETS["quick"], alone=Schedule(40, 2, 64))
+PUBLISHED = replace(PRESETS["published"], alone=Schedule(6), together=Schedule(2, 4, 64))
 
 
 def rainy_and_clean(height: int = 96, width: int = 128, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -39,35 +46,43 @@ def fresh() -> UNet:
     return UNet(width=8)
 
 
+def adapt_one(rainy: Tensor, network: RainNetwork, preset: Preset, **options: Any) -> Adapted:
+    return adapting.adapt_one(rainy, network, Rain2Avoid(preset), FitOptions(**options))
+
+
+def target_of(rainy: Tensor, preset: Preset, trained: RainNetwork | None = None) -> Target:
+    return Rain2Avoid(preset).target(rainy, None if trained is None else apply(trained, rainy))
+
+
 def error(a: Tensor, b: Tensor) -> float:
     return float((a - b).square().mean())
 
 
 def test_the_quick_preset_takes_most_of_the_rain_away() -> None:
     rainy, clean = rainy_and_clean()
-    adapted = adapt.adapt_one(rainy, fresh(), QUICK)
+    adapted = adapt_one(rainy, fresh(), QUICK)
     assert error(adapted.image, clean) < 0.2 * error(rainy, clean)
-    assert adapted.learnt is not None
-    assert adapted.learnt.losses[-1] < adapted.learnt.losses[0]
-    assert adapted.learnt.ended == "steps"
+    assert adapted.fit is not None
+    assert adapted.fit.losses[-1] < adapted.fit.losses[0]
+    assert adapted.fit.ended == "steps"
 
 
 def test_half_precision_learns_the_same() -> None:
     rainy, clean = rainy_and_clean()
-    full = adapt.adapt_one(rainy, fresh(), QUICK)
-    half = adapt.adapt_one(rainy, fresh(), QUICK, precision=torch.bfloat16)
-    assert full.learnt is not None
-    assert half.learnt is not None
-    assert half.learnt.losses != full.learnt.losses
-    assert {p.dtype for p in half.learnt.network.parameters()} == {torch.float32}
+    full = adapt_one(rainy, fresh(), QUICK)
+    half = adapt_one(rainy, fresh(), QUICK, precision=torch.bfloat16)
+    assert full.fit is not None
+    assert half.fit is not None
+    assert half.fit.losses != full.fit.losses
+    assert {p.dtype for p in half.fit.network.parameters()} == {torch.float32}
     assert error(half.image, full.image) < 0.1 * error(full.image, rainy)
     assert error(half.image, clean) < 0.2 * error(rainy, clean)
 
 
 def test_pixels_without_suspicion_stay_and_none_becomes_brighter() -> None:
     rainy, _ = rainy_and_clean()
-    adapted = adapt.adapt_one(rainy, fresh(), QUICK)
-    stay = ~adapted.lesson.suspected.expand_as(rainy)
+    adapted = adapt_one(rainy, fresh(), QUICK)
+    stay = ~adapted.target.suspected.expand_as(rainy)
     assert 0.3 < stay.float().mean() < 1
     assert torch.equal(adapted.image[stay], rainy[stay])
     assert (adapted.image <= rainy).all()
@@ -75,94 +90,96 @@ def test_pixels_without_suspicion_stay_and_none_becomes_brighter() -> None:
 
 def test_the_same_picture_gives_the_same_result() -> None:
     rainy, _ = rainy_and_clean()
-    short = replace(QUICK, alone=Course(5, 2, 64))
+    short = replace(QUICK, alone=Schedule(5, 2, 64))
     torch.manual_seed(1)
-    first = adapt.adapt_one(rainy, fresh(), short).image
+    first = adapt_one(rainy, fresh(), short).image
     torch.rand(7)
-    assert torch.equal(first, adapt.adapt_one(rainy, fresh(), short).image)
+    assert torch.equal(first, adapt_one(rainy, fresh(), short).image)
 
 
-def test_the_published_course_goes_through_the_references_in_the_order_of_their_file_names() -> None:
+def test_the_published_schedule_goes_through_the_references_in_the_order_of_their_file_names() -> None:
     rainy, _ = rainy_and_clean()
-    lesson = adapt.prepare(rainy, PLAIN)
-    assert lesson.draws is not None
-    batches = adapt._batches([lesson], fresh(), PLAIN.alone)
+    target = target_of(rainy, PUBLISHED)
+    assert target.references is not None
+    pairs = batches([target], fresh(), PUBLISHED.alone)
     for draw in (0, 1, 10, 11, 12):
-        seen, target = next(batches)
+        seen, clean = next(pairs)
         assert torch.equal(seen, rainy)
         assert torch.equal(
-            (target[0] * 255).round().byte().permute(1, 2, 0), torch.from_numpy(lesson.draws[draw])
+            (clean[0] * 255).round().byte().permute(1, 2, 0), torch.from_numpy(target.references[draw])
         )
 
 
 def test_published_steps_are_plain_adam_on_the_whole_picture() -> None:
     rainy, _ = rainy_and_clean()
-    lesson = adapt.prepare(rainy, PLAIN)
-    learnt = adapt.learn([lesson], fresh(), PLAIN)
+    target = target_of(rainy, PUBLISHED)
+    fit = Rain2Avoid(PUBLISHED).fit([target], fresh(), FitOptions())
     network = fresh().train()
     optimizer = torch.optim.Adam(network.parameters(), lr=0.001)
     losses = []
     for draw in (0, 1, 10, 11, 12, 13):
-        assert lesson.draws is not None
-        target = torch.from_numpy(lesson.draws[draw]).permute(2, 0, 1)[None] / 255
-        loss = nn.functional.mse_loss(network(rainy), target)
+        assert target.references is not None
+        clean = torch.from_numpy(target.references[draw]).permute(2, 0, 1)[None] / 255
+        loss = nn.functional.mse_loss(network(rainy), clean)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
         losses.append(loss.item())
-    np.testing.assert_allclose(learnt.losses, losses, rtol=1e-4)
+    np.testing.assert_allclose(fit.losses, losses, rtol=1e-4)
     with torch.no_grad():
         expected = network.eval()(rainy).clamp(0, 1)
-    torch.testing.assert_close(adapt.restore(lesson, learnt.network, PLAIN), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        Rain2Avoid(PUBLISHED).finished(target, apply(fit.network, rainy)), expected, atol=1e-4, rtol=0
+    )
 
 
 def test_learning_ends_when_the_loss_no_longer_falls() -> None:
-    assert not adapt._settled([1.0] * (2 * adapt.PATIENCE - 1))
-    assert adapt._settled([1.0] * (2 * adapt.PATIENCE))
-    assert not adapt._settled(np.linspace(1, 0.1, 2 * adapt.PATIENCE).tolist())
+    assert not fitting.has_settled([1.0] * (2 * fitting.PATIENCE - 1))
+    assert fitting.has_settled([1.0] * (2 * fitting.PATIENCE))
+    assert not fitting.has_settled(np.linspace(1, 0.1, 2 * fitting.PATIENCE).tolist())
 
 
 def test_learning_ends_with_the_time_and_has_a_result() -> None:
     rainy, clean = rainy_and_clean()
-    endless = replace(QUICK, alone=Course(10**9, 2, 64))
-    adapted = adapt.adapt_one(rainy, fresh(), endless, seconds=2)
+    endless = replace(QUICK, alone=Schedule(10**9, 2, 64))
+    adapted = adapt_one(rainy, fresh(), endless, seconds=2)
     assert "time was up" in adapted.note
     assert error(adapted.image, clean) < 0.5 * error(rainy, clean)
 
 
 def test_without_time_the_result_is_the_reference() -> None:
     rainy, _ = rainy_and_clean()
-    adapted = adapt.adapt_one(rainy, fresh(), replace(QUICK, alone=Course(10**9, 2, 64)), seconds=0)
-    assert torch.equal(adapted.image, adapted.lesson.mean)
+    adapted = adapt_one(rainy, fresh(), replace(QUICK, alone=Schedule(10**9, 2, 64)), seconds=0)
+    assert torch.equal(adapted.image, adapted.target.mean)
     assert "without learning" in adapted.note
 
 
-@pytest.mark.parametrize("preset", [QUICK, PLAIN])
+@pytest.mark.parametrize("preset", [QUICK, PUBLISHED])
 def test_a_flat_picture_stays_as_it_is(preset: Preset) -> None:
     flat = torch.full((1, 3, 70, 90), 0.5)
-    adapted = adapt.adapt_one(flat, fresh(), preset)
+    adapted = adapt_one(flat, fresh(), preset)
     assert torch.equal(adapted.image, flat)
-    assert adapted.learnt is None
+    assert adapted.fit is None
     assert "no rain" in adapted.note
 
 
 def test_a_smooth_picture_without_rain_is_warned_of_and_hardly_changed() -> None:
     _, clean = rainy_and_clean()
-    adapted = adapt.adapt_one(clean, fresh(), replace(QUICK, alone=Course(5, 2, 64)))
+    adapted = adapt_one(clean, fresh(), replace(QUICK, alone=Schedule(5, 2, 64)))
     assert "rain" in adapted.note
     assert error(adapted.image, clean) < 1e-4
 
 
 def test_a_picture_that_is_too_small_is_refused() -> None:
     with pytest.raises(DerainError, match="20x64"):
-        adapt.adapt_one(torch.rand(1, 3, 64, 20), fresh(), QUICK)
+        adapt_one(torch.rand(1, 3, 64, 20), fresh(), QUICK)
 
 
 @pytest.mark.parametrize("name", ["rain2avoid_unet", "rain2avoid_resnet", "rain2avoid_dncnn", "spanet"])
 def test_any_network_of_the_registry_can_learn(name: str) -> None:
     rainy, _ = rainy_and_clean(45, 33)
     tiny = {"spanet": {"width": 8}, "rain2avoid_dncnn": {"depth": 4, "width": 8}}.get(name, {"width": 8})
-    adapted = adapt.adapt_one(rainy, create_network(name, **tiny), replace(QUICK, alone=Course(2, 1, 64)))
+    adapted = adapt_one(rainy, create_network(name, **tiny), replace(QUICK, alone=Schedule(2, 1, 64)))
     assert adapted.image.shape == rainy.shape
     assert torch.isfinite(adapted.image).all()
 
@@ -170,20 +187,20 @@ def test_any_network_of_the_registry_can_learn(name: str) -> None:
 def test_large_pictures_go_through_in_tiles_without_seams(monkeypatch: pytest.MonkeyPatch) -> None:
     network = fresh().eval()
     picture = torch.rand(1, 3, 300, 420)
-    whole = adapt.run_network(network, picture)
-    monkeypatch.setattr(adapt, "WHOLE_PIXELS", 256**2)
-    tiled = adapt.run_network(network, picture)
+    whole = apply(network, picture)
+    monkeypatch.setattr(adapting, "TILE", 256)
+    tiled = apply(network, picture)
     torch.testing.assert_close(tiled, whole, atol=1e-2, rtol=0)  # the borders of tiles fade out
 
 
 def test_statistics_become_those_of_the_picture() -> None:
     network = fresh()
-    adapt.start_at_identity(network)
+    fitting.start_at_identity(network)
     rainy, _ = rainy_and_clean()
     with torch.no_grad():
         expected = network.train()(rainy)
-    adapt.set_statistics(network, [rainy], "cpu")
-    torch.testing.assert_close(adapt.run_network(network, rainy), expected, atol=1e-2, rtol=0)
+    fitting.set_statistics(network, [rainy], "cpu")
+    torch.testing.assert_close(apply(network, rainy), expected, atol=1e-2, rtol=0)
 
 
 def test_a_network_that_derains_already_makes_a_better_reference() -> None:
@@ -197,10 +214,10 @@ def test_a_network_that_derains_already_makes_a_better_reference() -> None:
 
     rainy, clean = rainy_and_clean(96, 96)
     network = Perfect(clean)
-    lesson = adapt.prepare(rainy, QUICK, network)
-    assert error(lesson.mean, clean) < 0.4 * error(adapt.prepare(rainy, QUICK).mean, clean)
-    stay = ~lesson.suspected.expand_as(rainy)
-    assert torch.equal(lesson.mean[stay], rainy[stay])
+    target = target_of(rainy, QUICK, network)
+    assert error(target.mean, clean) < 0.4 * error(target_of(rainy, QUICK).mean, clean)
+    stay = ~target.suspected.expand_as(rainy)
+    assert torch.equal(target.mean[stay], rainy[stay])
 
 
 def test_a_trained_network_makes_no_pixel_brighter() -> None:
@@ -209,8 +226,8 @@ def test_a_trained_network_makes_no_pixel_brighter() -> None:
             return {"image": torch.ones_like(rainy)}
 
     rainy, _ = rainy_and_clean()
-    lesson = adapt.prepare(rainy, QUICK, White())
-    assert (lesson.mean <= rainy).all()
+    target = target_of(rainy, QUICK, White())
+    assert (target.mean <= rainy).all()
 
 
 def test_the_prior_counts_as_much_as_it_agrees_with_the_trained_network() -> None:
@@ -218,12 +235,12 @@ def test_the_prior_counts_as_much_as_it_agrees_with_the_trained_network() -> Non
     trained, found = -random.random((2, 40, 50, 3)).astype(np.float32)
     left, right = trained.copy(), trained.copy()
     left[:, 25:], right[:, :25] = 0, 0
-    assert np.allclose(adapt.agreed_change(trained, trained), trained)
-    assert np.allclose(adapt.agreed_change(2 * trained, trained), 1.5 * trained)
-    assert np.array_equal(adapt.agreed_change(left, right), right)
-    assert np.array_equal(adapt.agreed_change(-found, trained), trained)
-    assert np.array_equal(adapt.agreed_change(0 * found, trained), trained)
-    assert np.array_equal(adapt.agreed_change(found, 0 * trained), 0 * trained)
+    assert np.allclose(agreed_change(trained, trained), trained)
+    assert np.allclose(agreed_change(2 * trained, trained), 1.5 * trained)
+    assert np.array_equal(agreed_change(left, right), right)
+    assert np.array_equal(agreed_change(-found, trained), trained)
+    assert np.array_equal(agreed_change(0 * found, trained), trained)
+    assert np.array_equal(agreed_change(found, 0 * trained), 0 * trained)
 
 
 def test_lines_of_the_scene_stay_when_the_trained_network_knows_them() -> None:
@@ -236,16 +253,14 @@ def test_lines_of_the_scene_stay_when_the_trained_network_knows_them() -> None:
     rainy, clean = rainy_and_clean(96, 128)
     fence = 0.35 * (torch.arange(128) % 8 < 2).float()
     rainy, clean = (rainy / 2 + fence).clamp(0, 1), (clean / 2 + fence).clamp(0, 1)
-    alone, both = adapt.prepare(rainy, QUICK), adapt.prepare(rainy, QUICK, Knowing())
+    alone, both = target_of(rainy, QUICK), target_of(rainy, QUICK, Knowing())
     assert error(alone.mean, clean) > 5 * error(rainy, clean)
     assert error(both.mean, clean) < 0.1 * error(rainy, clean)
 
 
 def test_many_pictures_teach_one_network() -> None:
     pairs = [rainy_and_clean(80, 100, seed) for seed in (1, 2)]
-    lessons = [adapt.prepare(rainy, QUICK) for rainy, _ in pairs]
-    network = fresh()
-    adapt.start_at_identity(network)
-    learnt = adapt.learn(lessons, network, replace(QUICK, together=Course(50, 4, 64)), together=True)
+    way = Rain2Avoid(replace(QUICK, together=Schedule(50, 4, 64)))
+    fit = way.fit([way.target(rainy) for rainy, _ in pairs], fresh(), FitOptions(together=True))
     rainy, clean = rainy_and_clean(80, 100, 3)  # never seen
-    assert error(adapt.run_network(learnt.network, rainy), clean) < 0.6 * error(rainy, clean)
+    assert error(apply(fit.network, rainy), clean) < 0.6 * error(rainy, clean)

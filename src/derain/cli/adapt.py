@@ -3,44 +3,83 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from derain.cli.options import ResultOptions, grouped
 
+if TYPE_CHECKING:
+    from derain.methods.self_supervision import FitOptions, Progress
+    from derain.restore.adapting import Start
+
+
+@dataclass(frozen=True)
+class Learning:
+    """How to learn."""
+
+    preset: Annotated[
+        str, typer.Option(help="quick (about a minute a picture) or published (about an hour).")
+    ] = "quick"
+    together: Annotated[
+        bool,
+        typer.Option(
+            "--together",
+            help="One network for all pictures, saved as OUT/network.safetensors.",
+        ),
+    ] = False
+    backbone: Annotated[
+        str | None, typer.Option(help="Network to learn with, see `derain models`. Default: the preset's.")
+    ] = None
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "--from",
+            metavar="MODEL",
+            help="Trained weights to start from, by name or file.",
+        ),
+    ] = None
+    minutes: Annotated[
+        float | None, typer.Option(min=0.05, help="Time limit: per picture, or for all with --together.")
+    ] = None
+    keep: Annotated[bool, typer.Option("--keep", help="Keep mask, references and weights in OUT/kept.")] = (
+        False
+    )
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto"
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="To learn in: auto (float32), float32, or bfloat16, twice as fast on some processors."
+        ),
+    ] = "auto"
+
+    def options(self, start: Start, progress: Progress) -> FitOptions:
+        """The same for the library."""
+        from derain.methods.self_supervision import FitOptions
+        from derain.restore.derainer import choose_device, choose_precision
+
+        return FitOptions(
+            seconds=None if self.minutes is None else 60 * self.minutes,
+            device=choose_device(self.device),
+            precision=choose_precision(self.precision, start.name, start.network()),
+            progress=progress,
+        )
+
+
+@grouped
 def adapt(
     inputs: Annotated[list[Path], typer.Argument(help="Rainy pictures and folders of pictures.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for the results (for one picture, a file).")
+        Path, typer.Option("--output", "-o", help="Folder for the results; for a single picture, the file.")
     ],
-    preset: Annotated[
-        str, typer.Option(help="quick (about a minute a picture) or published (about an hour).")
-    ] = "quick",
+    learning: Learning,
+    result: ResultOptions,
     only: Annotated[
         str | None, typer.Option(help="mask: write the published rain maps as PNG files, and learn nothing.")
     ] = None,
-    together: Annotated[
-        bool,
-        typer.Option(help="One network for all pictures, saved as OUT/network.safetensors for `derain run`."),
-    ] = False,
-    backbone: Annotated[
-        str | None, typer.Option(help="Network to learn with, see `derain models`. Default: the preset's.")
-    ] = None,
-    start: Annotated[
-        str | None,
-        typer.Option("--from", help="Trained weights to start from: a checkpoint file or a bundled name."),
-    ] = None,
-    minutes: Annotated[
-        float | None, typer.Option(min=0.05, help="Time limit: per picture, or for all with --together.")
-    ] = None,
-    keep: Annotated[bool, typer.Option(help="Keep mask, references and weights in OUT/kept.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    precision: Annotated[
-        str, typer.Option(help="To learn in: auto (fp32), fp32, or bf16, twice as fast on some processors.")
-    ] = "auto",
-    overwrite: Annotated[bool, typer.Option(help="Replace results that exist.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the outcomes as JSON for machines.")] = False,
 ) -> None:
     """Take rain out of pictures by learning from them alone: no clean pictures, no trained weights.
 
@@ -49,49 +88,46 @@ def adapt(
     from derain.cli.outcomes import follow, summarise
     from derain.cli.progress import bar
     from derain.errors import UsageError, unknown_name
-    from derain.methods.rain2avoid.adapt import PRESETS
-    from derain.restore.adapting import (
-        NETWORK_FILE,
-        adapt_each,
-        adapt_together,
-        starting_point,
-        write_maps,
-    )
-    from derain.restore.derainer import DEVICES, choose_device, choose_precision
+    from derain.restore import adapting
     from derain.restore.jobs import plan
 
-    if preset not in PRESETS:
-        raise unknown_name("preset", preset, PRESETS)
+    way = adapting.preset(learning.preset)
+    _refuse_unknown(learning)
     if only not in (None, "mask"):
         raise unknown_name("--only", only, ["mask"])
-    if device not in DEVICES:
-        raise unknown_name("device", device, DEVICES)
-    precisions = ("auto", "fp32", "bf16")
-    if precision not in precisions:
-        raise unknown_name("precision", precision, precisions)
-    if only and (together or backbone or start or minutes or keep or precision != "auto"):
+    if only and learning != Learning(preset=learning.preset, device=learning.device):
         raise UsageError("--only mask learns nothing; leave out the options that say how to learn.")
     planned = plan(inputs, output, suffix=".png" if only else None, videos=False)
-    jobs = planned.jobs
-    if together and len(jobs) == 1 and output.suffix:
+    jobs, together = planned.jobs, learning.together
+    if together and len(jobs) == 1 and jobs[0].target == output:
         raise UsageError("--together needs a folder as output: the network is saved there, too.")
     began = time.monotonic()
     with bar("learning", 1 if together else len(jobs)) as progress:
         if only:
-            results = write_maps(jobs, overwrite)
+            results = adapting.write_maps(jobs, way, result.overwrite)
         else:
-            begin = starting_point(preset, backbone, start)
-            how: dict[str, Any] = {
-                "seconds": None if minutes is None else 60 * minutes,
-                "device": choose_device(device),
-                "precision": choose_precision(precision, begin.name, begin.network()),
-                "keep": keep,
-                "overwrite": overwrite,
-                "progress": progress.part,
-            }
+            start = adapting.starting_point(way, learning.backbone, learning.model)
+            options = learning.options(start, progress.part)
             if together:
-                results = adapt_together(jobs, begin, PRESETS[preset], output / NETWORK_FILE, **how)
+                network = output / adapting.NETWORK_FILE
+                results = adapting.adapt_together(
+                    jobs, start, way, network, options, keep=learning.keep, overwrite=result.overwrite
+                )
             else:
-                results = adapt_each(jobs, begin, PRESETS[preset], **how)
-        done = follow(results, progress, as_json, advance=not together)
-    summarise(done, planned.unread, as_json, began, f"-> {output}")
+                results = adapting.adapt_each(
+                    jobs, start, way, options, keep=learning.keep, overwrite=result.overwrite
+                )
+        done = follow(results, progress, result.as_json, advance=not together)
+    summarise(done, planned.unread, result.as_json, began, f"-> {output}")
+
+
+def _refuse_unknown(learning: Learning) -> None:
+    from derain.errors import unknown_name
+    from derain.precisions import precision_name
+    from derain.restore.derainer import DEVICES
+
+    if learning.device not in DEVICES:
+        raise unknown_name("device", learning.device, DEVICES)
+    precisions = ("auto", "float32", "bfloat16")
+    if precision_name(learning.precision) not in precisions:
+        raise unknown_name("precision", learning.precision, precisions)

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from derain.methods.network import RainNetwork
+from derain.methods.self_supervision import SelfSupervision
 
 StateDict = Mapping[str, Tensor]
 
@@ -74,9 +75,19 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Method:
-    """One published system: a folder below `methods/` that exports this as `METHOD`."""
+    """One published system: a folder below `methods/` that exports this as `METHOD`.
+
+    Attributes:
+        name: of the folder.
+        title: the system and where it was published.
+        paper: authors and title.
+        architectures: its networks.
+        self_supervision: gives the ways to learn from rainy pictures alone, {name of the preset: way}, the
+            default first; None for methods that need clean pictures.
+    """
 
     name: str
     title: str
     paper: str
     architectures: tuple[Architecture, ...] = field(default_factory=tuple)
+    self_supervision: Callable[[], Mapping[str, SelfSupervision]] | None = None

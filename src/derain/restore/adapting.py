@@ -1,29 +1,48 @@
-"""Learning from rainy pictures alone, from files to files (`derain adapt`)."""
+"""Learning from rainy pictures alone, from files to files."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from derain.atomic import refuse_unwritable
 from derain.checkpoints import open_checkpoint, save_checkpoint
 from derain.checkpoints.bundled import find
 from derain.errors import DerainError, Remedy, UsageError, errors_of, unknown_name
-from derain.methods import create_network, network_names
+from derain.methods import all_methods, create_network, network_names
 from derain.methods.network import RainNetwork
-from derain.methods.rain2avoid import adapt, ldgp
-from derain.methods.rain2avoid.sampling import Bytes
+from derain.methods.self_supervision import Bytes, Fit, FitOptions, SelfSupervision, Target
 from derain.paths import exists
 from derain.pictures import Picture, read_picture, to_rgb8, to_tensor, with_pixels, write_picture
 from derain.restore.jobs import Job, Outcome, failed, skipped
+from derain.restore.run import prepare_folders
+from derain.restore.tiles import even_axis, pad_to, run_tiles
 
 NETWORK_FILE = "network.safetensors"
 KEPT = "kept"
+# Larger pictures go through a network in tiles of this side, which overlap by so many pixels.
+TILE, OVERLAP = 512, 128
+
+
+def presets() -> Mapping[str, SelfSupervision]:
+    """All ways to learn from rainy pictures alone, by name; the first is the default."""
+    ways = [method.self_supervision for method in all_methods() if method.self_supervision is not None]
+    return {name: way for give in ways for name, way in give().items()}
+
+
+def preset(name: str) -> SelfSupervision:
+    """One way to learn. Raises `UsageError` for a name that does not exist."""
+    known = presets()
+    if name not in known:
+        raise unknown_name("preset", name, known)
+    return known[name]
 
 
 @dataclass(frozen=True)
@@ -34,96 +53,184 @@ class Start:
         name: in the registry.
         config: keyword arguments of its class.
         weights: trained ones, or None for fresh ones.
+        seed: of fresh ones.
     """
 
     name: str
     config: dict[str, Any]
-    weights: dict[str, torch.Tensor] | None
+    weights: dict[str, Tensor] | None
+    seed: int
 
     def network(self) -> RainNetwork:
         """A new network in this state; fresh weights are the same each time."""
-        torch.manual_seed(adapt.SEED)
+        torch.manual_seed(self.seed)
         network = create_network(self.name, **self.config)
         if self.weights is not None:
             network.load_state_dict(self.weights, strict=True)
         return network
 
 
-def starting_point(preset: str, backbone: str | None, weights: str | None) -> Start:
-    """What `--preset`, `--backbone` and `--from` stand for.
+def starting_point(way: SelfSupervision, network: str | None = None, model: str | None = None) -> Start:
+    """The network to begin with.
 
     Args:
-        preset: a key of `adapt.PRESETS`.
-        backbone: a name of the registry; None for the preset's.
-        weights: a checkpoint or the name of bundled weights; None for a fresh network.
+        way: how to learn.
+        network: a fresh one by its name in the registry; None for the default.
+        model: trained weights: a file, or a name of bundled ones; None for a fresh network.
 
     Raises:
-        UsageError: options contradict each other, or a name is not known.
+        UsageError: both are given, the way takes no trained network, or a name is not known.
         DerainError: the file cannot be opened.
     """
-    if weights is None:
-        name = backbone or adapt.PRESETS[preset].backbone
+    if model is None:
+        name = network or way.network
         if name not in network_names():
             raise unknown_name("network", name, network_names())
         architecture, variant = network_names()[name]
-        return Start(architecture.name, dict(architecture.variants[variant]), None)
-    if backbone is not None:
-        raise UsageError("--backbone and --from exclude each other; the weights say which network it is.")
-    if preset == "published":
-        raise UsageError("--from works with the quick preset only; the published one starts from noise.")
-    checkpoint = open_checkpoint(find(weights))
-    return Start(checkpoint.architecture.name, checkpoint.config, checkpoint.network.state_dict())
+        return Start(architecture.name, dict(architecture.variants[variant]), None, way.seed)
+    if network is not None:
+        raise UsageError(
+            f"{model}: the weights say which network it is, and '{network}' is named besides.",
+            Remedy("start from the weights", {"backbone": None}),
+        )
+    if not way.takes_trained:
+        raise UsageError(
+            f"{model}: the published preset starts from fresh weights.",
+            Remedy("start from trained ones", {"preset": "quick"}),
+        )
+    checkpoint = open_checkpoint(find(model))
+    return Start(checkpoint.architecture.name, checkpoint.config, checkpoint.network.state_dict(), way.seed)
 
 
-def write_maps(jobs: Sequence[Job], overwrite: bool = False) -> Iterator[Outcome]:
-    """The published rain prior of each picture as an 8-bit picture, whatever the preset takes for rain."""
+def apply(
+    network: RainNetwork, picture: Tensor, device: torch.device | str = "cpu", least_side: int = 1
+) -> Tensor:
+    """What a network makes of a picture (1, 3, H, W) of any size, in [0, 1]; large ones go in tiles."""
+    height, width = picture.shape[2:]
+    multiple = network.spec.multiple_of
+    padded = pad_to(picture, *(max(least_side, -(-side // multiple) * multiple) for side in (height, width)))
+    size = TILE if height * width > TILE * TILE else max(padded.shape[2:])
+    rows, columns = (even_axis(side, size, OVERLAP, multiple, None) for side in padded.shape[2:])
+    network = network.to(device).eval()
+    with torch.inference_mode():
+        outputs = run_tiles(
+            padded,
+            lambda tile: {"image": network(tile.to(device)).cpu()},
+            rows,
+            columns,
+            lambda done, total: None,
+        )
+    return outputs["image"][..., :height, :width].clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A picture derained by what it taught, with everything made on the way.
+
+    Attributes:
+        image: (1, 3, H, W) in [0, 1].
+        target: what was learnt from.
+        fit: the network, or None when there was nothing to learn or no time to apply it.
+        note: what a user should know, or "".
+    """
+
+    image: Tensor
+    target: Target
+    fit: Fit | None
+    note: str
+
+
+def adapt_one(
+    rainy: Tensor, network: RainNetwork, way: SelfSupervision, options: FitOptions | None = None
+) -> Adapted:
+    """Learns from one picture and derains it.
+
+    Args:
+        rainy: (1, 3, H, W) in [0, 1].
+        network: of the registry; changed in place.
+        way: how to learn.
+        options: how to fit; `seconds` are for everything, learning ends early enough to apply the network.
+
+    Raises:
+        DerainError: the picture is too small, or the loss is no longer finite.
+    """
+    options = options or FitOptions()
+    began, seconds = time.monotonic(), options.seconds
+
+    def left() -> float | None:
+        return None if seconds is None else seconds - (time.monotonic() - began)
+
+    target = make_target(rainy, network, way, options)
+    if not target.suspected.any():
+        return Adapted(rainy, target, None, target.warning)
+    fit = way.fit([target], network, replace(options, seconds=left()))
+    notes = [note for note in (target.warning, fit.note) if note]
+    remaining = left()
+    if remaining is not None and (not fit.losses or fit.seconds_to_restore > 2 * max(remaining, 0)):
+        notes.append("no time to apply the network: this is the reference without learning")
+        return Adapted(target.mean, target, None, "; ".join(notes))
+    image = way.finished(target, apply(fit.network, rainy, options.device, way.least_side))
+    return Adapted(image, target, fit, "; ".join(notes))
+
+
+def make_target(rainy: Tensor, network: RainNetwork, way: SelfSupervision, options: FitOptions) -> Target:
+    """What a picture tells; a network that is trained has its say. Raises as `SelfSupervision.target`."""
+    derained = apply(network, rainy, options.device, way.least_side) if options.trained else None
+    return way.target(rainy, derained)
+
+
+def write_maps(jobs: Sequence[Job], way: SelfSupervision, overwrite: bool = False) -> Iterator[Outcome]:
+    """The published rain map of each picture as an 8-bit picture."""
     for job in jobs:
         if exists(job.target) and not overwrite:
             yield skipped(job)
             continue
         try:
             with errors_of(job.source, job.target):
-                prior = ldgp.rain_prior(to_rgb8(read_picture(job.source)))
-                _write_map(job.target, prior.map)
+                rain_map, note = way.rain_map(to_rgb8(read_picture(job.source)))
+                _write_map(job.target, rain_map)
         except DerainError as error:
             yield failed(job, error)
         else:
-            share = 100 * float((prior.map > 10).mean())
-            yield Outcome(job, "restored", f"{share:.1f} % suspected, leaning {prior.theta} degrees")
+            yield Outcome(job, "restored", note)
 
 
 def adapt_each(
     jobs: Sequence[Job],
     start: Start,
-    preset: adapt.Preset,
+    way: SelfSupervision,
+    options: FitOptions,
     *,
-    seconds: float | None = None,
-    device: str | torch.device = "cpu",
-    precision: torch.dtype = torch.float32,
     keep: bool = False,
     overwrite: bool = False,
-    progress: Callable[[int, int], None] = adapt.silent,
 ) -> Iterator[Outcome]:
-    """One network per picture; `seconds` are for each. One that fails does not stop the rest."""
+    """One network per picture; `options.seconds` are for each. One that fails does not stop the rest.
+
+    Args:
+        jobs: pictures.
+        start: the network to begin with.
+        way: how to learn.
+        options: how to fit.
+        keep: also write mask, references and weights, to OUT/kept.
+        overwrite: replace results that exist.
+
+    Raises:
+        DerainError: no result could be written; found before the work.
+    """
+    options = replace(options, trained=start.weights is not None)
+    unwritable = prepare_folders([job for job in jobs if overwrite or not exists(job.target)])
     for job in jobs:
         if exists(job.target) and not overwrite:
             yield skipped(job)
             continue
         try:
             with errors_of(job.source, job.target):
+                if job.target.parent in unwritable:
+                    raise unwritable[job.target.parent]
                 picture = read_picture(job.source)
-                adapted = adapt.adapt_one(
-                    to_tensor(picture),
-                    start.network(),
-                    preset,
-                    trained=start.weights is not None,
-                    seconds=seconds,
-                    device=device,
-                    precision=precision,
-                    progress=progress,
-                )
+                adapted = adapt_one(to_tensor(picture), start.network(), way, options)
                 if keep:
-                    _keep(job, picture, adapted.lesson, adapted.learnt, start)
+                    _keep(job, picture, adapted.target, adapted.fit, start)
                 write_picture(job.target, with_pixels(picture, adapted.image))
         except DerainError as error:
             yield failed(job, error)
@@ -134,94 +241,76 @@ def adapt_each(
 def adapt_together(
     jobs: Sequence[Job],
     start: Start,
-    preset: adapt.Preset,
+    way: SelfSupervision,
     network_file: Path,
+    options: FitOptions,
     *,
-    seconds: float | None = None,
-    device: str | torch.device = "cpu",
-    precision: torch.dtype = torch.float32,
     keep: bool = False,
     overwrite: bool = False,
-    progress: Callable[[int, int], None] = adapt.silent,
 ) -> Iterator[Outcome]:
-    """One network for all pictures, saved for `derain run --weights`, then applied to each.
+    """One network for all pictures, saved as a checkpoint, then applied to each.
 
     All pictures are held in memory. Those that cannot be read are reported and left out.
 
     Raises:
-        DerainError: no picture could be read, the network file exists, time is up before the first
-            step, or the loss is no longer finite.
+        DerainError: no picture could be read, the network file exists or cannot be written, time is up
+            before the first step, or the loss is no longer finite.
     """
-    if network_file.exists() and not overwrite:
+    if exists(network_file) and not overwrite:
         raise UsageError(f"{network_file}: exists already.", Remedy("replace it", {"overwrite": True}))
+    refuse_unwritable(network_file.parent)
     began = time.monotonic()
     network = start.network()
-    trained = start.weights is not None
-    taught: list[tuple[Job, Picture, adapt.Lesson]] = []
+    options = replace(options, together=True, trained=start.weights is not None)
+    taught: list[tuple[Job, Picture, Target]] = []
     for job in jobs:
         try:
             with errors_of(job.source):
                 picture = read_picture(job.source)
-                lesson = adapt.prepare(
-                    to_tensor(picture), preset, network.to(device) if trained else None, device
-                )
+                target = make_target(to_tensor(picture), network, way, options)
         except DerainError as error:
             yield failed(job, error)
         else:
-            taught.append((job, picture, lesson))
+            taught.append((job, picture, target))
     if not taught:
         raise DerainError("no picture could be read, so there is nothing to learn from.")
-    if not trained and not preset.plain:
-        adapt.start_at_identity(network)
-    learnt = adapt.learn(
-        [lesson for _, _, lesson in taught],
-        network,
-        preset,
-        together=True,
-        trained=trained,
-        seconds=None if seconds is None else seconds - (time.monotonic() - began),
-        device=device,
-        precision=precision,
-        progress=progress,
-    )
-    if not learnt.losses:
-        raise DerainError("time was up before the first step; give more minutes or fewer pictures.")
-    _save(network_file, learnt, start)
-    for job, picture, lesson in taught:
+    seconds = None if options.seconds is None else options.seconds - (time.monotonic() - began)
+    fit = way.fit([target for _, _, target in taught], network, replace(options, seconds=seconds))
+    if not fit.losses:
+        raise DerainError("time was up before the first step; give more time or fewer pictures.")
+    _save(network_file, fit, start)
+    for job, picture, target in taught:
         if exists(job.target) and not overwrite:
             yield skipped(job)
             continue
         try:
             with errors_of(job.source, job.target):
                 if keep:
-                    _keep(job, picture, lesson, None, start)
-                image = adapt.restore(lesson, learnt.network, preset, device)
-                write_picture(job.target, with_pixels(picture, image))
+                    _keep(job, picture, target, None, start)
+                image = apply(fit.network, target.rainy, options.device, way.least_side)
+                write_picture(job.target, with_pixels(picture, way.finished(target, image)))
         except DerainError as error:
             yield failed(job, error)
         else:
-            notes = [note for note in (lesson.warning, learnt.note) if note]
-            yield Outcome(job, "restored", "; ".join(notes))
+            yield Outcome(job, "restored", "; ".join(note for note in (target.warning, fit.note) if note))
 
 
-def _keep(
-    job: Job, picture: Picture, lesson: adapt.Lesson, learnt: adapt.Learnt | None, start: Start
-) -> None:
+def _keep(job: Job, picture: Picture, target: Target, fit: Fit | None, start: Start) -> None:
     """Mask, references and weights, in OUT/kept/NAME."""
     folder = job.folder / KEPT / job.name
-    _write_map(folder / "mask.png", lesson.rain_map)
-    write_picture(folder / "reference.png", with_pixels(picture, lesson.mean))
-    for draw in range(len(lesson.draws or ())):
-        assert lesson.draws is not None
-        write_picture(folder / "references" / f"{draw}.png", Picture(lesson.draws[draw]))
-    if learnt is not None:
-        _save(folder / NETWORK_FILE, learnt, start)
+    _write_map(folder / "mask.png", target.rain_map)
+    write_picture(folder / "reference.png", with_pixels(picture, target.mean))
+    if target.references is not None:
+        for number in range(len(target.references)):
+            write_picture(folder / "references" / f"{number}.png", Picture(target.references[number]))
+    if fit is not None:
+        _save(folder / NETWORK_FILE, fit, start)
 
 
 def _write_map(path: Path, rain_map: Bytes) -> None:
     write_picture(path, Picture(np.ascontiguousarray(rain_map[..., None])))
 
 
-def _save(path: Path, learnt: adapt.Learnt, start: Start) -> None:
-    facts = {"network": start.name, "config": start.config, "step": len(learnt.losses)}
-    save_checkpoint(path, learnt.network.state_dict(), facts)
+def _save(path: Path, fit: Fit, start: Start) -> None:
+    facts = {"network": start.name, "config": start.config, "step": len(fit.losses)}
+    save_checkpoint(path, fit.network.state_dict(), facts)

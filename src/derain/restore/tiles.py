@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from derain.nn.padding import pad_to as pad_to
+
 Span = tuple[int, int]  # (first, last + 1) along one axis
 
 
@@ -112,19 +114,3 @@ def _tiles(rows: Axis, columns: Axis) -> Iterator[tuple[Span, Span, Tensor]]:
     for row, vertical in zip(rows.spans, rows.weights, strict=True):
         for column, horizontal in zip(columns.spans, columns.weights, strict=True):
             yield row, column, vertical[:, None] * horizontal
-
-
-def pad_to(picture: Tensor, height: int, width: int) -> Tensor:
-    """Extends (..., H, W) at the bottom and right by reflection that does not repeat the edge pixel;
-    a picture smaller than the extension is reflected repeatedly."""
-    for axis, total in ((-2, height), (-1, width)):
-        if total != picture.shape[axis]:
-            index = _reflected(picture.shape[axis], total).to(picture.device)
-            picture = picture.index_select(axis, index)
-    return picture
-
-
-def _reflected(length: int, total: int) -> Tensor:
-    period = max(2 * (length - 1), 1)
-    index = torch.arange(total) % period
-    return torch.where(index < length, index, period - index)

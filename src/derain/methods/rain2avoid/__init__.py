@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from derain.methods.contract import Architecture, Figure, Method
 from derain.methods.rain2avoid.backbones import (
     DnCNN,
@@ -12,11 +14,20 @@ from derain.methods.rain2avoid.backbones import (
     recognise_unet,
 )
 from derain.methods.rain2avoid.loss import SquaredError
+from derain.methods.self_supervision import SelfSupervision
+
+
+def _presets() -> Mapping[str, SelfSupervision]:
+    from derain.methods.rain2avoid.learning import presets  # needed for learning only
+
+    return presets()
+
 
 METHOD = Method(
     name="rain2avoid",
     title="Rain2Avoid (ICASSP 2023, TMM 2025)",
     paper="Peng, Li and Chen, Rain2Avoid: Learning Deraining by Self-Supervision",
+    self_supervision=_presets,
     architectures=(
         Architecture(
             name="rain2avoid_unet",

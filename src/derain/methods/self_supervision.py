@@ -1,0 +1,140 @@
+"""What a method provides that learns from rainy pictures alone; `restore/adapting.py` makes use of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from derain.methods.network import RainNetwork
+
+Bytes = NDArray[np.uint8]
+Progress = Callable[[int, int], None]  # steps done, and their number
+
+
+class References(Protocol):
+    """Several guesses of one clean picture, (H, W, 3) uint8 each."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, number: int, /) -> Bytes: ...
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a rainy picture tells about its clean version.
+
+    Attributes:
+        rainy: (1, 3, H, W) in [0, 1].
+        rain_map: (H, W) uint8, where the method sees rain.
+        references: several guesses of the clean picture, or None.
+        mean: (1, 3, H, W) in [0, 1], the best guess.
+        suspected: (1, 1, H, W) bool, whether a pixel may change.
+        warning: what a user should know of this picture, or "".
+    """
+
+    rainy: Tensor
+    rain_map: Bytes
+    references: References | None
+    mean: Tensor
+    suspected: Tensor
+    warning: str
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A network that was fitted to targets.
+
+    Attributes:
+        network: on the CPU, in eval mode.
+        ended: why it ended: "steps", "time" or "settled" (the loss no longer fell).
+        losses: of every step.
+        seconds_to_restore: an estimate for all targets together.
+    """
+
+    network: RainNetwork
+    ended: str
+    losses: list[float] = field(repr=False)
+    seconds_to_restore: float
+
+    @property
+    def note(self) -> str:
+        """What a user should know of how it ended, or ""."""
+        return f"time was up after {len(self.losses)} steps" if self.ended == "time" else ""
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How to fit.
+
+    Attributes:
+        together: one network for many pictures, else for one.
+        trained: the network derains already, else it has fresh weights.
+        seconds: end so early that all targets can be restored within this time; None: no limit.
+        device: to compute on.
+        precision: to learn in; weights stay float32.
+        progress: called after each step.
+    """
+
+    together: bool = False
+    trained: bool = False
+    seconds: float | None = None
+    device: torch.device | str = "cpu"
+    precision: torch.dtype = torch.float32
+    progress: Progress = lambda done, total: None
+
+
+class SelfSupervision(Protocol):
+    """One way to learn from rainy pictures alone."""
+
+    @property
+    def network(self) -> str:
+        """The network to learn with by default, by its name in the registry."""
+        ...
+
+    @property
+    def takes_trained(self) -> bool:
+        """Whether a network that derains already may be the start."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """Of fresh weights."""
+        ...
+
+    @property
+    def least_side(self) -> int:
+        """Smaller pictures are padded to this many pixels before a network sees them."""
+        ...
+
+    def rain_map(self, rainy: Bytes) -> tuple[Bytes, str]:
+        """The published rain map (H, W) uint8 of an 8-bit picture (H, W, 3), and a note on it."""
+        ...
+
+    def target(self, rainy: Tensor, derained: Tensor | None = None) -> Target:
+        """What a picture (1, 3, H, W) in [0, 1] tells.
+
+        Args:
+            rainy: the picture.
+            derained: what a network that derains already makes of it, of the same shape.
+
+        Raises:
+            DerainError: the picture is too small.
+        """
+        ...
+
+    def fit(self, targets: Sequence[Target], network: RainNetwork, options: FitOptions) -> Fit:
+        """Fits a network, fresh or trained, to targets; it is changed in place.
+
+        Raises:
+            DerainError: the loss is no longer finite.
+        """
+        ...
+
+    def finished(self, target: Target, image: Tensor) -> Tensor:
+        """The result, given what the fitted network makes of the rainy picture; (1, 3, H, W) in [0, 1]."""
+        ...
