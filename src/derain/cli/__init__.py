@@ -12,6 +12,7 @@ from derain.cli import (
     adapt,
     background,
     bench,
+    compare,
     config,
     convert,
     data,
@@ -61,7 +62,7 @@ def _start(
 
 COMMANDS = (
     *(run.run, adapt.adapt, background.background, serve.serve, models.models),
-    *(score.score, evaluate.evaluate, train.train, synth.synth),
+    *(score.score, evaluate.evaluate, compare.compare, train.train, synth.synth),
     *(info.info, convert.convert, export.export, publish.publish, bench.bench, config.config),
 )
 for command in COMMANDS:

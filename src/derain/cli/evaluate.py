@@ -102,7 +102,7 @@ def evaluate(
             clean,
             chosen,
             masks=masks,
-            results=dict(map(_named_folder, results or ())),
+            results=dict(map(named_folder, results or ())),
             protocols=protocols or (),
             name=name,
             output=output,
@@ -128,7 +128,7 @@ def evaluate(
         say(f"report: {output / 'index.html'}")
 
 
-def _named_folder(text: str) -> tuple[str, Path]:
+def named_folder(text: str) -> tuple[str, Path]:
     """NAME=FOLDER, or a folder that gives the name."""
     name, separator, folder = text.partition("=")
     return (name, Path(folder)) if separator else (Path(text).resolve().name, Path(text))

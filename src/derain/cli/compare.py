@@ -1,0 +1,51 @@
+"""`derain compare A B...`: a page on which a person chooses the better of two results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from derain.cli.output import say
+from derain.cli.shared import Overwrite
+
+
+def compare(
+    folders: Annotated[
+        list[str], typer.Argument(metavar="[NAME=]FOLDER...", help="Folders of results, paired by name.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page, an HTML file.")] = Path(
+        "compare.html"
+    ),
+    blind: Annotated[
+        bool, typer.Option("--blind", help="Show whose results they were only when all choices are made.")
+    ] = False,
+    rainy: Annotated[
+        Path | None, typer.Option(help="Folder of the rainy pictures, shown between the two.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="Choices at most.")] = 60,
+    crop: Annotated[int, typer.Option(min=16, help="Side of the crops in pixels.")] = 320,
+    seed: Annotated[int, typer.Option(min=0, help="Another number gives another order.")] = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a page on which a person chooses the better of two results of the same crop, by keyboard.
+
+    Crops are taken where the two differ most. The page works from the file, without a server; it keeps
+    what was chosen, and shows wins with 95 % intervals at the end.
+
+    Example: derain compare ours/ theirs/ --rainy rainy/ --blind -o look.html
+    """
+    from derain.atomic import replace_file
+    from derain.cli.evaluate import named_folder
+    from derain.errors import Remedy, UsageError
+    from derain.evaluation.blind import comparison_page
+
+    if output.exists() and not overwrite:
+        raise UsageError(f"{output}: exists already.", Remedy("replace it", {"overwrite": True}))
+    results = dict(map(named_folder, folders))
+    if len(results) < len(folders):
+        raise UsageError("two folders have the same name; write NAME=FOLDER.")
+    page = comparison_page(results, rainy, blind=blind, count=count, side=crop, seed=seed)
+    replace_file(output, page.encode())
+    say(f"page: {output}")

@@ -1,0 +1,135 @@
+"""A page on which a person chooses between results of the same crop, without knowing whose they are.
+
+The page is one file that needs no server. The browser keeps what was chosen, so that one can go on later.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import cv2
+import numpy as np
+
+from derain.data.pairing import best_pairing, pictures_below
+from derain.errors import DerainError, UsageError
+from derain.evaluation.pairs import Array
+from derain.evaluation.sheet import difference
+from derain.pictures import Picture, encode_picture, read_picture, to_rgb8
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One choice: a picture, and the results on the left and on the right, by their place in the list."""
+
+    picture: str
+    left: int
+    right: int
+
+
+def make_trials(pictures: Sequence[str], results: int, count: int, seed: int) -> tuple[Trial, ...]:
+    """Choices in random order; every two results meet equally often, within one, and sides are random.
+
+    Args:
+        pictures: names.
+        results: how many there are to compare, at least two.
+        count: choices at most; no two results meet twice on one picture.
+        seed: of the order.
+    """
+    random = np.random.default_rng(seed)
+    pairs = list(itertools.combinations(range(results), 2))
+    random.shuffle(pairs)
+    orders = {pair: random.permutation(len(pictures)) for pair in pairs}
+    # The first picture of every pair, then the second of every pair, ...
+    meetings = [(pair, pictures[orders[pair][i]]) for i in range(len(pictures)) for pair in pairs][:count]
+    random.shuffle(meetings)
+    return tuple(
+        Trial(picture, *(pair if random.random() < 0.5 else pair[::-1])) for pair, picture in meetings
+    )
+
+
+def comparison_page(
+    results: Mapping[str, Path],
+    rainy: Path | None = None,
+    *,
+    blind: bool = True,
+    count: int = 60,
+    side: int = 320,
+    seed: int = 0,
+) -> str:
+    """The page for two or more folders of results, paired by name.
+
+    Args:
+        results: {name: folder}.
+        rainy: folder of the rainy pictures, to be shown between the two.
+        blind: names appear only when all choices are made.
+        count: choices at most.
+        side: of the crops, pixels; the place where the two results differ most.
+        seed: of the order.
+
+    Raises:
+        UsageError: fewer than two folders, no picture that is in all of them, or `count` or `side` too small.
+        DerainError: a picture cannot be read, or results of one picture differ in size.
+    """
+    if len(results) < 2:
+        raise UsageError("there is nothing to compare; give two or more folders of results.")
+    if count < 1 or side < 16:
+        raise UsageError(f"{count} choices of crops of {side} pixels: at least 1 and 16 are needed.")
+    shared = _shared([*results.values()])
+    before = {} if rainy is None else _partners(shared[0], rainy)
+    names = [name for name in shared[0] if rainy is None or name in before]
+    if not names:
+        raise UsageError(f"no picture is in all of {', '.join(map(str, [*results.values(), rainy or '']))}.")
+    trials = make_trials(names, len(results), count, seed)
+    content = []
+    for trial in trials:
+        paths = [shared[place][trial.picture] for place in (trial.left, trial.right)]
+        paths += [before[trial.picture]] if rainy is not None else []
+        crops = _crops(paths, side)
+        entry: dict[str, Any] = {"picture": trial.picture, "left": trial.left, "right": trial.right}
+        content.append({**entry, "images": [_embedded(crop) for crop in crops]})
+    data = {"names": list(results), "blind": blind, "trials": content}
+    text = json.dumps(data).replace("<", "\\u003c")  # nothing in a name ends the script
+    identity = hashlib.sha256(text.encode()).hexdigest()[:16]
+    template = Template((files("derain.evaluation") / "blind.html").read_text(encoding="utf-8"))
+    return template.substitute(data=text, identity=identity)
+
+
+def _shared(folders: Sequence[Path]) -> list[dict[str, Path]]:
+    """{name in the first folder: file} for each folder, of the pictures that all have."""
+    first = pictures_below(folders[0])
+    found = [first, *(_partners(first, folder) for folder in folders[1:])]
+    names = [name for name in first if all(name in partners for partners in found)]
+    return [{name: partners[name] for name in names} for partners in found]
+
+
+def _partners(first: Mapping[str, Path], folder: Path) -> dict[str, Path]:
+    return {pair.name: pair.clean for pair in best_pairing(first, pictures_below(folder)).pairs}
+
+
+def _crops(paths: Sequence[Path], side: int) -> list[Array]:
+    """The square where the first two pictures differ most, of all pictures."""
+    pictures = [to_rgb8(read_picture(path)) for path in paths]
+    for path, picture in zip(paths, pictures, strict=True):
+        if picture.shape != pictures[0].shape:
+            (h, w), (y, x) = pictures[0].shape[:2], picture.shape[:2]
+            raise DerainError(f"{paths[0]} is {w}x{h} and {path} {x}x{y}; they must be equal.")
+    height, width = (min(side, length) for length in pictures[0].shape[:2])
+    changes = difference(pictures[0], pictures[1]).astype(np.float64)
+    means = cv2.boxFilter(changes, -1, (width, height), anchor=(0, 0))
+    places = means[: changes.shape[0] - height + 1, : changes.shape[1] - width + 1]
+    top, left = np.unravel_index(int(places.argmax()), places.shape)
+    return [picture[top : top + height, left : left + width] for picture in pictures]
+
+
+def _embedded(pixels: Array) -> str:
+    data = encode_picture(Picture(np.ascontiguousarray(pixels)), ".png")
+    return f"data:image/png;base64,{base64.b64encode(data).decode()}"
