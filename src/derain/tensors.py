@@ -1,18 +1,24 @@
 """Reading tensors out of untrusted files, and writing our own.
 
 Formats: safetensors; PyTorch files old (consecutive pickles) and new (zip), always through the
-restricted unpickler (`weights_only=True`), so no code in a file can run.
+restricted unpickler (`weights_only=True`), so no code in a file can run. A file cannot ask for much
+more memory than it is long either: compressed files, views that repeat their values and dictionaries
+that refer to each other are refused or bounded before they are used.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import pickle
-from collections.abc import Mapping
+import pathlib
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -21,15 +27,49 @@ from torch import Tensor
 from derain.atomic import replace_file
 from derain.errors import DerainError
 
-# Where the weights lie in files of this field's training codes, in the order of preference:
-# averaged weights before raw ones, as the published test scripts do.
-NESTS = ("params_ema", "params", "state_dict", "model_state_dict", "model", "net", "network", "weights")
+# Where the weights lie in files of training codes, in the order of preference: averaged weights before
+# raw ones, as the published test scripts do.
+NESTS = (
+    "params_ema",
+    "ema",
+    "ema_model",
+    "ema_state_dict",
+    "model_ema",
+    "params",
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "net",
+    "network",
+    "generator",
+    "weights",
+)
 # Counters that training codes store beside the weights.
 STEPS = ("step", "clock", "iter", "iteration", "global_step", "epoch")
-# What data-parallel and Lightning training put before the names.
-PREFIXES = ("module.", "model.")
+# What data-parallel and Lightning training, compilation and averaging put before the names.
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "ema_model.", "generator.")
 # Where Lightning training keeps the networks that only its loss needs.
 LOSS_NETWORKS = ("loss_per.",)
+# What weight averaging and profilers leave among the weights.
+LEFTOVERS = ("n_averaged", "initted", "total_ops", "total_params")
+KINDS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+COUNTERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
+DICTIONARIES = 1000  # that are looked into
+REPEATS = 4  # how often, on average, the numbers of a file may be shared by several tensors
+
+# What NumPy makes its numbers of when it reads them back; the name of its module changed with NumPy 2.
+_scalar = np.float64(0).__reduce__()[0]
+# Harmless things that training codes store beside weights: options and numbers.
+_NUMBERS = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+_HARMLESS: list[Any] = [
+    argparse.Namespace,
+    pathlib.PosixPath,
+    pathlib.PurePosixPath,
+    (_scalar, "numpy.core.multiarray.scalar"),
+    (_scalar, "numpy._core.multiarray.scalar"),
+    np.dtype,
+    *(type(np.dtype(name)) for name in (*_NUMBERS, "float16", "float32", "float64")),
+]
 
 
 @dataclass(frozen=True)
@@ -82,20 +122,22 @@ def _read_safetensors(path: Path) -> Tensors:
         facts = json.loads(metadata.get("derain", "{}"))
     except (ValueError, RecursionError):
         facts = {}
-    return Tensors(_without_prefix(state), "", facts if isinstance(facts, dict) else {})
+    state = _without_prefix(_usable(state, path))
+    return Tensors(state, "", facts if isinstance(facts, dict) else {})
 
 
 def _read_torch(path: Path) -> Tensors:
+    _refuse_compressed(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "Unsupported" in str(error) or "GLOBAL" in str(error) or "allowed global" in str(error):
+        with torch.serialization.safe_globals(_HARMLESS):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the restricted unpickler raises whatever broken bytes provoke
+        wanted = _more_than_tensors(path, str(error))
+        if wanted:
             raise DerainError(
-                f"{path}: refused, the file asks for code to be run ({_first_line(error)}). "
+                f"{path}: refused, beside tensors it asks for {wanted}, which could run code. "
                 "Ask its author for a file with tensors only."
             ) from None
-        raise DerainError(f"{path}: not a checkpoint ({_first_line(error)}).") from None
-    except Exception as error:  # the restricted unpickler raises whatever broken bytes provoke
         raise DerainError(f"{path}: not a checkpoint, or damaged ({_first_line(error)}).") from None
     if isinstance(content, torch.nn.Module) or not isinstance(content, Mapping):
         raise DerainError(f"{path}: holds {type(content).__name__}, not a dictionary of tensors.")
@@ -103,32 +145,98 @@ def _read_torch(path: Path) -> Tensors:
     if not state:
         raise DerainError(f"{path}: no tensors found; the first keys are {_first_keys(content)}.")
     facts = {key: content[key] for key in STEPS if isinstance(content.get(key), int | float)}
-    return Tensors(_without_prefix(state), nest, facts)
+    return Tensors(_without_prefix(_usable(state, path)), nest, facts)
 
 
-def _find_state(content: Mapping[Any, Any], nest: str = "") -> tuple[str, dict[str, Tensor]]:
+def _refuse_compressed(path: Path) -> None:
+    """PyTorch never compresses; a file that does could unpack to any size."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as file:
+            unpacked = sum(entry.file_size for entry in file.infolist())
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise DerainError(f"{path}: not a checkpoint, or damaged ({_first_line(error)}).") from None
+    if unpacked > path.stat().st_size:
+        raise DerainError(f"{path}: is compressed, as PyTorch's files never are; unpack and save it again.")
+
+
+def _more_than_tensors(path: Path, message: str) -> str:
+    """The types or functions that a file asks for and is refused, as a list in words, or ""."""
+    try:
+        with torch.serialization.safe_globals(_HARMLESS):
+            names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # an old format, or broken: the message is all there is
+        names = re.findall(r"GLOBAL ([\w.]+)", message)
+    return ", ".join(name[:80] for name in sorted(names)[:3])
+
+
+def _find_state(content: Mapping[Any, Any]) -> tuple[str, dict[str, Tensor]]:
     """The state dict inside nested dictionaries: at the top, else below a customary key, else
-    below the only key that has one. Single numbers beside a dictionary are a training code's notes."""
-    tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-    children = {str(k): v for k, v in content.items() if isinstance(v, Mapping)}
-    if any(tensor.ndim for tensor in tensors.values()) or (tensors and not children):
-        return nest, tensors
-    customary = [key for key in NESTS if key in children]
-    others = [key for key in children if key not in customary and not key.startswith("opt")]
-    for key in customary + others:
-        found = _find_state(children[key], f"{nest}.{key}" if nest else key)
-        if found[1]:
-            return found
-    return nest, {}
+    below the first key that has one. Single numbers beside a dictionary are a training code's notes.
+    Every dictionary is looked into once, whatever refers to it."""
+    seen = {id(content)}
+    waiting: list[tuple[str, Mapping[Any, Any]]] = [("", content)]
+    while waiting and len(seen) <= DICTIONARIES:
+        nest, here = waiting.pop()
+        tensors = {str(key): value for key, value in here.items() if isinstance(value, Tensor)}
+        children = {str(key): value for key, value in here.items() if isinstance(value, Mapping)}
+        if any(tensor.ndim for tensor in tensors.values()) or (tensors and not children):
+            return nest, tensors
+        customary = [key for key in NESTS if key in children]
+        others = [key for key in children if key not in customary and not key.startswith("opt")]
+        for key in reversed(customary + others):
+            if id(children[key]) not in seen:
+                seen.add(id(children[key]))
+                waiting.append((f"{nest}.{key}" if nest else key, children[key]))
+    return "", {}
+
+
+def _usable(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The tensors, without what averaging and profilers leave.
+
+    Raises:
+        DerainError: a tensor is not a plain array of numbers, or they need far more memory than the file.
+    """
+    state = {name: tensor for name, tensor in state.items() if name.rpartition(".")[2] not in LEFTOVERS}
+    for name, tensor in state.items():
+        problem = _problem(tensor)
+        if problem:
+            raise DerainError(f"{path}: {name} {problem}; plain arrays of numbers are needed.")
+    stored = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in state.values()}
+    if sum(t.numel() * t.element_size() for t in state.values()) > REPEATS * sum(stored.values()):
+        raise DerainError(f"{path}: its tensors share so few numbers that they would fill far more memory.")
+    return state
+
+
+def _problem(tensor: Tensor) -> str:
+    if tensor.layout is not torch.strided:
+        return "is sparse"
+    if tensor.is_quantized:
+        return "is quantized"
+    if tensor.device.type != "cpu":
+        return f"holds no values (device {tensor.device.type})"
+    if tensor.dtype not in (*KINDS, *COUNTERS):
+        return f"is of type {str(tensor.dtype).removeprefix('torch.')}"
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        return "repeats its values"
+    return ""
 
 
 def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Removes what training codes put before all names, and the tensors of loss networks beside them."""
-    for prefix in PREFIXES:
-        inside = {name: tensor for name, tensor in state.items() if not name.startswith(LOSS_NETWORKS)}
-        while inside and all(name.startswith(prefix) for name in inside):
-            inside = state = {name.removeprefix(prefix): tensor for name, tensor in inside.items()}
+    inside = {name: tensor for name, tensor in state.items() if not name.startswith(LOSS_NETWORKS)}
+    for prefix in _prefixes(inside):
+        inside = state = {name.removeprefix(prefix): tensor for name, tensor in inside.items()}
     return state
+
+
+def _prefixes(state: Mapping[str, Tensor]) -> Iterator[str]:
+    """What all names begin with, from the outside in."""
+    names = list(state)
+    while prefix := next((p for p in PREFIXES if names and all(n.startswith(p) for n in names)), None):
+        yield prefix
+        names = [name.removeprefix(prefix) for name in names]
 
 
 def _first_keys(content: Mapping[Any, Any], count: int = 5) -> str:

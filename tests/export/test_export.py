@@ -242,3 +242,55 @@ def test_signals_are_heard_after_two_networks_of_openvino(tmp_path: Path) -> Non
     command = [sys.executable, "-c", SIGNALLED, str(tmp_path / "x.xml")]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+
+
+def looping(rounds: Any, folder: Path) -> Path:
+    """A graph that says of itself what ours say, and loops as often as `rounds` makes it."""
+    helper, kinds = onnx.helper, onnx.TensorProto
+    shape = ["b", 3, "h", "w"]
+    rainy, image = (helper.make_tensor_value_info(name, kinds.FLOAT, shape) for name in ("rainy", "image"))
+    values = [
+        helper.make_tensor_value_info("i", kinds.INT64, []),
+        helper.make_tensor_value_info("c", kinds.BOOL, []),
+        helper.make_tensor_value_info("v", kinds.FLOAT, None),
+    ]
+    ends = [
+        helper.make_tensor_value_info("d", kinds.BOOL, []),
+        helper.make_tensor_value_info("w", kinds.FLOAT, None),
+    ]
+    same = [helper.make_node("Identity", [a], [b]) for a, b in (("c", "d"), ("v", "w"))]
+    body = helper.make_graph(same, "body", values, ends)
+    always = helper.make_node(
+        "Constant", [], ["always"], value=helper.make_tensor("t", kinds.BOOL, [], [True])
+    )
+    loop = helper.make_node("Loop", ["rounds", "always", "rainy"], ["image"], body=body)
+    graph = helper.make_graph([always, *rounds, loop], "g", [rainy], [image])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    facts = {"format": 1, "network": "spanet", "variant": None, "config": {"width": 8}, "multiple_of": 1}
+    facts |= {"receptive_field": None, "tile": None, "bytes_per_pixel": 1.0, "multiply_adds_per_pixel": 1.0}
+    entry = model.metadata_props.add()
+    entry.key, entry.value = "derain", json.dumps(facts)
+    path = folder / "loop.onnx"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_a_loop_that_need_not_end_is_refused_and_a_sweep_is_not(tmp_path: Path) -> None:
+    helper, kinds = onnx.helper, onnx.TensorProto
+    endless = helper.make_tensor("n", kinds.INT64, [], [2**62])
+    path = looping([helper.make_node("Constant", [], ["rounds"], value=endless)], tmp_path)
+    with pytest.raises(DerainError, match="a loop that need not end"):
+        load(path)
+    first = helper.make_tensor("z", kinds.INT64, [], [2])
+    rows = [
+        helper.make_node("Shape", ["rainy"], ["sizes"]),
+        helper.make_node("Constant", [], ["two"], value=first),
+        helper.make_node("Gather", ["sizes", "two"], ["rounds"]),
+    ]
+    picture = torch.rand(3, 8, 9)
+    assert torch.equal(load(looping(rows, tmp_path))(picture), picture)
+
+
+def test_an_endless_graph_that_hung_is_refused(shared: Path) -> None:
+    with pytest.raises(DerainError, match="a loop that need not end"):
+        load(shared / "cases" / "checkpoints" / "loop.onnx")

@@ -125,6 +125,11 @@ def _load(architecture: Architecture, config: dict[str, Any], tensors: Tensors, 
         raise DerainError(
             f"{source}: looks like {architecture.name} but does not fit: {'; '.join(problems[:3])}{more}."
         )
+    kinds = {name: tensor.is_floating_point() for name, tensor in network.state_dict().items()}
+    problems = [n for n, tensor in tensors.state.items() if tensor.is_floating_point() != kinds[n]]
+    if problems:
+        kind = str(tensors.state[problems[0]].dtype).removeprefix("torch.")
+        raise DerainError(f"{source}: {problems[0]} is of type {kind}, which it cannot be in a network.")
     bad = [name for name, tensor in tensors.state.items() if not torch.isfinite(tensor).all()]
     if bad:
         raise DerainError(f"{source}: {bad[0]} holds values that are not finite.")

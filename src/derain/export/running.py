@@ -111,6 +111,8 @@ def onnx_network(content: bytes, source: str) -> ExportedNetwork:
     facts = read_facts({entry.key: entry.value for entry in model.metadata_props}.get(KEY), source)
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(model)):
         raise DerainError(f"{source}: refused, it reads its numbers from other files.")
+    if not _ends(model):
+        raise DerainError(f"{source}: refused, it has a loop that need not end.")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 4
@@ -130,23 +132,49 @@ def onnx_network(content: bytes, source: str) -> ExportedNetwork:
 
 def _tensors(model: Any) -> Iterator[Any]:
     """Every tensor that an ONNX model stores, at whatever depth."""
-    graphs = [model.graph]
-    nodes = [node for function in model.functions for node in function.node]
-    while graphs or nodes:
-        if graphs:
-            graph = graphs.pop()
-            yield from graph.initializer
-            for sparse in graph.sparse_initializer:
-                yield from (sparse.values, sparse.indices)
-            nodes.extend(graph.node)
-            continue
-        for attribute in nodes.pop().attribute:
+    for part in _graphs(model):
+        yield from getattr(part, "initializer", ())
+        for sparse in getattr(part, "sparse_initializer", ()):
+            yield from (sparse.values, sparse.indices)
+        for attribute in (attribute for node in part.node for attribute in node.attribute):
             yield from (attribute.t, *attribute.tensors)
             for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
                 yield from (sparse.values, sparse.indices)
-            graphs.extend(attribute.graphs)
-            if attribute.HasField("g"):
-                graphs.append(attribute.g)
+
+
+def _graphs(model: Any) -> Iterator[Any]:
+    """Every graph and function of an ONNX model, at whatever depth."""
+    waiting = [model.graph, *model.functions]
+    while waiting:
+        part = waiting.pop()
+        yield part
+        waiting.extend(inner for node in part.node for inner in _inner(node))
+
+
+def _inner(node: Any) -> list[Any]:
+    """The graphs inside one node: the body of a loop, the branches of a choice."""
+    found = [graph for attribute in node.attribute for graph in attribute.graphs]
+    return found + [attribute.g for attribute in node.attribute if attribute.HasField("g")]
+
+
+# What may stand between the size of a tensor and the number of a loop's rounds.
+_SIZES = ("Squeeze", "Unsqueeze", "Reshape", "Gather", "Slice", "Cast", "Identity")
+
+
+def _ends(model: Any) -> bool:
+    """Whether every loop has as many rounds as a tensor is long, as those of our sweeps, and none is
+    inside another."""
+    for part in _graphs(model):
+        makers = {name: node for node in part.node for name in node.output}
+        for loop in (node for node in part.node if node.op_type == "Loop"):
+            maker = makers.get(loop.input[0])
+            while maker is not None and maker.op_type in _SIZES:
+                maker = makers.get(maker.input[0])
+            if maker is None or maker.op_type != "Shape":
+                return False
+            if any(node.op_type == "Loop" for body in _inner(loop) for node in body.node):
+                return False
+    return True
 
 
 @functools.cache
