@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,7 @@ from derain.data.layouts import SETS
 from derain.methods import all_methods, network_names
 from derain.sources import AUTHORS_PAGE, Source, all_sources, sources_of
 
+ROOT = Path(__file__).resolve().parents[1]
 METHODS = {method.name for method in all_methods()}
 
 
@@ -59,3 +62,13 @@ def test_the_command_line_shows_them() -> None:
     assert "1,000 pairs" in one
     assert "stevewongv.github.io" in one
     assert "Did you mean 'Rain200L'" in command("data", "sources", "rain200").stderr
+
+
+def test_the_page_says_what_the_data_say() -> None:
+    """After a change: python scripts/sources_page.py"""
+    spec = importlib.util.spec_from_file_location("sources_page", ROOT / "scripts" / "sources_page.py")
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    assert script.PAGE.read_text("utf-8") == script.page()

@@ -49,7 +49,7 @@ def test_what_is_published_restores_elsewhere_and_without_a_network(
     assert json.loads(files["config.json"]) == json.loads(CONFIG)
     card = files["README.md"].decode()
     assert card.startswith("---\nlibrary_name: derain\n")
-    assert "--weights hf:me/streaks" in card
+    assert "--model hf:me/streaks" in card
 
     files["pytorch_model.bin"] = b"never asked for"
     rainy = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)

@@ -16,6 +16,7 @@ from derain.methods import create_network, network_names
 def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
     """Names of models, in alphabetical order.
 
+    Examples:
         >>> import derain
         >>> derain.list_models("nerd*")
         ['nerd_rain', 'nerd_rain-s']
@@ -31,10 +32,11 @@ def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
 def create_model(name: str, *, pretrained: bool = False, **config: Any) -> nn.Module:
     """A network as a `torch.nn.Module`, in training mode, on the CPU.
 
+    Examples:
         >>> import derain
         >>> network = derain.create_model("spanet", width=8)
         >>> sum(p.numel() for p in network.parameters())
-        18820
+        18180
 
     Args:
         name: one of `list_models()`.

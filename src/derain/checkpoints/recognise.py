@@ -45,6 +45,12 @@ class Checkpoint:
 def open_checkpoint(model: str | Path) -> Checkpoint:
     """Opens an official or own checkpoint of any known network.
 
+    Examples:
+        >>> import derain
+        >>> checkpoint = derain.open_checkpoint("spanet")
+        >>> checkpoint.architecture.name, checkpoint.variant
+        ('spanet', 'published')
+
     Args:
         model: a file; the name of bundled weights; or "hf:OWNER/NAME" or "hf:OWNER/NAME@REVISION" for a
             repository, see `hub`.

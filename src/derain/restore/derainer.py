@@ -120,7 +120,8 @@ def load(
 ) -> Derainer:
     """Opens a model to restore pictures and videos with.
 
-        >>> import numpy, derain
+    Examples:
+        >>> import derain, numpy
         >>> restore = derain.load()
         >>> restore(numpy.zeros((32, 48, 3), numpy.uint8)).shape
         (32, 48, 3)
@@ -158,11 +159,22 @@ class Derainer:
     [0, 1], or a tensor (3, H, W) or (B, 3, H, W) float in [0, 1], it gives the same kind back; a
     path gives the path of the file that was written. PIL pictures come back upright.
 
+    Examples:
+        >>> import derain, torch
+        >>> restore = derain.load("spanet", device="cpu")
+        >>> batch = restore(torch.rand(2, 3, 24, 32))
+        >>> restore.with_settings(ensemble=True).settings.ensemble
+        True
+        >>> restore(torch.full((3, 24, 32), 255.0))
+        Traceback (most recent call last):
+        derain.errors.DerainError: the picture holds values from 255 to 255; floats must lie in [0, 1].
+
     Attributes:
         checkpoint: the file behind it; None for a network that was given in hand.
         network: in eval mode, on `device`.
         settings: as given.
-        device, dtype: what the settings came to on this machine.
+        device: what the settings came to on this machine.
+        dtype: that the network computes in.
     """
 
     def __init__(self, model: Checkpoint | nn.Module, settings: Settings | None = None) -> None:

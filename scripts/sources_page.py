@@ -1,0 +1,62 @@
+"""Writes docs/sources.md from src/derain/sources.yaml: python scripts/sources_page.py"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from derain.data.layouts import SETS
+from derain.methods import all_methods
+from derain.sources import Source, sources_of
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "sources.md"
+HEAD = """# Where weights and sets come from
+
+Some weights come with the package; all others, and all data sets, are their authors' to give. These are the
+addresses that the authors' own pages name. None of them was fetched or checked here, and what lies there may
+change.
+
+```sh
+derain models nerd_rain-s       # one network: figures and sources
+derain data sources SPA-Data    # one set
+```
+
+## What you fetched
+
+- **Weights**: `derain info FILE` reads the network, its size and the training step off the file, without
+  running any code in it; `derain run --model FILE` uses it. A file that is cut short, or of an unknown
+  network, is an error that says so.
+- **Sets**: `derain data check FOLDER` recognises the set, counts the pairs of each split against the numbers
+  below, and names what is missing, unpaired or unreadable.
+- Checksums of the authors are not known here. Where no licence stands below, none is known here either: look
+  at the page before you share or sell anything.
+"""
+
+
+def page() -> str:
+    """The whole page as Markdown."""
+    parts = [HEAD, "## Networks\n"]
+    for method in all_methods():
+        if sources_of(method.name):
+            parts += [f"### {method.title}\n", _table(sources_of(method.name))]
+    parts.append("## Sets\n")
+    for s in SETS:
+        sizes = ", ".join(f"{split} {size:,}" for split, size in s.sizes.items())
+        parts += [
+            f"### {s.name}\n",
+            f"Pairs: {sizes}. Scored by `{s.protocol}`.\n",
+            _table(sources_of(s.name)),
+        ]
+    return "\n".join(parts)
+
+
+def _table(sources: Iterable[Source]) -> str:
+    rows = ["| what | where | |", "| --- | --- | --- |"]
+    for source in sources:
+        networks = f" of `{'`, `'.join(source.networks)}`" if source.networks else ""
+        rows.append(f"| {source.what}{networks} | <{source.address}> | {source.details} |")
+    return "\n".join(rows) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), "utf-8")
