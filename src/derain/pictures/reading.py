@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from derain.errors import DerainError, reason
-from derain.pictures import avif, bmp, jpeg, kinds, png, tiff, webp
+from derain.pictures import avif, bmp, heic, jpeg, kinds, png, raw, tiff, webp
 from derain.pictures import exif as exif_blocks
 from derain.pictures.decoding import MAX_PIXELS, TooManyPixels
 from derain.pictures.kinds import FileKind
@@ -22,6 +22,8 @@ READERS: dict[FileKind, Callable[[bytes, str, int], Picture]] = {
     kinds.TIFF: tiff.read,
     kinds.BMP: bmp.read,
     kinds.AVIF: avif.read,
+    kinds.HEIC: heic.read,
+    kinds.RAW: raw.read,
 }
 # A file may be this much larger than the pixels that are read of it.
 MOST_BYTES_PER_PIXEL, MOST_BYTES_BESIDE = 8, 256 << 20
@@ -29,6 +31,8 @@ MOST_BYTES_PER_PIXEL, MOST_BYTES_BESIDE = 8, 256 << 20
 
 def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Picture:
     """Reads a PNG, JPEG, WebP, TIFF, BMP or AVIF file, recognised by its content.
+
+    HEIC and raw files of cameras are read with the optional packages `formats`.
 
     Depth stays as it is (8 or 16 bits; 1 to 7 bits become 8, 9 to 15 bits and floats in [0, 1] become 16,
     AVIF of 10 or 12 bits becomes 8), grey stays grey. Palettes and CMYK become RGB, 1 bit becomes grey. The
@@ -65,7 +69,7 @@ def _readable_kind(head: bytes, size: int, name: str, max_pixels: int) -> FileKi
     if kind is None or kind.media != "picture":
         known = ", ".join(kind.name for kind in READERS)
         raise DerainError(f"{name}: not a picture in a known format ({known}).")
-    if kind not in READERS:
+    if not kind.is_read:
         raise DerainError(f"{name}: {kind.name} pictures are not read here; {kind.advice}.")
     if size > MOST_BYTES_PER_PIXEL * max_pixels + MOST_BYTES_BESIDE:
         raise DerainError(f"{name}: {size / 1e9:,.1f} GB, more than any picture of a size that is read.")
