@@ -21,7 +21,8 @@ def read(content: bytes, name: str, max_pixels: int) -> Picture:
     heif = extra(HEIC.package, EXTRA).open_heif(
         io.BytesIO(content), convert_hdr_to_8bit=False, hdr_to_16bit=False
     )
-    refuse_size(name, *heif.size, max_pixels)
+    width, height = heif.size
+    refuse_size(name, width, height, max_pixels)
     kind, _, bits = heif.mode.partition(";")
     if kind not in MODES:
         raise refuse_kind(name, heif.mode)
