@@ -148,19 +148,19 @@ NEAR = StreakLook(
     glint=(0.0, 1.0),
 )
 # What falls within a few metres of the lens; pixels are those of a frame some 500 high.
-LIT_LINES = NearLook("lines", count=(2, 40), length=(12, 110), blur=(0.45, 1.3), opacity=(0.06, 0.7))
-SOFT_LINES = NearLook("lines", count=(0.5, 12), length=(6, 70), blur=(1.2, 6.0), opacity=(0.05, 0.5))
+LIT_LINES = NearLook("lines", count=(2, 40), length=(12, 110), blur=(0.45, 1.3), opacity=(0.08, 0.9))
+SOFT_LINES = NearLook("lines", count=(0.5, 12), length=(6, 70), blur=(1.2, 7.0), opacity=(0.1, 0.8))
 COLUMNS = NearLook(
-    "bundles", count=(0.2, 3), length=(40, 220), blur=(0.6, 5.0), opacity=(0.08, 0.8), spread=(1.5, 9.0),
+    "bundles", count=(0.2, 3), length=(40, 220), blur=(0.6, 5.0), opacity=(0.15, 1.0), spread=(1.5, 14.0),
     angle=(-8, 8),
 )  # fmt: skip
 BEADS = NearLook(
-    "beads", count=(0.5, 6), length=(40, 160), blur=(0.8, 2.5), opacity=(0.1, 0.8), angle=(-12, 12)
+    "beads", count=(0.5, 6), length=(40, 160), blur=(0.8, 2.5), opacity=(0.2, 1.0), angle=(-12, 12)
 )
 SPLASHES = NearLook(
-    "splashes", count=(0.3, 4), length=(2, 9), blur=(0.5, 1.4), opacity=(0.1, 0.7), spread=(3, 20)
+    "splashes", count=(0.3, 4), length=(2, 9), blur=(0.5, 1.4), opacity=(0.15, 0.9), spread=(3, 20)
 )
-SPOTS = NearLook("spots", count=(1, 25), length=(1, 5), blur=(0.7, 4.0), opacity=(0.06, 0.6))
+SPOTS = NearLook("spots", count=(1, 25), length=(1, 5), blur=(0.7, 4.0), opacity=(0.1, 0.8))
 WISPS = NearLook("lines", count=(4, 60), length=(15, 90), blur=(0.5, 1.5), opacity=(0.02, 0.15), tail=0.6)
 MIST = VeilLook()
 THIN_MIST = VeilLook(near=(0.0, 0.05), far=(0.0, 0.25))
