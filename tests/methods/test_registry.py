@@ -15,6 +15,7 @@ from derain.methods.contract import Architecture
 from derain.restore import Derainer, Settings
 from peak import PeakBytes
 
+WITHOUT_A_PLAIN_FORM = ("drsformer", "nerd_rain")  # so far
 ARCHITECTURES = [pytest.param(a, id=a.name) for a in all_architectures()]
 
 
@@ -67,6 +68,23 @@ def _tensors(value: Any) -> list[torch.Tensor]:
         return [value] if value.is_floating_point() and value.requires_grad else []
     values = value.values() if isinstance(value, dict) else value
     return [tensor for part in values for tensor in _tensors(part)]
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        pytest.param(a, id=a.name, marks=pytest.mark.xfail if a.name in WITHOUT_A_PLAIN_FORM else ())
+        for a in all_architectures()
+    ],
+)
+def test_hooks_fire_on_every_leaf_in_a_training_step(architecture: Architecture) -> None:
+    network, rainy = tiny(architecture)
+    leaves = {name: module for name, module in network.train().named_modules() if not any(module.children())}
+    silent = set(leaves)
+    for name, leaf in leaves.items():
+        leaf.register_forward_hook(lambda _module, _inputs, _output, name=name: silent.discard(name))
+    sum(value.square().mean() for value in _tensors(network.outputs(rainy))).backward()
+    assert {n for n in silent if not any(part in f"{n}." for part in architecture.unused_parameters)} == set()
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -1,22 +1,53 @@
-"""The registry: every folder beside this file is one published system and exports `METHOD`."""
+"""The registry: every folder beside this file is one system and exports `METHOD`.
+
+Other distributions add theirs by an entry point of the group "derain.methods" that names their `Method`.
+"""
 
 from __future__ import annotations
 
 import functools
 import importlib
+import importlib.metadata
 import pkgutil
+from collections.abc import Sequence
 from typing import Any
 
-from derain.errors import unknown_name
+from derain.errors import log, unknown_name
 from derain.methods.contract import Architecture, Method
 from derain.methods.network import RainNetwork
+
+GROUP = "derain.methods"  # of entry points
 
 
 @functools.cache
 def all_methods() -> tuple[Method, ...]:
-    """Every method of this package, in alphabetical order of its folder."""
-    folders = sorted(info.name for info in pkgutil.iter_modules(__path__) if info.ispkg)
-    return tuple(importlib.import_module(f"{__name__}.{folder}").METHOD for folder in folders)
+    """Every method of this package, in alphabetical order of its folder, and then of other distributions.
+
+    One of another distribution that cannot be loaded, or whose names are taken, is left out with a warning.
+    """
+    methods = [importlib.import_module(f"{__name__}.{folder}").METHOD for folder in folders()]
+    for entry in importlib.metadata.entry_points(group=GROUP):
+        try:
+            methods.append(_added(entry, methods))
+        except Exception as error:  # whatever a stranger's package raises when it is imported
+            log.warning("the method %s (%s) is left out: %s.", entry.name, entry.value, error)
+    return tuple(methods)
+
+
+def folders() -> list[str]:
+    """Names of the methods of this package."""
+    return sorted(info.name for info in pkgutil.iter_modules(__path__) if info.ispkg)
+
+
+def _added(entry: importlib.metadata.EntryPoint, others: Sequence[Method]) -> Method:
+    method = entry.load()
+    if not isinstance(method, Method):
+        raise TypeError("it is not a derain.methods.contract.Method")
+    taken = {other.name for other in others} | {a.name for other in others for a in other.architectures}
+    for name in (method.name, *(architecture.name for architecture in method.architectures)):
+        if name in taken:
+            raise ValueError(f"the name {name} is taken")
+    return method
 
 
 def all_architectures() -> tuple[Architecture, ...]:
