@@ -97,7 +97,8 @@ def evaluate(
     device: str = "auto",
     precision: str = "auto",
     tile: int | None = None,
-    ensemble: bool = False,
+    ensemble: bool | str = False,
+    test_time: Sequence[str] = (),
     on_picture: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
     """Restores a set with one or several models, scores it, and writes a report to look at.
@@ -117,6 +118,7 @@ def evaluate(
         output: the folder of the report; gets `index.html`, `report.json`, sheets, and the pictures.
         quantise: how results become bytes.
         device, precision, tile, ensemble: as for `derain.load`.
+        test_time: "flips", "turns" or "phases": measure every model with each of them, too.
         on_picture: called with the pictures done and their number, over all models.
 
     Returns:
@@ -127,7 +129,12 @@ def evaluate(
             set.
         DerainError: a picture has no partner, or cannot be read, restored or compared.
     """
-    from derain.evaluation.candidates import candidate_of, finished_results, input_unchanged
+    from derain.evaluation.candidates import (
+        candidate_of,
+        finished_results,
+        input_unchanged,
+        with_option,
+    )
     from derain.evaluation.cases import find_cases
     from derain.evaluation.evaluate import evaluate as run
     from derain.evaluation.page import write_report
@@ -140,7 +147,8 @@ def evaluate(
     settings = {"device": device, "precision": precision, "tile": tile, "ensemble": ensemble}
     candidates = [input_unchanged(test_set.cases)]
     for model in models:
-        candidates.append(candidate_of(model, settings, [c.name for c in candidates]))
+        candidate = candidate_of(model, settings, [c.name for c in candidates])
+        candidates += [candidate, *(with_option(candidate, option) for option in test_time)]
     for title, folder in (results or {}).items():
         candidates.append(finished_results(title, Path(folder), test_set.cases))
     used = ", ".join(dict.fromkeys(str(c.device) for c in candidates if c.restore))

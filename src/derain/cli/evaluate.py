@@ -57,6 +57,15 @@ def evaluate(
     ensemble: Annotated[
         bool, typer.Option("--ensemble", help="Average over the eight flips and turns.")
     ] = False,
+    test_time: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--test-time",
+            metavar="flips|turns|phases",
+            help="Measure every network with this as well: averages over flips or turns, or the four "
+            "half-size phases one by one; may be given several times.",
+        ),
+    ] = None,
     table: Annotated[
         str | None,
         typer.Option(
@@ -111,6 +120,7 @@ def evaluate(
             precision=precision,
             tile=tile,
             ensemble=ensemble,
+            test_time=test_time or (),
             on_picture=progress.reach,
         )
     content = to_json(report)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from derain.data.pairing import best_pairing, pictures_below
-from derain.errors import DerainError, UsageError
+from derain.errors import DerainError, UsageError, unknown_name
 from derain.evaluation.cases import Case
 from derain.extras import extra
 
@@ -110,6 +110,28 @@ def candidate_of(model: Any, settings: Mapping[str, Any], taken: Sequence[str] =
         found = from_derainer(derainer, name)
     names = (found.name, *(f"{found.name}-{i}" for i in range(2, len(taken) + 2)))
     return replace(found, name=next(name for name in names if name not in taken))
+
+
+def with_option(candidate: Candidate, option: str) -> Candidate:
+    """The candidate with an option of `derain.restore.test_time.TEST_TIME`, as another one.
+
+    Raises:
+        UsageError: there is no such option.
+    """
+    from derain.restore.test_time import TEST_TIME, positions, with_test_time
+
+    if option not in TEST_TIME:
+        raise unknown_name("test-time option", option, TEST_TIME)
+    assert candidate.restore is not None
+    times = 1 if option == "phases" else len(positions(option))
+    count = candidate.multiply_adds
+    return replace(
+        candidate,
+        name=f"{candidate.name}+{option}",
+        restore=with_test_time(candidate.restore, option),
+        identity=f"{candidate.identity} {option}",
+        multiply_adds=(lambda height, width: times * count(height, width)) if count else None,
+    )
 
 
 def _is_own(path: Path) -> bool:

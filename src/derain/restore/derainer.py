@@ -25,6 +25,7 @@ from derain.pictures import EXTENSIONS, Picture, read_picture, to_tensor, with_p
 from derain.pictures.kinds import VIDEO_KINDS, file_kind
 from derain.precisions import PRECISIONS, precision_name
 from derain.restore import memory
+from derain.restore.test_time import join_phases, positions, split_phases, turned, turned_back
 from derain.restore.tiles import Axis, even_axis, pad_to, published_axis, run_tiles
 
 if TYPE_CHECKING:
@@ -51,7 +52,10 @@ class Settings:
         precision: "auto" (float32), or one of `PRECISIONS`.
         tile: side of a tile in pixels; None chooses by the memory at hand, 0 never tiles.
         overlap: pixels that neighbouring tiles share; None takes what the network needs.
-        ensemble: average over the eight flips and turns, eight times the work.
+        ensemble: average over positions of the picture: "flips", four times the work, or "turns" (also True),
+            the eight flips and quarter turns, eight times the work.
+        phases: pixel-shuffle-down: restore the four half-size phases (even and odd rows and columns) one by
+            one; said to help networks trained on made rain on real pictures, and to cost detail.
         strength: how much of the change to apply, 0 (none) to 1.5; 0.5 is half-way between the rainy
             and the restored picture, and above 1 the change is exaggerated, at one's own risk.
 
@@ -63,8 +67,9 @@ class Settings:
     precision: str = "auto"
     tile: int | None = None
     overlap: int | None = None
-    ensemble: bool = False
+    ensemble: bool | str = False
     strength: float = 1.0
+    phases: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "precision", precision_name(self.precision))
@@ -78,6 +83,8 @@ class Settings:
             raise UsageError(f"overlap {self.overlap}: give 0 or a positive number of pixels.")
         if self.tile and self.overlap is not None and self.overlap >= self.tile:
             raise UsageError(f"overlap {self.overlap} must be smaller than tile {self.tile}.")
+        if self.ensemble not in (False, True, "flips", "turns"):
+            raise UsageError(f"ensemble {self.ensemble!r}: choose flips or turns.")
         if not 0 <= self.strength <= STRONGEST:
             raise UsageError(f"strength {self.strength}: give a number from 0 to {STRONGEST}.")
 
@@ -89,8 +96,9 @@ class Changes(TypedDict, total=False):
     precision: str
     tile: int | None
     overlap: int | None
-    ensemble: bool
+    ensemble: bool | str
     strength: float
+    phases: bool
 
 
 @dataclass(frozen=True)
@@ -115,8 +123,9 @@ def load(
     precision: str = "auto",
     tile: int | None = None,
     overlap: int | None = None,
-    ensemble: bool = False,
+    ensemble: bool | str = False,
     strength: float = 1.0,
+    phases: bool = False,
 ) -> Derainer:
     """Opens a model to restore pictures and videos with.
 
@@ -134,14 +143,15 @@ def load(
         precision: "auto" (float32), "float32", "bfloat16" or "float16".
         tile: side of a tile in pixels; None chooses by the memory at hand, 0 never tiles.
         overlap: pixels that neighbouring tiles share; None takes what the network needs.
-        ensemble: average over the eight flips and turns, eight times the work.
+        ensemble: average over "flips" (four) or "turns" (eight; also True).
         strength: how much of the change to apply, 0 to 1.5; see `Settings`.
+        phases: restore the four half-size phases one by one; see `Settings`.
 
     Raises:
         UsageError: the name is not known, or a setting is impossible for this model or machine.
         DerainError: the file cannot be opened, or the network in hand cannot be used.
     """
-    settings = Settings(device, precision, tile, overlap, ensemble, strength)
+    settings = Settings(device, precision, tile, overlap, ensemble, strength, phases)
     if isinstance(model, nn.Module):
         return Derainer(model, settings)
     path = find(model)
@@ -309,6 +319,16 @@ class Derainer:
         """
         if not torch.isfinite(rainy).all():
             raise DerainError("the picture holds values that are not finite.")
+        if not self.settings.phases:
+            return self._restore_batch(rainy, with_maps, progress)
+        found = self._restore_batch(split_phases(rainy), with_maps, progress)
+        size = rainy.shape[-2:]
+        maps = {name: join_phases(value, *size) for name, value in found.maps.items()}
+        return Restored(join_phases(found.image, *size), maps, found.note)
+
+    def _restore_batch(
+        self, rainy: Tensor, with_maps: bool, progress: Callable[[int, int], None]
+    ) -> Restored:
         count = self._together(rainy.shape[2], rainy.shape[3]) if len(rainy) > 1 else 1
         parts = [rainy[first : first + count] for first in range(0, len(rainy), count)]
 
@@ -392,19 +412,17 @@ class Derainer:
         with_maps: bool,
         progress: Callable[[int, int], None],
     ) -> dict[str, Tensor]:
-        turns = (
-            [(0, False)] if not self.settings.ensemble else [(k, f) for k in range(4) for f in (False, True)]
-        )
+        turns = positions(self.settings.ensemble)
         total: dict[str, Tensor] = {}
-        for number, (quarter, flipped) in enumerate(turns):
-            axes = (columns, rows) if quarter % 2 else (rows, columns)
+        for number, position in enumerate(turns):
+            axes = (columns, rows) if position[0] % 2 else (rows, columns)
 
             def count(done: int, tiles: int, number: int = number) -> None:
                 progress(number * tiles + done, len(turns) * tiles)
 
-            turned = _turn(picture, quarter, flipped)
-            for name, value in run_tiles(turned, self._forward(with_maps), *axes, count).items():
-                back = _turn_back(value, quarter, flipped)
+            seen = turned(picture, position)
+            for name, value in run_tiles(seen, self._forward(with_maps), *axes, count).items():
+                back = turned_back(value, position)
                 total[name] = total[name].add_(back) if name in total else back
         return {name: value / len(turns) for name, value in total.items()} if len(turns) > 1 else total
 
@@ -550,13 +568,3 @@ def choose_precision(name: str, network_name: str, network: RainNetwork) -> torc
         )
     dtype: torch.dtype = torch.float32 if name == "auto" else getattr(torch, name)
     return dtype
-
-
-def _turn(x: Tensor, quarter: int, flipped: bool) -> Tensor:
-    x = torch.rot90(x, quarter, (-2, -1))
-    return x.flip(-1) if flipped else x
-
-
-def _turn_back(x: Tensor, quarter: int, flipped: bool) -> Tensor:
-    x = x.flip(-1) if flipped else x
-    return torch.rot90(x, -quarter, (-2, -1))
