@@ -5,7 +5,6 @@ from __future__ import annotations
 import weakref
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -22,18 +21,20 @@ class PeakBytes(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor):
-                self._follow(tensor.untyped_storage())
+            if isinstance(tensor, Tensor) and tensor.is_mkldnn:  # packed weights, which have no storage
+                self._follow(tensor, id(tensor), tensor.numel() * tensor.element_size())
+            elif isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                self._follow(storage, storage._cdata, storage.nbytes())
         return result
 
-    def _follow(self, storage: torch.UntypedStorage) -> None:
-        key = storage._cdata
+    def _follow(self, owner: Any, key: int, size: int) -> None:
         if key in self.alive:
             return
-        self.alive[key] = storage.nbytes()
-        self.now += storage.nbytes()
+        self.alive[key] = size
+        self.now += size
         self.most = max(self.most, self.now)
-        weakref.finalize(storage, self._forget, key)
+        weakref.finalize(owner, self._forget, key)
 
     def _forget(self, key: int) -> None:
         self.now -= self.alive.pop(key)

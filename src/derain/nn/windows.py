@@ -12,7 +12,7 @@ While gradients are recorded every intermediate is kept anyway, so the whole pic
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -37,15 +37,25 @@ class Sides(NamedTuple):
     right: bool = False
 
 
-def by_windows(function: Callable[[Tensor, Sides], Tensor], x: Tensor, halo: int, channels: int) -> Tensor:
+def by_windows(
+    function: Callable[..., Tensor],
+    x: Tensor,
+    halo: int,
+    channels: int,
+    others: Sequence[Tensor] = (),
+    band_rows: int = BAND_ROWS,
+) -> Tensor:
     """A function of local reach over the whole picture.
 
     Args:
-        function: given a window that `halo` pixels were added to on each of the `sides`, its result
-            without them. Its convolutions go through `conv`.
+        function: called with a window that `halo` pixels were added to on each of the `sides`, the
+            sides, and the same window of the others; its result is without them. Its convolutions go
+            through `conv`, or have the padding that `padding` says.
         x: (B, C, H, W).
         halo: pixels that the result depends on, to each side.
         channels: of the widest buffer inside the function.
+        others: maps (B, any, H, W) that the function takes too.
+        band_rows: per row of halo, that a window as wide as the picture has at least.
 
     Returns:
         (B, C', H, W) in channels-last memory.
@@ -53,15 +63,16 @@ def by_windows(function: Callable[[Tensor, Sides], Tensor], x: Tensor, halo: int
     batch, _, height, width = x.shape
     # An exported graph is for pictures of any size, so how many windows there are cannot be part of it.
     if torch.is_grad_enabled() or is_tracing() or _is_small(x, channels):
-        return function(x, Sides())
-    rows_at_most, columns_at_most = _window_shape(x, halo, channels)
+        return function(x, Sides(), *others)
+    rows_at_most, columns_at_most = _window_shape(x, halo, channels, band_rows)
     result = None
     for top, bottom in _even_parts(height, rows_at_most):
         for left, right in _even_parts(width, columns_at_most):
             sides = Sides(top > 0, bottom < height, left > 0, right < width)
             rows = slice(top - halo * sides.top, bottom + halo * sides.bottom)
             columns = slice(left - halo * sides.left, right + halo * sides.right)
-            part = function(x[:, :, rows, columns], sides)
+            window, *more = (map_[:, :, rows, columns] for map_ in (x, *others))
+            part = function(window, sides, *more)
             if result is None:
                 shape = (batch, part.shape[1], height, width)
                 result = torch.empty(
@@ -77,7 +88,7 @@ def _is_small(x: Tensor, channels: int) -> bool:
     return batch * channels * height * width <= _numbers(x)
 
 
-def _window_shape(x: Tensor, halo: int, channels: int) -> tuple[int, int]:
+def _window_shape(x: Tensor, halo: int, channels: int, band_rows: int) -> tuple[int, int]:
     """Rows and columns of a window without its halo.
 
     Bands as wide as the picture, which lie in one piece of memory, so that nothing is copied before
@@ -86,7 +97,7 @@ def _window_shape(x: Tensor, halo: int, channels: int) -> tuple[int, int]:
     pixels = _numbers(x) // (channels * len(x))
     width = x.shape[3]
     rows = pixels // width - 2 * halo
-    if rows >= BAND_ROWS * halo:
+    if rows >= band_rows * halo:
         return rows, width
     side = max(math.isqrt(pixels) - 2 * halo, SMALLEST_SIDE)
     return side, side
@@ -141,5 +152,9 @@ def conv(
         bias: (C',) or None.
     """
     r = dilation * (weight.shape[-1] // 2)
-    padding = (0 if sides.top and sides.bottom else r, 0 if sides.left and sides.right else r)
-    return F.conv2d(x, constant(weight), bias, 1, padding, dilation, groups)
+    return F.conv2d(x, constant(weight), bias, 1, padding(sides, r), dilation, groups)
+
+
+def padding(sides: Sides, r: int) -> tuple[int, int]:
+    """Zeros around the rows and around the columns of a window, as `conv` says."""
+    return 0 if sides.top and sides.bottom else r, 0 if sides.left and sides.right else r

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from derain.methods.contract import Architecture, Figure, Method
+from derain.methods.nerd_rain.fast import FastNeRDRain
 from derain.methods.nerd_rain.loss import NeRDRainLoss
-from derain.methods.nerd_rain.network import NeRDRain
 from derain.methods.nerd_rain.recognition import recognise
 
 _PUBLISHED: dict[str, Any] = {
@@ -36,7 +36,7 @@ METHOD = Method(
     architectures=(
         Architecture(
             name="nerd_rain",
-            build=NeRDRain,
+            build=FastNeRDRain,
             variants={"base": {"dim": 48, **_PUBLISHED}, "s": {"dim": 32, **_PUBLISHED}},
             recognise=recognise,
             tiny={"dim": 8, "num_blocks": (1, 2, 1), "heads": (1, 2, 4)},

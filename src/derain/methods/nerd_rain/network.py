@@ -7,16 +7,14 @@ those of the next finer scale. Fine to coarse, the full scale runs three passes,
 and the quarter scale one, and what successive passes found deepest is fused and added to the next
 coarser scale before it is decoded.
 
-Form, not value, differs from the published code. Its INR evaluates a local implicit function four
-times at coordinates that cancel: that is one 3x3 convolution and three 1x1 ones. The block's wide
-layers run window by window (`nn/windows.py`) on channels-last data, attention meets V together with
-the projection after it, no picture is made for a scale that nobody asked for, and the fusions
-compute the positions that survive their decimation.
+One thing differs in form from the published code, not in value: its INR is evaluated four times at
+coordinates that cancel, so that once is enough. `fast.py` computes the picture faster.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import torch
@@ -25,18 +23,11 @@ from torch import Tensor, nn
 
 from derain.errors import DerainError
 from derain.methods.network import RainNetwork, Spec, Tile
-from derain.nn.channel_attention import CosineSums, merged_projection
 from derain.nn.norms import ChannelNorm
-from derain.nn.pixels import as_map, as_pixels, plus_product
-from derain.nn.pointwise import pointwise
 from derain.nn.resizing import Downsample, PatchEmbedding, Upsample
-from derain.nn.windows import CPU_NUMBERS, Sides, by_windows, conv, crop, crop_to
+from derain.nn.windows import CPU_NUMBERS
 
-# The scales as the published names call them, with the passes that each one runs.
-PASSES = {"small": 1, "mid": 2, "max": 3}
-RESIZERS = ("down1_2", "down2_3", "up3_2", "up2_1")
 INR_WIDTH = 256
-INR_COORDINATES = 20
 
 
 class NeRDRain(RainNetwork):
@@ -87,32 +78,47 @@ class NeRDRain(RainNetwork):
         def reduction(width: int) -> nn.Conv2d:
             return nn.Conv2d(2 * width, width, 1, bias=bias)
 
-        makers: dict[str, Callable[[], nn.Module]] = {
-            "encoder_level1": lambda: stage(0),
-            "down1_2": lambda: Downsample(dim),
-            "encoder_level2": lambda: stage(1),
-            "down2_3": lambda: Downsample(2 * dim),
-            "latent": lambda: stage(2),
-            "up3_2": lambda: Upsample(4 * dim),
-            "reduce_chan_level2": lambda: reduction(2 * dim),
-            "decoder_level2": lambda: stage(1),
-            "up2_1": lambda: Upsample(2 * dim),
-            "reduce_chan_level1": lambda: reduction(dim),
-            "decoder_level1": lambda: stage(0),
-        }
-        for scale, passes in PASSES.items():
-            self.add_module(f"patch_embed_{scale}", PatchEmbedding(3, dim))
-            for kind, make in makers.items():
-                for number in range(1, passes + 1):
-                    self.add_module(_name(kind, scale, number), make())
-            self.add_module(f"output_{scale}", nn.Conv2d(dim, 3, 3, padding=1, bias=bias))
-            for suffix in {"small": (), "mid": ("",), "max": ("1", "2")}[scale]:
-                context = nn.Conv2d(dim, dim, 3, padding=1, bias=bias)
-                self.add_module(f"output_{scale}_context{suffix}", context)
-            if scale == "small":
-                self.INR = ImplicitRepresentation(dim)
-            elif scale == "mid":
-                self.INR2 = ImplicitRepresentation(dim)
+        def context() -> nn.Conv2d:
+            return nn.Conv2d(dim, dim, 3, padding=1, bias=bias)
+
+        def output() -> nn.Conv2d:
+            return nn.Conv2d(dim, 3, 3, padding=1, bias=bias)
+
+        def add_passes(scale: str, count: int) -> None:
+            makers: dict[str, Callable[[], nn.Module]] = {
+                "encoder_level1": lambda: stage(0),
+                "down1_2": lambda: Downsample(dim),
+                "encoder_level2": lambda: stage(1),
+                "down2_3": lambda: Downsample(2 * dim),
+                "latent": lambda: stage(2),
+                "up3_2": lambda: Upsample(4 * dim),
+                "reduce_chan_level2": lambda: reduction(2 * dim),
+                "decoder_level2": lambda: stage(1),
+                "up2_1": lambda: Upsample(2 * dim),
+                "reduce_chan_level1": lambda: reduction(dim),
+                "decoder_level1": lambda: stage(0),
+            }
+            for layer, make in makers.items():
+                for number in range(1, count + 1):
+                    self.add_module(_name(layer, scale, number), make())
+
+        self.patch_embed_small = PatchEmbedding(3, dim)
+        add_passes("small", 1)
+        self.output_small = output()
+        self.INR = ImplicitRepresentation(dim)
+
+        self.patch_embed_mid = PatchEmbedding(3, dim)
+        add_passes("mid", 2)
+        self.output_mid = output()
+        self.output_mid_context = context()
+        self.INR2 = ImplicitRepresentation(dim)
+
+        self.patch_embed_max = PatchEmbedding(3, dim)
+        add_passes("max", 3)
+        self.output_max = output()
+        self.output_max_context1 = context()
+        self.output_max_context2 = context()
+
         self.BF1 = Fusion(4 * dim)
         self.BF2 = Fusion(4 * dim)
         self.BF3 = Fusion(4 * dim)
@@ -129,113 +135,52 @@ class NeRDRain(RainNetwork):
             `inr_half` and `inr_quarter`, what the INRs made of those scales (the first is about
             twice as bright as a picture); `half_input`, what the half scale saw.
         """
-        d = self._decoded(rainy)
-        return {
-            "image": self._picture("max", d.full) + rainy,
-            "half": self._picture("mid", d.half) + rainy[:, :, ::2, ::2],
-            "quarter": self._picture("small", d.quarter) + rainy[:, :, ::4, ::4],
-            "inr_half": d.inr_half,
-            "inr_quarter": d.inr_quarter,
-            "half_input": d.half_input,
-        }
+        rainy_half, rainy_quarter = rainy[:, :, ::2, ::2], rainy[:, :, ::4, ::4]
+        small, mid1, mid2 = self.layers("small", 1), self.layers("mid", 1), self.layers("mid", 2)
+        max1, max2, max3 = (self.layers("max", number) for number in (1, 2, 3))
 
-    def fast(self, rainy: Tensor) -> dict[str, Tensor]:
-        """`image` alone."""
-        return {"image": self._picture("max", self._decoded(rainy).full) + rainy}
-
-    def _decoded(self, rainy: Tensor) -> Decoded:
-        """The whole network up to the last convolution of each scale."""
-        _check_picture(rainy)
-        quarter = self._encode(self._embed("small", rainy[:, :, ::4, ::4]), "small")
-        features = self.upsmall2mid2(self.upsmall2mid1(quarter.deepest))
-        inr_quarter = rainy[:, :, ::4, ::4] + self.INR(features)
-
-        half_input = rainy[:, :, ::2, ::2] + _twice(inr_quarter)
-        half1 = self._encode(self._embed("mid", half_input), "mid", 1)
+        # Coarse to fine: each scale adds a picture to the input of the next.
+        quarter = small.encode(self.patch_embed_small(rainy_quarter))
+        inr_quarter = rainy_quarter + self.INR(self.upsmall2mid2(self.upsmall2mid1(quarter.deepest)))
+        half_input = rainy_half + twice(inr_quarter)
+        half1 = mid1.encode(self.patch_embed_mid(half_input))
         inr_half = half_input + self.INR2(self.upmid2max2(self.upmid2max1(half1.deepest)))
 
-        full1 = self._encode(self._embed("max", rainy + _twice(inr_half)), "max", 1)
-        t = self.get_submodule("output_max_context1")(self._decode(full1, "max", 1))
-        full2 = self._encode(t, "max", 2)
-        feedback1 = self.BF1(full1.deepest, full2.deepest)
-        del full1
-        t = self.get_submodule("output_max_context2")(self._decode(full2, "max", 2))
-        full3 = self._encode(t, "max", 3)
-        feedback2 = self.BF2(full2.deepest, full3.deepest)
-        del full2
+        full1 = max1.encode(self.patch_embed_max(rainy + twice(inr_half)))
+        full2 = max2.encode(self.output_max_context1(max1.decode(full1)))
+        full3 = max3.encode(self.output_max_context2(max2.decode(full2)))
 
-        t = self._decode(half1.plus(feedback1), "mid", 1)
-        half2 = self._encode(self.get_submodule("output_mid_context")(t), "mid", 2)
-        feedback3 = self.BF3(half1.deepest, half2.deepest)
+        # Fine to coarse: what successive passes found deepest is added before a scale is decoded.
+        feedback1 = every_second(self.BF1(full1.deepest, full2.deepest))
+        feedback2 = every_second(self.BF2(full2.deepest, full3.deepest))
+        half2 = mid2.encode(self.output_mid_context(mid1.decode(half1.plus(feedback1))))
+        feedback3 = every_second(self.BF3(half1.deepest, half2.deepest))
 
-        quarter_features = self._decode(quarter.plus(feedback3), "small")
-        half_features = self._decode(half2.plus(feedback2), "mid", 2) + _twice(quarter_features)
-        full_features = self._decode(full3, "max", 3) + _twice(half_features)
-        return Decoded(full_features, half_features, quarter_features, inr_half, inr_quarter, half_input)
+        # Coarse to fine again: the decoders' features are added to those of the next finer scale.
+        quarter_features = small.decode(quarter.plus(feedback3))
+        half_features = mid2.decode(half2.plus(feedback2)) + twice(quarter_features)
+        full_features = max3.decode(full3) + twice(half_features)
+        return {
+            "image": self.output_max(full_features) + rainy,
+            "half": self.output_mid(half_features) + rainy_half,
+            "quarter": self.output_small(quarter_features) + rainy_quarter,
+            "inr_half": inr_half,
+            "inr_quarter": inr_quarter,
+            "half_input": half_input,
+        }
 
-    def _embed(self, scale: str, picture: Tensor) -> Tensor:
-        picture = picture.contiguous(memory_format=torch.channels_last)
-        features: Tensor = self.get_submodule(f"patch_embed_{scale}")(picture)
-        return features
-
-    def _encode(self, x: Tensor, scale: str, number: int = 1) -> Encoded:
-        def part(kind: str) -> nn.Module:
-            return self.get_submodule(_name(kind, scale, number))
-
-        e1 = part("encoder_level1")(x)
-        e2 = part("encoder_level2")(part("down1_2")(e1))
-        return Encoded(e1, e2, part("latent")(part("down2_3")(e2)))
-
-    def _decode(self, encoded: Encoded, scale: str, number: int = 1) -> Tensor:
-        def part(kind: str) -> nn.Module:
-            return self.get_submodule(_name(kind, scale, number))
-
-        def joined(up: str, reduction: str, x: Tensor, skip: Tensor) -> Tensor:
-            upsample, layer = part(up), self.get_submodule(reduction)
-            assert isinstance(upsample, Upsample)
-            assert isinstance(layer, nn.Conv2d)
-            return upsample.joined(x, skip, layer)
-
-        e1, e2, z = encoded
-        u = part("decoder_level2")(joined("up3_2", _name("reduce_chan_level2", scale, number), z, e2))
-        # The published third pass of the full scale takes the second one's reduction.
-        reduction = _name("reduce_chan_level1", scale, min(number, 2))
-        features: Tensor = part("decoder_level1")(joined("up2_1", reduction, u, e1))
-        return features
-
-    def _picture(self, scale: str, features: Tensor) -> Tensor:
-        """(B, dim, h, w) -> (B, 3, h, w), what is added to the scale's picture."""
-        picture: Tensor = self.get_submodule(f"output_{scale}")(features)
-        return picture
+    def layers(self, scale: str, number: int) -> Pass:
+        """The layers of one pass of a scale, "small", "mid" or "max", by what they do."""
+        names = {layer: _name(layer, scale, number) for layer in PASS_LAYERS}
+        # As published, the third pass of the full scale takes the second one's reduction.
+        names["reduce_chan_level1"] = _name("reduce_chan_level1", scale, min(number, 2))
+        return Pass(**{layer: getattr(self, name) for layer, name in names.items()})
 
     def activation_bytes(self, height: int, width: int) -> int:
         """Eight maps of `dim` channels, the buffers of a window, weights in another layout."""
         pixels = height * width
         weights = sum(p.numel() for p in self.parameters())
         return 4 * (weights + 8 * self.dim * pixels + min(200 * pixels, 4 * CPU_NUMBERS))
-
-    def multiply_adds(self, height: int, width: int) -> int:
-        """Of `fast`: 136 G for the default network and 64 G for `s` at 256x256."""
-        return sum(count * height * width // area for area, count in self._multiply_adds_per_pixel())
-
-    def _multiply_adds_per_pixel(self) -> Iterator[tuple[int, int]]:
-        """(pixels of the picture per pixel of the layer, multiply-adds per pixel of the layer)."""
-        for name, module in self.named_modules():
-            area = _area(name)
-            if isinstance(module, Block):
-                yield area, module.multiply_adds
-            elif isinstance(module, ImplicitRepresentation):
-                yield area, 9 * self.dim * INR_WIDTH + 2 * INR_WIDTH**2 + 3 * INR_WIDTH
-            elif isinstance(module, Fusion):
-                channels = 4 * self.dim
-                yield area, 2 * 9 * channels**2
-                yield 4 * area, 2 * 9 * 2 * channels * 2
-            elif isinstance(module, nn.Conv2d) and name.split(".")[0] not in ("output_small", "output_mid"):
-                inside = name.split(".", 1)[-1]
-                if name.startswith("reduce"):  # half of it is merged into the layer before
-                    yield area, module.weight.numel() // 2
-                elif inside == name or inside.startswith(("proj", "body")):
-                    yield area, module.weight.numel()
 
 
 class Encoded(NamedTuple):
@@ -250,22 +195,44 @@ class Encoded(NamedTuple):
         return self._replace(deepest=self.deepest + feedback)
 
 
-class Decoded(NamedTuple):
-    """What the three scales end in, before it becomes pictures."""
+@dataclass(frozen=True)
+class Pass:
+    """One pass through an encoder and a decoder of three levels: (B, dim, h, w) -> the same."""
 
-    full: Tensor  # (B, dim, H, W)
-    half: Tensor  # (B, dim, H/2, W/2)
-    quarter: Tensor  # (B, dim, H/4, W/4)
-    inr_half: Tensor  # (B, 3, H/2, W/2)
-    inr_quarter: Tensor  # (B, 3, H/4, W/4)
-    half_input: Tensor  # (B, 3, H/2, W/2)
+    encoder_level1: nn.Sequential
+    down1_2: Downsample
+    encoder_level2: nn.Sequential
+    down2_3: Downsample
+    latent: nn.Sequential
+    up3_2: Upsample
+    reduce_chan_level2: nn.Conv2d
+    decoder_level2: nn.Sequential
+    up2_1: Upsample
+    reduce_chan_level1: nn.Conv2d
+    decoder_level1: nn.Sequential
+
+    def encode(self, x: Tensor) -> Encoded:
+        level1 = self.encoder_level1(x)
+        level2 = self.encoder_level2(self.down1_2(level1))
+        return Encoded(level1, level2, self.latent(self.down2_3(level2)))
+
+    def decode(self, encoded: Encoded) -> Tensor:
+        x = self.reduce_chan_level2(torch.cat([self.up3_2(encoded.deepest), encoded.level2], 1))
+        x = self.decoder_level2(x)
+        x = self.reduce_chan_level1(torch.cat([self.up2_1(x), encoded.level1], 1))
+        features: Tensor = self.decoder_level1(x)
+        return features
 
 
-def _name(kind: str, scale: str, number: int) -> str:
-    """A module's published name. The quarter scale has one pass and no number; elsewhere stages and
+PASS_LAYERS = tuple(field.name for field in fields(Pass))
+RESIZERS = ("down1_2", "down2_3", "up3_2", "up2_1")
+
+
+def _name(layer: str, scale: str, number: int) -> str:
+    """A layer's published name. The quarter scale has one pass and no number; elsewhere stages and
     reductions count from 1, and what changes the size has a number from the second pass on."""
-    bare = scale == "small" or (number == 1 and kind in RESIZERS)
-    return f"{kind}_{scale}" if bare else f"{kind}_{scale}{number}"
+    bare = scale == "small" or (number == 1 and layer in RESIZERS)
+    return f"{layer}_{scale}" if bare else f"{layer}_{scale}{number}"
 
 
 def _check_sizes(dim: int, num_blocks: Sequence[int], heads: Sequence[int], norm: str) -> None:
@@ -282,36 +249,18 @@ def _check_sizes(dim: int, num_blocks: Sequence[int], heads: Sequence[int], norm
         raise DerainError(f"NeRD-Rain's LayerNorm_type must be 'WithBias' or 'BiasFree', not '{norm}'.")
 
 
-def _check_picture(rainy: Tensor) -> None:
-    if rainy.dim() != 4 or rainy.shape[1] != 3:
-        raise DerainError(f"NeRD-Rain needs RGB pictures (B, 3, H, W), not {tuple(rainy.shape)}.")
+def every_second(x: Tensor) -> Tensor:
+    """The pixels of even rows and columns."""
+    return x[:, :, ::2, ::2]
 
 
-def _area(name: str) -> int:
-    """How many pixels of the picture there are for one pixel of the module of that name."""
-    top = name.split(".")[0]
-    inside_scale = {"INR": 4, "INR2": 2, "BF1": 1, "BF2": 1, "BF3": 2}
-    scale = inside_scale.get(top) or (4 if "small" in top else 2 if "mid" in top else 1)
-    level = 1
-    if top.startswith(("down2_3", "up2_1", "reduce_chan_level2", "encoder_level2", "decoder_level2")) or (
-        top in ("upsmall2mid2", "upmid2max2")
-    ):
-        level = 2
-    elif top.startswith(("up3_2", "latent", "BF", "upsmall2mid1", "upmid2max1")):
-        level = 4
-    return (scale * level) ** 2
-
-
-def _twice(x: Tensor) -> Tensor:
+def twice(x: Tensor) -> Tensor:
     """Each pixel repeated 2x2."""
     return F.interpolate(x, scale_factor=2, mode="nearest")
 
 
 class Block(nn.Module):
-    """x + attention(norm1(x)), then x + feed_forward(norm2(x)); (B, C, H, W) -> the same.
-
-    While no gradients are recorded, the input serves as memory: its values are lost.
-    """
+    """x + attention(norm1(x)), then x + feed_forward(norm2(x)); (B, C, H, W) -> the same."""
 
     def __init__(self, channels: int, heads: int, hidden: int, bias: bool, bias_free_norm: bool) -> None:
         super().__init__()
@@ -319,189 +268,109 @@ class Block(nn.Module):
         self.attn = ChannelAttention(channels, heads, bias)
         self.norm2 = ChannelNorm(channels, bias_free_norm)
         self.ffn = FeedForward(channels, hidden, bias)
-        # 1x1 layers with the merged projection, depthwise layers, Q K^T
-        self.multiply_adds = (
-            (4 * channels + 3 * hidden) * channels + 9 * (3 * channels + 2 * hidden) + channels**2 // heads
-        )
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.attn(x, self.norm1)
-        y: Tensor = self.ffn(x, self.norm2)
+        x = x + self.attn(self.norm1(x))
+        y: Tensor = x + self.ffn(self.norm2(x))
         return y
 
 
 class DepthwiseConv(nn.Module):
-    """The 3x3 depthwise convolution below its published name."""
+    """3x3, each channel by itself."""
 
     def __init__(self, channels: int, bias: bool) -> None:
         super().__init__()
         self.main = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=bias))
 
-    @property
-    def weight(self) -> Tensor:
-        """(C, 1, 3, 3)."""
-        weight = self.main[0].weight
-        assert isinstance(weight, Tensor)
-        return weight
-
-    @property
-    def bias(self) -> Tensor | None:
-        """(C,) or None."""
-        bias = self.main[0].bias
-        assert bias is None or isinstance(bias, Tensor)
-        return bias
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.main(x)
+        return y
 
 
 class ChannelAttention(nn.Module):
-    """Attention across channels, with the norm before it and the skip around it."""
+    """Attention across channels: Q, K and V have one row per channel, over the pixels of the picture.
+
+    softmax(temperature cos(q_i, k_j)) over j is applied to V (Zamir et al., "Restormer", CVPR 2022).
+    """
 
     def __init__(self, channels: int, heads: int, bias: bool) -> None:
         super().__init__()
-        self.channels = channels
         self.heads = heads
         self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
         self.qkv = nn.Conv2d(channels, 3 * channels, 1, bias=bias)
         self.qkv_dwconv = DepthwiseConv(3 * channels, bias)
         self.project_out = nn.Conv2d(channels, channels, 1, bias=bias)
 
-    def forward(self, x: Tensor, norm: ChannelNorm) -> Tensor:
-        """(B, C, H, W) -> x + attention(norm(x)), written into x while no gradients are recorded."""
-        v, attention = self.values_and_attention(x, norm)
-        matrix = merged_projection(self.project_out.weight.flatten(1), attention)
-        y = plus_product(as_pixels(x), as_pixels(v), matrix.transpose(1, 2))
-        if self.project_out.bias is not None:
-            y = y + self.project_out.bias
-        return as_map(y, x)
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.rows(x)
+        y: Tensor = self.project_out((self.matrices(q, k) @ v).view(x.shape))
+        return y
 
-    def values_and_attention(self, x: Tensor, norm: ChannelNorm) -> tuple[Tensor, Tensor]:
-        """V (B, C, H, W) and the matrices after the softmax (B, heads, C/heads, C/heads)."""
-        sums = CosineSums(self.heads)
-        weight, bias = norm.absorbed_by(self.qkv.weight, self.qkv.bias)
+    def rows(self, x: Tensor) -> list[Tensor]:
+        """Q, K and V, (B, heads, C/heads, H W) each."""
+        batch, _, height, width = x.shape
+        parts = self.qkv_dwconv(self.qkv(x)).chunk(3, 1)
+        return [part.reshape(batch, self.heads, -1, height * width) for part in parts]
 
-        def values(window: Tensor, sides: Sides) -> Tensor:
-            qkv = pointwise(norm.standardised(window), weight, bias)
-            qkv = conv(qkv, self.qkv_dwconv.weight, self.qkv_dwconv.bias, sides, groups=qkv.shape[1])
-            q, k, v = crop_to(qkv, crop(window, sides, 1), sides).chunk(3, 1)
-            sums.add(q, k)
-            return v
-
-        v = by_windows(values, x, halo=1, channels=3 * self.channels)
-        return v, sums.logits(self.temperature).softmax(-1)
+    def matrices(self, q: Tensor, k: Tensor) -> Tensor:
+        """What is applied to V, (B, heads, C/heads, C/heads); rows add up to 1."""
+        cosines = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1)
+        return (self.temperature * cosines).softmax(-1)
 
 
 class FeedForward(nn.Module):
-    """project_out(GELU(a) b), a and b two halves, with the norm before it and the skip around it."""
+    """project_out(GELU(a) b), a and b two halves of the widened input."""
 
     def __init__(self, channels: int, hidden: int, bias: bool) -> None:
         super().__init__()
-        self.hidden = hidden
         self.project_in = nn.Conv2d(channels, 2 * hidden, 1, bias=bias)
         self.dwconv = DepthwiseConv(2 * hidden, bias)
         self.project_out = nn.Conv2d(hidden, channels, 1, bias=bias)
 
-    def forward(self, x: Tensor, norm: ChannelNorm) -> Tensor:
-        """(B, C, H, W) -> x + feed_forward(norm(x))."""
-        spare = -self.hidden % 8  # channels of zeros: kernels are slower on odd numbers such as 127
-        wide = norm.absorbed_by(self.project_in.weight, self.project_in.bias)
-        # Gating is faster on two tensors than on two parts of one.
-        first, second = (
-            self._half(slice(None, self.hidden), spare, *wide),
-            self._half(slice(self.hidden, None), spare, *wide),
-        )
-        project_out = F.pad(self.project_out.weight, (0, 0, 0, 0, 0, spare))
-
-        def added(window: Tensor, sides: Sides) -> Tensor:
-            z, inside = norm.standardised(window), crop(window, sides, 1)
-            gated = F.gelu(first.of(z, inside, sides)).mul_(second.of(z, inside, sides))
-            return pointwise(gated, project_out, self.project_out.bias).add_(inside)
-
-        # Both halves exist at once.
-        return by_windows(added, x, halo=1, channels=3 * self.hidden // 2)
-
-    def _half(self, channels: slice, spare: int, weight: Tensor, bias: Tensor | None) -> Half:
-        def part(parameter: Tensor) -> Tensor:
-            return _with_zeros(parameter[channels], spare)
-
-        deep = self.dwconv
-        return Half(
-            weight=part(weight),
-            bias=None if bias is None else part(bias),
-            depthwise_weight=part(deep.weight),
-            depthwise_bias=None if deep.bias is None else part(deep.bias),
-        )
-
-
-class Half(NamedTuple):
-    """Parameters of one half of the wide layers: 1x1, then depthwise 3x3."""
-
-    weight: Tensor
-    bias: Tensor | None
-    depthwise_weight: Tensor
-    depthwise_bias: Tensor | None
-
-    def of(self, z: Tensor, inside: Tensor, sides: Sides) -> Tensor:
-        """For a window z with a halo of 1; as large as `inside`, the window without it."""
-        wide = pointwise(z, self.weight, self.bias)
-        y = conv(wide, self.depthwise_weight, self.depthwise_bias, sides, groups=wide.shape[1])
-        return crop_to(y, inside, sides)
-
-
-def _with_zeros(parameter: Tensor, count: int) -> Tensor:
-    """So many more zeros along the first axis."""
-    return F.pad(parameter, (0, 0) * (parameter.dim() - 1) + (0, count))
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = self.dwconv(self.project_in(x)).chunk(2, 1)
+        y: Tensor = self.project_out(F.gelu(a) * b)
+        return y
 
 
 class Fusion(nn.Module):
-    """Two bottlenecks (B, C, H, W) of one scale -> feedback (B, C, H/2, W/2) to the coarser one.
+    """Two bottlenecks of one scale, (B, C, H, W) each -> feedback to the coarser one, (B, C, H, W).
 
     s = sigmoid(query(x) key(y)); g = gamma1([x; s x]); k = gamma2([y; s y]); the feedback is
-    g_0 x + g_1 s x + k_0 y + k_1 s y at even rows and columns.
+    g_0 x + g_1 s x + k_0 y + k_1 s y.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.query_conv = nn.Conv2d(channels, channels, 3, padding=1)
         self.key_conv = nn.Conv2d(channels, channels, 3, padding=1)
-        self.gamma1 = nn.Conv2d(2 * channels, 2, 3, stride=2, padding=1)
-        self.gamma2 = nn.Conv2d(2 * channels, 2, 3, stride=2, padding=1)
+        self.gamma1 = nn.Conv2d(2 * channels, 2, 3, padding=1)
+        self.gamma2 = nn.Conv2d(2 * channels, 2, 3, padding=1)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         s = torch.sigmoid(self.query_conv(x) * self.key_conv(y))
-        return self._weighted(self.gamma1, x, s * x) + self._weighted(self.gamma2, y, s * y)
-
-    def _weighted(self, gamma: nn.Conv2d, x: Tensor, gated: Tensor) -> Tensor:
-        own, other = gamma(torch.cat([x, gated], 1)).chunk(2, 1)
-        weighted: Tensor = own * x[:, :, ::2, ::2] + other * gated[:, :, ::2, ::2]
-        return weighted
+        g0, g1 = self.gamma1(torch.cat([x, s * x], 1)).chunk(2, 1)
+        k0, k1 = self.gamma2(torch.cat([y, s * y], 1)).chunk(2, 1)
+        feedback: Tensor = g0 * x + g1 * s * x + k0 * y + k1 * s * y
+        return feedback
 
 
 class ImplicitRepresentation(nn.Module):
-    """INR: features (B, C, H, W) -> picture (B, 3, H, W).
+    """INR: features (B, C, H, W) -> picture (B, 3, H, W), by a small network at each pixel.
 
-    The first layer's columns are the 3x3 neighbourhood of the features (9 channel + 3 row + column),
-    eighteen coordinate differences that are always zero and a cell size that is always 2, 2.
+    It sees the 3x3 neighbourhood of the features, 9 C numbers, and 20 coordinates: differences between
+    the queried position and the pixel's, and the size of a pixel. As the pixel itself is what the
+    published code queries, the differences are always 0, and the size is always 2.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.channels = channels
-        layers: list[nn.Module] = [nn.Linear(9 * channels + INR_COORDINATES, INR_WIDTH), nn.ReLU()]
+        layers: list[nn.Module] = [nn.Linear(9 * channels + 20, INR_WIDTH), nn.ReLU()]
         layers += [nn.Linear(INR_WIDTH, INR_WIDTH), nn.ReLU(), nn.Linear(INR_WIDTH, INR_WIDTH), nn.ReLU()]
         self.imnet = nn.ModuleDict({"layers": nn.Sequential(*layers, nn.Linear(INR_WIDTH, 3))})
 
     def forward(self, features: Tensor) -> Tensor:
-        layers = self.imnet["layers"]
-        assert isinstance(layers, nn.Sequential)
-        first, second, third, last = (layer for layer in layers if isinstance(layer, nn.Linear))
-        neighbourhood, cell = first.weight[:, : 9 * self.channels], first.weight[:, -2:]
-        kernel = neighbourhood.reshape(-1, self.channels, 3, 3)
-        bias = first.bias + 2 * cell.sum(1)
-
-        def colours(window: Tensor, sides: Sides) -> Tensor:
-            z = F.relu(conv(window, kernel, bias, sides))
-            for layer in (second, third):
-                z = F.relu(pointwise(z, layer.weight[:, :, None, None], layer.bias))
-            picture = pointwise(z, last.weight[:, :, None, None], last.bias)
-            return crop_to(picture, crop(window, sides, 1), sides)
-
-        return by_windows(colours, features, halo=1, channels=INR_WIDTH)
+        neighbourhood = F.unfold(features, 3, padding=1).transpose(1, 2)  # (B, H W, 9 C)
+        coordinates_too = F.pad(F.pad(neighbourhood, (0, 18)), (0, 2), value=2)
+        picture: Tensor = self.imnet["layers"](coordinates_too).transpose(1, 2)
+        return picture.reshape(-1, 3, *features.shape[2:])

@@ -1,0 +1,54 @@
+"""Changes of size between the levels of the Restormer family, without gradients (see `nn/resizing.py`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from derain.nn.convolution import Convolution
+from derain.nn.pixels import as_map, as_pixels
+from derain.nn.resizing import Upsample
+
+
+def halved(x: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B, 4 C, h/2, w/2)."""
+    return F.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last)
+
+
+def doubled(x: Tensor) -> Tensor:
+    """(B, 4 C, h, w) -> (B, C, 2h, 2w)."""
+    return F.pixel_shuffle(x, 2).contiguous(memory_format=torch.channels_last)
+
+
+@dataclass(frozen=True)
+class Joining:
+    """reduction([upsample(x); skip]), a 1x1 convolution, without the two tensors in between.
+
+    Of the reduction, what meets upsample(x) is merged into its kernel, and what meets skip is one
+    matrix product that adds to the result.
+    """
+
+    enlarging: Convolution  # to four pixels' channels, in the order row, column, channel
+    of_skip: Tensor  # (S, O)
+    bias: Tensor | None
+
+    @classmethod
+    def of(cls, upsample: Upsample, reduction: nn.Conv2d) -> Joining:
+        """From the two layers that it stands for."""
+        kernel = upsample.body[0].weight
+        assert isinstance(kernel, Tensor)
+        quadruple, inputs = kernel.shape[:2]
+        of_up, of_skip = reduction.weight.flatten(1).tensor_split([quadruple // 4], 1)
+        merged = torch.einsum("ou,usikl->soikl", of_up, kernel.view(-1, 4, inputs, 3, 3))
+        return cls(Convolution.of(merged.flatten(0, 1)), of_skip.t(), reduction.bias)
+
+    def __call__(self, x: Tensor, skip: Tensor) -> Tensor:
+        """(B, C, h, w) and (B, S, 2h, 2w) -> (B, O, 2h, 2w)."""
+        batch, _, height, width = x.shape
+        pixels = self.enlarging(x).permute(0, 2, 3, 1).reshape(batch, height, width, 2, -1)
+        pixels = pixels.transpose(2, 3).reshape(batch * 4 * height * width, -1)
+        pixels.addmm_(as_pixels(skip).flatten(0, 1), self.of_skip)
+        return as_map(pixels if self.bias is None else pixels.add_(self.bias), skip)
