@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from clips import content, moving_scene, write_clip
-from derain.errors import UsageError
+from derain.errors import DerainError, UsageError
+from derain.locks import only_here
 from derain.restore import video
 from derain.restore.ahead import ahead
 from derain.restore.video import restore_video
@@ -114,6 +115,14 @@ def test_progress_counts_finished_frames(source: Path, tmp_path: Path) -> None:
 def test_the_source_is_not_overwritten(source: Path) -> None:
     with pytest.raises(UsageError, match="source itself"):
         restore_video(source, source, Breaking())
+
+
+def test_two_runs_do_not_write_the_same_video(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "o.mkv"
+    with only_here(target), pytest.raises(DerainError, match=r"o\.mkv: is being written by process \d+ on"):
+        restore_video(source, target, Breaking())
+    assert restore_video(source, target, Breaking()).frames == 30
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 def test_an_error_of_the_network_comes_through(source: Path, tmp_path: Path) -> None:

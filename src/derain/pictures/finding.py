@@ -153,7 +153,8 @@ def passed_over(unread: Sequence[Unread]) -> str:
     counts = Counter((entry.kind, entry.advice) for entry in unread)
     kinds = [
         f"{count} {kind}" + (f" ({advice})" if advice else "")
-        for (kind, advice), count in counts.most_common()
+        # What can be done something about first, then by number.
+        for (kind, advice), count in sorted(counts.items(), key=lambda item: (not item[0][1], -item[1]))
     ]
     files = "file" if len(unread) == 1 else "files"
     return f"{len(unread)} {files} not read: {', '.join(kinds)}."

@@ -129,8 +129,11 @@ def plan(
         within = real(output)
         # Results of an earlier run into a folder that lies in an input folder are no input.
         if any(real(given) in (within, *within.parents) for given in inputs if is_folder(given)):
-            found = [entry for entry in found if within not in real(entry.source).parents]
+            kept = [entry for entry in found if within not in real(entry.source).parents]
+            if found and not kept:
+                raise UsageError("nothing to restore: all pictures found lie in the output folder.")
             unread = [entry for entry in unread if within not in (p := real(entry.source), *p.parents)]
+            found = kept
         jobs = _mirrored(found, output)
     if suffix is not None:
         jobs = [replace(job, target=job.target.with_suffix(suffix), note="") for job in jobs]

@@ -1,0 +1,192 @@
+"""Which file becomes which, and that the error of one file stays with it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from clips import moving_scene, write_clip
+from derain.checkpoints import save_checkpoint
+from derain.errors import DerainError, UsageError
+from derain.methods import create_network
+from derain.pictures import Picture, encode_picture, read_picture, write_picture
+from derain.restore import Derainer, PictureOptions, VideoOptions, load, restore_files
+from derain.restore.jobs import plan
+from derain.restore.run import restore_all
+
+JPEG = b"\xff\xd8\xff\xe0"
+HEIC = b"\0\0\0\x18ftypheic"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(1)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_checkpoint(path, create_network("spanet", width=4).state_dict(), {})
+    return path
+
+
+@pytest.fixture(scope="module")
+def derainer(weights: Path) -> Derainer:
+    return load(weights, device="cpu")
+
+
+def noise(height: int = 20, width: int = 30) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def files(folder: Path, **heads: bytes) -> None:
+    for name, head in heads.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(head)
+
+
+def targets(inputs: list[Path], output: Path) -> dict[str, str]:
+    return {job.source.name: job.target.relative_to(output).as_posix() for job in plan(inputs, output).jobs}
+
+
+def test_names_are_kept_where_they_can_be_written(tmp_path: Path) -> None:
+    pytest.importorskip("pillow_heif", reason="the extra 'formats' is not installed")
+    rainy, dry = tmp_path / "rainy", tmp_path / "dry"
+    names = {
+        "a.JPG": JPEG,
+        "b.jfif": JPEG,
+        "DSC0001": JPEG,
+        "trip 3.5": JPEG,
+        "IMG_1.HEIC": HEIC,
+        "IMG_2.HEIC": HEIC,
+        "IMG_2.png": b"",
+        "cam.MTS": (b"G" + bytes(187)) * 5,
+        "film.mp4": b"\0\0\0\x18ftypisom",
+        "film.dat": b"\0\0\0\x18ftypisom",
+    }
+    files(rainy, **names)
+    assert targets([rainy], dry) == {
+        "a.JPG": "a.JPG",
+        "b.jfif": "b.jpg",
+        "DSC0001": "DSC0001.jpg",
+        "trip 3.5": "trip 3.5.jpg",
+        "IMG_1.HEIC": "IMG_1.png",
+        "IMG_2.HEIC": "IMG_2.HEIC.png",
+        "IMG_2.png": "IMG_2.png",
+        "cam.MTS": "cam.mkv",
+        "film.mp4": "film.mp4",
+        "film.dat": "film.dat.mp4",
+    }
+    notes = {job.source.name: job.note for job in plan([rainy], dry).jobs}
+    assert (notes["a.JPG"], notes["b.jfif"]) == ("", "written as b.jpg")
+    (beside,) = plan([rainy / "b.jfif"]).jobs
+    assert beside.target == rainy / "b-derained.jpg"
+
+
+def test_results_in_the_input_folder_are_no_input(tmp_path: Path) -> None:
+    files(tmp_path, **{"a.png": b"", "dry/a.png": b"", "dry/notes.txt": b"x"})
+    assert targets([tmp_path], tmp_path / "dry") == {"a.png": "a.png"}
+    assert plan([tmp_path], tmp_path / "dry").unread == ()
+
+
+def test_what_would_be_replaced_is_refused(tmp_path: Path) -> None:
+    files(tmp_path, **{"a.png": b"", "b/a.png": b""})
+    with pytest.raises(UsageError, match="lie in the output folder"):
+        plan([tmp_path], tmp_path)
+    with pytest.raises(UsageError, match="would both be written as"):
+        plan([tmp_path / "a.png", tmp_path / "b" / "a.png"], tmp_path / "dry")
+    files(tmp_path, **{"c.png": b""})
+    with pytest.raises(UsageError, match="several results need a folder"):
+        plan([tmp_path / "c.png", tmp_path / "a.png"], tmp_path / "a.png")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="names and pipes of POSIX")
+def test_one_bad_file_of_any_kind_stops_nothing(derainer: Derainer, tmp_path: Path) -> None:
+    rainy, dry = tmp_path / "rainy", tmp_path / "dry"
+    rainy.mkdir()
+    (rainy / "self.png").symlink_to("self.png")
+    (rainy / "gone.png").symlink_to("nowhere/x.png")
+    os.mkfifo(rainy / "pipe.png")
+    for name in (
+        b"\xff\xfe.png",
+        b"\x1b[2J.png",
+        b"new\nline.png",
+        b"long" * 60 + b".png",
+        b"a.mp4",
+        b"b.avi",
+    ):
+        (rainy / os.fsdecode(name)).write_bytes(b"no picture")
+    write_picture(rainy / "z.png", Picture(noise()))
+    outcomes = list(restore_all(derainer, plan([rainy], dry).jobs))
+    told = {os.fsencode(outcome.job.source.name): outcome for outcome in outcomes}
+    assert len(outcomes) == 10
+    assert told.pop(b"z.png").status == "restored"
+    for name, outcome in told.items():
+        assert outcome.status == "failed", name
+        assert os.fsdecode(name) in outcome.note
+    assert [path.name for path in dry.iterdir()] == ["z.png"]
+
+
+def test_a_program_restores_pictures_and_clips_in_one_call(weights: Path, tmp_path: Path) -> None:
+    rainy, dry = tmp_path / "rainy", tmp_path / "dry"
+    write_picture(rainy / "a.png", Picture(noise()))
+    (rainy / "photo").write_bytes(encode_picture(Picture(noise()), ".jpg"))
+    write_clip(rainy / "sub" / "clip.mkv", list(moving_scene(4, 32, 48)))
+    files(rainy, **{"notes.txt": b"hello", "new.jxl": b"\xff\x0a"})
+    seen = set()
+    report = restore_files(
+        [rainy],
+        dry,
+        model=weights,
+        pictures=PictureOptions(maps=True, compare=True),
+        progress=lambda job, done, total: seen.add((job.source.name, done, total)),
+    )
+    assert [outcome.status for outcome in report.outcomes] == ["restored"] * 3
+    assert {(entry.source.name, entry.kind) for entry in report.unread} == {
+        ("notes.txt", "TXT"), ("new.jxl", "JXL")
+    }  # fmt: skip
+    assert not report.is_complete  # a picture was passed over
+    assert {("a.png", 1, 1), ("clip.mkv", 4, 4)} <= seen
+    assert {path.relative_to(dry).as_posix() for path in dry.rglob("*.*")} == {
+        "a.png", "photo.jpg", "sub/clip.mkv", "compare/a.jpg", "compare/photo.jpg", "maps/a-mask.png",
+        "maps/photo-mask.png",
+    }  # fmt: skip
+    (rainy / "new.jxl").unlink()
+    again = restore_files([rainy], dry, model=weights)
+    assert {outcome.status for outcome in again.outcomes} == {"skipped"}
+    assert again.outcomes[0].told == "exists already. To replace it, set overwrite=True."
+    assert again.is_complete
+
+
+def test_options_that_nothing_can_use_are_refused_before_the_work(weights: Path, tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.png", Picture(noise()))
+    with pytest.raises(UsageError, match="crf is for videos") as caught:
+        restore_files([tmp_path / "a.png"], model=weights, videos=VideoOptions(crf=20))
+    assert caught.value.remedy is not None
+    assert caught.value.remedy.settings == {"crf": None}
+    (tmp_path / "file").touch()
+    with pytest.raises(DerainError, match="cannot be written to"):
+        restore_files([tmp_path / "a.png"], tmp_path / "file" / "dry" / "a.png", model=weights)
+
+
+def test_strength_goes_from_the_rainy_picture_to_beyond_the_restored_one(weights: Path) -> None:
+    rainy = torch.from_numpy(noise()).permute(2, 0, 1)[None] / 255
+    none, half, whole, more = (
+        load(weights, device="cpu", strength=strength).restore(rainy).image
+        for strength in (0.0, 0.5, 1.0, 1.5)
+    )
+    assert torch.equal(none, rainy)
+    torch.testing.assert_close(half, (rainy + whole) / 2)
+    torch.testing.assert_close(more, (rainy + 1.5 * (whole - rainy)).clamp(0, 1))
+    assert torch.equal(whole, load(weights, device="cpu").restore(rainy).image)
+    for wrong in (-0.1, 1.6, float("nan")):
+        with pytest.raises(UsageError, match=r"from 0 to 1\.5"):
+            load(weights, strength=wrong)
+
+
+def test_a_picture_without_a_known_name_is_read_by_its_content(derainer: Derainer, tmp_path: Path) -> None:
+    (tmp_path / "photo").write_bytes(encode_picture(Picture(noise()), ".png"))
+    (outcome,) = restore_all(derainer, plan([tmp_path / "photo"], tmp_path / "dry").jobs)
+    assert (outcome.status, outcome.note) == ("restored", "written as photo.png")
+    assert read_picture(tmp_path / "dry" / "photo.png").size == (20, 30)
