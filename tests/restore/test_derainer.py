@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from derain.checkpoints import save_checkpoint
 from derain.errors import DerainError, UsageError
 from derain.methods import create_network
 from derain.pictures import Picture, read_picture, write_picture
-from derain.restore import Derainer
+from derain.restore import Derainer, Settings
 from derain.restore.memory import fitting_tile
 
 
@@ -111,16 +112,31 @@ def test_an_unknown_model_is_refused() -> None:
         derain.load("rainless")
 
 
-def test_ensemble_is_the_mean_over_flips_and_turns(derainer: Derainer) -> None:
+@pytest.mark.parametrize(
+    ("learnt", "ensemble", "quarters"),
+    [
+        ("flips", True, (0, 2)),
+        ("turns", True, (0, 1, 2, 3)),
+        ("flips", "turns", (0, 1, 2, 3)),
+        ("turns", "flips", (0, 2)),
+        (None, True, (0, 2)),
+    ],
+)
+def test_ensemble_is_the_mean_over_the_positions_that_the_weights_have_learnt(
+    derainer: Derainer, learnt: str | None, ensemble: bool | str, quarters: tuple[int, ...]
+) -> None:
+    assert derainer.checkpoint is not None
+    facts = {"positions": learnt} if learnt else {}
+    derainer = Derainer(replace(derainer.checkpoint, facts=facts), Settings(device="cpu"))
     rainy = torch.rand(1, 3, 20, 33)
     plain = [
         torch.rot90(derainer.network(torch.rot90(x, k, (2, 3))), -k, (2, 3)).detach()
         for x in (rainy, rainy.flip(3))
-        for k in range(4)
+        for k in quarters
     ]
-    plain = [x if i < 4 else x.flip(3) for i, x in enumerate(plain)]
+    plain = [x if i < len(quarters) else x.flip(3) for i, x in enumerate(plain)]
     wanted = torch.stack(plain).mean(0).clamp(0, 1)
-    both = derainer.with_settings(ensemble=True).restore(rainy, with_maps=True)
+    both = derainer.with_settings(ensemble=ensemble).restore(rainy, with_maps=True)
     torch.testing.assert_close(both.image, wanted, rtol=0, atol=1e-5)
     assert both.maps["mask"].shape == (1, 1, 20, 33)
 

@@ -55,7 +55,8 @@ def evaluate(
     precision: Precision = "auto",
     tile: Annotated[int | None, typer.Option(help="Side of a tile in pixels; 0: never tile.")] = None,
     ensemble: Annotated[
-        bool, typer.Option("--ensemble", help="Average over the eight flips and turns.")
+        bool,
+        typer.Option("--ensemble", help="Average over the flips and turns that the weights have learnt."),
     ] = False,
     test_time: Annotated[
         list[str] | None,

@@ -76,7 +76,8 @@ class ModelOptions:
     ] = None
     overlap: Annotated[int | None, typer.Option(help="Pixels that neighbouring tiles share.")] = None
     ensemble: Annotated[
-        bool, typer.Option("--ensemble", help="Average over the 8 flips and quarter turns.")
+        bool,
+        typer.Option("--ensemble", help="Average over the flips and turns that the weights have learnt."),
     ] = False
     strength: Annotated[
         float,

@@ -52,8 +52,8 @@ class Settings:
         precision: "auto" (float32), or one of `PRECISIONS`.
         tile: side of a tile in pixels; None chooses by the memory at hand, 0 never tiles.
         overlap: pixels that neighbouring tiles share; None takes what the network needs.
-        ensemble: average over positions of the picture: "flips", four times the work, or "turns" (also True),
-            the eight flips and quarter turns, eight times the work.
+        ensemble: average over positions of the picture: "flips", four times the work; "turns", the eight
+            flips and quarter turns, eight times the work; True, those that the weights have learnt.
         phases: pixel-shuffle-down: restore the four half-size phases (even and odd rows and columns) one by
             one; said to help networks trained on made rain on real pictures, and to cost detail.
         strength: how much of the change to apply, 0 (none) to 1.5; 0.5 is half-way between the rainy
@@ -143,7 +143,7 @@ def load(
         precision: "auto" (float32), "float32", "bfloat16" or "float16".
         tile: side of a tile in pixels; None chooses by the memory at hand, 0 never tiles.
         overlap: pixels that neighbouring tiles share; None takes what the network needs.
-        ensemble: average over "flips" (four) or "turns" (eight; also True).
+        ensemble: average over "flips" (four), "turns" (eight), or what the weights have learnt (True).
         strength: how much of the change to apply, 0 to 1.5; see `Settings`.
         phases: restore the four half-size phases one by one; see `Settings`.
 
@@ -412,7 +412,8 @@ class Derainer:
         with_maps: bool,
         progress: Callable[[int, int], None],
     ) -> dict[str, Tensor]:
-        turns = positions(self.settings.ensemble)
+        facts = self.checkpoint.facts if self.checkpoint else {}
+        turns = positions(self.settings.ensemble, facts.get("positions", "flips"))
         total: dict[str, Tensor] = {}
         for number, position in enumerate(turns):
             axes = (columns, rows) if position[0] % 2 else (rows, columns)

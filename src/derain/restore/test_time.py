@@ -26,9 +26,17 @@ TEST_TIME = {
 }
 
 
-def positions(ensemble: bool | str) -> tuple[Position, ...]:
-    """The positions of "flips" or "turns" (True is "turns"); the plain one alone for False."""
-    return {False: PLAIN, True: TURNS, "flips": FLIPS, "turns": TURNS}[ensemble]
+def positions(ensemble: bool | str, learnt: str = "flips") -> tuple[Position, ...]:
+    """The positions to average over.
+
+    Args:
+        ensemble: "flips"; "turns"; True for what the weights have learnt; False for none but the plain.
+        learnt: "turns" where the weights were trained with rain from all sides. Otherwise rain only falls
+            down, and a picture on its side comes back rainy, which spoils an average over all turns.
+    """
+    return {False: PLAIN, True: TURNS if learnt == "turns" else FLIPS, "flips": FLIPS, "turns": TURNS}[
+        ensemble
+    ]
 
 
 def turned(picture: Tensor, position: Position) -> Tensor:
