@@ -378,6 +378,10 @@ def test_the_token(tmp_path: Path) -> None:
         assert client.get("/api/models", headers=bearer).status_code == 200
         refused(client.post("/api/login", json={"token": "wrong"}), 401)
         refused(client.post("/api/login", json={}), 422)
+        for odd in (b'{"token": "\\ud800"}', b'{"token": 3}', b"[]", b"", b"\xff", b'"' * 3):
+            status = client.post("/api/login", content=odd).status_code
+            assert status in (401, 422), odd
+        refused(client.post("/api/login", content=bytes(20_000)), 413)
         answer = client.post("/api/login", json={"token": "secret ü"})
         assert answer.status_code == 204
         cookie = answer.headers["set-cookie"]
@@ -412,3 +416,26 @@ def test_time_storage_and_deletion(tmp_path: Path) -> None:
         refused(send(client, "a.png", png()), 507, "too many results")
         assert client.get(f"/api/jobs/{running}").status_code == 200
     assert not list(tmp_path.iterdir())  # stopped in the middle of a job
+
+
+def test_silent_connections_leave_room_for_others(client: httpx.Client) -> None:
+    address = (client.base_url.host, client.base_url.port or 0)
+    silent = [socket.create_connection(address) for _ in range(300)]
+    try:
+        for connection in silent[:150]:
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: loc")
+        assert client.get("/health").status_code == 200
+    finally:
+        for connection in silent:
+            connection.close()
+
+
+def test_a_connection_that_asks_nothing_is_ended(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("derain.serve.server.PATIENCE", 0.2)
+    with socket.create_connection((client.base_url.host, client.base_url.port or 0)) as silent:
+        silent.settimeout(30)
+        silent.sendall(b"GET /health HTTP/1.1\r\n")
+        assert silent.recv(100) == b""
+    assert client.get("/health").status_code == 200

@@ -18,7 +18,7 @@ from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, PlainTextResponse, StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
@@ -26,20 +26,22 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
 from derain.checkpoints.bundled import DEFAULT, FOLDER, bundled_names
-from derain.errors import DerainError, unknown_name
+from derain.errors import DerainError, errors_of, unknown_name
 from derain.serve.guard import COOKIE, Access, Guard, refusal
 from derain.serve.jobs import Job, State, Store
 from derain.serve.limits import Limits, Refused
 from derain.serve.metrics import CONTENT_TYPE, Metrics
 from derain.serve.previews import write_preview
-from derain.serve.uploads import Kind, Upload, receive
+from derain.serve.uploads import Kind, Upload, receive, safe_name
 from derain.serve.worker import Worker
 
 PAGE = Path(__file__).parent / "page"
 ASSETS = {path.name: path for path in sorted(PAGE.iterdir()) if path.suffix != ".html"}
 API_VERSION = "1"
-FORM_BYTES = 10_000  # of an upload besides the file
+FORM_BYTES = 10_000  # of an upload besides the file; of a login
+CHECKS = 2  # uploads that are decoded at once: one that takes long holds nobody up
 CHUNK = 1 << 16
+PATIENCE = 10  # seconds that a login may take
 
 
 class JobView(BaseModel):
@@ -95,7 +97,7 @@ class Server:
     limits: Limits
     metrics: Metrics
     access: Access
-    checking: asyncio.Semaphore  # one upload is decoded at a time
+    checking: asyncio.Semaphore  # of `CHECKS`
 
 
 def create_app(
@@ -116,7 +118,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with tempfile.TemporaryDirectory(prefix="derain-serve-", ignore_cleanup_errors=True) as folder:
             store = Store(Path(folder), limits)
-            app.state.server = Server(store, limits, metrics, access, asyncio.Semaphore(1))
+            app.state.server = Server(store, limits, metrics, access, asyncio.Semaphore(CHECKS))
             worker = Worker(store, limits, metrics, device)
             worker.start()
             sweeping = asyncio.create_task(_sweep(store, min(30.0, limits.keep_seconds / 4)))
@@ -221,9 +223,15 @@ def _add_api(app: FastAPI) -> None:
         200: {"content": {"application/octet-stream": {}}, "description": "The file"}, **problems
     }  # fmt: skip
 
-    @app.post("/api/login", summary="Exchange the token for a cookie", status_code=204, responses=problems)
-    def login(given: Login, server: ServerDep) -> Response:
-        if not server.access.knows(given.token):
+    @app.post(
+        "/api/login",
+        summary="Exchange the token for a cookie",
+        status_code=204,
+        responses=problems,
+        openapi_extra={"requestBody": _LOGIN_BODY},
+    )
+    async def login(request: Request, server: ServerDep) -> Response:
+        if not server.access.knows((await _read_login(request)).token):
             raise Refused(401, "that is not the token.")
         response = Response(status_code=204)
         response.set_cookie(COOKIE, server.access.cookie, httponly=True, samesite="strict")
@@ -324,6 +332,36 @@ _UPLOAD_BODY = {
 }
 
 
+_LOGIN_BODY = {
+    "required": True,
+    "content": {"application/json": {"schema": Login.model_json_schema()}},
+}
+
+
+async def _read_login(request: Request) -> Login:
+    """The body of a login. Anybody may send one, so it is bounded before it is looked at.
+
+    Raises:
+        Refused: 413 too large, 408 too slow, 422 not a login.
+    """
+    body = b""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > FORM_BYTES:
+                    raise Refused(413, "larger than a login can be.")
+        return Login.model_validate_json(body)
+    except TimeoutError:
+        raise Refused(408, f"the login took longer than {PATIENCE} s.") from None
+    except ClientDisconnect:
+        raise Refused(400, "the login was cut short.") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "body"
+        raise Refused(422, f"{place}: {first['msg']}.") from None
+
+
 def _title(model: str) -> str:
     """What the first line of the model card calls it."""
     card = FOLDER / f"{model}.md"
@@ -375,8 +413,10 @@ def _fields(form: FormData) -> tuple[UploadFile, str]:
 
 
 def _take(file: BinaryIO, name: str, folder: Path, limits: Limits) -> Upload:
-    upload, picture = receive(file, name, folder, limits)
-    write_preview(folder / "before.jpg", picture)
+    """The file, checked; whatever a decoder trips over is the upload's fault."""
+    with errors_of(safe_name(name)):
+        upload, picture = receive(file, name, folder, limits)
+        write_preview(folder / "before.jpg", picture)
     return upload
 
 

@@ -51,7 +51,11 @@ class Access:
 
     def knows(self, token: str) -> bool:
         """Whether this is the token; compared in constant time."""
-        return self._token is not None and secrets.compare_digest(token.encode(), self._token.encode())
+        if self._token is None:
+            return False
+        # Half a surrogate pair is no text, but JSON can hold one.
+        given, wanted = (text.encode(errors="surrogatepass") for text in (token, self._token))
+        return secrets.compare_digest(given, wanted)
 
     def admits(self, headers: Headers) -> bool:
         """Whether a request carries the token or the cookie, if there is a token at all."""
@@ -64,7 +68,8 @@ class Access:
             cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
         except CookieError:
             return False
-        return cookie is not None and secrets.compare_digest(cookie.value.encode(), self.cookie.encode())
+        given = "" if cookie is None else cookie.value
+        return secrets.compare_digest(given.encode(errors="surrogatepass"), self.cookie.encode())
 
 
 class Guard:

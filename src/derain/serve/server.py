@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ipaddress
 import logging
@@ -10,6 +11,7 @@ from collections.abc import Callable
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from derain.errors import DerainError, UsageError
 from derain.restore.derainer import DEVICES
@@ -17,7 +19,8 @@ from derain.serve.api import create_app
 from derain.serve.guard import LOOPBACK_NAMES
 from derain.serve.limits import Limits
 
-CONNECTIONS = 256
+CONNECTIONS = 1024
+PATIENCE = 10  # seconds within which a connection must have sent the head of its first request
 GRACE = 2  # seconds for answers under way when the server stops
 
 
@@ -74,7 +77,7 @@ def http_server(app: FastAPI) -> uvicorn.Server:
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every broken upload
     config = uvicorn.Config(
         app,
-        http="h11",
+        http=Impatient,
         ws="none",
         lifespan="on",
         log_level="warning",
@@ -85,6 +88,27 @@ def http_server(app: FastAPI) -> uvicorn.Server:
         timeout_graceful_shutdown=GRACE,
     )
     return uvicorn.Server(config)
+
+
+class Impatient(H11Protocol):
+    """HTTP/1.1 that ends a connection whose first request does not come; nothing else would, and a few
+    hundred of them would leave no room for others."""
+
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._deadline = self.loop.call_later(PATIENCE, self._give_up)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        super().connection_lost(exc)
+
+    def _give_up(self) -> None:
+        cycle: object | None = self.cycle  # of a request and its answer; there was none so far if None
+        if cycle is None:
+            self.transport.close()
 
 
 def is_loopback(host: str) -> bool:
