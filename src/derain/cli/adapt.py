@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from derain.cli.options import ResultOptions, grouped
+from derain.cli.shared import Device
 
 if TYPE_CHECKING:
     from derain.methods.self_supervision import FitOptions, Progress
@@ -48,7 +49,7 @@ class Learning:
     keep: Annotated[bool, typer.Option("--keep", help="Keep mask, references and weights in OUT/kept.")] = (
         False
     )
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto"
+    device: Device = "auto"
     precision: Annotated[
         str,
         typer.Option(

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from derain.cli.shared import MODEL, AsJson, Device, Overwrite, Precision
+
 if TYPE_CHECKING:
     from derain.restore import Settings
-
-PRECISIONS = "float32, bfloat16 or float16"
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
@@ -64,12 +64,11 @@ class ModelOptions:
             "--model",
             "--weights",
             metavar="MODEL",
-            help="A name that `derain models` lists, a checkpoint, an exported file (.onnx, .xml), "
-            "or hf:OWNER/NAME.",
+            help=MODEL,
         ),
     ] = None
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto"
-    precision: Annotated[str, typer.Option(help=f"auto (float32), {PRECISIONS}.")] = "auto"
+    device: Device = "auto"
+    precision: Precision = "auto"
     tile: Annotated[
         int | None,
         typer.Option(help="Side of a tile in pixels; 0: never tile. Default: what fits into memory."),
@@ -105,5 +104,5 @@ class ModelOptions:
 class ResultOptions:
     """What becomes of results, and how they are told."""
 
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False
-    as_json: Annotated[bool, typer.Option("--json", help="Print what became of each file as JSON.")] = False
+    overwrite: Overwrite = False
+    as_json: AsJson = False

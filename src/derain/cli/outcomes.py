@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from derain.cli.messages import in_words, printable
+from derain.cli.output import say
 from derain.cli.progress import Bar, duration
 
 if TYPE_CHECKING:
@@ -24,10 +26,10 @@ def follow(outcomes: Iterable[Outcome], progress: Bar, as_json: bool, advance: b
         done.append(outcome)
         if advance:
             progress.advance()
-        told = in_words(outcome.note, outcome.remedy)
         if outcome.status == "failed":
-            progress.say(f"derain: {told}", error=True)
-        elif told:
+            progress.complain(outcome.note, outcome.remedy)
+        elif outcome.note:
+            told = in_words(outcome.note, outcome.remedy)
             progress.say(f"{outcome.job.source}: {told}", error=as_json)
     return done
 
@@ -73,10 +75,10 @@ def summarise(
         typer.echo(json.dumps(content, indent=2))
     else:
         told = ", ".join(f"{count} {status}" for status, count in counts.items())
-        typer.echo(printable(f"{told} in {duration(time.monotonic() - began)} {how}"))
-    if unread and not as_json:
-        missed = any(entry.advice for entry in unread)
-        text = printable(passed_over(unread))
-        typer.echo(f"derain: {text}" if missed else text, err=missed)
+        say(f"{told} in {duration(time.monotonic() - began)} {how}")
+        if any(entry.advice for entry in unread):
+            print(f"derain: {printable(passed_over(unread))}", file=sys.stderr)
+        elif unread:
+            say(passed_over(unread))
     if not is_complete(outcomes, unread):
         raise typer.Exit(1)

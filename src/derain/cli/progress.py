@@ -1,4 +1,4 @@
-"""A progress bar with count and time left; quiet when the output is not a terminal."""
+"""A progress bar with count and time left; quiet with `-q` and when the output is not a terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from derain.cli.messages import printable
+from derain.cli.messages import in_words, printable
+from derain.cli.output import is_quiet
+from derain.errors import Remedy
 
 
 class Bar:
@@ -36,11 +38,17 @@ class Bar:
         self._progress.update(self._task, completed=done, total=total)
 
     def say(self, text: str, error: bool = False) -> None:
-        """Prints a line above the bar, on standard error for errors."""
+        """Prints a line above the bar, on standard error for errors; with `-q` errors only."""
+        if is_quiet() and not error:
+            return
         if self._progress.console.is_terminal:
             self._progress.console.print(printable(text), markup=False, highlight=False)
         else:
             print(printable(text), file=sys.stderr if error else sys.stdout, flush=True)
+
+    def complain(self, message: str, remedy: Remedy | None = None) -> None:
+        """Prints the error of one file."""
+        self.say(f"derain: {in_words(message, remedy)}", error=True)
 
 
 @contextmanager
@@ -55,7 +63,8 @@ def bar(title: str, total: int | None) -> Iterator[Bar]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", markup=False),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    disable = is_quiet() or not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=disable) as progress:
         yield Bar(progress, title, total)
 
 

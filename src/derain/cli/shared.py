@@ -12,7 +12,7 @@ from derain.cli.defaults import Default, default_map, defaults, options_of
 from derain.cli.output import be_quiet, be_verbose, log
 
 # What a user may name as a model; the help of all commands that take one.
-MODEL = "A name that `derain models` lists, a checkpoint file, or hf:OWNER/NAME."
+MODEL = "A name that `derain models` lists, a checkpoint or exported file, or hf:OWNER/NAME."
 # Options that mean the same in every command that has them.
 Device: TypeAlias = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Precision: TypeAlias = Annotated[str, typer.Option(help="auto (float32), float32, bfloat16 or float16.")]

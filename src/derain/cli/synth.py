@@ -34,23 +34,27 @@ def synth(
 
     Example: derain synth photos -o pairs --preset light --count 4
     """
-    from rich.console import Console
-    from rich.progress import track
-
+    from derain.cli.progress import bar
     from derain.data.synthesis.clips import write_rain_clip
     from derain.data.synthesis.pairs import plan_pairs, write_pair
-    from derain.errors import UsageError
+    from derain.errors import DerainError, UsageError, errors_of
 
-    if video is not None:
-        if preset != "mixed" or count != 1:
-            raise UsageError("--preset and --count are for pictures; leave them out with --video.")
-        clips = plan_pairs(clean, output, preset, overwrite=overwrite, rainy_suffix=".mkv")
-        for clip in clips:
-            write_rain_clip(clip, video, seed + clip.number)
-        say(f"{output}: {len(clips)} clips.")
-        return
-    plan = plan_pairs(clean, output, preset, count, overwrite)
-    console = Console(stderr=True)
-    for pair in track(plan, "rain", console=console, transient=True, disable=not console.is_terminal):
-        write_pair(pair, preset, seed)
-    say(f"{output}: {len(plan)} pairs.")
+    if video is not None and (preset != "mixed" or count != 1):
+        raise UsageError("--preset and --count are for pictures; leave them out with --video.")
+    suffix = ".png" if video is None else ".mkv"
+    plan, failed = plan_pairs(clean, output, preset, count, overwrite, suffix), 0
+    with bar("rain", len(plan)) as progress:
+        for pair in plan:
+            try:
+                with errors_of(pair.source, pair.rainy, pair.clean):
+                    if video is None:
+                        write_pair(pair, preset, seed)
+                    else:
+                        write_rain_clip(pair, video, seed + pair.number)
+            except DerainError as error:
+                failed += 1
+                progress.complain(error.message, error.remedy)
+            progress.advance()
+    say(f"{output}: {len(plan) - failed} {'pairs' if video is None else 'clips'}.")
+    if failed:
+        raise typer.Exit(1)

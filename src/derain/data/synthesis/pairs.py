@@ -14,6 +14,7 @@ from derain.data.folders import pictures_in, read_rgb
 from derain.data.synthesis.presets import make_pair
 from derain.data.synthesis.presets import preset as find_preset
 from derain.errors import UsageError
+from derain.paths import real
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ def plan_pairs(
     """
     find_preset(preset)
     plan: list[PlannedPair] = []
-    for file in pictures_in(folder):
+    made = real(Path(output))  # what lies there is no clean picture
+    for file in (found for found in pictures_in(folder) if made not in real(found).parents):
         for version in range(1, count + 1):
             name = f"{file.stem}-{version}" if count > 1 else file.stem
             rainy, clean = (Path(output) / part / f"{name}.png" for part in ("rainy", "clean"))
