@@ -13,7 +13,7 @@ from derain.atomic import replace_file
 from derain.data.folders import pictures_in, read_rgb
 from derain.data.synthesis.presets import make_pair
 from derain.data.synthesis.presets import preset as find_preset
-from derain.errors import UsageError
+from derain.errors import Remedy, UsageError
 from derain.paths import real
 
 
@@ -44,8 +44,8 @@ def plan_pairs(
     """
     find_preset(preset)
     plan: list[PlannedPair] = []
-    made = real(Path(output))  # what lies there is no clean picture
-    for file in (found for found in pictures_in(folder) if made not in real(found).parents):
+    made = {real(Path(output) / part) for part in ("rainy", "clean")}  # what lies there was made before
+    for file in (found for found in pictures_in(folder) if not made & set(real(found).parents)):
         for version in range(1, count + 1):
             name = f"{file.stem}-{version}" if count > 1 else file.stem
             rainy, clean = (Path(output) / part / f"{name}.png" for part in ("rainy", "clean"))
@@ -59,7 +59,7 @@ def plan_pairs(
             if target.resolve() in sources:
                 raise UsageError(f"{target}: is one of the clean pictures; choose another output folder.")
             if target.exists() and not overwrite:
-                raise UsageError(f"{target}: exists already; choose another folder, or use --overwrite.")
+                raise UsageError(f"{target}: exists already.", Remedy("replace it", {"overwrite": True}))
     return plan
 
 
