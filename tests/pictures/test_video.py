@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from clips import content, moving_scene, write_clip
 from derain.errors import DerainError, UsageError
 from derain.pictures.video import VideoReader, video_facts
-from derain.pictures.video_writing import Encoder, choose_encoding, decode_times
+from derain.pictures.video_encoding import Encoder, choose_encoding
+from derain.pictures.video_writing import decode_times
 from derain.restore.video import restore_video
 
 GAPS = st.lists(st.integers(1, 90), min_size=2, max_size=40)

@@ -6,6 +6,7 @@ refer to further files or to the network are refused.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections import deque
 from collections.abc import Iterator
@@ -17,7 +18,10 @@ from typing import Any
 
 import av
 import numpy as np
+from av.codec.context import CodecContext
 from av.container import InputContainer
+from av.filter import Graph
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
@@ -28,6 +32,28 @@ from derain.pictures.kinds import VIDEO_KINDS as VIDEO_KINDS
 
 _DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,mpegvideo,asf,flv"
 _MAX_PIXELS = 200_000_000
+_MAX_RATE = 10_000  # frames per second
+# Frames of a GIF among which transparent pixels are looked for before the work begins.
+_LOOKED_THROUGH = 100
+# Decoders that read the transparency that WebM and Matroska store beside the frames.
+_WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+# Side data of frames that are carried, say nothing of the picture, or describe the old coding.
+_CARRIED_DATA = {"DISPLAYMATRIX", "MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL", "SPHERICAL"}
+_MINOR_DATA = {
+    *("SEI_UNREGISTERED", "MOTION_VECTORS", "VIDEO_ENC_PARAMS", "PANSCAN", "REPLAYGAIN", "SKIP_SAMPLES"),
+    *("GOP_TIMECODE", "S12M_TIMECODE", "REGIONS_OF_INTEREST", "VIDEO_HINT", "DETECTION_BBOXES"),
+}
+_DATA_WORDS = {
+    "A53_CC": "closed captions",
+    "STEREO3D": "stereo 3D",
+    "DOVI_RPU_BUFFER": "Dolby Vision",
+    "DOVI_METADATA": "Dolby Vision",
+    "DYNAMIC_HDR_PLUS": "HDR10+",
+    "DYNAMIC_HDR_VIVID": "HDR Vivid",
+    "ICC_PROFILE": "its colour profile",
+    "FILM_GRAIN_PARAMS": "made film grain",
+    "SPHERICAL": "its 360-degree data",
+}
 # With these, YUV 4:2:0 -> RGB -> YUV returns the samples it came from.
 EXACT = (
     Interpolation.BICUBIC
@@ -76,6 +102,14 @@ class VideoFacts:
         rate: frames per second; of a variable rate the mean.
         packets: how many the file announces, 0 when it does not say.
         duration: of the video stream, seconds, None when the file does not say.
+        interlaced: whether frames hold two moments, in alternating rows.
+        alpha: whether frames are transparent in places.
+        loops: how often a GIF is repeated, as it stores it: 0 for ever, -1 never; None of other kinds.
+        mastering: of HDR: (x, y) of red, green, blue and white, least and greatest cd/m2 of the display
+            that it was made for, each a fraction.
+        light_levels: of HDR: greatest of a pixel and of a frame's mean, cd/m2.
+        spherical: whether it is a 360-degree video.
+        lost: what the file holds and no copy will, in words.
     """
 
     path: Path
@@ -91,6 +125,13 @@ class VideoFacts:
     rate: Fraction
     packets: int
     duration: float | None
+    interlaced: bool = False
+    alpha: bool = False
+    loops: int | None = None
+    mastering: tuple[Fraction, ...] | None = None
+    light_levels: tuple[int, int] | None = None
+    spherical: bool = False
+    lost: tuple[str, ...] = ()
 
     @property
     def expected_frames(self) -> int | None:
@@ -108,11 +149,13 @@ class Frame:
         pixels: (H, W, 3) RGB, upright; uint8, or uint16 (0 to 65535) when the video has more bits.
         pts: the time it is shown, ticks of the time base.
         duration: ticks, 0 when unknown.
+        alpha: (H, W) of the same type; None where all is opaque.
     """
 
     pixels: NDArray[np.uint8] | NDArray[np.uint16]
     pts: int
     duration: int
+    alpha: NDArray[np.uint8] | NDArray[np.uint16] | None = None
 
 
 @contextmanager
@@ -162,8 +205,16 @@ def video_facts(path: str | Path) -> VideoFacts:
         if first is None:
             raise DerainError(f"{path}: holds no frame that can be read.")
         time_base = stream.time_base
-        assert time_base is not None
+        rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+        if not time_base or not 0 < rate <= _MAX_RATE:
+            raise DerainError(f"{path}: states {float(rate):,.0f} frames a second, which no video has.")
         matrix = _display_matrix(first)
+        data: Any = first.side_data  # iterates over its values, whatever a Mapping should do
+        kinds = {item.type.name for item in data}
+        other = sorted(kinds - _CARRIED_DATA - _MINOR_DATA)
+        if "SPHERICAL" in kinds and not _is_plain_sphere(first):
+            other.append("SPHERICAL")
+        is_gif = container.format.name == "gif"
         return VideoFacts(
             path=path,
             width=first.width,
@@ -175,10 +226,65 @@ def video_facts(path: str | Path) -> VideoFacts:
             bits=max(8, first.format.components[0].bits),
             colour=_colour(first),
             time_base=time_base,
-            rate=stream.average_rate or stream.guessed_rate or Fraction(25),
+            rate=rate,
             packets=0 if container.format.name == "avi" else stream.frames,
             duration=_duration(container, stream),
+            interlaced=first.interlaced_frame or stream.codec_context.field_order in _FIELDS,
+            alpha=_is_transparent(path) if is_gif else has_alpha(first.format.name),
+            loops=_loops(path) if is_gif else None,
+            mastering=_mastering(first),
+            light_levels=_light_levels(first),
+            spherical=_is_plain_sphere(first),
+            lost=tuple(dict.fromkeys(_DATA_WORDS.get(kind, f"{kind} data") for kind in other)),
         )
+
+
+_FIELDS = (2, 3, 4, 5)  # FFmpeg's AVFieldOrder, all but "unknown" and "progressive"
+
+
+def has_alpha(pixel_format: str) -> bool:
+    """Whether FFmpeg's format of a name holds transparency."""
+    return any(component.is_alpha for component in av.VideoFormat(pixel_format).components)
+
+
+def _is_transparent(path: Path) -> bool:
+    """Whether a GIF shows what lies behind it; the format stores opaque frames as transparent, too."""
+    with open_video(path) as container:
+        stream = video_stream(container, path)
+        for number, frame in enumerate(_decoded(container, stream, _Tally())):
+            if number == _LOOKED_THROUGH:
+                break
+            if frame.format.name == "bgra" and frame.to_ndarray()[..., 3].min() < 255:
+                return True
+    return False
+
+
+def _loops(path: Path) -> int:
+    """The Netscape application block of a GIF: a count, 0 for ever; -1 where there is none."""
+    with path.open("rb") as file:
+        found = re.search(rb"\x21\xff\x0bNETSCAPE2\.0\x03\x01(..)", file.read(1 << 20), re.DOTALL)
+    return -1 if found is None else int.from_bytes(found[1], "little")
+
+
+def _mastering(frame: VideoFrame) -> tuple[Fraction, ...] | None:
+    """FFmpeg's AVMasteringDisplayMetadata: ten rationals, and whether they are set."""
+    data: Any = frame.side_data.get("MASTERING_DISPLAY_METADATA")
+    if data is None:
+        return None
+    numbers = struct.unpack("=22i", bytes(data)[:88])
+    pairs = list(zip(numbers[:20:2], numbers[1:20:2], strict=True))
+    return tuple(Fraction(a, b) for a, b in pairs) if all(numbers[20:]) and all(b for _, b in pairs) else None
+
+
+def _is_plain_sphere(frame: VideoFrame) -> bool:
+    """Whether frames are whole equirectangular views, neither turned nor cut (AVSphericalMapping)."""
+    data: Any = frame.side_data.get("SPHERICAL")
+    return data is not None and not any(struct.unpack("=9i", bytes(data)[:36]))
+
+
+def _light_levels(frame: VideoFrame) -> tuple[int, int] | None:
+    data: Any = frame.side_data.get("CONTENT_LIGHT_LEVEL")
+    return None if data is None else struct.unpack("=2I", bytes(data)[:8])
 
 
 def _duration(container: InputContainer, stream: VideoStream) -> float | None:
@@ -218,7 +324,7 @@ def _decoded(container: InputContainer, stream: VideoStream, tally: _Tally) -> I
     """The frames of a stream as far as they can be read."""
     # AVI stores no times: the n-th frame shown takes the place of the n-th packet that is not empty.
     places: deque[int | None] | None = deque() if container.format.name == "avi" else None
-    packets = container.demux(stream)
+    packets, decoder = container.demux(stream), _alpha_decoder(stream)
     while True:
         try:
             packet = next(packets)
@@ -231,12 +337,60 @@ def _decoded(container: InputContainer, stream: VideoStream, tally: _Tally) -> I
         if places is not None and packet.size:
             places.append(packet.dts)
         try:
-            for frame in packet.decode():
+            for frame in packet.decode() if decoder is None else decoder.decode(packet):
                 if places is not None:
                     frame.pts = places.popleft() if places else None
                 yield frame
         except av.error.FFmpegError:
             tally.damaged = True
+
+
+def _tag(stream: VideoStream, name: str) -> str | None:
+    """A tag of a stream, however its name is spelt."""
+    return next((value for key, value in stream.metadata.items() if key.lower() == name), None)
+
+
+def _alpha_decoder(stream: VideoStream) -> VideoCodecContext | None:
+    """The decoder for a stream that stores transparency beside its frames."""
+    name = _WITH_ALPHA.get(stream.codec_context.name.removeprefix("lib").removeprefix("vpx-"))
+    if name is None or _tag(stream, "alpha_mode") != "1" or name not in av.codecs_available:
+        return None
+    decoder = CodecContext.create(name, "r")
+    assert isinstance(decoder, VideoCodecContext)
+    return decoder
+
+
+def _deinterlaced(frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
+    """One whole picture for each interlaced frame (bwdif); others and all times as they are."""
+    graph, times = Graph(), deque[tuple[int | None, int]]()
+
+    def ready() -> Iterator[VideoFrame]:
+        while True:
+            try:
+                frame = graph.vpull()
+            except (av.error.BlockingIOError, av.error.EOFError):
+                return
+            frame.pts, frame.duration = times.popleft()
+            yield frame
+
+    began = False
+    for frame in frames:
+        if not began:
+            source = graph.add_buffer(
+                width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000)
+            )
+            filtered, sink = graph.add("bwdif", "mode=send_frame:deint=interlaced"), graph.add("buffersink")
+            source.link_to(filtered)
+            filtered.link_to(sink)
+            graph.configure()
+            began = True
+        times.append((frame.pts, frame.duration))
+        frame.pts = 2 * len(times) if frame.pts is None else frame.pts
+        graph.vpush(frame)
+        yield from ready()
+    if began:
+        graph.vpush(None)
+        yield from ready()
 
 
 class VideoReader:
@@ -245,6 +399,7 @@ class VideoReader:
     Attributes:
         frames: how many have been read.
         shortfall: after the end, what is missing, in words; empty when all was there.
+        transparent: whether a frame so far was transparent in places.
     """
 
     def __init__(self, facts: VideoFacts, skip: int = 0) -> None:
@@ -253,7 +408,7 @@ class VideoReader:
             facts: of the video to read.
             skip: frames at the start to leave out.
         """
-        self.facts, self.frames, self.shortfall = facts, 0, ""
+        self.facts, self.frames, self.shortfall, self.transparent = facts, 0, "", False
         self._skip = skip
 
     def __iter__(self) -> Iterator[Frame]:
@@ -261,16 +416,20 @@ class VideoReader:
         step = max(1, round(1 / (facts.rate * facts.time_base)))
         to_rgb, pts, duration = VideoReformatter(), 0, 0
         with open_video(facts.path) as container:
-            for frame in _decoded(container, video_stream(container, facts.path), tally):
+            decoded = _decoded(container, video_stream(container, facts.path), tally)
+            for frame in _deinterlaced(decoded) if facts.interlaced else decoded:
                 pts = frame.pts if frame.pts is not None else (pts + step if self.frames else 0)
                 duration = frame.duration
                 self.frames += 1
                 if self.frames > self._skip:
-                    yield Frame(self._pixels(frame, to_rgb), pts, duration)
+                    pixels, alpha = self._pixels(frame, to_rgb)
+                    yield Frame(pixels, pts, duration, alpha)
         self.shortfall = self._shortfall(tally, (pts + duration) * facts.time_base)
 
-    def _pixels(self, frame: VideoFrame, to_rgb: VideoReformatter) -> NDArray[Any]:
-        facts = self.facts
+    def _pixels(
+        self, frame: VideoFrame, to_rgb: VideoReformatter
+    ) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        facts, alpha = self.facts, has_alpha(frame.format.name)
         if (frame.width, frame.height) != (facts.width, facts.height):
             raise DerainError(
                 f"{facts.path}: frame {self.frames} is {frame.width}x{frame.height}, the first is "
@@ -279,14 +438,21 @@ class VideoReader:
         matrix = facts.colour.swscale_matrix(facts.height)
         rgb = to_rgb.reformat(
             frame,
-            format="rgb24" if facts.bits == 8 else "rgb48le",
+            format=("rgba" if facts.bits == 8 else "rgba64le")
+            if alpha
+            else ("rgb24" if facts.bits == 8 else "rgb48le"),
             interpolation=EXACT,
             src_colorspace=matrix,
             dst_colorspace=matrix,
             src_color_range=facts.colour.swscale_range,
             dst_color_range=RANGE_FULL,
         )
-        return np.ascontiguousarray(np.rot90(rgb.to_ndarray(), facts.turns))
+        samples: NDArray[Any] = np.rot90(rgb.to_ndarray(), facts.turns)
+        pixels = np.ascontiguousarray(samples[..., :3])
+        if not alpha or samples[..., 3].min() == np.iinfo(samples.dtype).max:
+            return pixels, None
+        self.transparent = True
+        return pixels, np.ascontiguousarray(samples[..., 3])
 
     def _shortfall(self, tally: _Tally, end: Fraction) -> str:
         facts = self.facts

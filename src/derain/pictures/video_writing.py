@@ -1,273 +1,39 @@
-"""Writing video: frames to packets, and packets to a file beside the sound of the source."""
+"""Writing video: packets to a file beside all else that the source holds."""
 
 from __future__ import annotations
 
 import heapq
 import io
 import itertools
-from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
-from av.codec.context import Flags
 from av.container import InputContainer, OutputContainer
-from av.filter import Graph
-from av.packet import Packet
-from av.stream import Stream
-from av.video.codeccontext import VideoCodecContext
-from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
+from av.packet import Packet, PacketSideData
+from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from derain.atomic import new_file
-from derain.errors import DerainError, UsageError, unknown_name
-from derain.pictures.video import (
-    EXACT,
-    RANGE_FULL,
-    RANGE_LIMITED,
-    VIDEO_KINDS,
-    Colour,
-    Frame,
-    VideoFacts,
-    open_video,
-    video_stream,
+from derain.errors import DerainError, UsageError
+from derain.pictures.mp4_boxes import mark_spherical
+from derain.pictures.video import VideoFacts, open_video, video_stream
+from derain.pictures.video_encoding import (
+    CODECS,
+    SILENT_ON_COLOUR,
+    EncodedFrame,
+    Encoding,
+    configure,
+    time_base_of,
 )
 
-# Name as users type it -> FFmpeg's encoder, the default quality (CRF; None: the codec has none), options.
-CODECS: dict[str, tuple[str, int | None, dict[str, str]]] = {
-    "h264": ("libx264", 18, {}),
-    "h265": ("libx265", 20, {"x265-params": "log-level=none"}),
-    "vp9": ("libvpx-vp9", 24, {"b": "0", "cpu-used": "4", "row-mt": "1"}),
-    "mpeg4": ("mpeg4", None, {"qmin": "2", "qmax": "2"}),
-    "ffv1": ("ffv1", None, {"level": "3"}),
-    "gif": ("gif", None, {}),
-}
-# In narrower pictures the vector code of x264 reads beyond what is set, so that the same frames become
-# other bytes in each run, and that of x265 writes beyond its memory (below 56 pixels, a crash).
-_NARROW = 128
-_NARROW_OPTIONS = {
-    "h264": {"x264-params": "asm=0"},
-    "h265": {"x265-params": "log-level=none:asm=0"},
-}
-MPEG4_TICKS = 65535  # per second, at most (ISO/IEC 14496-2)
-# Container -> the codecs that it takes; the first one is the default.
-HOLDS = {
-    "mp4": ("h264", "h265", "vp9"),
-    "mov": ("h264", "h265"),
-    "matroska": ("h264", "h265", "vp9", "ffv1"),
-    "webm": ("vp9",),
-    "avi": ("mpeg4", "h264", "ffv1"),
-    "gif": ("gif",),
-}
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """How frames are encoded.
-
-    Attributes:
-        container: FFmpeg's name of the file's kind.
-        codec: a key of `CODECS`.
-        pixel_format: what the encoder is fed with.
-        colour: what is written to the file.
-        options: of the encoder.
-    """
-
-    container: str
-    codec: str
-    pixel_format: str
-    colour: Colour
-    options: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
-class EncodedFrame:
-    """One compressed frame; times are in ticks of the source's time base."""
-
-    pts: int
-    duration: int
-    keyframe: bool
-    data: bytes
-
-
-def choose_encoding(facts: VideoFacts, target: Path, codec: str | None, crf: int | None) -> Encoding:
-    """The encoding for a copy of a video.
-
-    Args:
-        facts: of the source.
-        target: the file to write; its extension picks the container.
-        codec: a key of `CODECS`; None takes H.264 (H.265 for more than 8 bits), VP9 for webm and
-            MPEG-4 for avi.
-        crf: quality, lower is better; None takes the codec's default.
-
-    Raises:
-        UsageError: an unknown extension or codec, or they and the quality do not go together.
-    """
-    container = VIDEO_KINDS.get(target.suffix.lower())
-    if container is None:
-        raise UsageError(f"{target}: videos are written as {' '.join(VIDEO_KINDS)}.")
-    if codec is not None and codec not in CODECS:
-        raise unknown_name("codec", codec, CODECS)
-    held = HOLDS[container]
-    if codec is not None and codec not in held:
-        raise UsageError(f"{target}: {target.suffix} does not hold {codec}; use {', '.join(held)}.")
-    if codec is None:
-        deep = [name for name in ("h265", "vp9", "h264") if name in held]
-        codec = deep[0] if facts.bits > 8 and deep else held[0]
-    _, quality, options = CODECS[codec]
-    if crf is not None and quality is None:
-        raise UsageError(f"the codec {codec} has no CRF quality; leave it out or choose another codec.")
-    if crf is not None and not 0 <= crf <= 51:
-        raise UsageError(f"CRF {crf} is outside 0 to 51.")
-    options = dict(options)
-    if quality is not None:
-        options["crf"] = str(quality if crf is None else crf)
-    if container == "avi":
-        options["bf"] = "0"  # AVI knows the order of frames only, not their times
-    if facts.width < _NARROW:
-        options |= _NARROW_OPTIONS.get(codec, {})
-    pixel_format, colour = _pixel_format(facts, codec)
-    return Encoding(container, codec, pixel_format, colour, tuple(options.items()))
-
-
-def _pixel_format(facts: VideoFacts, codec: str) -> tuple[str, Colour]:
-    """The source's chroma resolution and depth, as far as the codec has them, and its colour."""
-    if codec == "gif":
-        return "pal8", facts.colour
-    if codec == "mpeg4" and not av.VideoFormat(facts.pixel_format).is_rgb:
-        return "yuv420p", facts.colour
-    source = av.VideoFormat(facts.pixel_format)
-    colour = facts.colour
-    if source.is_rgb or source.has_palette:
-        if codec == "ffv1" and facts.bits == 8:
-            return "bgr0", colour
-        matrix = 1 if facts.height >= 720 else 6
-        colour = Colour(matrix, RANGE_LIMITED, colour.primaries, colour.transfer)
-        chroma = "420"
-    else:
-        halves = (source.chroma_width(4) == 2, source.chroma_height(4) == 2)
-        chroma = {(True, True): "420", (True, False): "422"}.get(halves, "444")
-        if len(source.components) == 1:
-            chroma = "420"
-    # x264 and x265 cannot crop halved chroma to an odd size.
-    odd_width = facts.width % 2 and chroma != "444"
-    odd_height = facts.height % 2 and chroma == "420"
-    if codec in ("h264", "h265") and (odd_width or odd_height):
-        chroma = "444"
-    return f"yuv{chroma}p" + ("10le" if facts.bits > 8 else ""), colour
-
-
-def _configure(context: VideoCodecContext, facts: VideoFacts, encoding: Encoding) -> None:
-    context.width, context.height = facts.width, facts.height
-    context.pix_fmt = encoding.pixel_format
-    time_base = _time_base(facts, encoding)
-    if encoding.codec == "mpeg4":
-        time_base = time_base.limit_denominator(MPEG4_TICKS)  # AVI's own is exact
-    context.time_base, context.framerate = time_base, facts.rate
-    if facts.aspect is not None:
-        context.sample_aspect_ratio = facts.aspect
-    context.color_range = encoding.colour.range
-    context.colorspace = encoding.colour.matrix
-    context.color_primaries = encoding.colour.primaries
-    context.color_trc = encoding.colour.transfer
-    context.thread_count = 0
-    context.options = dict(encoding.options)
-    if encoding.codec == "h265" and encoding.container in ("mp4", "mov"):
-        context.codec_tag = "hvc1"
-    if encoding.container != "avi":
-        context.flags |= Flags.global_header
-
-
-class Encoder:
-    """Frames in, encoded frames out; starts with a key frame and refers to nothing before it."""
-
-    def __init__(self, facts: VideoFacts, encoding: Encoding) -> None:
-        self._facts, self._encoding = facts, encoding
-        context = av.CodecContext.create(CODECS[encoding.codec][0], "w")
-        assert isinstance(context, VideoCodecContext)
-        self._context = context
-        _configure(self._context, facts, encoding)
-        self._times: deque[int] | None = deque() if encoding.container == "avi" else None
-        self._count = 0
-        self._to_stored = VideoReformatter()
-        self._palette = _PaletteChooser() if encoding.codec == "gif" else None
-
-    def encode(self, frame: Frame) -> list[EncodedFrame]:
-        """What comes out when `frame` (upright RGB, uint8 or uint16) goes in."""
-        stored = self._stored(frame)
-        stored.pts, stored.duration, stored.time_base = frame.pts, frame.duration, self._facts.time_base
-        if self._times is not None:  # for AVI frames are numbered, their order is kept
-            self._times.append(frame.pts)
-            stored.pts, stored.duration, stored.time_base = self._count, 1, self._context.time_base
-        self._count += 1
-        return self._encoded(stored)
-
-    def finish(self) -> list[EncodedFrame]:
-        """The rest."""
-        return self._encoded(None)
-
-    def _encoded(self, frame: VideoFrame | None) -> list[EncodedFrame]:
-        try:
-            packets = self._context.encode(frame)
-        except av.error.FFmpegError as error:
-            source, codec = self._facts.path, self._encoding.codec
-            raise DerainError(f"{source}: cannot be encoded as {codec} ({error.strerror}).") from error
-        taken = []
-        for packet in packets:
-            pts = packet.pts if self._times is None else self._times.popleft()
-            assert pts is not None
-            taken.append(EncodedFrame(pts, packet.duration or 0, packet.is_keyframe, bytes(packet)))
-        return taken
-
-    def _stored(self, frame: Frame) -> VideoFrame:
-        facts, colour = self._facts, self._encoding.colour
-        pixels: NDArray[Any] = np.ascontiguousarray(np.rot90(frame.pixels, -facts.turns))
-        rgb = VideoFrame.from_ndarray(pixels, format="rgb24" if pixels.dtype == np.uint8 else "rgb48le")
-        if self._palette is not None:
-            stored = self._palette.apply(rgb)
-        else:
-            matrix = colour.swscale_matrix(facts.height)
-            stored = self._to_stored.reformat(
-                rgb,
-                format=self._encoding.pixel_format,
-                interpolation=EXACT,
-                src_colorspace=matrix,
-                dst_colorspace=matrix,
-                src_color_range=RANGE_FULL,
-                dst_color_range=colour.swscale_range,
-            )
-            stored.colorspace, stored.color_range = colour.matrix, colour.range
-            stored.color_primaries, stored.color_trc = colour.primaries, colour.transfer
-        stored.pict_type = 0
-        return stored
-
-
-class _PaletteChooser:
-    """The best 256 colours for each frame, dithered."""
-
-    def apply(self, rgb: VideoFrame) -> VideoFrame:
-        graph = Graph()
-        source = graph.add_buffer(
-            width=rgb.width, height=rgb.height, format=rgb.format, time_base=Fraction(1, 100)
-        )
-        split, generate = graph.add("split"), graph.add("palettegen", "stats_mode=single")
-        use, sink = graph.add("paletteuse", "new=1"), graph.add("buffersink")
-        source.link_to(split)
-        split.link_to(generate, 0, 0)
-        split.link_to(use, 1, 0)
-        generate.link_to(use, 0, 1)
-        use.link_to(sink)
-        graph.configure()
-        rgb.pts = 0
-        graph.vpush(rgb)
-        graph.vpush(None)
-        return graph.vpull()
+BLOCK_ADDITIONAL = 15  # FFmpeg's AV_PKT_DATA_MATROSKA_BLOCKADDITIONAL
+COVERS = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
+HOLD_CHAPTERS = ("mp4", "mov", "matroska", "webm")
+HOLD_COVERS, HOLD_TIME_CODE = ("mp4", "matroska"), ("mp4", "mov", "matroska")
 
 
 def write_video(
@@ -289,7 +55,7 @@ def write_video(
         frames: gives the encoded frames in coding order.
 
     Returns:
-        What could not be copied, in words.
+        What became other than it was, in words.
 
     Raises:
         UsageError: the container cannot hold the source's sound, or its variable rate.
@@ -301,10 +67,43 @@ def write_video(
             with av.open(
                 f"file:{temporary}", "w", format=encoding.container, container_options=options
             ) as output:
-                warnings = _fill(output, source, facts, encoding, target, times, frames)
+                lost = _fill(output, source, facts, encoding, target, times, frames)
+            if facts.spherical and encoding.container in ("mp4", "mov"):
+                mark_spherical(temporary)
         except av.error.FFmpegError as error:
             raise DerainError(f"{target}: cannot be written ({error.strerror}).") from error
-    return warnings
+        lost += _not_held(facts, encoding, bool(source.chapters()), times)
+    notes = [f"left out: {', '.join(dict.fromkeys(lost))}"] if lost else []
+    if facts.interlaced:
+        notes.append("was interlaced, made one whole picture of each frame (bwdif)")
+    return notes
+
+
+def _not_held(
+    facts: VideoFacts, encoding: Encoding, has_chapters: bool, times: NDArray[np.int64]
+) -> list[str]:
+    """What of the facts the new file cannot hold, in words."""
+    container, codec = encoding.container, encoding.codec
+    lost = list(facts.lost)
+    if facts.bits > encoding.bits:
+        lost.append(f"{facts.bits} bits a sample ({codec} keeps {encoding.bits})")
+    if codec == "gif" and facts.loops is None:
+        lost.append("all but 256 colours a frame")
+    if container != "gif" and facts.loops not in (None, -1):
+        lost.append("its repetition")
+    if codec not in ("h264", "h265") and (facts.mastering or facts.light_levels):
+        lost.append("its mastering display and light levels")
+    hdr = facts.colour.transfer in (16, 18) or facts.colour.primaries == 9
+    if hdr and (codec == "gif" or (container == "avi" and codec in SILENT_ON_COLOUR)):
+        lost.append("what its colours mean (HDR or BT.2020)")
+    if facts.spherical and container not in ("mp4", "mov"):
+        lost.append("its mark as a 360-degree video")
+    if has_chapters and container not in HOLD_CHAPTERS:
+        lost.append("its chapters")
+    shown = float((times.max() - times.min() + 1 / facts.rate / facts.time_base) * facts.time_base)
+    if container == "avi" and facts.duration is not None and shown + 0.5 / facts.rate < facts.duration:
+        lost.append("the time for which its last frame stays")
+    return lost
 
 
 def refuse_misfit(facts: VideoFacts, encoding: Encoding, target: Path) -> None:
@@ -316,7 +115,7 @@ def refuse_misfit(facts: VideoFacts, encoding: Encoding, target: Path) -> None:
     with open_video(facts.path) as source:
         main = video_stream(source, facts.path)
         with av.open(io.BytesIO(), "w", format=encoding.container) as trial:
-            copies, _ = _add_copies(trial, source, main, encoding, target)
+            copies, _, _ = _add_copies(trial, source, main, encoding, target)
             try:
                 for packet in itertools.islice(_copied_packets(source, copies), 50):
                     trial.mux(packet)
@@ -338,13 +137,16 @@ def refuse_misfit(facts: VideoFacts, encoding: Encoding, target: Path) -> None:
 def _muxer_options(
     encoding: Encoding, source: InputContainer, facts: VideoFacts, times: NDArray[np.int64]
 ) -> dict[str, str]:
+    if encoding.container == "gif":
+        last = 1 / facts.rate
+        if facts.duration is not None:
+            last = Fraction(facts.duration) - int(times.max() - times.min()) * facts.time_base
+        delay = {"final_delay": str(max(1, round(100 * last)))} if len(times) > 1 else {}
+        return {"loop": str(0 if facts.loops is None else facts.loops), **delay}
     if encoding.container in ("mp4", "mov") and any("." in key for key in source.metadata):
         return {"movflags": "use_metadata_tags"}  # the dotted tags of telephones and cameras
     if encoding.container in ("avi", "matroska", "webm"):
         return {"avoid_negative_ts": "disabled"}
-    if encoding.container == "gif" and len(times) > 1 and facts.duration is not None:
-        last = facts.duration - float((times.max() - times.min()) * facts.time_base)
-        return {"final_delay": str(max(1, round(100 * last)))}
     return {}
 
 
@@ -360,53 +162,66 @@ def _fill(
     main = video_stream(source, facts.path)
     video = output.add_stream(CODECS[encoding.codec][0], rate=facts.rate)
     assert isinstance(video, VideoStream)
-    _configure(video.codec_context, facts, encoding)
-    video.time_base = _time_base(facts, encoding)
-    if facts.display_matrix is not None:
+    configure(video.codec_context, facts, encoding)
+    video.time_base = time_base_of(facts, encoding)
+    if facts.display_matrix is not None and not encoding.upright:
         video.set_display_matrix(facts.display_matrix)
     _copy_tags(main, video)
-    output.metadata.update({k: v for k, v in source.metadata.items() if k not in _CONTAINER_TAGS})
-    copies, warnings = _add_copies(output, source, main, encoding, target)
+    if encoding.codec == "vp9" and encoding.alpha:
+        video.metadata["alpha_mode"] = "1"
+    output.metadata.update({k: v for k, v in source.metadata.items() if k.lower() not in _CONTAINER_TAGS})
+    copies, covers, lost = _add_copies(output, source, main, encoding, target)
     chapters = source.chapters()
-    if chapters and encoding.container not in ("avi", "gif"):
+    if chapters and encoding.container in HOLD_CHAPTERS:
         output.set_chapters(chapters)
-    moments = _avi_times(facts, times) if encoding.container == "avi" else times
+    for packet in covers:
+        output.mux(packet)
+    numbered = encoding.container == "avi"
+    moments = _avi_times(facts, times) if numbered else times
+    # Streams made for broadcast begin at any time.
+    start = source.start_time if source.format.name in ("mpegts", "mpeg") else None
+    shift = Fraction(start or 0, av.time_base)
     for packet in heapq.merge(
-        _video_packets(video, frames(), moments, _time_base(facts, encoding)),
+        _video_packets(video, frames(), moments, time_base_of(facts, encoding), numbered),
         _copied_packets(source, copies),
         key=lambda packet: (packet.dts or 0) * packet.time_base,
     ):
+        if shift and packet.pts is not None and packet.dts is not None:
+            ticks = round(shift / packet.time_base)
+            packet.pts, packet.dts = packet.pts - ticks, packet.dts - ticks
         output.mux(packet)
-    return warnings
+    return lost
 
 
-# Written by the muxer, true of the source only.
+# In small letters; written by the muxer, true of the source only.
 _CONTAINER_TAGS = {
-    *("encoder", "ENCODER", "software", "DURATION"),
+    *("encoder", "software", "duration", "alpha_mode"),
     *("major_brand", "minor_version", "compatible_brands"),
 }
 
 
-def _time_base(facts: VideoFacts, encoding: Encoding) -> Fraction:
-    """AVI stores the number of each frame instead of its time."""
-    return 1 / facts.rate if encoding.container == "avi" else facts.time_base
-
-
 def _copy_tags(source: Stream, copy: Stream) -> None:
-    copy.metadata.update({k: v for k, v in source.metadata.items() if k not in _CONTAINER_TAGS})
+    copy.metadata.update({k: v for k, v in source.metadata.items() if k.lower() not in _CONTAINER_TAGS})
     copy.disposition = source.disposition
 
 
 def _add_copies(
     output: OutputContainer, source: InputContainer, main: Stream, encoding: Encoding, target: Path
-) -> tuple[dict[int, Stream], list[str]]:
-    """A stream in `output` for every other stream of the source; what does not fit, in words."""
+) -> tuple[dict[int, Stream], list[Packet[Stream]], list[str]]:
+    """A stream in `output` for every other one of the source; its covers; what does not fit, in words."""
     copies: dict[int, Stream] = {}
-    warnings = []
+    covers: list[Packet[Stream]] = []
+    lost = []
     for stream in source.streams:
         if stream.index == main.index:
             continue
         name = stream.codec_context.name if stream.codec_context else stream.type
+        if stream.disposition & Disposition.attached_pic:
+            if not _add_cover(output, stream, covers, encoding.container, Path(source.name)):
+                lost.append("its cover picture")
+            continue
+        if "timecode" in stream.metadata and encoding.container in HOLD_TIME_CODE:
+            continue  # the muxer writes it anew from the tag of the video
         try:
             if stream.type in ("data", "unknown"):
                 raise ValueError
@@ -417,10 +232,32 @@ def _add_copies(
                     f"{target}: {encoding.container} does not hold the source's sound ({name}); "
                     "write to .mkv."
                 ) from None
-            warnings.append(f"left out: {stream.type} stream {stream.index} ({name})")
+            lost.append(f"{stream.type} stream {stream.index} ({name})")
         else:
             _copy_tags(stream, copies[stream.index])
-    return copies, warnings
+    return copies, covers, lost
+
+
+def _add_cover(
+    output: OutputContainer, stream: Stream, covers: list[Packet[Stream]], container: str, path: Path
+) -> bool:
+    """Adds a cover picture as the container holds it; False where it does not."""
+    name = stream.codec_context.name if stream.codec_context else ""
+    with open_video(Path(str(path).removeprefix("file:"))) as again:
+        packets = again.demux(again.streams[stream.index])
+        content = next((bytes(packet) for packet in packets if packet.size), b"")
+    if not content or name not in COVERS or container not in HOLD_COVERS:
+        return False
+    if container == "matroska":
+        file, kind = COVERS[name]
+        output.add_attachment(stream.metadata.get("filename", file), kind, content)
+        return True
+    copy = output.add_stream_from_template(stream)
+    copy.disposition = stream.disposition
+    packet: Packet[Stream] = Packet(content)
+    packet.stream, packet.pts, packet.dts, packet.is_keyframe = copy, 0, 0, True
+    covers.append(packet)
+    return True
 
 
 def _copied_packets(source: InputContainer, copies: dict[int, Stream]) -> Iterator[Packet[Stream]]:
@@ -439,13 +276,29 @@ def _copied_packets(source: InputContainer, copies: dict[int, Stream]) -> Iterat
 
 
 def _video_packets(
-    stream: Stream, frames: Iterator[EncodedFrame], times: NDArray[np.int64], time_base: Fraction
+    stream: Stream,
+    frames: Iterator[EncodedFrame],
+    times: NDArray[np.int64],
+    time_base: Fraction,
+    numbered: bool,
 ) -> Iterator[Packet[Stream]]:
+    """Packets in coding order; where frames are `numbered`, each one lasts one tick."""
+    end, shown, left = 0, int(times.max()), len(times)
+    usual = 1 if numbered else int(np.median(np.diff(np.sort(times)))) if left > 1 else 0
     for frame, pts, dts in zip(frames, times.tolist(), decode_times(times).tolist(), strict=True):
+        left -= 1
+        duration = 1 if numbered else frame.duration
+        end = max(end, pts + duration)
         packet: Packet[Stream] = Packet(frame.data)
         packet.stream, packet.time_base = stream, time_base
+        if not left and end - shown > 1.5 * usual:
+            dts, duration = pts, end - pts  # muxers take the end of the last packet for that of the video
         packet.pts, packet.dts = pts, dts
-        packet.duration, packet.is_keyframe = frame.duration, frame.keyframe
+        packet.duration, packet.is_keyframe = duration, frame.keyframe
+        if frame.beside:
+            beside = PacketSideData(BLOCK_ADDITIONAL, len(frame.beside))  # type: ignore[call-arg]
+            beside.update(frame.beside)
+            beside.to_packet(packet)
         yield packet
 
 

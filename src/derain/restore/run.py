@@ -167,7 +167,8 @@ def _is(names: Collection[str]) -> str:
 
 def _refuse_misfit(job: Job, options: VideoOptions) -> None:
     from derain.pictures.video import video_facts  # PyAV takes a while to load
-    from derain.pictures.video_writing import choose_encoding, refuse_misfit
+    from derain.pictures.video_encoding import choose_encoding
+    from derain.pictures.video_writing import refuse_misfit
 
     with errors_of(job.source, job.target):
         facts = video_facts(job.source)

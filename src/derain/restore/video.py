@@ -22,19 +22,14 @@ from derain.atomic import new_file, remove_leftovers, replace_file
 from derain.errors import Remedy, UsageError
 from derain.locks import only_here
 from derain.pictures.video import Frame, VideoFacts, VideoReader, video_facts
-from derain.pictures.video_writing import (
-    EncodedFrame,
-    Encoder,
-    Encoding,
-    choose_encoding,
-    refuse_misfit,
-    write_video,
-)
+from derain.pictures.video_encoding import EncodedFrame, Encoder, Encoding, choose_encoding
+from derain.pictures.video_writing import refuse_misfit, write_video
 from derain.restore.ahead import ahead
 from derain.restore.temporal import RADIUS, steady
 
 SEGMENT = 120  # frames
 
+Alpha = NDArray[np.uint8] | NDArray[np.uint16] | None
 RestoreBatch = Callable[[Tensor], Tensor]
 Progress = Callable[[int, int | None], None]
 
@@ -47,7 +42,7 @@ class VideoResult:
         frames: in the file that was written.
         resumed: frames among them that an earlier run had finished.
         shortfall: what is missing from the source, in words; empty when it was read to its end.
-        left_out: streams that the new file cannot hold, in words.
+        left_out: what the new file cannot hold and what was changed, in words.
     """
 
     frames: int
@@ -58,11 +53,12 @@ class VideoResult:
 
 @dataclass(frozen=True)
 class _Restored:
-    """One restored frame: (3, H, W) RGB in [0, 1] on any device, and its times."""
+    """One restored frame: (3, H, W) RGB in [0, 1] on any device, its times, and what is transparent in it."""
 
     image: Tensor
     pts: int
     duration: int
+    alpha: Alpha = None
 
 
 def restore_video(
@@ -115,6 +111,8 @@ def restore_video(
         for encoded in _encoded(ahead(restored), facts, encoding, length, segments.frames, progress):
             segments.add(encoded)
         left_out = write_video(target, facts, encoding, segments.times(), segments.encoded)
+        if (reader.transparent or (facts.alpha and resumed)) and not encoding.alpha:
+            left_out.append(f"left out: its transparency ({target.suffix} with {encoding.codec} holds none)")
         segments.discard()
     return VideoResult(segments.frames, resumed, reader.shortfall, tuple(left_out))
 
@@ -124,16 +122,16 @@ def _restored(reader: VideoReader, restore_batch: RestoreBatch, batch: int) -> I
         with torch.inference_mode():
             images = restore_batch(rainy)
         assert images.shape == rainy.shape, f"{tuple(rainy.shape)} became {tuple(images.shape)}"
-        for (pts, duration), image in zip(frames, images, strict=True):
-            yield _Restored(image, pts, duration)
+        for (pts, duration, alpha), image in zip(frames, images, strict=True):
+            yield _Restored(image, pts, duration, alpha)
 
 
-def _batches(reader: VideoReader, size: int) -> Iterator[tuple[list[tuple[int, int]], Tensor]]:
-    """The times and the pictures of `size` frames at once; fewer at the end."""
-    times: list[tuple[int, int]] = []
+def _batches(reader: VideoReader, size: int) -> Iterator[tuple[list[tuple[int, int, Alpha]], Tensor]]:
+    """Times and transparency, and the pictures, of `size` frames at once; fewer at the end."""
+    times: list[tuple[int, int, Alpha]] = []
     pictures: list[Tensor] = []
     for frame in reader:
-        times.append((frame.pts, frame.duration))
+        times.append((frame.pts, frame.duration, frame.alpha))
         pictures.append(_to_tensor(frame.pixels))
         if len(times) == size:
             yield times, torch.stack(pictures)
@@ -157,18 +155,18 @@ def _to_pixels(image: Tensor, bits: int) -> NDArray[np.uint8] | NDArray[np.uint1
 
 def _steady(restored: Iterator[_Restored], surplus: int) -> Iterator[_Restored]:
     """The frames steadied over time, without the first `surplus`, which only lend a hand."""
-    times: list[tuple[int, int]] = []
+    times: list[tuple[int, int, Alpha]] = []
 
     def images() -> Generator[Tensor]:
         for frame in restored:
-            times.append((frame.pts, frame.duration))
+            times.append((frame.pts, frame.duration, frame.alpha))
             yield frame.image
 
     with contextlib.closing(images()) as source:
         for number, image in enumerate(steady(source)):
-            pts, duration = times.pop(0)
+            pts, duration, alpha = times.pop(0)
             if number >= surplus:
-                yield _Restored(image, pts, duration)
+                yield _Restored(image, pts, duration, alpha)
 
 
 def _encoded(
@@ -183,7 +181,7 @@ def _encoded(
     encoder, encoded, inside = Encoder(facts, encoding), list[EncodedFrame](), 0
     for frame in restored:
         pixels = _to_pixels(frame.image, facts.bits)
-        encoded += encoder.encode(Frame(pixels, frame.pts, frame.duration))
+        encoded += encoder.encode(Frame(pixels, frame.pts, frame.duration, frame.alpha))
         inside += 1
         done += 1
         if progress is not None:
@@ -249,7 +247,8 @@ class _Segments:
                 duration=np.array([frame.duration for frame in frames], np.int64),
                 keyframe=np.array([frame.keyframe for frame in frames]),
                 size=np.array([len(frame.data) for frame in frames]),
-                data=np.frombuffer(b"".join(frame.data for frame in frames), np.uint8),
+                beside=np.array([len(frame.beside) for frame in frames]),
+                data=np.frombuffer(b"".join(frame.data + frame.beside for frame in frames), np.uint8),
             )
         self._count(file)
 
@@ -262,11 +261,13 @@ class _Segments:
         """All frames in coding order; one segment is in memory at a time."""
         for file in self._files:
             with np.load(file) as content:
-                data, end = content["data"].tobytes(), np.cumsum(content["size"])
-                times, start = (content["pts"], content["duration"]), end - content["size"]
-                columns = (*times, content["keyframe"], start, end)
-            for pts, duration, keyframe, begin, stop in zip(*(c.tolist() for c in columns), strict=True):
-                yield EncodedFrame(pts, duration, keyframe, data[begin:stop])
+                data, beside = content["data"].tobytes(), content["beside"]
+                end = np.cumsum(content["size"] + beside)
+                start, middle = end - content["size"] - beside, end - beside
+                columns = (content["pts"], content["duration"], content["keyframe"], start, middle, end)
+            for pts, duration, key, *places in zip(*(column.tolist() for column in columns), strict=True):
+                begin, stop, last = places
+                yield EncodedFrame(pts, duration, key, data[begin:stop], data[stop:last])
 
     def discard(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
