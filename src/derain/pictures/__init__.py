@@ -5,7 +5,7 @@ from derain.pictures.kinds import FileKind, file_kind, kind_of
 from derain.pictures.picture import Picture, grey_map, to_rgb8, to_tensor, with_pixels
 from derain.pictures.reading import MAX_PIXELS, TooManyPixels, read_picture
 from derain.pictures.sheets import comparison_sheet, side_by_side
-from derain.pictures.writing import encode_picture, write_picture
+from derain.pictures.writing import encode_picture, left_out, write_picture
 
 __all__ = [
     "EXTENSIONS",
@@ -22,6 +22,7 @@ __all__ = [
     "find_pictures",
     "grey_map",
     "kind_of",
+    "left_out",
     "passed_over",
     "read_picture",
     "side_by_side",

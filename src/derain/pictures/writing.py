@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,11 @@ def write_picture(path: str | Path, picture: Picture, jpeg_quality: int | None =
         raise type(error)(f"{path}: {error}") from None
     replace_file(path, content)
     return notes
+
+
+def left_out(lost: Sequence[str]) -> str:
+    """What `write_picture` gives back, as a note to the user; empty for nothing."""
+    return f"left out: {', '.join(lost)}" if lost else ""
 
 
 def encode_picture(picture: Picture, extension: str, jpeg_quality: int | None = None) -> bytes:

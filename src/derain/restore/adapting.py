@@ -20,7 +20,7 @@ from derain.methods import all_methods, create_network, network_names
 from derain.methods.network import RainNetwork
 from derain.methods.self_supervision import Bytes, Fit, FitOptions, SelfSupervision, Target
 from derain.paths import exists
-from derain.pictures import Picture, read_picture, to_rgb8, to_tensor, with_pixels, write_picture
+from derain.pictures import Picture, left_out, read_picture, to_rgb8, to_tensor, with_pixels, write_picture
 from derain.restore.jobs import Job, Outcome, failed, skipped
 from derain.restore.run import prepare_folders
 from derain.restore.tiles import even_axis, pad_to, run_tiles
@@ -231,11 +231,11 @@ def adapt_each(
                 adapted = adapt_one(to_tensor(picture), start.network(), way, options)
                 if keep:
                     _keep(job, picture, adapted.target, adapted.fit, start)
-                write_picture(job.target, with_pixels(picture, adapted.image))
+                lost = write_picture(job.target, with_pixels(picture, adapted.image))
         except DerainError as error:
             yield failed(job, error)
         else:
-            yield Outcome(job, "restored", adapted.note)
+            yield Outcome(job, "restored", "; ".join(filter(None, (adapted.note, left_out(lost)))))
 
 
 def adapt_together(
@@ -288,11 +288,13 @@ def adapt_together(
                 if keep:
                     _keep(job, picture, target, None, start)
                 image = apply(fit.network, target.rainy, options.device, way.least_side)
-                write_picture(job.target, with_pixels(picture, way.finished(target, image)))
+                lost = write_picture(job.target, with_pixels(picture, way.finished(target, image)))
         except DerainError as error:
             yield failed(job, error)
         else:
-            yield Outcome(job, "restored", "; ".join(note for note in (target.warning, fit.note) if note))
+            yield Outcome(
+                job, "restored", "; ".join(filter(None, (target.warning, fit.note, left_out(lost))))
+            )
 
 
 def _keep(job: Job, picture: Picture, target: Target, fit: Fit | None, start: Start) -> None:

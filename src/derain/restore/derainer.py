@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +22,15 @@ from derain.checkpoints.bundled import find
 from derain.errors import DerainError, Remedy, UsageError
 from derain.export import is_exported
 from derain.methods.network import RainNetwork
-from derain.pictures import EXTENSIONS, Picture, read_picture, to_tensor, with_pixels, write_picture
+from derain.pictures import (
+    EXTENSIONS,
+    Picture,
+    left_out,
+    read_picture,
+    to_tensor,
+    with_pixels,
+    write_picture,
+)
 from derain.pictures.kinds import VIDEO_KINDS, file_kind
 from derain.precisions import PRECISIONS, precision_name
 from derain.restore import memory
@@ -30,6 +39,8 @@ from derain.restore.tiles import Axis, even_axis, pad_to, published_axis, run_ti
 
 if TYPE_CHECKING:
     from derain.restore.video import Progress, VideoResult
+
+log = logging.getLogger("derain")
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 # Shared pixels of neighbouring tiles for networks that look at the whole picture.
@@ -445,12 +456,16 @@ class Derainer:
     def _restore_file(self, source: Path, output: str | Path | None, overwrite: bool) -> Path:
         if _is_video(source):
             result, target = self.video(source, output, overwrite=overwrite), _place(source, output)
+            for note in result.left_out:
+                log.warning("%s: %s", target, note)
             if result.shortfall:
                 raise DerainError(f"{source}: {result.shortfall}; what could be read is in {target}.")
             return target
         target = _target(source, output, overwrite)
         found = read_picture(source)
-        write_picture(target, with_pixels(found, self.restore(to_tensor(found)).image))
+        lost = write_picture(target, with_pixels(found, self.restore(to_tensor(found)).image))
+        if lost:
+            log.warning("%s: %s", target, left_out(lost))
         return target
 
     def _restore_pil(self, picture: Image.Image) -> Image.Image:

@@ -15,6 +15,7 @@ from derain.pictures import (
     Picture,
     Unread,
     grey_map,
+    left_out,
     read_picture,
     side_by_side,
     to_rgb8,
@@ -253,11 +254,7 @@ def _restore_picture(derainer: Derainer, job: Job, options: PictureOptions, prog
         write_picture(job.companion(COMPARE, ".jpg"), sheet)
     # Last, so that a result that exists means that all of the picture's files do.
     lost = write_picture(job.target, result, options.jpeg_quality)
-    return "; ".join(part for part in (restored.note, _left_out(lost)) if part)
-
-
-def _left_out(lost: Sequence[str]) -> str:
-    return f"left out: {', '.join(lost)}" if lost else ""
+    return "; ".join(part for part in (restored.note, left_out(lost)) if part)
 
 
 def _restore_video(derainer: Derainer, job: Job, options: VideoOptions, progress: JobProgress) -> str:
