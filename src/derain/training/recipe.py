@@ -55,6 +55,10 @@ def _current_precision(value: Any) -> Any:
     return precision_name(value) if isinstance(value, str) else value
 
 
+def _loss_options(value: Any) -> Any:
+    return {"function": value} if isinstance(value, str) else value
+
+
 def with_current_keys(content: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe's content with the keys of older recipes as they are spelled now.
 
@@ -190,7 +194,10 @@ class Recipe(_Part):
         network: name as in `derain models`.
         data: one source of training pairs, or a mixture of several.
         options: keyword arguments of the network that replace those of the variant.
-        loss: keyword arguments of the method's loss.
+        loss: keyword arguments of the method's loss. Or `function`, "package.module:function" of the
+            user's own, with the other keys as its keyword arguments; the text alone is the same. It is
+            called with (outputs, clean, rainy) and returns a scalar or {term: scalar}; it runs only where
+            the user allows it.
         start: checkpoint to start from, None for fresh weights.
         steps: how many updates.
         stages: progressive patches; `batch` counts the pictures of an update over all processes.
@@ -202,12 +209,13 @@ class Recipe(_Part):
         workers: processes that make patches; 0 for none.
         log_every, save_every: steps.
         tensorboard: write events for TensorBoard as well (extra `tensorboard`).
+        wandb: project of Weights & Biases to send the figures to (extra `wandb`); None for none.
         origin: where the values come from.
     """
 
     network: str
     options: dict[str, Any] = {}
-    loss: dict[str, Scalar] = {}
+    loss: Annotated[dict[str, Scalar], BeforeValidator(_loss_options)] = {}
     start: str | None = None
     data: AnyData
     validation: Validation | None = None
@@ -225,6 +233,7 @@ class Recipe(_Part):
     log_every: PositiveInt = 50
     save_every: PositiveInt = 500
     tensorboard: bool = False
+    wandb: str | None = None
     origin: str = ""
 
 

@@ -18,6 +18,7 @@ from derain.methods.rain2avoid.backbones import UNet
 from derain.methods.rain2avoid.batches import WHOLE_PIXELS, batches, crop, is_large, padded
 from derain.methods.rain2avoid.presets import Preset
 from derain.methods.self_supervision import Fit, FitOptions, Target
+from derain.nn.ema import move_average
 
 SEED = 3  # as published, but set anew for every network, so that order does not matter
 PATIENCE = 100  # steps over which the loss must fall by 1 percent, or learning ends
@@ -60,7 +61,7 @@ def fit(targets: Sequence[Target], network: RainNetwork, preset: Preset, options
         to_restore = (time.monotonic() - began) / (step + 1) * all_pixels / pixels
         options.progress(step + 1, steps)
         if not preset.published:
-            _average(average, network, min(0.98, step / (step + 10)))
+            move_average(average, network, min(0.98, step / (step + 10)))
             if has_settled(losses):
                 ended = "settled"
                 break
@@ -96,13 +97,6 @@ def start_at_identity(network: nn.Module) -> None:
             convolution.bias.zero_()
             channels = convolution.out_channels
             convolution.weight[:, -channels:, 1, 1] += torch.eye(channels)
-
-
-def _average(average: nn.Module, network: nn.Module, keep: float) -> None:
-    """Moves the average of weights towards those of the network."""
-    with torch.no_grad():
-        for mean, value in zip(average.parameters(), network.parameters(), strict=True):
-            mean.lerp_(value, 1 - keep)
 
 
 def has_settled(losses: Sequence[float]) -> bool:

@@ -1,0 +1,39 @@
+"""Functions of the user's own, named as `package.module:function`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from derain.errors import UsageError
+
+
+def own_function(target: str) -> Callable[..., Any]:
+    """The function or class that `package.module:name` names; modules beside the user are found, too.
+
+    ITS MODULE IS RUN, with all rights of this process: call it only with what the user has chosen to run.
+
+    Raises:
+        UsageError: there is no such module, it fails, or it has nothing of that name that can be called.
+    """
+    module_name, colon, name = target.partition(":")
+    if not (colon and module_name and name):
+        raise UsageError(f"'{target}': a function is written package.module:function.")
+    here = str(Path.cwd())
+    if here not in sys.path:  # as `python -m` does
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # it may do anything
+        told = (str(error).splitlines() or [""])[0]
+        raise UsageError(
+            f"{target}: cannot import {module_name} ({type(error).__name__}: {told})."
+        ) from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise UsageError(f"{target}: {module_name} has no function '{name}'.")
+    found: Callable[..., Any] = function
+    return found

@@ -1,0 +1,238 @@
+"""A network that learns: one update of a recipe, without files and without an end."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from derain.checkpoints import open_checkpoint
+from derain.errors import DerainError, Remedy, UsageError, unknown_name
+from derain.methods import network_names
+from derain.methods.contract import Architecture
+from derain.methods.network import RainNetwork
+from derain.nn.ema import move_average
+from derain.own_code import own_function
+from derain.training.memory import checkpoint_activations
+from derain.training.optimizers import make_optimizer
+from derain.training.recipe import Recipe
+from derain.training.schedule import rate_at
+from derain.training.streams import to_device
+
+PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}  # as accelerate calls them
+LossFunction = Callable[[Mapping[str, Tensor], Tensor, Tensor], dict[str, Tensor]]
+
+
+class NotFinite(DerainError):
+    """The loss is infinite or not a number."""
+
+
+class _Outputs(nn.Module):
+    """A network whose `forward` is `outputs`, for the wrappers that replace `forward`."""
+
+    def __init__(self, network: RainNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, rainy: Tensor) -> dict[str, Tensor]:
+        return self.network.outputs(rainy)
+
+
+class Learner:
+    """The network of a recipe with its loss, its optimizer and its moving average.
+
+    Args:
+        recipe: what to train.
+        accelerator: where, and in how many processes.
+        own_code: run a function that the recipe names as its loss.
+
+    Attributes:
+        network: in training mode; `average`, its moving average in evaluation mode, or None.
+        step: updates done.
+
+    Raises:
+        UsageError: the network, its options, its loss or the weights to start from do not exist or fit.
+    """
+
+    def __init__(self, recipe: Recipe, accelerator: Accelerator, own_code: bool = False) -> None:
+        self.recipe, self.accelerator, self.step = recipe, accelerator, 0
+        self.architecture, self.config = architecture_of(recipe)
+        self.loss = loss_of(recipe, self.architecture, own_code)
+        torch.manual_seed(recipe.seed)
+        network = fresh_network(recipe, self.architecture, self.config)
+        layout = torch.channels_last if recipe.channels_last else torch.preserve_format
+        network = network.to(accelerator.device).to(memory_format=layout)  # type: ignore[call-overload]
+        self.network: RainNetwork = network.train()
+        self.average = copy.deepcopy(self.network).eval().requires_grad_(False) if recipe.ema else None
+        if recipe.checkpointing:
+            checkpoint_activations(self.network)
+        self.optimizer = accelerator.prepare(make_optimizer(recipe.optimizer, self.network))
+        torch.manual_seed(recipe.seed + accelerator.process_index)
+        self._model: nn.Module | None = None
+
+    @property
+    def judged(self) -> RainNetwork:
+        """The network that is validated and handed out: the average, where there is one."""
+        return self.average if self.average is not None else self.network
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the last update."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def update(self, parts: list[dict[str, Any]], rate: float | None = None) -> dict[str, Tensor]:
+        """One step of the optimizer.
+
+        Args:
+            parts: of a batch, as `streams.batches` gives them.
+            rate: learning rate; None takes the schedule's.
+
+        Returns:
+            The terms of the loss, averaged over the parts.
+
+        Raises:
+            NotFinite: a term is infinite or not a number; says which, at which step, with which pictures.
+        """
+        recipe, accelerator = self.recipe, self.accelerator
+        if self._model is None:  # after a saved state was loaded, which its wrapper would rename
+            self._model = accelerator.prepare(_Outputs(self.network))
+        model = self._model
+        if rate is None:
+            rate = rate_at(recipe.schedule, recipe.optimizer.rate, self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        sums: dict[str, Tensor] = {}
+        for number, part in enumerate(parts):
+            rainy, clean = to_device(part, accelerator.device, recipe.channels_last)
+            final = number + 1 == len(parts)
+            with contextlib.nullcontext() if final else accelerator.no_sync(model):
+                outputs = {name: value.float() for name, value in model(rainy).items()}
+                terms = self.loss(outputs, clean, rainy)
+                loss = torch.stack(list(terms.values())).sum()
+                self._stop_if_not_finite(loss, terms, part["name"])
+                accelerator.backward(loss / len(parts))
+            for name, value in terms.items():
+                sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach() / len(parts)
+        if recipe.optimizer.clip is not None:
+            accelerator.clip_grad_norm_(self.network.parameters(), recipe.optimizer.clip)
+        self.optimizer.step()
+        self.step += 1
+        if self.average is not None:
+            move_average(self.average, self.network, recipe.ema or 0.0)
+            for buffer, latest in zip(self.average.buffers(), self.network.buffers(), strict=True):
+                buffer.copy_(latest)
+        return sums
+
+    def _stop_if_not_finite(self, loss: Tensor, terms: Mapping[str, Tensor], names: list[str]) -> None:
+        bad = not bool(torch.isfinite(loss))
+        if not self.any_process(bad):
+            return
+        if not bad:
+            raise NotFinite(f"step {self.step + 1}: the loss is not finite in another process.")
+        values = ", ".join(f"{name} {value.item():.4g}" for name, value in terms.items())
+        raise NotFinite(
+            f"step {self.step + 1}: the loss is not finite ({values}); the pictures were {', '.join(names)}. "
+            "Try a smaller 'optimizer.rate', or float32."
+        )
+
+    def any_process(self, flag: bool) -> bool:
+        """Whether the flag is set in any process; all of them learn of it at the same step."""
+        if self.accelerator.num_processes == 1:
+            return flag
+        flags = torch.tensor(float(flag), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flags, "sum") > 0)
+
+
+def architecture_of(recipe: Recipe) -> tuple[Architecture, dict[str, Any]]:
+    """The recipe's architecture and the keyword arguments of its network.
+
+    Raises:
+        UsageError: no such network, or nothing says how it is trained.
+    """
+    if recipe.network not in network_names():
+        raise unknown_name("network", recipe.network, network_names())
+    architecture, variant = network_names()[recipe.network]
+    if architecture.loss is None:
+        raise UsageError(f"{recipe.network} is not trained with pairs of pictures.")
+    return architecture, {**architecture.variants[variant], **recipe.options}
+
+
+def loss_of(recipe: Recipe, architecture: Architecture, own_code: bool = False) -> LossFunction:
+    """The loss with the recipe's options: the method's own, or the function that the recipe names.
+
+    Raises:
+        UsageError: an option is not known or not given, or the recipe names a function and `own_code` is
+            not set.
+    """
+    options = dict(recipe.loss)
+    target = options.pop("function", None)
+    if target is not None:
+        return _own_loss(str(target), options, own_code)
+    kind = architecture.loss
+    assert kind is not None
+    known = {field.name: field for field in dataclasses.fields(kind)}
+    for name in options:
+        if name not in known:
+            others = f"known: {', '.join(known)}" if known else "it has none"
+            raise UsageError(f"'loss': the loss of {recipe.network} has no option '{name}'; {others}.")
+    for name, option in known.items():
+        if option.default is dataclasses.MISSING and name not in options:
+            about = " ".join((inspect.getdoc(kind) or "").partition("Attributes:")[2].split())
+            raise UsageError(f"'loss.{name}' is not given; {recipe.network}: {about}")
+    return kind(**options)
+
+
+def _own_loss(target: str, options: dict[str, Any], own_code: bool) -> LossFunction:
+    if not own_code:
+        raise UsageError(
+            f"'loss': this recipe runs Python code, {target}, with all your rights. Read it first.",
+            Remedy("run it", {"own_code": True}),
+        )
+    found = own_function(target)
+    is_class = isinstance(found, type)  # such as a subclass of `Loss`
+    function, given = (found(**options), {}) if is_class else (found, options)
+
+    def loss(outputs: Mapping[str, Tensor], clean: Tensor, rainy: Tensor) -> dict[str, Tensor]:
+        terms = function(outputs, clean, rainy, **given)
+        terms = terms if isinstance(terms, Mapping) else {"loss": terms}
+        if not terms or not all(isinstance(term, Tensor) and term.ndim == 0 for term in terms.values()):
+            raise UsageError(f"{target}: a loss returns a scalar tensor, or {{name: scalar tensor}}.")
+        return dict(terms)
+
+    return loss
+
+
+def fresh_network(recipe: Recipe, architecture: Architecture, config: dict[str, Any]) -> RainNetwork:
+    """The network with random weights, or with those of the recipe's `start`.
+
+    Raises:
+        UsageError: `options` do not fit the network.
+        DerainError: `start` cannot be opened or belongs to another network.
+    """
+    try:
+        network = architecture.build(**config)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # the last for sizes beyond memory
+        first = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise UsageError(f"'options': {recipe.network}: {first}.") from None
+    if recipe.start is None:
+        return network
+    checkpoint = open_checkpoint(recipe.start)
+    if checkpoint.architecture.name != architecture.name:
+        raise UsageError(
+            f"'start': {recipe.start} holds {checkpoint.architecture.name}, not {recipe.network}."
+        )
+    try:
+        network.load_state_dict(checkpoint.network.state_dict())
+    except RuntimeError as error:
+        raise UsageError(
+            f"'start': {recipe.start} does not fit: {str(error).splitlines()[1].strip()}"
+        ) from None
+    return network
