@@ -170,6 +170,7 @@ def train(
     run: str | Path,
     *,
     progress: bool = False,
+    own_code: bool = False,
     **changes: Any,
 ) -> Path:
     """Trains a network into a folder, from the start or from where the run there stopped.
@@ -185,6 +186,7 @@ def train(
             `Recipe`, or its content as a dictionary.
         run: the folder of the run. Give the same one, with more `steps`, to go on.
         progress: show a bar with the time left on standard error.
+        own_code: run a function that the recipe names as its loss (`package.module:function`).
         changes: parts of the recipe to replace, as in its file; a dictionary replaces the keys that it
             has, and keeps the others.
 
@@ -206,9 +208,8 @@ def train(
         content, source = dict(recipe), "recipe"
     else:
         content, source = load_recipe(recipe).model_dump(), str(recipe)
-    train_recipe(
-        checked(_merged(with_current_keys(content), with_current_keys(changes)), source), run, progress
-    )
+    merged = _merged(with_current_keys(content), with_current_keys(changes))
+    train_recipe(checked(merged, source), run, progress, own_code)
     return Path(run) / "last.safetensors"
 
 

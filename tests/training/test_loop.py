@@ -66,6 +66,20 @@ def test_tensorboard_gets_figures_and_sample_pictures(photos: Path, tmp_path: Pa
     assert [event.step for event in events.Images("rainy, restored, clean")] == [3, 6]
 
 
+def test_weights_and_biases_get_figures_and_one_run_stays_one(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    changes = {"validation": VALIDATION, "wandb": "tests"}
+    train(recipe(photos, steps=3, **changes), tmp_path / "run")
+    train(recipe(photos, **changes), tmp_path / "run")
+    identity = (tmp_path / "run" / "wandb.txt").read_text()
+    offline = list((tmp_path / "run" / "wandb").glob(f"offline-run-*-{identity}"))
+    assert offline
+    assert list(offline[0].rglob("rainy, restored, clean*.png"))
+
+
 def test_learning_lowers_the_loss(photos: Path, tmp_path: Path) -> None:
     changes = {
         "options": {"width": 8},

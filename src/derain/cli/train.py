@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from derain.cli.output import say
+from derain.cli.progress import duration
+
+if TYPE_CHECKING:
+    from derain.training import Recipe, Stopped
 
 
 def train(
@@ -22,6 +26,19 @@ def train(
     change: Annotated[
         list[str] | None, typer.Option("--set", help="Replace a value: --set data.clean=FOLDER.")
     ] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(help="A run for each value, each combination where given again: --sweep seed=[0,1,2]."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be read, and what a step costs.")
+    ] = False,
+    find_rate: Annotated[
+        bool, typer.Option("--find-rate", help="Only try growing learning rates, and suggest one.")
+    ] = False,
+    own_code: Annotated[
+        bool, typer.Option("--own-code", help="Run the Python function that the recipe names as its loss.")
+    ] = False,
     plot: Annotated[
         Path | None, typer.Option(help="Draw the run in this folder as RUN/plot.png.", show_default=False)
     ] = None,
@@ -30,6 +47,8 @@ def train(
     """Train a network. A run that was cut off goes on exactly where it stopped: give the command again.
 
     Example: derain train spanet/synthetic --set data.clean=PHOTOS -o runs/first
+
+    Example: derain train my.yaml -o runs/rates --sweep optimizer.rate=[1e-3,3e-4] --sweep seed=[0,1,2]
     """
     from derain.errors import UsageError
     from derain.training.recipe import load_recipe, published_recipes
@@ -43,18 +62,77 @@ def train(
 
         typer.echo(f"{plot_run(plot)}")
         return
-    if recipe is None or output is None:
+    if dry_run + find_rate + bool(sweep) > 1:
+        raise UsageError("--dry-run, --find-rate and --sweep exclude one another.")
+    if recipe is None or (output is None and not (dry_run or find_rate)):
         raise UsageError(
             "give a recipe and the run's folder: derain train RECIPE -o RUN (or --list, --plot RUN)."
         )
     wanted = load_recipe(recipe, change or [])
-    from derain.training import Stopped
-    from derain.training.loop import train as run
+    if dry_run:
+        _say_cost(wanted, own_code)
+    elif find_rate:
+        _say_rates(wanted, own_code)
+    elif output is not None:
+        from derain.training import Stopped
 
-    try:
-        run(wanted, output, progress=True)
-    except Stopped as stopped:
-        again = shlex.join(["derain", "train", str(output / "recipe.yaml"), "-o", str(output)])
-        stopped.message = f"stopped after step {stopped.step}, saved; go on with: {again}"
-        raise
+        try:
+            if sweep:
+                _sweep(recipe, change or [], sweep, output, own_code)
+            else:
+                _train(wanted, output, own_code)
+        except Stopped as stopped:
+            _say_how_to_go_on(stopped, own_code, bool(sweep))
+            raise
+
+
+def _train(wanted: Recipe, output: Path, own_code: bool) -> None:
+    from derain.training import train as run
+
+    run(wanted, output, progress=True, own_code=own_code)
     say(f"{output}: {wanted.steps} steps done; weights in {output / 'last.safetensors'}.")
+
+
+def _say_how_to_go_on(stopped: Stopped, own_code: bool, is_sweep: bool) -> None:
+    recipe = str(stopped.run / "recipe.yaml")
+    again = shlex.join(["derain", "train", recipe, "-o", str(stopped.run), *["--own-code"][: int(own_code)]])
+    how = "give the command again" if is_sweep else f"go on with: {again}"
+    stopped.message = f"stopped after step {stopped.step}, saved; {how}"
+
+
+def _say_cost(wanted: Recipe, own_code: bool) -> None:
+    from derain.training.dry_run import dry_run
+
+    found = dry_run(wanted, own_code)
+    typer.echo(f"{wanted.network}: {found.parameters:,} parameters, on {found.device}")
+    for name, count in found.pictures.items():
+        typer.echo(f"{name}: {count} pictures")
+    typer.echo(f"validation: {found.held_out} pictures")
+    for stage in found.stages:
+        memory = "" if stage.peak_bytes is None else f", {stage.peak_bytes / 2**20:,.0f} MiB"
+        typer.echo(
+            f"{stage.steps} steps of {stage.batch} patches of {stage.patch}: {stage.seconds:.3f} s a step, "
+            f"{stage.waiting:.3f} s waiting for patches{memory}; {duration(stage.total)}"
+        )
+    typer.echo(f"in all about {duration(sum(stage.total for stage in found.stages))}, without validations")
+
+
+def _say_rates(wanted: Recipe, own_code: bool) -> None:
+    from derain.training.rate_finder import find_rate
+
+    curve = find_rate(wanted, own_code=own_code)
+    typer.echo("rate       loss")
+    for number in range(0, len(curve.rates), 5):
+        typer.echo(f"{curve.rates[number]:.2e}   {curve.losses[number]:.5f}")
+    typer.echo(f"The loss falls fastest at a rate of {curve.suggested:.1e}.")
+
+
+def _sweep(recipe: str, changes: list[str], sweeps: list[str], output: Path, own_code: bool) -> None:
+    from derain.training.sweep import plan_sweep, run_sweep
+
+    runs = plan_sweep(recipe, changes, sweeps)
+    results = run_sweep(runs, output, True, own_code, lambda run: say(f"{output / run.folder}"))
+    for result in results:
+        settings = ", ".join(f"{key} {value}" for key, value in result.settings.items()) or recipe
+        spread = "" if result.deviation is None else f" ± {result.deviation:.3f}"
+        typer.echo(f"{settings}: {result.mean:.3f}{spread} dB ({len(result.psnr)} runs)")

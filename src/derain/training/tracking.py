@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -71,7 +72,7 @@ class WeightsAndBiases:
     def __init__(self, recipe: Recipe, run: Path) -> None:
         wandb = extra("wandb", "wandb")
         identity = run / "wandb.txt"
-        known = identity.read_text("utf-8").strip() if identity.exists() else wandb.util.generate_id()
+        known = identity.read_text("utf-8").strip() if identity.exists() else secrets.token_hex(4)
         identity.write_text(known, "utf-8")
         self._image = wandb.Image
         self._run: Any = wandb.init(

@@ -1,0 +1,104 @@
+"""What a recipe would do and cost, found out by a few updates of each stage that are thrown away."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import time
+from dataclasses import dataclass
+
+from accelerate import Accelerator
+
+from derain.peak_memory import most_memory, start_memory
+from derain.training.learner import Learner
+from derain.training.loop import accelerated
+from derain.training.recipe import Recipe, sources_of
+from derain.training.streams import Source, Span, batches, open_sources, spans
+
+UPDATES = 3  # timed, after one that is not
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """What one stage costs.
+
+    Attributes:
+        patch, batch: as in the recipe.
+        steps: updates that the run makes in this stage.
+        seconds: for an update, once its patches are there.
+        waiting: seconds for each update that the network waits for its patches.
+        peak_bytes: most memory in use at once, of the accelerator where there is one, else of this
+            process without its workers; None where nobody counts.
+    """
+
+    patch: int
+    batch: int
+    steps: int
+    seconds: float
+    waiting: float
+    peak_bytes: int | None
+
+    @property
+    def total(self) -> float:
+        """Seconds for the whole stage, without validations."""
+        return self.steps * (self.seconds + self.waiting)
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a run would read and cost.
+
+    Attributes:
+        parameters: of the network.
+        pictures: {source as the recipe names it: pictures or pairs that are trained on}.
+        held_out: pictures of the validation.
+        device: where the network would be, e.g. "cpu".
+        stages: in the order of the recipe.
+    """
+
+    parameters: int
+    pictures: dict[str, int]
+    held_out: int
+    device: str
+    stages: tuple[StageCost, ...]
+
+
+def dry_run(recipe: Recipe, own_code: bool = False) -> DryRun:
+    """Makes a few updates of each stage and keeps nothing.
+
+    Args:
+        own_code: run a function that the recipe names as its loss.
+
+    Raises:
+        DerainError: as `train`.
+    """
+    with accelerated(recipe) as accelerator:
+        sources, held_out = open_sources(recipe)
+        learner = Learner(recipe, accelerator, own_code)
+        costs = [_cost(learner, recipe, sources, span, accelerator) for span in spans(recipe)]
+        count = sum(parameter.numel() for parameter in learner.network.parameters())
+        pictures = dict(zip(sources_of(recipe), map(len, sources), strict=True))
+        return DryRun(count, pictures, len(held_out), str(accelerator.device), tuple(costs))
+
+
+def _cost(
+    learner: Learner, recipe: Recipe, sources: list[Source], span: Span, accelerator: Accelerator
+) -> StageCost:
+    steps = span.end - span.first
+    few = recipe.model_copy(update={"steps": span.first + min(UPDATES + 1, steps)})
+    before = start_memory(accelerator.device)
+    waiting, working = [], []
+    stream = batches(few, sources, span.first, accelerator.process_index, accelerator.num_processes)
+    with contextlib.closing(stream):
+        began = time.perf_counter()
+        for parts in stream:
+            there = time.perf_counter()
+            terms = learner.update(parts)
+            sum(float(value) for value in terms.values())  # an accelerator is waited for
+            done = time.perf_counter()
+            waiting.append(there - began)
+            working.append(done - there)
+            began = done
+    peak = None if before is None else most_memory(accelerator.device)
+    seconds, wait = (statistics.median(times[1:] or times) for times in (working, waiting))
+    return StageCost(span.stage.patch, span.stage.batch, steps, seconds, wait, peak)

@@ -1,0 +1,87 @@
+"""A learning rate range test (Smith, Cyclical Learning Rates for Training Neural Networks, WACV 2017).
+
+The rate grows exponentially from step to step while the loss is watched: it falls, fastest at a rate that is
+about right, and rises once the rate is too large.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from derain.errors import DerainError
+from derain.training.learner import Learner, NotFinite
+from derain.training.loop import accelerated
+from derain.training.recipe import Recipe
+from derain.training.streams import batches, open_sources
+
+KEEP = 0.9  # of the running mean of the loss, from step to step
+
+
+@dataclass(frozen=True)
+class RateCurve:
+    """The losses that growing rates gave.
+
+    Attributes:
+        rates: of each update.
+        losses: running mean of the loss at each.
+        suggested: the rate at which the loss fell fastest, per decade of the rate.
+    """
+
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+    suggested: float
+
+
+def find_rate(
+    recipe: Recipe, steps: int = 100, lowest: float = 1e-6, highest: float = 1.0, own_code: bool = False
+) -> RateCurve:
+    """Trains with growing rates on the patches of the first stage, and keeps nothing else.
+
+    Args:
+        steps: updates between the lowest and the highest rate.
+        own_code: run a function that the recipe names as its loss.
+
+    Raises:
+        DerainError: as `train`, or the loss never fell.
+    """
+    stage = recipe.stages[0].model_copy(update={"steps": None})
+    short = recipe.model_copy(update={"steps": steps, "stages": [stage], "ema": None})
+    rates: list[float] = []
+    losses: list[float] = []
+    with accelerated(short) as accelerator:
+        sources, _ = open_sources(short)
+        learner = Learner(short, accelerator, own_code)
+        stream = batches(short, sources, 0, accelerator.process_index, accelerator.num_processes)
+        mean = 0.0
+        with contextlib.closing(stream):
+            for number, parts in enumerate(stream):
+                rate = lowest * (highest / lowest) ** (number / max(steps - 1, 1))
+                try:
+                    terms = learner.update(parts, rate)
+                except NotFinite:
+                    break
+                mean = KEEP * mean + (1 - KEEP) * sum(float(value) for value in terms.values())
+                rates.append(rate)
+                losses.append(mean / (1 - KEEP ** (number + 1)))
+                if _diverged(losses):
+                    break
+    return RateCurve(tuple(rates), tuple(losses), _steepest(rates, losses))
+
+
+def _diverged(losses: list[float]) -> bool:
+    """Whether the loss is as far above its start as its best value lies below it."""
+    first, best, last = losses[0], min(losses), losses[-1]
+    return best < first and last > 2 * first - best
+
+
+def _steepest(rates: list[float], losses: list[float]) -> float:
+    best = int(np.argmin(losses)) if losses else 0
+    if best < 2:
+        raise DerainError(
+            "the loss never fell; the network may be trained already, or the lowest rate too large."
+        )
+    slopes = np.gradient(np.array(losses[: best + 1]), np.log(rates[: best + 1]))
+    return float(rates[int(np.argmin(slopes))])
