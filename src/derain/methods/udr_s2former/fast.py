@@ -11,8 +11,7 @@ enlargement of few channels replaces two of many.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -51,14 +50,14 @@ def encoder_block(block: EncoderBlock, x: Tensor) -> Tensor:
 
 
 def _normed_gelu(a: Tensor, weight: Tensor) -> Tensor:
-    """The norm and the GELU after it, (B, C, H, W)."""
-
-    def of_pixels(a: Tensor) -> Tensor:
-        centred = a - a.mean(1, keepdim=True)
-        variance = (centred * centred).mean(1, keepdim=True)
-        return F.gelu(a * torch.rsqrt(variance + 1e-5) * weight)
-
-    return _by_pixels(of_pixels, a.permute(0, 2, 3, 1), len(weight)).permute(0, 3, 1, 2)
+    """The norm and the GELU after it, (B, C, H, W); `a` may be overwritten."""
+    pixels = a.permute(0, 2, 3, 1)
+    rows = pixels.reshape(-1, len(weight))
+    for piece in _pieces_of_pixels(rows, len(weight)):
+        centred = piece - piece.mean(1, keepdim=True)
+        variance = centred.square_().mean(1, keepdim=True)
+        torch.ops.aten.gelu_(piece.mul_(torch.rsqrt(variance + 1e-5)).mul_(weight))
+    return rows.view(pixels.shape).permute(0, 3, 1, 2)
 
 
 def bottleneck_block(block: BottleneckBlock, z: Tensor) -> Tensor:
@@ -92,17 +91,13 @@ def decoder(blocks: nn.Module, x: Tensor, uncertainty: Tensor, window: int) -> T
     for block in blocks.children():
         assert isinstance(block, DecoderBlock)
         t, attn = block.norm1(x), block.attn
-        if isinstance(attn, SamplingAttention):
-            x = x + _sampling(attn, t, factors)
-        else:
-            x = x + _local(attn, t, boosts)
-        x = _by_pixels(functools.partial(_feed_forward, block), x, 4 * x.shape[-1])
+        change = (
+            _sampling(attn, t, factors) if isinstance(attn, SamplingAttention) else _local(attn, t, boosts)
+        )
+        x = change.add_(x)
+        for rows in _pieces_of_pixels(x.view(-1, x.shape[-1]), 4 * x.shape[-1]):
+            rows.add_(block.mlp["fc2"](torch.ops.aten.gelu_(block.mlp["fc1"](block.norm2(rows)))))
     return x.permute(0, 3, 1, 2)
-
-
-def _feed_forward(block: DecoderBlock, rows: Tensor) -> Tensor:
-    change: Tensor = block.mlp["fc2"](F.gelu(block.mlp["fc1"](block.norm2(rows))))
-    return rows + change
 
 
 def _sampling(attn: SamplingAttention, t: Tensor, constraint: Tensor) -> Tensor:
@@ -264,13 +259,6 @@ def _pieces(size: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     return zip(*(torch.split(tensor, size) for tensor in tensors), strict=True)
 
 
-def _by_pixels(function: Callable[[Tensor], Tensor], x: Tensor, width: int) -> Tensor:
-    """A function of single pixels applied to x (B, H, W, C), in pieces.
-
-    Args:
-        function: (N, C) -> (N, C).
-        x: contiguous.
-        width: channels of the widest array inside `function`.
-    """
-    rows = x.flatten(0, 2)
-    return torch.cat([function(piece) for (piece,) in _pieces(max(1024, 2**18 // width), rows)]).view(x.shape)
+def _pieces_of_pixels(rows: Tensor, width: int) -> Iterator[Tensor]:
+    """Views of (N, C), so small that arrays of `width` channels stay in a CPU's cache."""
+    return (piece for (piece,) in _pieces(max(1024, 2**18 // width), rows))
