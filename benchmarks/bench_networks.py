@@ -30,20 +30,20 @@ FORMS = ("fast", "plain")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("networks", nargs="*", metavar="network", help=f"some of: {', '.join(names())}")
+    parser.add_argument("networks", nargs="*", metavar="network")
     parser.add_argument("--size", type=int, default=256, help="pixels a side (256)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--passes", type=int, default=3, help="timed passes of each form")
     parser.add_argument("--memory-of", choices=FORMS, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    for name in options.networks:
-        if name not in names():
-            parser.error(str(unknown_name("network", name, names())))
     torch.set_num_threads(options.threads)
 
     if options.memory_of:
         print(peak_memory(build(options.networks[0]), options.memory_of, options.size))
         return
+    for name in options.networks:
+        if name not in names():
+            parser.error(str(unknown_name("network", name, names())))
     print(
         f"PyTorch {torch.__version__}, {options.threads} threads, 1x3x{options.size}x{options.size} float32"
     )
