@@ -15,7 +15,7 @@ from derain.methods.contract import Architecture
 from derain.restore import Derainer, Settings
 from peak import PeakBytes
 
-WITHOUT_A_PLAIN_FORM = ("drsformer", "nerd_rain")  # so far
+WITHOUT_A_PLAIN_FORM = ("drsformer",)  # so far
 ARCHITECTURES = [pytest.param(a, id=a.name) for a in all_architectures()]
 
 
