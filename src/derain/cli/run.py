@@ -46,7 +46,8 @@ class Videos:
     codec: Annotated[
         str | None,
         typer.Option(
-            help="Of videos: h264, h265, vp9, mpeg4, ffv1 or gif. Default: what suits the file and its depth."
+            help="Of videos: h264, h265, vp9, mpeg4, ffv1, prores or gif. "
+            "Default: what suits the file and its depth."
         ),
     ] = None
     crf: Annotated[

@@ -33,7 +33,8 @@ from derain.pictures.video_encoding import (
 BLOCK_ADDITIONAL = 15  # FFmpeg's AV_PKT_DATA_MATROSKA_BLOCKADDITIONAL
 COVERS = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
 HOLD_CHAPTERS = ("mp4", "mov", "matroska", "webm")
-HOLD_COVERS, HOLD_TIME_CODE = ("mp4", "matroska"), ("mp4", "mov", "matroska")
+HOLD_COVERS, HOLD_TIME_CODE = ("mp4", "matroska"), ("mp4", "mov", "matroska", "webm")
+SILENT_ON_ASPECT = ("vp9", "gif")
 
 
 def write_video(
@@ -72,11 +73,17 @@ def write_video(
                 mark_spherical(temporary)
         except av.error.FFmpegError as error:
             raise DerainError(f"{target}: cannot be written ({error.strerror}).") from error
+        if encoding.container not in HOLD_TIME_CODE and any(map(_has_time_code, source.streams)):
+            lost.append("its time code")
         lost += _not_held(facts, encoding, bool(source.chapters()), times)
     notes = [f"left out: {', '.join(dict.fromkeys(lost))}"] if lost else []
     if facts.interlaced:
         notes.append("was interlaced, made one whole picture of each frame (bwdif)")
     return notes
+
+
+def _has_time_code(stream: Stream) -> bool:
+    return any(key.lower() == "timecode" for key in stream.metadata)
 
 
 def _not_held(
@@ -98,6 +105,8 @@ def _not_held(
         lost.append("what its colours mean (HDR or BT.2020)")
     if facts.spherical and container not in ("mp4", "mov"):
         lost.append("its mark as a 360-degree video")
+    if facts.aspect not in (None, 1) and codec in SILENT_ON_ASPECT:
+        lost.append("the shape of its pixels")
     if has_chapters and container not in HOLD_CHAPTERS:
         lost.append("its chapters")
     shown = float((times.max() - times.min() + 1 / facts.rate / facts.time_base) * facts.time_base)
@@ -220,8 +229,11 @@ def _add_copies(
             if not _add_cover(output, stream, covers, encoding.container, Path(source.name)):
                 lost.append("its cover picture")
             continue
-        if "timecode" in stream.metadata and encoding.container in HOLD_TIME_CODE:
-            continue  # the muxer writes it anew from the tag of the video
+        if stream.type == "data" and "timecode" in stream.metadata:
+            continue  # written anew from the tag of the video
+        if stream.type == "attachment" and encoding.container != "matroska":
+            lost.append(f"the attachment {stream.metadata.get('filename', stream.index)}")
+            continue
         try:
             if stream.type in ("data", "unknown"):
                 raise ValueError

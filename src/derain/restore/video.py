@@ -81,7 +81,7 @@ def restore_video(
         target: the file to write, replaced when it exists; its extension picks the container.
         restore_batch: maps rainy frames (B, 3, H, W), float32 RGB in [0, 1] on the CPU, upright, to
             restored ones of the same shape, on any device. Called from a thread of its own.
-        codec: h264, h265, vp9, mpeg4, ffv1 or gif; None chooses by the container and the depth.
+        codec: h264, h265, vp9, mpeg4, ffv1, prores or gif; None chooses by the container and the depth.
         crf: quality of the codec, lower is better; None takes 18 for H.264, 20 for H.265, 24 for VP9.
         batch: frames that are restored at once.
         resume: go on from the segments that an interrupted run left beside the target.
