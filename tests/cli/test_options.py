@@ -50,13 +50,12 @@ def test_the_same_name_means_the_same() -> None:
     assert all(len(kind) == 1 for kind in kinds.values()), kinds
     for place, options in options_of(GROUP).items():
         assert {"quiet", "verbose"} <= set(options), place
-        assert not {f"--{name}" for name in options} & set(OLD_OPTIONS) or place in (("run",), ("adapt",))
+        assert not {f"--{name}" for name in options} & set(OLD_OPTIONS)
 
 
 def test_defaults_may_be_set_for_options_that_exist() -> None:
     known = {name for options in options_of(GROUP).values() for name in options}
-    planned = {"format", "strength"}
-    assert known | planned >= SETTABLE
+    assert known >= SETTABLE
     assert not {"overwrite", "output", "resume", "token", "set", "json", "cluster"} & SETTABLE
 
 

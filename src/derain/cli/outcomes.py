@@ -13,10 +13,11 @@ import typer
 from derain.cli.messages import in_words, printable
 from derain.cli.output import say
 from derain.cli.progress import Bar, duration
+from derain.paths import exists
 
 if TYPE_CHECKING:
     from derain.pictures import Unread
-    from derain.restore.jobs import Outcome
+    from derain.restore.jobs import Outcome, Plan
 
 
 def follow(outcomes: Iterable[Outcome], progress: Bar, as_json: bool, advance: bool = True) -> list[Outcome]:
@@ -32,6 +33,23 @@ def follow(outcomes: Iterable[Outcome], progress: Bar, as_json: bool, advance: b
             told = in_words(outcome.note, outcome.remedy)
             progress.say(f"{outcome.job.source}: {told}", error=as_json)
     return done
+
+
+def preview(planned: Plan, overwrite: bool, as_json: bool) -> None:
+    """Prints what would become of each file."""
+    rows = []
+    for job in planned.jobs:
+        status = "skipped" if exists(job.target) and not overwrite else "restored"
+        rows.append({"source": str(job.source), "target": str(job.target), "status": status})
+    if as_json:
+        typer.echo(json.dumps({"planned": rows}, indent=2))
+        return
+    for row in rows:
+        there = " (exists already, would be skipped)" if row["status"] == "skipped" else ""
+        typer.echo(printable(f"{row['source']} -> {row['target']}{there}"))
+    for entry in planned.unread:
+        advice = f"; {entry.advice}" if entry.advice else ""
+        typer.echo(printable(f"{entry.source}: would be passed over ({entry.kind}{advice})"))
 
 
 def summarise(

@@ -1,10 +1,12 @@
-"""A progress bar with count and time left; quiet with `-q` and when the output is not a terminal."""
+"""A progress bar with count and time left; where there is no terminal, a line now and then; quiet with `-q`."""
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -13,29 +15,45 @@ from derain.cli.messages import in_words, printable
 from derain.cli.output import is_quiet
 from derain.errors import Remedy
 
+LINES = 60.0  # seconds between lines where there is no terminal
+
 
 class Bar:
     """A running bar of whole steps, each of which may have parts."""
 
     def __init__(self, progress: Progress, title: str, total: int | None) -> None:
-        self._progress = progress
+        self._progress, self._title = progress, title
+        self._said = self._began = time.monotonic()
         self._task = progress.add_task(title, total=total, note="")
         self._whole = 0
 
     def part(self, done: int, total: int | None, note: str = "") -> None:
         """Part of the current step is done; `note` says which."""
         share = min(done / total, 1.0) if total else 0.0
-        self._progress.update(self._task, completed=self._whole + share, note=printable(note))
+        self._show(self._whole + share, note=printable(note))
 
     def advance(self) -> None:
         """The current step is done."""
         self._whole += 1
-        self._progress.update(self._task, completed=self._whole, note="")
+        self._show(self._whole, note="")
 
     def reach(self, done: int, total: int | None) -> None:
         """So many whole steps are done, of a total that may have become known."""
         self._whole = done
-        self._progress.update(self._task, completed=done, total=total)
+        self._show(done, total=total)
+
+    def _show(self, done: float, **fields: Any) -> None:
+        self._progress.update(self._task, completed=done, **fields)
+        now, task = time.monotonic(), self._progress.tasks[self._task]
+        if self._progress.console.is_terminal or is_quiet() or now - self._said < LINES:
+            return
+        self._said = now
+        line = f"{self._title}: {int(done)}"
+        if task.total:
+            line += f" of {int(task.total)}"
+            if done:
+                line += f", about {duration((task.total / done - 1) * (now - self._began))} left"
+        print(line, file=sys.stderr, flush=True)
 
     def say(self, text: str, error: bool = False) -> None:
         """Prints a line above the bar, on standard error for errors; with `-q` errors only."""

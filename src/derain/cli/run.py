@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from derain.cli.options import ModelOptions, ResultOptions, grouped
+from derain.cli.shared import DryRun
 
 if TYPE_CHECKING:
     from derain.restore import PictureOptions, Settings, VideoOptions
     from derain.restore.jobs import Job, Outcome
+
+FORMATS = {"same": None, "png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tif"}
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,11 @@ def run(
             help="Spread pictures over a Ray cluster: a running one, or one started on this machine.",
         ),
     ] = None,
+    format: Annotated[
+        str,
+        typer.Option(metavar="png|jpg|webp|tiff|same", help="Of restored pictures; same as the source."),
+    ] = "same",
+    dry_run: DryRun = False,
 ) -> None:
     """Take the rain out of pictures and videos.
 
@@ -101,19 +109,25 @@ def run(
 
     Example: derain run archive/ -o dry/ --cluster local
     """
-    from derain.cli.outcomes import follow, summarise
+    from derain.cli.outcomes import follow, preview, summarise
     from derain.cli.progress import bar
-    from derain.errors import UsageError
+    from derain.errors import UsageError, unknown_name
     from derain.restore import load
     from derain.restore.jobs import plan
     from derain.restore.run import refuse_unusable, restore_all
 
     pictures, videos, overwrite = picture.options(), video.options(), result.overwrite
-    began, planned = time.monotonic(), plan(inputs, output, videos=cluster is None)
+    if format not in FORMATS:
+        raise unknown_name("--format", format, FORMATS)
+    began = time.monotonic()
+    planned = plan(inputs, output, suffix=FORMATS[format], videos=cluster is None)
     jobs = planned.jobs
     if cluster is not None and (output is None or any(job.is_video or job.target == output for job in jobs)):
         raise UsageError("--cluster is for pictures, with a folder for the results as --output.")
     refuse_unusable(jobs, model.model, pictures, videos, overwrite)
+    if dry_run:
+        preview(planned, overwrite, result.as_json)
+        return
     derainer = load(model.model, **vars(model.settings()))
     at_work: list[Job] = []
     with bar("restoring", len(jobs)) as progress:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from derain.cli.output import say
-from derain.cli.shared import Overwrite
+from derain.cli.shared import DryRun, Overwrite
 
 
 def synth(
@@ -29,11 +29,13 @@ def synth(
     ] = None,
     seed: Annotated[int, typer.Option(help="Another number gives other rain.", min=0)] = 0,
     overwrite: Overwrite = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Make pairs of rainy and clean pictures, or rainy clips and clean pictures, for training or testing.
 
     Example: derain synth photos -o pairs --preset light --count 4
     """
+    from derain.cli.messages import printable
     from derain.cli.progress import bar
     from derain.data.synthesis.clips import write_rain_clip
     from derain.data.synthesis.pairs import plan_pairs, write_pair
@@ -43,6 +45,10 @@ def synth(
         raise UsageError("--preset and --count are for pictures; leave them out with --video.")
     suffix = ".png" if video is None else ".mkv"
     plan, failed = plan_pairs(clean, output, preset, count, overwrite, suffix), 0
+    if dry_run:
+        for pair in plan:
+            typer.echo(printable(f"{pair.source} -> {pair.rainy}, {pair.clean}"))
+        return
     with bar("rain", len(plan)) as progress:
         for pair in plan:
             try:

@@ -104,7 +104,7 @@ def plan(
     Args:
         inputs: files and folders; what lies in a folder is recognised by its content.
         output: a folder, or the file for a single input.
-        suffix: the extension of all results, in place of their own.
+        suffix: the extension of all pictures that are written, in place of their own.
         videos: else those in folders are passed over.
 
     Raises:
@@ -136,7 +136,7 @@ def plan(
             found = kept
         jobs = _mirrored(found, output)
     if suffix is not None:
-        jobs = [replace(job, target=job.target.with_suffix(suffix), note="") for job in jobs]
+        jobs = [job if job.is_video else _with_suffix(job, suffix, output) for job in jobs]
     if not jobs and not unread:
         looked = ", ".join(map(str, inputs)) or "no input"
         raise UsageError(f"{looked}: no pictures found; looked for {' '.join(EXTENSIONS)}.")
@@ -155,6 +155,12 @@ def _refuse_clashes(jobs: Sequence[Job]) -> None:
             raise UsageError(
                 f"{earlier.source} and {job.source} would both be written as {job.target}; run them apart."
             )
+
+
+def _with_suffix(job: Job, suffix: str, output: Path) -> Job:
+    if job.target == output and job.target.suffix.lower() not in ("", suffix):
+        raise UsageError(f"{output}: its extension says another format than {suffix}.")
+    return replace(job, target=job.target.with_suffix(suffix), note="")
 
 
 def _names_a_file(given: Path, found: Found, output: Path) -> bool:
