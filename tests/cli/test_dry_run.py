@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from clips import moving_scene, write_clip
 from command_line import derain
-from derain.cli import progress
+from derain.cli import app, progress
 from derain.cli.output import be_quiet
 from derain.pictures import Picture, read_picture, write_picture
 
@@ -53,18 +54,19 @@ def test_results_in_another_format(photos: Path) -> None:
     assert "Did you mean 'jpg'" in derain("run", "a.png", "--format", "jpeg", cwd=photos).stderr
 
 
-def test_synth_and_train(photos: Path) -> None:
+def test_synth_and_train(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(photos.parent)
     (photos / "sub/b.jpg").rename(photos / "b.jpg")
     before = files(photos.parent)
-    done = derain("synth", "photos", "-o", "pairs", "--dry-run", cwd=photos.parent)
+    done = CliRunner().invoke(app, ["synth", "photos", "-o", "pairs", "--dry-run"])
     assert done.stdout.splitlines() == [
         "photos/a.png -> pairs/rainy/a.png, pairs/clean/a.png",
         "photos/b.jpg -> pairs/rainy/b.png, pairs/clean/b.png",
     ]
-    train = ("train", "spanet/synthetic", "-o", "run", "--set", "validation=null", "--dry-run")
-    small = ("--set", "stages=[{patch: 16, batch: 2}]", "--set", "data.clean=photos")
-    done = derain(*train, *small, cwd=photos.parent)
-    assert done.returncode == 0, done.stderr
+    train = ["train", "spanet/synthetic", "-o", "run", "--set", "validation=null", "--dry-run"]
+    small = ["--set", "stages=[{patch: 16, batch: 2}]", "--set", "data.clean=photos"]
+    done = CliRunner().invoke(app, train + small)
+    assert done.exit_code == 0, done.output
     assert "2 pictures to train on, 0 to validate on" in done.stdout
     assert "run: would begin" in done.stdout
     assert files(photos.parent) == before
