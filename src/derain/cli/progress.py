@@ -1,4 +1,4 @@
-"""A progress bar with count and time left; where there is no terminal, a line now and then; quiet with `-q`."""
+"""A progress bar with count and time left; without a terminal, a line now and then; quiet with `-q`."""
 
 from __future__ import annotations
 
