@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from derain.cli.output import say
+from derain.cli.output import is_quiet, say
 from derain.cli.progress import duration
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ def train(
         typer.Option(help="A run for each value, each combination where given again: --sweep seed=[0,1,2]."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be read, and what a step costs.")
+        bool,
+        typer.Option("--dry-run", help="Say what would be read and what a step costs, and train nothing."),
     ] = False,
     find_rate: Annotated[
         bool, typer.Option("--find-rate", help="Only try growing learning rates, and suggest one.")
@@ -89,7 +90,7 @@ def train(
 def _train(wanted: Recipe, output: Path, own_code: bool) -> None:
     from derain.training import train as run
 
-    run(wanted, output, progress=True, own_code=own_code)
+    run(wanted, output, progress=not is_quiet(), own_code=own_code)
     say(f"{output}: {wanted.steps} steps done; weights in {output / 'last.safetensors'}.")
 
 
