@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from derain.errors import DerainError
@@ -14,6 +14,7 @@ from derain.records import append_records, read_records
 RECORDS = st.lists(st.dictionaries(st.text(), st.integers() | st.text() | st.floats(allow_nan=False)))
 
 
+@settings(max_examples=30, deadline=None)
 @given(before=RECORDS, after=RECORDS.filter(bool), cut=st.integers(1, 40))
 def test_a_torn_end_costs_its_own_line_only(
     tmp_path_factory: pytest.TempPathFactory,

@@ -34,6 +34,6 @@ def own_function(target: str) -> Callable[..., Any]:
         ) from error
     function = getattr(module, name, None)
     if not callable(function):
-        raise UsageError(f"{target}: {module_name} has no function '{name}'.")
+        raise UsageError(f"{target}: {module_name} has no function {name}.")
     found: Callable[..., Any] = function
     return found

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -27,6 +26,8 @@ from derain.data.folders import read_rgb
 from derain.data.synthesis import Rain, make_pair, preset
 from derain.data.synthesis.layers import lay_over
 from derain.errors import DerainError
+from derain.pictures import Picture
+from derain.pictures import to_tensor as picture_to_tensor
 
 Levels = NDArray[np.uint8]
 Item = dict[str, Tensor | str]
@@ -217,4 +218,4 @@ def turned(patch: Levels, position: int) -> Levels:
 
 def to_tensor(levels: Levels) -> Tensor:
     """(H, W, 3) uint8 -> (3, H, W) float32 in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(levels.transpose(2, 0, 1), np.float32) / 255)
+    return picture_to_tensor(Picture(levels))[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import inspect
 import re
 import sys
@@ -20,6 +19,7 @@ from derain.data.pairing import best_pairing, pictures_below
 from derain.errors import DerainError, UsageError, unknown_name
 from derain.evaluation.cases import Case
 from derain.extras import extra
+from derain.own_code import own_function
 
 if TYPE_CHECKING:
     from derain.restore import Derainer
@@ -180,22 +180,12 @@ def from_factory(target: str) -> Candidate:
     Raises:
         UsageError: there is no such module or factory, or what it makes cannot be called.
     """
-    module_name, _, factory_name = target.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:  # as `python -m` does
-        sys.path.insert(0, here)
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise UsageError(f"{target}: cannot import {module_name} ({error}).") from None
-    factory = getattr(module, factory_name, None)
-    if not callable(factory):
-        raise UsageError(f"{target}: {module_name} has no function {factory_name}.")
-    network = factory()
+    network = own_function(target)()
     if not callable(network):
         raise UsageError(f"{target}: made a {type(network).__name__}, which cannot be called.")
+    module_name, _, factory_name = target.partition(":")
     name = factory_name if factory_name.lower() not in ("make", "build", "network") else module_name
-    source = inspect.getsourcefile(module)
+    source = inspect.getsourcefile(sys.modules[module_name])
     content = Path(source).read_bytes() if source else b""
     return replace(from_network(network, name.rpartition(".")[2]), identity=_digest(network, content))
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -26,6 +25,7 @@ from derain.evaluation.registry import Protocol, protocol
 from derain.evaluation.scores import PictureScore, SetScore
 from derain.peak_memory import most_memory, start_memory
 from derain.pictures import Picture, read_picture, to_rgb8, to_tensor, write_picture
+from derain.records import append_records, read_records
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def evaluate(
                 or not restored_file(folder, candidate, case).is_file()
             ):
                 record = _run(candidate, case, earlier, wanted, folder, quantise, key)
-                _append(records_file, record)
+                append_records(records_file, [asdict(record)])
             records.append(record)
             on_picture()
         results.append(Result(candidate, tuple(records)))
@@ -223,29 +223,11 @@ def _key(candidate: Candidate, case: Case, earlier: Case | None, quantise: Quant
     return hashlib.sha256("\0".join(facts).encode()).hexdigest()[:24]
 
 
-def _append(path: Path, record: Record) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab+") as file:
-            end = file.seek(0, os.SEEK_END)
-            file.seek(max(0, end - 1))
-            is_torn = file.read(1) not in (b"", b"\n")  # the last line of a run that was cut off
-            file.write(b"\n" * is_torn + json.dumps(asdict(record)).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise DerainError(f"{path}: cannot be written ({error.strerror or error}).") from error
-
-
 def _load(path: Path) -> Iterator[Record]:
-    """The records of earlier runs; a line that was cut off by a stop is left out."""
-    if not path.is_file():
-        return
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            yield Record(**json.loads(line))
-        except (json.JSONDecodeError, TypeError):  # torn, or of an edition that kept other figures
-            continue
+    """The records of earlier runs."""
+    for fields in read_records(path):
+        with suppress(TypeError):  # of an edition that kept other figures
+            yield Record(**fields)
 
 
 def ranked(result: Result, name: str, cases: Sequence[Case]) -> list[tuple[Case, Record]]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from derain.errors import DerainError
+from derain.records import append_records, read_records
 from derain.restore.jobs import Job, Outcome, as_row
 
 NAME = "manifest.jsonl"
@@ -25,13 +23,8 @@ class Manifest:
         """
         self.path = path
         self._restored: dict[str, Stamp] = {}
-        try:
-            lines = path.read_bytes().splitlines() if path.exists() else []
-        except OSError as error:
-            raise DerainError(f"{path}: cannot be read ({error.strerror or error}).") from None
-        for line in lines:
+        for entry in read_records(path):
             try:
-                entry = json.loads(line)
                 size, time = entry["stamp"]
                 key, status = str(entry["target"]), entry["status"]
             except (ValueError, KeyError, TypeError):
@@ -52,22 +45,7 @@ class Manifest:
             DerainError: the file cannot be written.
         """
         rows = ({**as_row(outcome), "stamp": _stamp(outcome.job.source)} for outcome in outcomes)
-        lines = "".join(json.dumps(row) + "\n" for row in rows)
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab+") as file:
-                if file.tell() and not self._ends_a_line():
-                    file.write(b"\n")
-                file.write(lines.encode())
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise DerainError(f"{self.path}: cannot be written ({error.strerror or error}).") from error
-
-    def _ends_a_line(self) -> bool:
-        with self.path.open("rb") as file:
-            file.seek(-1, os.SEEK_END)
-            return file.read(1) == b"\n"
+        append_records(self.path, rows)
 
 
 def _stamp(path: Path) -> Stamp:
