@@ -10,7 +10,6 @@ import pytest
 
 import derain
 
-STILL_TO_MEND = {"restore.clips", "restore.folder"}  # take out what no longer needs to be here
 ROOT = Path(derain.__file__).parent
 METHODS = sorted(folder.name for folder in (ROOT / "methods").iterdir() if (folder / "__init__.py").exists())
 
@@ -109,4 +108,4 @@ def circles() -> dict[str, set[str]]:
 
 def test_no_circles() -> None:
     """Among the modules that must be there for each other to load, and among types."""
-    assert not circles().keys() - STILL_TO_MEND
+    assert circles() == {}

@@ -123,6 +123,17 @@ def test_files_are_told_apart(spanet: Path, tmp_path: Path) -> None:
     assert load(spanet).identity != load(tmp_path / "other.onnx").identity
 
 
+def test_files_with_facts_of_the_first_format_still_open(spanet: Path, tmp_path: Path) -> None:
+    model = onnx.load(spanet)
+    entry = model.metadata_props[0]
+    facts = json.loads(entry.value)
+    for now, before in (("multiple_of", "size_multiple"), ("receptive_field", "reach")):
+        facts[before] = facts.pop(now)
+    entry.value = json.dumps({**facts, "format": 1})
+    onnx.save(model, tmp_path / "old.onnx")
+    assert load(tmp_path / "old.onnx").network.spec == load(spanet).network.spec
+
+
 def refused(path: Path) -> str:
     with pytest.raises(DerainError) as caught:
         load(path)

@@ -109,8 +109,7 @@ class UDRS2Former(RainNetwork):
         for k in reversed(LEVELS):
             joined = torch.cat([part(f"up{k}")(x), encoded[k]], 1)
             x = part(f"reduce_chan_level{k}")(part(f"ca{k}")(joined))
-            features = part(f"var_conv{k}.0")(x)
-            features = part(f"var_conv{k}.1")(features)
+            features = part(f"var_conv{k}.1")(part(f"var_conv{k}.0")(x))
             result[f"scale{k}"] = part(f"out{k}")(x) + _smaller(rainy, k)
             result[f"uncertainty{k}"] = F.elu(part(f"var_conv{k}.2")(features))
             x = x.permute(0, 2, 3, 1)
@@ -142,7 +141,7 @@ class UDRS2Former(RainNetwork):
             assert isinstance(gate, ChannelGate)
             assert isinstance(reduction, nn.Conv2d)
             x = fast_forms.reduced(gate, reduction, part(f"up{k}")(x), encoded[k])
-            features = part(f"var_conv{k}")[:2](x)  # type: ignore[index]
+            features = part(f"var_conv{k}.1")(part(f"var_conv{k}.0")(x))
             x = fast_forms.decoder(part(f"decoder_level{k}.model"), x, features, self.windows[k])
             decoded.insert(0, x)
         z = fast_forms.refinement(self.refinement, encoded, decoded)
