@@ -71,7 +71,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert "Example: derain serve" in " ".join(told.stdout.split())
     open_to_all = derain("serve", "--host", "0.0.0.0")
     assert open_to_all.returncode == 2
-    assert open_to_all.stderr.startswith("derain: 0.0.0.0 can be reached by others; give a --token")
+    assert open_to_all.stderr.startswith("derain: 0.0.0.0 can be reached by others")
     assert len(open_to_all.stderr.splitlines()) == 1
     with as_command(tmp_path, stop=signal.SIGTERM) as address:
         port = address.rpartition(":")[2]

@@ -310,7 +310,7 @@ def test_other_hosts_and_sites_are_refused(client: httpx.Client) -> None:
 
 def test_what_is_no_way_to_start() -> None:
     for host in ("0.0.0.0", "::", "192.0.2.1", "example.org"):
-        with pytest.raises(UsageError, match="--token"):
+        with pytest.raises(UsageError, match="token"):
             serve(host, 0, LIMITS)
     with pytest.raises(UsageError, match="empty"):
         serve("127.0.0.1", 0, LIMITS, token=" ")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from derain.errors import DerainError, UsageError
+from derain.errors import DerainError, Remedy, UsageError
 from derain.pictures import EXTENSIONS, Picture, read_picture, to_rgb8
 from derain.pictures.video import VideoFacts, VideoReader, video_facts
 
@@ -57,7 +57,7 @@ class Clip:
             count += 1
             yield to_rgb8(Picture(frame.pixels))
         if reader.shortfall:
-            raise DerainError(f"{self.path}: {reader.shortfall}; give --frames {count} to use those.")
+            raise DerainError(f"{self.path}: {reader.shortfall}.", Remedy("use those", {"frames": count}))
         if self.limit is not None and count < self.limit:
             raise _too_few(self.path, count, self.limit)
 
@@ -114,7 +114,9 @@ def _in_order(files: list[Path]) -> list[Path]:
 
 
 def _too_few(path: Path, found: int, wanted: int) -> DerainError:
-    return DerainError(f"{path}: has {found} frames, {wanted} were asked for; give --frames {found} or less.")
+    return DerainError(
+        f"{path}: has {found} frames, {wanted} were asked for.", Remedy("use those", {"frames": found})
+    )
 
 
 def _without_blanks(name: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import derain
 from derain.checkpoints.hub import CARD, CONFIG, WEIGHTS, Repository, hub_errors
 from derain.checkpoints.recognise import Checkpoint
-from derain.errors import UsageError
+from derain.errors import Remedy, UsageError
 from derain.tensors import save_checkpoint
 
 
@@ -47,7 +47,9 @@ def publish(
         if private and not api.model_info(target.id).private:
             raise UsageError(f"{target}: is public already; choose another name for private weights.")
         if not overwrite and api.file_exists(target.id, WEIGHTS):
-            raise UsageError(f"{target}: holds weights already; use --overwrite to add a revision.")
+            raise UsageError(
+                f"{target}: holds weights already.", Remedy("add a revision", {"overwrite": True})
+            )
         weights = Path(folder) / WEIGHTS
         facts = {**checkpoint.facts, "network": checkpoint.architecture.name, "config": checkpoint.config}
         save_checkpoint(weights, checkpoint.network.state_dict(), facts)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from derain.errors import DerainError
+from derain.errors import DerainError, Remedy
 
 Array = NDArray[Any]
 
@@ -158,7 +158,9 @@ def _quantised(tensor: Tensor, largest: int) -> Array:
     values = tensor.detach().cpu()
     values = values if values.dtype == torch.float64 else values.float()
     if not torch.isfinite(values).all():
-        raise DerainError("the network gave values that are not finite; try --precision fp32.")
+        raise DerainError(
+            "the network gave values that are not finite.", Remedy("avoid it", {"precision": "float32"})
+        )
     values = values.clamp(0, 1).mul_(largest).round_()
     dtype = np.uint8 if largest == 255 else np.uint16
     return values.numpy().transpose(1, 2, 0).astype(dtype, order="C")

@@ -13,7 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from derain.errors import DerainError, UsageError
+from derain.errors import DerainError, Remedy, UsageError
 from derain.restore.derainer import DEVICES
 from derain.serve.api import create_app
 from derain.serve.guard import LOOPBACK_NAMES
@@ -51,7 +51,8 @@ def serve(
         raise UsageError("the token is empty; give a long random one, such as from 'openssl rand -hex 16'.")
     if not is_loopback(host) and token is None:
         raise UsageError(
-            f"{host} can be reached by others; give a --token that they must know, or use 127.0.0.1."
+            f"{host} can be reached by others, who must know a token; 127.0.0.1 cannot.",
+            Remedy("listen there", {"token": "SECRET"}),
         )
     if device not in DEVICES:
         raise UsageError(f"device '{device}': choose one of {', '.join(DEVICES)}.")
@@ -63,8 +64,8 @@ def serve(
         listener = socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as error:
         raise DerainError(
-            f"{written}:{port} cannot be listened on ({getattr(error, 'strerror', None) or error}); "
-            "try another --port."
+            f"{written}:{port} cannot be listened on ({getattr(error, 'strerror', None) or error}).",
+            Remedy("take any port that is free", {"port": 0}),
         ) from None
     with listener:
         listening(f"http://{written}:{listener.getsockname()[1]}")
