@@ -30,7 +30,7 @@ from pydantic import (
 )
 
 from derain.data.mixtures import CYCLE
-from derain.data.patches import Turns
+from derain.data.patches import Crop, Turns
 from derain.errors import UsageError, reason, unknown_name
 from derain.plain_yaml import MOST_CHARACTERS, parse_yaml
 from derain.precisions import precision_name
@@ -98,7 +98,7 @@ class Data(_Part):
     rainy: str | None = None
     rain: str | None = None
     layers: str | None = None
-    crop: Literal["window", "resized"] = "window"
+    crop: Crop = "window"
     turns: Annotated[Turns, BeforeValidator(_current_turns)] = "flips_and_rotations"
     saturation: bool = False
     sideways: Fraction = 0.0
