@@ -82,7 +82,12 @@ def _gains(report: Report, name: str) -> str:
 
 def _unstated(report: Report) -> str:
     rows = [
-        [b.method, f"{b.psnr:.2f}", f"{b.ssim:.4f}", f"{b.source}; {b.setting}".rstrip("; ")]
+        [
+            b.method,
+            figure("psnr", b.psnr),
+            "" if b.ssim is None else figure("ssim", b.ssim),
+            f"{b.source}; {b.setting}".rstrip("; "),
+        ]
         for b in (published(report.dataset, "") if report.dataset else ())
     ]
     if not rows:

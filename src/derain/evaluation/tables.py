@@ -285,7 +285,7 @@ def _published(reports: Sequence[Json]) -> Iterator[Line]:
 
     for (method, setting), rows in sorted(methods.items(), key=lambda item: order(item[1])):
         cells = [
-            Cell(rows[i][measure]) if measure and i in rows and measure in rows[i] else None
+            Cell(rows[i][measure]) if measure and i in rows and rows[i].get(measure) is not None else None
             for i, found in enumerate(groups)
             for measure in (*found["measures"], "")
         ]
