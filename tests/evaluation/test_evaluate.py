@@ -27,10 +27,10 @@ from derain.evaluation.candidates import (
 )
 from derain.evaluation.cases import Case, TestSet, find_cases
 from derain.evaluation.evaluate import evaluate
-from derain.evaluation.files import plan, score_files
 from derain.evaluation.page import write_report
 from derain.evaluation.registry import PROTOCOLS
 from derain.evaluation.report import Report, repeats_of, to_json
+from derain.evaluation.scoring import plan, score_files
 from derain.pictures import Picture, read_picture, write_picture
 
 NAMES = ("matlab_y_uint8", "rgb_psnr")

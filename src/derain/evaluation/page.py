@@ -19,8 +19,8 @@ from derain.atomic import replace_file
 from derain.evaluation.baselines import published
 from derain.evaluation.candidates import UNCHANGED
 from derain.evaluation.formats import LEGEND, html_table, style
+from derain.evaluation.levels import Array
 from derain.evaluation.measures import MEASURES, figure
-from derain.evaluation.pairs import Array
 from derain.evaluation.registry import protocol
 from derain.evaluation.report import Report, sheet, to_json
 from derain.evaluation.tables import Table, make_table

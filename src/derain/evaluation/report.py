@@ -16,10 +16,10 @@ from derain.evaluation.baselines import Baseline, costs, published
 from derain.evaluation.candidates import UNCHANGED
 from derain.evaluation.cases import Case, TestSet
 from derain.evaluation.evaluate import Result, ranked, restored_file
-from derain.evaluation.files import cores
+from derain.evaluation.levels import Array
 from derain.evaluation.measures import described
-from derain.evaluation.pairs import Array
 from derain.evaluation.registry import protocol
+from derain.evaluation.scoring import cores
 from derain.evaluation.sheet import Row, contact_sheet
 from derain.evaluation.statistics import bootstrap_interval
 from derain.pictures import read_picture, to_rgb8

@@ -18,9 +18,9 @@ from typing import Any
 from derain.data.duplicates import find_duplicates
 from derain.errors import DerainError
 from derain.evaluation.candidates import UNCHANGED
-from derain.evaluation.files import cores
 from derain.evaluation.measures import MEASURES
 from derain.evaluation.report import SIDE
+from derain.evaluation.scoring import cores
 
 Json = Mapping[str, Any]
 
