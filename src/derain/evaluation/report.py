@@ -83,7 +83,7 @@ class Report:
         """How everything was computed, in one line."""
         precisions = dict.fromkeys(r.candidate.precision for r in self.networks if r.candidate.precision)
         how = {"round": "rounded", "floor": "cut off"}[self.quantise]
-        parts = [f"results {how} to 8 bits", *([", ".join(precisions)] if precisions else [])]
+        parts = [f"Results {how} to 8 bits", *([", ".join(precisions)] if precisions else [])]
         return f"{'; '.join(parts)} on {self.device or 'no device'}; PyTorch {torch.__version__}"
 
     def scenes(self, names: Sequence[str]) -> list[int]:
