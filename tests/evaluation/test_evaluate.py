@@ -172,7 +172,7 @@ def test_json_says_all_that_a_table_needs(cases: tuple[Case, ...], tmp_path: Pat
     assert scored["darkener"]["better_than_input_on"] == scored["darkener"]["best_on"]
     assert scored["darkener"]["interval"] == {"psnr": None, "ssim": None}  # four pictures say nothing
     assert len(content["protocols"]["matlab_y_uint8"]["published"]) == 19
-    assert content["settings"].startswith("Results rounded to 8 bits on cpu; PyTorch ")
+    assert content["settings"].startswith("Results rounded to 8 bits; on cpu; PyTorch ")
 
 
 def test_the_page_and_the_sheet(cases: tuple[Case, ...], tmp_path: Path) -> None:
