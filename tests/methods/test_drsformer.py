@@ -1,7 +1,10 @@
-"""DRSformer: the fast form against the plain one, ties, sizes, recognition."""
+"""DRSformer: the fast form against the plain one, hooks, selections, sizes, recognition."""
 
 from __future__ import annotations
 
+import copy
+import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +16,12 @@ from torch import Tensor, nn
 
 from derain import DerainError, create_network, open_checkpoint
 from derain.checkpoints import save_checkpoint
-from derain.methods.drsformer import METHOD, DRSformer
+from derain.methods.drsformer import METHOD
+from derain.methods.drsformer.fast import FastDRSformer as DRSformer
 from derain.methods.drsformer.loss import AbsoluteError
+from derain.methods.drsformer.network import kept, sparse_attentions
 from derain.methods.drsformer.recognition import recognise
-from derain.methods.drsformer.selection import blended_attention, by_four_selections, kept
 from derain.nn import windows
-from methods.drsformer_plain import PlainDRSformer
 
 SMALL = {"dim": 16, "num_blocks": (1, 1, 1, 1), "heads": (1, 2, 2, 4)}
 # Odd and even numbers of hidden channels, biases, both norms, with and without compensators.
@@ -29,65 +32,116 @@ CONFIGS: list[dict[str, Any]] = [
 ]
 
 
-def _pair(config: dict[str, Any]) -> tuple[DRSformer, PlainDRSformer]:
-    """Both forms in float64 with the same random parameters, none of them at a special value."""
-    fast, plain = DRSformer(**config).double(), PlainDRSformer(**config).double()
+def _network(config: dict[str, Any]) -> DRSformer:
+    """In float64, with random parameters, none of them at a special value."""
+    network = DRSformer(**config).double()
     with torch.no_grad():
-        for parameter in fast.parameters():
+        for parameter in network.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.1)
-    plain.load_state_dict(fast.state_dict())
-    return fast, plain
+    return network
 
 
 def _picture(*shape: int) -> Tensor:
     return torch.rand(*shape, dtype=torch.float64)
 
 
+def _assert_forms_agree(network: DRSformer, x: Tensor) -> None:
+    with torch.no_grad():
+        fast, plain = network.fast(x), network.plain(x)
+    assert list(fast) == list(plain)
+    for name, value in fast.items():
+        torch.testing.assert_close(value, plain[name], rtol=0, atol=1e-10)
+
+
 @pytest.mark.parametrize("config", CONFIGS)
 @pytest.mark.parametrize("size", [(16, 40), (64, 24)])
-def test_equals_the_plain_form(config: dict[str, Any], size: tuple[int, int]) -> None:
-    fast, plain = _pair(config)
-    x = _picture(1, 3, *size)
-    with torch.no_grad():
-        torch.testing.assert_close(fast(x), plain(x), rtol=0, atol=1e-10)
-
-
-@pytest.mark.parametrize("config", CONFIGS)
-def test_gradients_equal_those_of_the_plain_form(config: dict[str, Any]) -> None:
-    fast, plain = _pair(config)
-    x, clean = _picture(2, 3, 16, 24), _picture(2, 3, 16, 24)
-    gradients = []
-    for network in (fast, plain):
-        rainy = x.clone().requires_grad_()
-        AbsoluteError()({"image": network(rainy)}, clean, rainy)["l1"].backward()
-        assert rainy.grad is not None
-        gradients.append({"input": rainy.grad, **{n: p.grad for n, p in network.named_parameters()}})
-    for name, wanted in gradients[1].items():
-        assert wanted.abs().max() > 0, f"{name} has no influence"
-        torch.testing.assert_close(gradients[0][name], wanted, rtol=1e-6, atol=1e-10, msg=name)
+def test_fast_equals_plain(config: dict[str, Any], size: tuple[int, int]) -> None:
+    _assert_forms_agree(_network(config), _picture(2, 3, *size))
 
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_windows_equal_the_whole(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows of 16 pixels a side, interior ones among them."""
-    fast, _ = _pair(config)
-    x = _picture(1, 3, 56, 72)
+    monkeypatch.setattr(windows, "CPU_NUMBERS", 1)
+    _assert_forms_agree(_network(config), _picture(1, 3, 56, 72))
+
+
+@pytest.mark.parametrize("config", [{}, {"bias": True, "LayerNorm_type": "BiasFree", "mefc": False}])
+def test_many_pairs_of_channels_in_float32(config: dict[str, Any]) -> None:
+    """Hidden channels in several parts, 127 and 255 to 1021 of them, by the vendor's kernels."""
+    network = DRSformer(**config, num_blocks=(1, 0, 0, 0), heads=(1, 1, 1, 1))
+    x = torch.rand(1, 3, 32, 40)
     with torch.no_grad():
-        whole = fast(x)
-        monkeypatch.setattr(windows, "CPU_NUMBERS", 1)
-        torch.testing.assert_close(fast(x), whole, rtol=0, atol=1e-10)
+        wanted = network.double().plain(x.double())["image"]
+        found = network.float().fast(x)["image"]
+    torch.testing.assert_close(found.double(), wanted, rtol=0, atol=1e-4)
 
 
-def test_recording_gradients_changes_nothing() -> None:
-    fast, _ = _pair(SMALL)
+def test_gradients_are_those_of_plain_and_recording_them_changes_nothing() -> None:
+    network = _network(SMALL)
     x = _picture(2, 3, 24, 16)
     with torch.no_grad():
-        still = fast(x)
-    torch.testing.assert_close(fast(x), still, rtol=0, atol=1e-10)
+        still = network(x)
+    recorded = network(x)
+    assert recorded.requires_grad
+    torch.testing.assert_close(recorded, still, rtol=0, atol=1e-10)
+
+
+def test_hooks_see_every_leaf_in_a_training_step() -> None:
+    network = DRSformer(**SMALL)
+    leaves = {name for name, module in network.named_modules() if not list(module.children())}
+    seen: set[str] = set()
+    for name in leaves:
+        network.get_submodule(name).register_forward_hook(lambda *_, name=name: seen.add(name))
+    x = torch.rand(1, 3, 16, 16)
+    AbsoluteError()(network.outputs(x), x, x)["l1"].backward()
+    assert seen == leaves
+
+
+def _scaled_in_place(network: DRSformer) -> DRSformer:
+    with torch.no_grad():
+        network.latent[0].ffn.project_in.weight.mul_(1.5)
+    return network
+
+
+def _trained(network: DRSformer) -> DRSformer:
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-2)
+    with torch.enable_grad():
+        network(_picture(1, 3, 8, 8)).square().mean().backward()
+    optimizer.step()
+    return network
+
+
+def _loaded(network: DRSformer) -> DRSformer:
+    network.load_state_dict(_network(SMALL).state_dict())
+    return network
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        _scaled_in_place,
+        _trained,
+        _loaded,
+        lambda network: network.float().double(),
+        copy.deepcopy,
+        lambda network: _scaled_in_place(copy.deepcopy(network)),
+        lambda network: pickle.loads(pickle.dumps(network)),
+    ],
+)
+def test_fast_follows_the_weights(changed: Callable[[DRSformer], DRSformer]) -> None:
+    network = _network(SMALL)
+    names = list(network.state_dict())
+    x = _picture(1, 3, 16, 24)
+    with torch.no_grad():
+        network(x)
+    network = changed(network)
+    assert list(network.state_dict()) == names
+    _assert_forms_agree(network, x)
 
 
 def test_input_and_parameters_stay_as_they_were() -> None:
-    fast, _ = _pair(SMALL)
+    fast = _network(SMALL)
     x = _picture(1, 3, 16, 16)
     before, state = x.clone(), {name: value.clone() for name, value in fast.state_dict().items()}
     with torch.no_grad():
@@ -97,7 +151,7 @@ def test_input_and_parameters_stay_as_they_were() -> None:
 
 
 def test_pictures_of_a_batch_do_not_meet() -> None:
-    fast, _ = _pair(SMALL)
+    fast = _network(SMALL)
     batch = _picture(3, 3, 16, 24)
     for gradients in (False, True):
         with torch.set_grad_enabled(gradients):
@@ -138,7 +192,7 @@ def test_flat_pictures_are_finite(value: float) -> None:
 
 @pytest.mark.parametrize("size", [(12, 16), (16, 4), (1, 1)])
 def test_other_sizes_are_refused(size: tuple[int, int]) -> None:
-    with pytest.raises(DerainError, match=rf"multiples of 8.*{size[1]}x{size[0]}"):
+    with pytest.raises(DerainError, match=rf"{size[1]}x{size[0]} pixels.*multiples of 8"):
         DRSformer(**SMALL)(torch.rand(1, 3, *size))
 
 
@@ -179,25 +233,16 @@ def _rows(kind: str, channels: int) -> Tensor:
 @pytest.mark.parametrize(
     "kind", ["random", "quantised", "equal", "half zero", "signed zeros", "bfloat16 grid"]
 )
-def test_selection_equals_four_top_ks(kind: str, channels: int) -> None:
+def test_selections(kind: str, channels: int) -> None:
+    """Softmaxes over as many of the largest logits of each row as said, however many are equal."""
     logits, scales = _rows(kind, channels), torch.tensor([0.3, -0.2, 0.5, 0.1])
-    once, four = blended_attention(logits, scales), by_four_selections(logits, scales)
-    torch.testing.assert_close(once, four, rtol=1e-5, atol=1e-6)
-    # With positive scales the entries above zero are those of the largest selection.
-    once, four = (f(logits, scales.abs()) for f in (blended_attention, by_four_selections))
-    assert torch.equal(once > 0, four > 0)
-
-
-@pytest.mark.parametrize("kind", ["random", "quantised"])
-def test_gradients_of_the_selection(kind: str) -> None:
-    logits = _rows(kind, 8).double()
-    results = []
-    for form in (blended_attention, by_four_selections):
-        x = logits.clone().requires_grad_()
-        scales = torch.tensor([0.3, -0.2, 0.5, 0.1], dtype=torch.float64, requires_grad=True)
-        form(x, scales).square().sum().backward()
-        results.append((x.grad, scales.grad))
-    torch.testing.assert_close(results[0], results[1])
+    for k, scale, attention in zip(kept(channels), scales, sparse_attentions(logits, scales), strict=True):
+        survives = attention != 0
+        assert (survives.sum(-1) == k).all()
+        left_out = logits.masked_fill(survives, float("-inf")).amax(-1)
+        assert (logits.masked_fill(~survives, float("inf")).amin(-1) >= left_out).all()
+        wanted = scale * logits.masked_fill(~survives, float("-inf")).softmax(-1)
+        torch.testing.assert_close(attention, wanted, rtol=1e-5, atol=1e-6)
 
 
 @given(st.integers(2, 200))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -16,15 +15,14 @@ from torch import Tensor, nn
 
 from derain import create_network
 from derain.checkpoints import Checkpoint
+from derain.methods.drsformer import fast
+from derain.methods.drsformer.fast import FastDRSformer
 from derain.methods.drsformer.loss import AbsoluteError
-from derain.methods.drsformer.network import Block, DRSformer
-from derain.methods.drsformer.selection import blended_attention, kept
-from methods.drsformer_plain import PlainDRSformer
+from derain.methods.drsformer.network import Block, sparse_attentions
 from oracles.stored import Opened, Read, open_oracle, read_oracle
 
 TOLERANCE_64 = 1e-9
 TOLERANCE_INTERMEDIATE = 2e-4
-STAGE = r"(encoder|decoder)_level\d(\.0(\.attn|\.ffn)?)?|latent(\.0)?|refinement|patch_embed|(up|down)\d_\d"
 
 
 @pytest.fixture(scope="module")
@@ -47,128 +45,121 @@ def _input(fill: ModuleType, facts: dict[str, Any]) -> Tensor:
     return fill.test_image(picture["name"], picture["height"], picture["width"])
 
 
+def heavy(*values: str) -> Any:
+    return pytest.param(*values, marks=pytest.mark.heavy)
+
+
+@pytest.mark.parametrize("form", ["plain", "fast"])
 @pytest.mark.parametrize("name", ["tiny", "tiny_biasfree", "light", "full"])
-def test_output(name: str, read: Read, opened: Opened, fill: ModuleType) -> None:
+def test_output(name: str, form: str, read: Read, opened: Opened, fill: ModuleType) -> None:
     facts, arrays = read(name)
     checkpoint = opened(name)
     assert checkpoint.config == facts["config"]
     assert checkpoint.variant == (name if name in ("full", "light") else None)
     assert sum(p.numel() for p in checkpoint.network.parameters()) == facts["params"]
-    with torch.no_grad():
-        y = checkpoint.network(_input(fill, facts))
+    y = _image(checkpoint.network, form, _input(fill, facts))
     assert _difference(y, arrays["output"]) <= facts["tolerance"]["output_float32_max_abs"]
 
 
-def test_output_128(read: Read, opened: Opened, fill: ModuleType) -> None:
-    facts, arrays = read("full_128")
+def _image(network: Any, form: str, x: Tensor) -> Tensor:
     with torch.no_grad():
-        y = opened("full").network(_input(fill, facts))
+        image: Tensor = getattr(network, form)(x)["image"]
+    return image
+
+
+@pytest.mark.parametrize("form", [heavy("plain"), "fast"])
+def test_output_128(form: str, read: Read, opened: Opened, fill: ModuleType) -> None:
+    facts, arrays = read("full_128")
+    y = _image(opened("full").network, form, _input(fill, facts))
     assert _difference(y, arrays["output"]) <= facts["tolerance"]["output_float32_max_abs"]
 
 
 @pytest.mark.parametrize(
-    ("name", "weights"),
+    ("name", "weights", "form"),
     [
-        ("tiny", "tiny"),
-        ("tiny_biasfree", "tiny_biasfree"),
-        pytest.param("light", "light", marks=pytest.mark.heavy),
-        ("full", "full"),
-        pytest.param("full_128", "full", marks=pytest.mark.heavy),
+        *[(name, name, form) for name in ("tiny", "tiny_biasfree") for form in ("plain", "fast")],
+        *[heavy("light", "light", form) for form in ("plain", "fast")],
+        heavy("full", "full", "plain"),
+        ("full", "full", "fast"),
+        heavy("full_128", "full", "fast"),
     ],
 )
-def test_output_in_float64(name: str, weights: str, read: Read, opened: Opened, fill: ModuleType) -> None:
+def test_output_in_float64(
+    name: str, weights: str, form: str, read: Read, opened: Opened, fill: ModuleType
+) -> None:
     facts, arrays = read(name)
-    network = _in_float64(opened(weights))
-    with torch.no_grad():
-        y = network(_input(fill, facts).double())
+    y = _image(_in_float64(opened(weights)), form, _input(fill, facts).double())
     assert _difference(y, arrays["output_f64"]) <= TOLERANCE_64
 
 
-def _in_float64(checkpoint: Checkpoint) -> DRSformer:
-    network = DRSformer(**checkpoint.config).double().eval()
+def _in_float64(checkpoint: Checkpoint) -> FastDRSformer:
+    network = FastDRSformer(**checkpoint.config).double().eval()
     network.load_state_dict(checkpoint.network.state_dict())
     return network
 
 
-@pytest.mark.usefixtures("upsampling_seen")
 @pytest.mark.parametrize("name", ["tiny", "tiny_biasfree", "light", "full"])
 def test_stages(name: str, read: Read, opened: Opened, fill: ModuleType) -> None:
-    """The modules that exist in our form; the output of attention and feed-forward without the skip."""
+    """Every module whose output is stored."""
     facts, arrays = read(name)
     network = opened(name).network
+    stages = [key for key, _ in network.named_modules() if key in arrays and key != "output"]
     seen: dict[str, Tensor] = {}
 
-    def keep(module: str) -> Callable[..., None]:
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            seen[module] = output - inputs[0] if module.endswith((".attn", ".ffn")) else output
+    def keep(key: str) -> Callable[..., None]:
+        return lambda _module, _inputs, output: seen.update({key: output})
 
-        return hook
-
-    stages = [key for key in arrays if re.fullmatch(STAGE, key)]
     hooks = [network.get_submodule(key).register_forward_hook(keep(key)) for key in stages]
-    with torch.no_grad():
-        network(_input(fill, facts))
+    _image(network, "plain", _input(fill, facts))
     for hook in hooks:
         hook.remove()
-    assert len(stages) >= 12
+    assert len(stages) >= 15
     for key in stages:
         stride = facts["arrays"][key]["stride"]
         assert _difference(seen[key][:, :, ::stride, ::stride], arrays[key]) <= TOLERANCE_INTERMEDIATE, key
 
 
 @pytest.mark.parametrize("name", ["tiny", "tiny_biasfree", "light", "full"])
-def test_attention_and_expert_weights(name: str, read: Read, opened: Opened, fill: ModuleType) -> None:
+def test_attention(name: str, read: Read, opened: Opened, fill: ModuleType) -> None:
     facts, arrays = read(name)
     network = opened(name).network
-    checked = []
-    for key in arrays:
-        if not key.endswith(".attn.logits"):
-            continue
-        block = network.get_submodule(key.removesuffix(".attn.logits"))
-        logits: list[Tensor] = []
+    blocks = {key.removesuffix(".attn.logits"): arrays[key] for key in arrays if key.endswith(".attn.logits")}
+    entering: dict[str, Tensor] = {}
 
-        def keep(block: Block, inputs: tuple[Tensor, ...], logits: list[Tensor] = logits) -> None:
-            logits.append(block.attn.values_and_logits(inputs[0], block.norm1)[1])
+    def keep(key: str) -> Callable[..., None]:
+        return lambda _module, inputs: entering.update({key: inputs[0]})
 
-        hook = block.register_forward_pre_hook(keep)
-        with torch.no_grad():
-            outputs = network.outputs(_input(fill, facts))
-            combined = blended_attention(logits[0], block.attn.scales())
+    hooks = [network.get_submodule(key).register_forward_pre_hook(keep(key)) for key in blocks]
+    _image(network, "plain", _input(fill, facts))
+    for hook in hooks:
         hook.remove()
-        base = key.removesuffix("logits")
-        assert _difference(logits[0], arrays[key]) <= TOLERANCE_INTERMEDIATE
-        assert _difference(combined, arrays[base + "combined"]) <= TOLERANCE_INTERMEDIATE
-        for k, mask in zip(kept(combined.shape[-1]), arrays[base + "masks"], strict=True):
-            smallest = logits[0].topk(k).values[..., -1:]
-            assert torch.equal(logits[0] >= smallest, mask.bool())
-        assert torch.equal(combined > 0, arrays[base + "masks"][-1].bool())
-        checked.append(key)
-        for output, module in (("encoder_experts", "encoder_level0"), ("refinement_experts", "refinement")):
-            if network.mefc:
-                wanted = arrays[f"{module}.expert_weights"]
-                assert _difference(outputs[output], wanted) <= TOLERANCE_INTERMEDIATE
-    assert checked
+    assert blocks
+    for key, wanted in blocks.items():
+        block, x = network.get_submodule(key), entering[key]
+        assert isinstance(block, Block)
+        with torch.no_grad():
+            forms = (
+                block.attn.logits_and_values(block.norm1(x))[0],
+                fast.Attention.of(block.norm1, block.attn).logits_and_values(x)[0],
+            )
+            for logits in forms:
+                assert _difference(logits, wanted) <= TOLERANCE_INTERMEDIATE
+                attentions = sparse_attentions(logits, block.attn.scales())
+                combined = torch.stack(attentions).sum(0)
+                assert _difference(combined, arrays[f"{key}.attn.combined"]) <= TOLERANCE_INTERMEDIATE
+                masks = arrays[f"{key}.attn.masks"]
+                for attention, mask in zip(attentions, masks, strict=True):
+                    assert torch.equal(attention != 0, mask.bool())
 
 
-@pytest.mark.parametrize("name", ["tiny", "tiny_biasfree", pytest.param("light", marks=pytest.mark.heavy)])
-def test_plain_form(name: str, read: Read, fill: ModuleType) -> None:
-    """The truth that the fast form is compared with elsewhere is the published network."""
+@pytest.mark.parametrize("form", ["plain", "fast"])
+@pytest.mark.parametrize("name", ["tiny", "full"])
+def test_expert_weights(name: str, form: str, read: Read, opened: Opened, fill: ModuleType) -> None:
     facts, arrays = read(name)
-    network = PlainDRSformer(**facts["config"])
-    network.load_state_dict(fill.fill_state_dict(network.state_dict()))
-    seen: dict[str, Tensor] = {}
-    for key, module in network.named_modules():
-        if key in arrays and key != "output":
-            module.register_forward_hook(lambda _module, _inputs, output, key=key: seen.update({key: output}))
     with torch.no_grad():
-        y = network(_input(fill, facts))
-        y64 = network.double()(_input(fill, facts).double())
-    assert _difference(y64, arrays["output_f64"]) <= TOLERANCE_64
-    assert _difference(y, arrays["output"]) <= facts["tolerance"]["output_float32_max_abs"]
-    assert len(seen) >= 15
-    for key, value in seen.items():
-        stride = facts["arrays"][key]["stride"]
-        assert _difference(value[:, :, ::stride, ::stride], arrays[key]) <= TOLERANCE_INTERMEDIATE, key
+        outputs = getattr(opened(name).network, form)(_input(fill, facts))
+    for output, module in (("encoder_experts", "encoder_level0"), ("refinement_experts", "refinement")):
+        assert _difference(outputs[output], arrays[f"{module}.expert_weights"]) <= TOLERANCE_INTERMEDIATE
 
 
 @pytest.mark.parametrize("case", ["whole", "tiled", "tiled_even", "multiple_of_8", "tile_is_clipped"])

@@ -15,22 +15,13 @@ from importlib.resources import files
 
 @dataclass(frozen=True)
 class Baseline:
-    """A published score.
-
-    Attributes:
-        dataset: as tables print it.
-        protocol: by which it was computed, "" where its source does not say.
-        psnr: dB.
-        ssim: None where nobody printed it.
-        setting: what is unusual about it, if anything.
-        source: where it was read.
-    """
+    """A published score; `setting` says what is unusual about it, if anything."""
 
     dataset: str
     protocol: str
     method: str
     psnr: float
-    ssim: float | None
+    ssim: float
     setting: str
     source: str
 
@@ -53,7 +44,7 @@ def baselines() -> tuple[Baseline, ...]:
             protocol=row["protocol"],
             method=row["method"],
             psnr=float(row["psnr"]),
-            ssim=float(row["ssim"]) if row["ssim"] else None,
+            ssim=float(row["ssim"]),
             setting=row["setting"],
             source=row["source"],
         )

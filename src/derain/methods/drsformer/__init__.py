@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from derain.methods.contract import Architecture, Figure, Method
+from derain.methods.drsformer.fast import FastDRSformer
 from derain.methods.drsformer.loss import AbsoluteError
-from derain.methods.drsformer.network import DRSformer
 from derain.methods.drsformer.recognition import recognise
 
 _PUBLISHED: dict[str, Any] = {
@@ -38,7 +38,7 @@ METHOD = Method(
     architectures=(
         Architecture(
             name="drsformer",
-            build=DRSformer,
+            build=FastDRSformer,
             variants={"full": {**_PUBLISHED, "mefc": True}, "light": {**_PUBLISHED, "mefc": False}},
             recognise=recognise,
             tiny={"dim": 8, "num_blocks": (1, 1, 1, 1), "heads": (1, 2, 2, 4)},

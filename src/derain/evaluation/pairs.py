@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Array = NDArray[Any]
-AnyPicture: TypeAlias = "Array | Tensor"
+Picture: TypeAlias = "Array | Tensor"
 Quantise = Literal["round", "floor"]
 
 
 def byte_pair(
-    restored: AnyPicture, clean: AnyPicture, smallest: int, quantise: Quantise = "round", other: str = "clean"
+    restored: Picture, clean: Picture, smallest: int, quantise: Quantise = "round", other: str = "clean"
 ) -> tuple[Array, Array]:
     """Both pictures as bytes, (H, W, 3) or (H, W) uint8; errors call the second one by `other`.
 
@@ -40,9 +40,7 @@ def byte_pair(
     return _bytes(a, np.rint if quantise == "round" else np.floor), _bytes(b, np.rint)
 
 
-def float_pair(
-    restored: AnyPicture, clean: AnyPicture, smallest: int, clamp: bool = True
-) -> tuple[Array, Array]:
+def float_pair(restored: Picture, clean: Picture, smallest: int, clamp: bool = True) -> tuple[Array, Array]:
     """Both pictures as grey levels that are not rounded, (H, W, 3) or (H, W).
 
     Two pictures of bytes stay uint8; else both are float64 in [0, 255], beyond it where `clamp` is off
@@ -54,7 +52,7 @@ def float_pair(
     return _levels(a, clamp), _levels(b, clamp)
 
 
-def single(picture: AnyPicture, smallest: int, quantise: Quantise = "round") -> Array:
+def single(picture: Picture, smallest: int, quantise: Quantise = "round") -> Array:
     """One picture as bytes, (H, W, 3) or (H, W) uint8; raises as `byte_pair` does."""
     return byte_pair(picture, picture, smallest, quantise)[0]
 
@@ -64,7 +62,7 @@ def as_rgb(picture: Array) -> Array:
     return picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2)
 
 
-def mask_of(picture: AnyPicture) -> Array:
+def mask_of(picture: Picture) -> Array:
     """(H, W) bool: where a picture, grey or in colours, lies in the upper half of its range.
 
     Raises:
@@ -75,9 +73,7 @@ def mask_of(picture: AnyPicture) -> Array:
     return upper
 
 
-def _checked(
-    restored: AnyPicture, clean: AnyPicture, smallest: int, other: str = "clean"
-) -> tuple[Array, Array]:
+def _checked(restored: Picture, clean: Picture, smallest: int, other: str = "clean") -> tuple[Array, Array]:
     a = _array(restored, "restored")
     b = a if clean is restored else _array(clean, other)
     if a.shape != b.shape:
@@ -91,7 +87,7 @@ def _checked(
     return a, b
 
 
-def _array(picture: AnyPicture, role: str) -> Array:
+def _array(picture: Picture, role: str) -> Array:
     if isinstance(picture, np.ndarray):
         array = picture
     else:
