@@ -81,7 +81,7 @@ class Data(_Part):
     Attributes:
         clean: folder of clean pictures.
         rainy: folder of rainy pictures with the same names; None to make rain.
-        rain: preset of `derain synth`, where no rainy folder is given.
+        rain: preset of `derain.data.synthesis`, where no rainy folder is given.
         layers: folder of pictures of streaks on black, which are laid over the clean ones instead.
         crop: "window" cuts a patch; "resized" cuts 80 to 100 % of the area with an aspect ratio of
             3/4 to 4/3 and resizes it to the patch, as SPANet does.
@@ -170,7 +170,7 @@ class Validation(_Part):
 
     Attributes:
         every: steps between validations.
-        protocol: of `derain score`.
+        protocol: a key of `derain.evaluation.PROTOCOLS`.
         clean, rainy, rain: as in `Data`; made rain is the same at every validation.
         hold_out: every so many pictures of each training folder are not trained on.
         count: at most so many pictures.
@@ -191,7 +191,7 @@ class Recipe(_Part):
     """One training run.
 
     Attributes:
-        network: name as in `derain models`.
+        network: a name that `derain.list_models` gives, of a network that can be trained.
         data: one source of training pairs, or a mixture of several.
         options: keyword arguments of the network that replace those of the variant.
         loss: keyword arguments of the method's loss. Or `function`, "package.module:function" of the
