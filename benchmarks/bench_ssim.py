@@ -25,8 +25,8 @@ from skimage.metrics import structural_similarity
 
 from derain.data.pairing import pair_folders
 from derain.evaluation import PROTOCOLS
-from derain.evaluation.files import read_levels
 from derain.evaluation.luma import studio_luma_bytes
+from derain.evaluation.scoring import read_levels
 from derain.evaluation.similarity import GAUSSIAN, gaussian_ssim
 
 Array = NDArray[Any]

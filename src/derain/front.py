@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from derain.evaluation.candidates import Candidate
-    from derain.evaluation.pairs import Quantise
+    from derain.evaluation.levels import Quantise
     from derain.evaluation.report import Report
     from derain.evaluation.scores import SetScore
     from derain.restore import Derainer
@@ -62,7 +62,7 @@ def score(
     from PIL import Image
 
     from derain.evaluation import Scores
-    from derain.evaluation.files import plan, score_files
+    from derain.evaluation.scoring import plan, score_files
 
     others = {"clean": clean, "rainy": rainy, "mask": masks}
     given = [restored, *(other for other in others.values() if other is not None)]

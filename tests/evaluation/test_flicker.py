@@ -11,8 +11,8 @@ import pytest
 
 from derain import DerainError
 from derain.evaluation import protocol
-from derain.evaluation.files import plan, score_files
 from derain.evaluation.flicker import flicker_static, flicker_truth, flicker_warped, movement
+from derain.evaluation.scoring import plan, score_files
 from derain.pictures import Picture, write_picture
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from derain import DerainError
 from derain.evaluation import protocol, real_rain
-from derain.evaluation.files import plan, score_files
+from derain.evaluation.scoring import plan, score_files
 from derain.pictures import Picture, read_picture, write_picture
 
 

@@ -108,7 +108,7 @@ def test_every_form_says_what_a_reader_must_know(table) -> None:
     for write in (as_markdown, as_latex, as_html):
         text = write(table)
         for words in (
-            "results rounded to 8 bits",
+            "Results rounded to 8 bits",
             "PyTorch",
             "input unchanged",
             "bootstrap interval",

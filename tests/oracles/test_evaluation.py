@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from derain import evaluation
-from derain.evaluation.files import plan, score_files
+from derain.evaluation.scoring import plan, score_files
 
 PROTOCOLS = (
     "matlab_y_uint8",

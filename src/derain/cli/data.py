@@ -42,7 +42,7 @@ def check(
     from derain.cli.progress import bar
     from derain.data.duplicates import find_duplicates
     from derain.data.layouts import find_splits, pictures_to_compare, problems
-    from derain.evaluation.files import cores
+    from derain.evaluation.scoring import cores
 
     splits = find_splits(folder, required=against is None)
     with bar("checking", sum(len(split.pairing.pairs) for split in splits)) as progress:

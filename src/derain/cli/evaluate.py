@@ -181,8 +181,10 @@ def _print(found: Table) -> None:
             source = line.source or "measured here" + (f"; published {published}" if published else "")
             shown.add_row(line.name, *cells, source, style=None if line.source else "bold")
         console.print(shown, "")
-    costs = Shown("network", box=None, pad_edge=False, title_justify="left", title="Cost")
     names = costs_shown(found)
+    if not names:
+        return
+    costs = Shown("network", box=None, pad_edge=False, title_justify="left", title="Cost")
     for name in names:
         costs.add_column(COSTS[name], justify="right")
     for line in found.measured:

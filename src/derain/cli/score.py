@@ -60,7 +60,7 @@ def score(
     """
     from derain.cli.progress import bar
     from derain.errors import UsageError
-    from derain.evaluation.files import plan, score_files
+    from derain.evaluation.scoring import plan, score_files
 
     if as_json and as_csv:
         raise UsageError("--json and --csv exclude each other; give one.")

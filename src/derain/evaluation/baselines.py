@@ -15,13 +15,22 @@ from importlib.resources import files
 
 @dataclass(frozen=True)
 class Baseline:
-    """A published score; `setting` says what is unusual about it, if anything."""
+    """A published score.
+
+    Attributes:
+        dataset: as tables print it.
+        protocol: by which it was computed, "" where its source does not say.
+        psnr: dB.
+        ssim: None where nobody printed it.
+        setting: what is unusual about it, if anything.
+        source: where it was read.
+    """
 
     dataset: str
     protocol: str
     method: str
     psnr: float
-    ssim: float
+    ssim: float | None
     setting: str
     source: str
 
@@ -44,7 +53,7 @@ def baselines() -> tuple[Baseline, ...]:
             protocol=row["protocol"],
             method=row["method"],
             psnr=float(row["psnr"]),
-            ssim=float(row["ssim"]),
+            ssim=float(row["ssim"]) if row["ssim"] else None,
             setting=row["setting"],
             source=row["source"],
         )

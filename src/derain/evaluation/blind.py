@@ -21,7 +21,7 @@ import numpy as np
 
 from derain.data.pairing import best_pairing, pictures_below
 from derain.errors import DerainError, UsageError
-from derain.evaluation.pairs import Array
+from derain.evaluation.levels import Array
 from derain.evaluation.sheet import difference
 from derain.pictures import Picture, encode_picture, read_picture, to_rgb8
 

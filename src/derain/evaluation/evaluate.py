@@ -19,10 +19,10 @@ from typing import Any
 from derain.errors import DerainError, UsageError, errors_of
 from derain.evaluation.candidates import Candidate
 from derain.evaluation.cases import Case
-from derain.evaluation.files import read_levels
-from derain.evaluation.pairs import Array, Quantise, as_rgb, single
+from derain.evaluation.levels import Array, Quantise, as_rgb, single
 from derain.evaluation.registry import Protocol, protocol
 from derain.evaluation.scores import PictureScore, SetScore
+from derain.evaluation.scoring import read_levels
 from derain.peak_memory import most_memory, start_memory
 from derain.pictures import Picture, read_picture, to_rgb8, to_tensor, write_picture
 from derain.records import append_records, read_records

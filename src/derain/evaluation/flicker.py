@@ -13,18 +13,18 @@ import cv2
 import numpy as np
 
 from derain.errors import DerainError
+from derain.evaluation.levels import AnyPicture, Array, Quantise, as_rgb, byte_pair, single
 from derain.evaluation.luma import full_range_luma, full_range_luma_bytes
-from derain.evaluation.pairs import Array, Picture, Quantise, as_rgb, byte_pair, single
 
 ASTRAY = 1.0  # pixels by which the way forth and back may miss where the movement is believed
 SMALLEST = 32  # pixels a side in which movement can be found
 
 
 def flicker_truth(
-    restored: Picture,
-    previous: Picture,
-    clean: Picture,
-    previous_clean: Picture,
+    restored: AnyPicture,
+    previous: AnyPicture,
+    clean: AnyPicture,
+    previous_clean: AnyPicture,
     quantise: Quantise = "round",
 ) -> float:
     """Change of the error against the clean frame from one frame to the next; any camera.
@@ -38,17 +38,17 @@ def flicker_truth(
     return float(np.abs(now - _like(before, now)).mean())
 
 
-def flicker_static(restored: Picture, previous: Picture, quantise: Quantise = "round") -> float:
+def flicker_static(restored: AnyPicture, previous: AnyPicture, quantise: Quantise = "round") -> float:
     """Change from one frame to the next; for a camera that stands still."""
     now, before = (full_range_luma(as_rgb(single(x, 1, quantise))) for x in (restored, previous))
     return float(np.abs(now - _like(before, now)).mean())
 
 
 def flicker_warped(
-    restored: Picture,
-    previous: Picture,
-    rainy: Picture,
-    previous_rainy: Picture,
+    restored: AnyPicture,
+    previous: AnyPicture,
+    rainy: AnyPicture,
+    previous_rainy: AnyPicture,
     quantise: Quantise = "round",
 ) -> float:
     """Change from one frame to the next along the movement of the rainy frames; for a moving camera.

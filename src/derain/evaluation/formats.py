@@ -106,7 +106,6 @@ def as_latex(table: Table) -> str:
     lines = [
         r"\documentclass{article}",
         r"\usepackage[utf8]{inputenc}",
-        r"\usepackage[T1]{fontenc}",
         r"\usepackage[landscape,margin=1cm]{geometry}",
         r"\usepackage{booktabs}",
         r"\usepackage{graphicx}",
@@ -183,7 +182,7 @@ def _html_row(table: Table, line: Line, costs: Sequence[str], with_source: bool)
             more += f"<small>published {figure(column.measure, cell.published)}</small>"
         cells.append(f"<td class='{name}'>{value_text(column, cell)}{more}</td>")
     cells += [f"<td class=n>{cost_text(line, name)}</td>" for name in costs]
-    cells += [f"<td>{html.escape(line.source) or 'measured here'}</td>"] * with_source
+    cells += [f"<td class=source>{html.escape(line.source) or 'measured here'}</td>"] * with_source
     return f"<tr{' class=published' if line.source else ''}>{''.join(cells)}</tr>"
 
 

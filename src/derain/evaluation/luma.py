@@ -9,7 +9,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from derain.evaluation.pairs import Array
+from derain.evaluation.levels import Array
 
 
 def studio_luma(rgb: Array) -> Array:

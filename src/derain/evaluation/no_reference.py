@@ -19,8 +19,8 @@ import cv2
 import numpy as np
 
 from derain.errors import DerainError
+from derain.evaluation.levels import AnyPicture, Array, Quantise, single
 from derain.evaluation.luma import matlab_grey
-from derain.evaluation.pairs import Array, Picture, Quantise, single
 
 BLOCK = 96  # side of the blocks whose statistics NIQE compares, pixels
 NOISE = 1e-6  # normalised brightness below this is rounding noise
@@ -31,7 +31,7 @@ _WINDOW /= _WINDOW.sum()
 _gamma = np.vectorize(math.gamma, otypes=[np.float64])
 
 
-def niqe_live(picture: Picture, quantise: Quantise = "round") -> float:
+def niqe_live(picture: AnyPicture, quantise: Quantise = "round") -> float:
     """NIQE as LIVE published it; ill-conditioned on pictures with flat areas.
 
     Raises:
@@ -41,12 +41,12 @@ def niqe_live(picture: Picture, quantise: Quantise = "round") -> float:
     return _niqe(picture, quantise, noise=0)
 
 
-def niqe_stable(picture: Picture, quantise: Quantise = "round") -> float:
+def niqe_stable(picture: AnyPicture, quantise: Quantise = "round") -> float:
     """NIQE without the rounding noise of flat areas, the one to report. Raises as `niqe_live` does."""
     return _niqe(picture, quantise, noise=NOISE)
 
 
-def brisque_live(picture: Picture, quantise: Quantise = "round") -> float:
+def brisque_live(picture: AnyPicture, quantise: Quantise = "round") -> float:
     """BRISQUE as LIVE published it; ill-conditioned on pictures with flat areas.
 
     Raises:
@@ -55,12 +55,12 @@ def brisque_live(picture: Picture, quantise: Quantise = "round") -> float:
     return _brisque(picture, quantise, noise=0)
 
 
-def brisque_stable(picture: Picture, quantise: Quantise = "round") -> float:
+def brisque_stable(picture: AnyPicture, quantise: Quantise = "round") -> float:
     """BRISQUE without the rounding noise of flat areas, the one to report. Raises as `brisque_live` does."""
     return _brisque(picture, quantise, noise=NOISE)
 
 
-def _niqe(picture: Picture, quantise: Quantise, noise: float) -> float:
+def _niqe(picture: AnyPicture, quantise: Quantise, noise: float) -> float:
     grey = _grey(picture, BLOCK, quantise)
     rows, columns = (side // BLOCK for side in grey.shape)
     if rows * columns < 2:
@@ -93,7 +93,7 @@ def _niqe_features(blocks: Array) -> Array:
     return np.stack(columns, axis=1)
 
 
-def _brisque(picture: Picture, quantise: Quantise, noise: float) -> float:
+def _brisque(picture: AnyPicture, quantise: Quantise, noise: float) -> float:
     grey = _grey(picture, 11, quantise)
     features = np.concatenate(
         [_brisque_features(_normalised(p, cv2.BORDER_CONSTANT, noise)) for p in (grey, _half(grey))]
@@ -118,7 +118,7 @@ def _brisque_features(z: Array) -> Array:
     return np.array(features)
 
 
-def _grey(picture: Picture, smallest: int, quantise: Quantise) -> Array:
+def _grey(picture: AnyPicture, smallest: int, quantise: Quantise) -> Array:
     levels = single(picture, smallest, quantise)
     return matlab_grey(levels) if levels.ndim == 3 else levels.astype(np.float64)
 

@@ -19,8 +19,8 @@ from derain.atomic import replace_file
 from derain.evaluation.baselines import published
 from derain.evaluation.candidates import UNCHANGED
 from derain.evaluation.formats import LEGEND, html_table, style
+from derain.evaluation.levels import Array
 from derain.evaluation.measures import MEASURES, figure
-from derain.evaluation.pairs import Array
 from derain.evaluation.registry import protocol
 from derain.evaluation.report import Report, sheet, to_json
 from derain.evaluation.tables import Table, make_table
@@ -82,7 +82,12 @@ def _gains(report: Report, name: str) -> str:
 
 def _unstated(report: Report) -> str:
     rows = [
-        [b.method, f"{b.psnr:.2f}", f"{b.ssim:.4f}", f"{b.source}; {b.setting}".rstrip("; ")]
+        [
+            b.method,
+            figure("psnr", b.psnr),
+            "" if b.ssim is None else figure("ssim", b.ssim),
+            f"{b.source}; {b.setting}".rstrip("; "),
+        ]
         for b in (published(report.dataset, "") if report.dataset else ())
     ]
     if not rows:

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 
 from derain.errors import DerainError
+from derain.evaluation.levels import AnyPicture, Array, Quantise, as_rgb, byte_pair, mask_of
 from derain.evaluation.luma import full_range_luma
-from derain.evaluation.pairs import Array, Picture, Quantise, as_rgb, byte_pair, mask_of
 
 NEAR = 5  # side of the square that dilates the mask, pixels
 WINDOW = 25  # side of the window of the background, pixels
@@ -39,7 +39,9 @@ class RealRain(NamedTuple):
     brightness: float
 
 
-def real_rain(restored: Picture, rainy: Picture, mask: Picture, quantise: Quantise = "round") -> RealRain:
+def real_rain(
+    restored: AnyPicture, rainy: AnyPicture, mask: AnyPicture, quantise: Quantise = "round"
+) -> RealRain:
     """Contrast of the rain that is gone inside a mask, and change outside it; for real rain without truth.
 
     The mask marks rain in its upper half (128 of bytes, 0.5 of floats).

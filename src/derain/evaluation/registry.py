@@ -9,8 +9,8 @@ from typing import Any
 
 from derain.errors import UsageError, unknown_name
 from derain.evaluation import flicker, no_reference, protocols
+from derain.evaluation.levels import AnyPicture, Quantise
 from derain.evaluation.measures import MEASURES
-from derain.evaluation.pairs import Picture, Quantise
 from derain.evaluation.protocols import Score
 from derain.evaluation.real_rain import RealRain, real_rain
 
@@ -86,10 +86,10 @@ class Protocol:
 
     def __call__(
         self,
-        restored: Picture,
-        clean: Picture | None = None,
+        restored: AnyPicture,
+        clean: AnyPicture | None = None,
         quantise: Quantise = "round",
-        **others: Picture | None,
+        **others: AnyPicture | None,
     ) -> dict[str, float]:
         """The figures of one picture, {measure: value}; raises as the function does.
 

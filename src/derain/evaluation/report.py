@@ -16,10 +16,10 @@ from derain.evaluation.baselines import Baseline, costs, published
 from derain.evaluation.candidates import UNCHANGED
 from derain.evaluation.cases import Case, TestSet
 from derain.evaluation.evaluate import Result, ranked, restored_file
-from derain.evaluation.files import cores
+from derain.evaluation.levels import Array
 from derain.evaluation.measures import described
-from derain.evaluation.pairs import Array
 from derain.evaluation.registry import protocol
+from derain.evaluation.scoring import cores
 from derain.evaluation.sheet import Row, contact_sheet
 from derain.evaluation.statistics import bootstrap_interval
 from derain.pictures import read_picture, to_rgb8
@@ -83,8 +83,9 @@ class Report:
         """How everything was computed, in one line."""
         precisions = dict.fromkeys(r.candidate.precision for r in self.networks if r.candidate.precision)
         how = {"round": "rounded", "floor": "cut off"}[self.quantise]
-        parts = [f"results {how} to 8 bits", *([", ".join(precisions)] if precisions else [])]
-        return f"{'; '.join(parts)} on {self.device or 'no device'}; PyTorch {torch.__version__}"
+        where = [", ".join(precisions), f"on {self.device}"] if self.device else []
+        parts = [f"Results {how} to 8 bits", " ".join(where).strip(), f"PyTorch {torch.__version__}"]
+        return "; ".join(part for part in parts if part) + "."
 
     def scenes(self, names: Sequence[str]) -> list[int]:
         """The number of the scene of each case of those names."""

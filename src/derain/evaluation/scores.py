@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from derain.errors import UsageError
-from derain.evaluation.pairs import Picture, Quantise
+from derain.evaluation.levels import AnyPicture, Quantise
 from derain.evaluation.registry import protocol
 
 
@@ -82,10 +82,10 @@ class Scores:
 
     def update(
         self,
-        restored: Picture,
-        clean: Picture | None = None,
+        restored: AnyPicture,
+        clean: AnyPicture | None = None,
         names: Sequence[str] | None = None,
-        **others: Picture | None,
+        **others: AnyPicture | None,
     ) -> None:
         """Adds a picture, or a batch (B, 3, H, W) of them; names are counted from 1 unless given.
 

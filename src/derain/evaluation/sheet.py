@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from derain.evaluation.pairs import Array
+from derain.evaluation.levels import Array
 
 BRIGHTEST = 48  # grey levels of difference that the map shows as its brightest colour
 TITLES = ("rainy", "restored", "clean", f"error, 0 to {BRIGHTEST} grey levels")

@@ -18,7 +18,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from derain.evaluation.pairs import Array
+from derain.evaluation.levels import Array
 
 Border = Literal["valid", "replicate", "zero"]
 Blur = Callable[[Array, Array], None]  # of a float64 plane into another of its size

@@ -18,9 +18,9 @@ from typing import Any
 from derain.data.duplicates import find_duplicates
 from derain.errors import DerainError
 from derain.evaluation.candidates import UNCHANGED
-from derain.evaluation.files import cores
 from derain.evaluation.measures import MEASURES
 from derain.evaluation.report import SIDE
+from derain.evaluation.scoring import cores
 
 Json = Mapping[str, Any]
 
@@ -285,7 +285,7 @@ def _published(reports: Sequence[Json]) -> Iterator[Line]:
 
     for (method, setting), rows in sorted(methods.items(), key=lambda item: order(item[1])):
         cells = [
-            Cell(rows[i][measure]) if measure and i in rows and measure in rows[i] else None
+            Cell(rows[i][measure]) if measure and i in rows and rows[i].get(measure) is not None else None
             for i, found in enumerate(groups)
             for measure in (*found["measures"], "")
         ]

@@ -9,7 +9,7 @@ import pytest
 
 from derain import DerainError, UsageError
 from derain.evaluation import PROTOCOLS, matlab_y_uint8
-from derain.evaluation.files import plan, score_files
+from derain.evaluation.scoring import plan, score_files
 from derain.pictures import Picture, write_picture
 
 RANDOM = np.random.default_rng(4)

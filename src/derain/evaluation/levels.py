@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Array = NDArray[Any]
-Picture: TypeAlias = "Array | Tensor"
+AnyPicture: TypeAlias = "Array | Tensor"
 Quantise = Literal["round", "floor"]
 
 
 def byte_pair(
-    restored: Picture, clean: Picture, smallest: int, quantise: Quantise = "round", other: str = "clean"
+    restored: AnyPicture, clean: AnyPicture, smallest: int, quantise: Quantise = "round", other: str = "clean"
 ) -> tuple[Array, Array]:
     """Both pictures as bytes, (H, W, 3) or (H, W) uint8; errors call the second one by `other`.
 
@@ -40,7 +40,9 @@ def byte_pair(
     return _bytes(a, np.rint if quantise == "round" else np.floor), _bytes(b, np.rint)
 
 
-def float_pair(restored: Picture, clean: Picture, smallest: int, clamp: bool = True) -> tuple[Array, Array]:
+def float_pair(
+    restored: AnyPicture, clean: AnyPicture, smallest: int, clamp: bool = True
+) -> tuple[Array, Array]:
     """Both pictures as grey levels that are not rounded, (H, W, 3) or (H, W).
 
     Two pictures of bytes stay uint8; else both are float64 in [0, 255], beyond it where `clamp` is off
@@ -52,7 +54,7 @@ def float_pair(restored: Picture, clean: Picture, smallest: int, clamp: bool = T
     return _levels(a, clamp), _levels(b, clamp)
 
 
-def single(picture: Picture, smallest: int, quantise: Quantise = "round") -> Array:
+def single(picture: AnyPicture, smallest: int, quantise: Quantise = "round") -> Array:
     """One picture as bytes, (H, W, 3) or (H, W) uint8; raises as `byte_pair` does."""
     return byte_pair(picture, picture, smallest, quantise)[0]
 
@@ -62,7 +64,7 @@ def as_rgb(picture: Array) -> Array:
     return picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2)
 
 
-def mask_of(picture: Picture) -> Array:
+def mask_of(picture: AnyPicture) -> Array:
     """(H, W) bool: where a picture, grey or in colours, lies in the upper half of its range.
 
     Raises:
@@ -73,7 +75,9 @@ def mask_of(picture: Picture) -> Array:
     return upper
 
 
-def _checked(restored: Picture, clean: Picture, smallest: int, other: str = "clean") -> tuple[Array, Array]:
+def _checked(
+    restored: AnyPicture, clean: AnyPicture, smallest: int, other: str = "clean"
+) -> tuple[Array, Array]:
     a = _array(restored, "restored")
     b = a if clean is restored else _array(clean, other)
     if a.shape != b.shape:
@@ -87,7 +91,7 @@ def _checked(restored: Picture, clean: Picture, smallest: int, other: str = "cle
     return a, b
 
 
-def _array(picture: Picture, role: str) -> Array:
+def _array(picture: AnyPicture, role: str) -> Array:
     if isinstance(picture, np.ndarray):
         array = picture
     else:

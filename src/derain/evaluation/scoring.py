@@ -17,7 +17,7 @@ import numpy as np
 
 from derain.data.pairing import pair_folders, pictures_below
 from derain.errors import DerainError, UsageError
-from derain.evaluation.pairs import Array, as_rgb
+from derain.evaluation.levels import Array, as_rgb
 from derain.evaluation.registry import Protocol, protocol
 from derain.evaluation.scores import PictureScore, SetScore
 from derain.pictures import read_picture
