@@ -16,7 +16,7 @@ WINDOW = 512  # pixels, side of the centre that is looked at
 DARKEST = 0.01  # a gain that stands for black, so that the drift stays finite
 SMALLEST = 16  # pixels, side of a picture in which movement can be found
 
-Picture = NDArray[np.float32]
+View = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -54,20 +54,20 @@ def measure_stability(store: FrameStore, clean: NDArray[np.uint8]) -> Stability:
     gains, shifts = [], []
     for moment in moments:
         stretch = range(moment, min(moment + FRAMES, store.frames))
-        view: Picture = np.median([_green_centre(store.frame(n)) for n in stretch], axis=0)
+        view: View = np.median([_green_centre(store.frame(n)) for n in stretch], axis=0)
         gain = float(np.median(view[lit] / reference[lit])) if lit.any() else 1.0
         gains.append(max(gain, DARKEST))
         shifts.append(_shift(reference, view.astype(np.float32)))
     return Stability(tuple(moments), tuple(gains), tuple(shifts))
 
 
-def _green_centre(picture: NDArray[np.uint8]) -> Picture:
+def _green_centre(picture: NDArray[np.uint8]) -> View:
     height, width = picture.shape[:2]
     top, left = max(0, height - WINDOW) // 2, max(0, width - WINDOW) // 2
     return picture[top : top + WINDOW, left : left + WINDOW, 1].astype(np.float32)
 
 
-def _shift(reference: Picture, view: Picture) -> tuple[float, float]:
+def _shift(reference: View, view: View) -> tuple[float, float]:
     """The movement by phase correlation; none where the scene has too little to hold on to."""
     if min(view.shape) < SMALLEST:
         return 0.0, 0.0

@@ -52,11 +52,12 @@ def read(content: bytes, name: str, max_pixels: int) -> Picture:
         carried = _without(carried, behind)
     clean = b"".join(pieces)
     depth, colour_type = clean[24:26]
-    image = PngImagePlugin.PngImageFile(io.BytesIO(clean), name)
     if depth == 16 and colour_type != 0:
-        image.load()  # Pillow's errors are clearer
+        PngImagePlugin.PngImageFile(io.BytesIO(clean), name).load()  # its errors are clearer
         pixels, alpha = opencv_16_bits(clean, grey=colour_type == 4)
-    elif image.mode.startswith("I;16"):
+        return replace(carried, pixels=pixels, alpha=alpha)
+    image = PngImagePlugin.PngImageFile(io.BytesIO(clean), name)
+    if image.mode.startswith("I;16"):
         pixels, alpha = np.array(image).astype(np.uint16, copy=False)[..., None], None
         if (key := image.info.get("transparency")) is not None:
             alpha = np.where(pixels[..., 0] == key, 0, 65535).astype(np.uint16)
