@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from derain.cli.options import ModelOptions, ResultOptions, grouped
+from derain.cli.options import ModelOptions, ResultOptions, grouped, path
 from derain.cli.shared import DryRun
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Videos:
 
 @grouped
 def run(
-    inputs: Annotated[list[Path], typer.Argument(help="Pictures, videos, and folders of them.")],
+    inputs: Annotated[list[Path], typer.Argument(parser=path, help="Pictures, videos, and folders of them.")],
     model: ModelOptions,
     picture: Pictures,
     video: Videos,
