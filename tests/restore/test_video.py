@@ -12,7 +12,7 @@ from clips import content, moving_scene, write_clip
 from derain.errors import DerainError, UsageError
 from derain.locks import only_here
 from derain.restore import video
-from derain.restore.ahead import ahead
+from derain.restore.prefetch import prefetch
 from derain.restore.video import restore_video
 
 
@@ -146,12 +146,12 @@ def test_stages_work_ahead_and_stop_when_asked() -> None:
         finally:
             closed.set()
 
-    items = ahead(numbers(), depth=2)
+    items = prefetch(numbers(), depth=2)
     assert [next(items), next(items)] == [0, 1]
     items.close()
     assert closed.wait(5)
     assert len(made) < 10
-    assert list(ahead(iter(range(50)))) == list(range(50))
+    assert list(prefetch(iter(range(50)))) == list(range(50))
 
 
 @pytest.mark.heavy

@@ -24,7 +24,7 @@ from derain.locks import only_here
 from derain.pictures.video import Frame, VideoFacts, VideoReader, video_facts
 from derain.pictures.video_encoding import EncodedFrame, Encoder, Encoding, choose_encoding
 from derain.pictures.video_writing import refuse_misfit, write_video
-from derain.restore.ahead import ahead
+from derain.restore.prefetch import prefetch
 from derain.restore.temporal import RADIUS, steady
 
 SEGMENT = 120  # frames
@@ -108,7 +108,7 @@ def restore_video(
         if temporal:
             restored = _steady(restored, surplus=min(resumed, RADIUS))
         length = SEGMENT if encoding.codec != "gif" else None
-        for encoded in _encoded(ahead(restored), facts, encoding, length, segments.frames, progress):
+        for encoded in _encoded(prefetch(restored), facts, encoding, length, segments.frames, progress):
             segments.add(encoded)
         left_out = write_video(target, facts, encoding, segments.times(), segments.encoded)
         if (reader.transparent or (facts.alpha and resumed)) and not encoding.alpha:
@@ -118,7 +118,7 @@ def restore_video(
 
 
 def _restored(reader: VideoReader, restore_batch: RestoreBatch, batch: int) -> Iterator[_Restored]:
-    for frames, rainy in ahead(_batches(reader, batch)):
+    for frames, rainy in prefetch(_batches(reader, batch)):
         with torch.inference_mode():
             images = restore_batch(rainy)
         assert images.shape == rainy.shape, f"{tuple(rainy.shape)} became {tuple(images.shape)}"

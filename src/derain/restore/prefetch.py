@@ -10,7 +10,7 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 
-def ahead(items: Iterator[Item], depth: int = 1) -> Generator[Item]:
+def prefetch(items: Iterator[Item], depth: int = 1) -> Generator[Item]:
     """The items, made in a thread of their own, at most `depth` finished ones before they are asked for.
 
     An error of the thread is raised here. When this iterator is closed, so are `items`, in their thread.
