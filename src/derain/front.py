@@ -150,7 +150,7 @@ def evaluate(
         candidate = candidate_of(model, settings, [c.name for c in candidates])
         candidates += [candidate, *(with_option(candidate, option) for option in test_time)]
     for title, folder in (results or {}).items():
-        candidates.append(finished_results(title, Path(folder), test_set.cases))
+        candidates.append(finished_results(title, Path(folder), test_set.cases, [c.name for c in candidates]))
     used = ", ".join(dict.fromkeys(str(c.device) for c in candidates if c.restore))
     done, total = 0, len(candidates) * len(test_set.cases)
 

@@ -265,6 +265,9 @@ def test_finished_results_of_others(cases: tuple[Case, ...], tmp_path: Path) -> 
     (found,) = evaluate([theirs], cases, NAMES, tmp_path / "out")
     assert found.scores("rgb_psnr").infinite == 4
     assert not (tmp_path / "out/restored").exists()
+    for name, taken in (("spanet", ["spanet"]), ("a/b", []), ("", [])):
+        with pytest.raises(DerainError, match=f"results '{name}'"):
+            finished_results(name, tmp_path / "theirs", cases, taken)
     (tmp_path / "theirs/3.png").unlink()
     with pytest.raises(DerainError, match=r"theirs: no result for 3.png"):
         finished_results("theirs", tmp_path / "theirs", cases)

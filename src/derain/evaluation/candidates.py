@@ -62,20 +62,26 @@ def input_unchanged(cases: Sequence[Case]) -> Candidate:
     return Candidate(UNCHANGED, None, finished={case.name: case.rainy for case in cases})
 
 
-def finished_results(name: str, folder: Path, cases: Sequence[Case]) -> Candidate:
-    """Results that somebody else made: pictures named as the rainy or as the clean ones.
+def finished_results(name: str, folder: Path, cases: Sequence[Case], taken: Sequence[str] = ()) -> Candidate:
+    """Results that somebody else made: pictures named as the rainy ones.
 
     Raises:
+        UsageError: the name is `taken`, or no name of a file.
         DerainError: a case has no result in the folder; names it.
     """
-    results, finished = pictures_below(folder), {}
+    if name in taken:
+        raise UsageError(f"results '{name}': another row has that name; choose another.")
+    if not name or {"/", "\\"} & set(name):
+        raise UsageError(f"results '{name}': no file can be named so; choose another name.")
+    results = pictures_below(folder)
     rainy = {case.name: case.rainy for case in cases}
     found = {pair.name: pair.clean for pair in best_pairing(rainy, results).pairs}
     if len(found) < len(cases):
         missing = next(case.name for case in cases if case.name not in found)
         raise DerainError(f"{folder}: no result for {missing}; results are named as the rainy pictures.")
     finished = {case.name: found[case.name] for case in cases}
-    return Candidate(name, None, identity=str(folder.resolve()), finished=finished)
+    # No identity: the files stand for themselves, and one name is one row whatever the set.
+    return Candidate(name, None, finished=finished)
 
 
 def candidate_of(model: Any, settings: Mapping[str, Any], taken: Sequence[str] = ()) -> Candidate:
