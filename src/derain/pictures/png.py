@@ -40,6 +40,8 @@ def read(content: bytes, name: str, max_pixels: int) -> Picture:
     pieces, carried = [SIGNATURE], Picture(np.zeros((1, 1, 1), np.uint8))
     for kind, start, end in _chunks(content):
         if kind in PIXELS:
+            if zlib.crc32(content[start - 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
+                raise ValueError("a wrong checksum of its pixels")
             pieces.append(content[start - 8 : end + 4])
             if kind == b"IHDR":
                 width, height = struct.unpack_from(">II", content, start)

@@ -8,12 +8,16 @@ numbers (palettes, inks, JPEG inside TIFF, fax, 1 to 4 bits of grey).
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import io
 import struct
 import zlib
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
+import PIL
 from PIL import TiffImagePlugin
 
 from derain.errors import DerainError
@@ -44,6 +48,21 @@ UNSIGNED, FLOAT = 1, 3
 REDUCED, MASK = 1, 4
 LITTLE: tags.Order = "<"
 INCH, CENTIMETRE = 2, 3
+
+
+def _silence_libtiff() -> None:
+    """Keeps libtiff, as Pillow's wheels bring it, from writing to the terminal what Pillow raises anyway."""
+    place = Path(PIL.__file__).parent
+    for folder in (place.parent / "pillow.libs", place / ".dylibs"):
+        for library in folder.glob("libtiff*"):
+            with contextlib.suppress(OSError, AttributeError):
+                loaded = ctypes.CDLL(str(library))
+                for setter in (loaded.TIFFSetErrorHandler, loaded.TIFFSetWarningHandler):
+                    setter.argtypes, setter.restype = [ctypes.c_void_p], ctypes.c_void_p
+                    setter(None)
+
+
+_silence_libtiff()
 
 
 @dataclass(frozen=True)
