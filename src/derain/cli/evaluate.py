@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from derain.evaluation.tables import Table
 
 
+WIDE = 120  # columns of a terminal from which intervals are printed; they are in the page in any case
+
+
 def evaluate(
     rainy: Annotated[Path, typer.Argument(help="A public set as unpacked, or the folder of rainy pictures.")],
     clean: Annotated[Path | None, typer.Argument(help="The folder of clean pictures.")] = None,
@@ -163,8 +166,8 @@ def _print(found: Table) -> None:
         title = f"{group.protocol}, {group.dataset}"
         shown = Shown("network", title=title, box=None, pad_edge=False, title_justify="left")
         for i in places:
-            shown.add_column(found.columns[i].title, justify="right")
-        shown.add_column("source", no_wrap=True)
+            shown.add_column(found.columns[i].title, justify="right", no_wrap=True)
+        shown.add_column("source", overflow="fold", min_width=24)
         for line in found.lines:
             if all(line.cells[i] is None for i in places):
                 continue
@@ -175,7 +178,8 @@ def _print(found: Table) -> None:
                     cells.append("")
                     continue
                 column = found.columns[i]
-                cells.append(f"{value_text(column, cell)} {interval_text(column, cell)}".strip())
+                interval = interval_text(column, cell) if console.width >= WIDE else ""
+                cells.append(f"{value_text(column, cell)} {interval}".strip())
             own = [line.cells[i] for i in places]
             published = " / ".join(f"{c.published:g}" for c in own if c and c.published is not None)
             source = line.source or "measured here" + (f"; published {published}" if published else "")
