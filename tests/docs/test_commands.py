@@ -32,6 +32,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NOT_RUN = {
     "README.md": ["the tests are among it", "installs"],
     "cluster.md": ["installs", "needs a cluster"],
+    "darktable.md": ["installs"],
     "evaluate.md": ["needs a public set; exits with 1 for the small one of the tests"],
     "export.md": ["installs"],
     "index.md": ["installs"],
@@ -46,7 +47,11 @@ NOT_RUN = {
     ],
     "weights.md": ["installs"],
 }
-NEEDS = {"cluster.md": ["ray"], "export.md": ["onnxruntime", "openvino"]}  # packages of extras
+NEEDS = {  # packages of extras
+    "cluster.md": ["ray"],
+    "darktable.md": ["onnxruntime"],
+    "export.md": ["onnxruntime", "openvino"],
+}
 BLOCK = re.compile(
     r"(?:<!-- not run: (?P<reason>[^>]+) -->\n)?^```(?P<kind>sh|python)\n(?P<code>.*?)^```$", re.M | re.S
 )
@@ -105,6 +110,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, hub: Hub) -> Path:
     state = create_network("spanet", width=4).state_dict()
     torch.save({"net": state, "clock": 40000}, folder / "latest.pth")
     save_checkpoint(folder / "runs/first/best.safetensors", state, {})
+    everyday = next(a for a in all_architectures() if a.name == "everyday")
+    save_checkpoint(folder / "garden.safetensors", everyday.build(**everyday.tiny).state_dict(), {})
     drsformer = next(a for a in all_architectures() if a.name == "drsformer")
     torch.save({"params": drsformer.build(**drsformer.tiny).state_dict()}, folder / "drsformer_200L.pth")
     config = b'{"network": "spanet", "config": {"width": 4}}'

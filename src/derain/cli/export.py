@@ -1,4 +1,4 @@
-"""`derain export MODEL --to onnx -o FILE`: a network for other runtimes."""
+"""`derain export MODEL --to onnx -o FILE`: a network for other programs."""
 
 from __future__ import annotations
 
@@ -13,28 +13,44 @@ from derain.cli.shared import MODEL, Overwrite
 
 def export(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write: .onnx or .xml.")],
-    to: Annotated[str, typer.Option(help="onnx, or openvino (an .xml file and a .bin file).")] = "onnx",
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The file to write: .onnx, .xml or .dtmodel.")
+    ],
+    to: Annotated[
+        str, typer.Option(help="onnx; openvino (an .xml file and a .bin file); dtmodel, for darktable.")
+    ] = "onnx",
+    any_size: Annotated[
+        bool, typer.Option("--any-size", help="dtmodel: for tiles of any size, not of 768x768 alone.")
+    ] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write a network as ONNX or OpenVINO, for pictures and batches of any size.
+    """Write a network for other programs: ONNX, OpenVINO, or a package for darktable.
 
-    The result is compared with PyTorch on several sizes; `derain run --model FILE` runs it.
+    The result is compared with PyTorch. ONNX and OpenVINO files take pictures and batches of any size;
+    `derain run --model FILE` runs them.
 
     Example: derain export spanet --to onnx -o spanet.onnx
     """
     from derain.checkpoints import open_checkpoint
     from derain.errors import Remedy, UsageError, unknown_name
-    from derain.export import EXTENSIONS
+    from derain.export import TARGETS
+    from derain.export.darktable import TILE, export_package
     from derain.export.files import TOLERANCE, files_at
     from derain.export.files import export as write
 
-    if to not in EXTENSIONS:
-        raise unknown_name("target", to, EXTENSIONS)
+    if to not in TARGETS:
+        raise unknown_name("target", to, TARGETS)
     there = [path for path in files_at(to, output) if path.exists()]
     if there and not overwrite:
         raise UsageError(f"{there[0]}: exists already.", Remedy("replace it", {"overwrite": True}))
     checkpoint = open_checkpoint(model)
+    if to == "dtmodel":
+        package = export_package(checkpoint, output, None if any_size else TILE)
+        say(
+            f"{output}: {package.config['name']}, version {package.config['version']}; differs from PyTorch "
+            f"by at most {package.difference:.1e} (allowed: {TOLERANCE:.1e})."
+        )
+        return
     done = write(checkpoint, to, output)
     tried = ", ".join(f"{batch} x {width}x{height}" for batch, height, width in done.shapes)
     say(

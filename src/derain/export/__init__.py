@@ -1,8 +1,9 @@
-"""Networks as ONNX or OpenVINO files: writing them, checking them against PyTorch, running them."""
+"""Networks as files for other programs: writing them, checking them against PyTorch, running them."""
 
 from pathlib import Path
 
-EXTENSIONS = {"onnx": ".onnx", "openvino": ".xml"}
+EXTENSIONS = {"onnx": ".onnx", "openvino": ".xml"}  # of the files that are run here, too
+TARGETS = {**EXTENSIONS, "dtmodel": ".dtmodel"}
 
 
 def is_exported(path: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from derain.atomic import new_file, replace_file
 from derain.checkpoints import Checkpoint
 from derain.errors import DerainError, UsageError
-from derain.export import EXTENSIONS
+from derain.export import TARGETS
 from derain.export.facts import KEY, Facts, facts_of
 from derain.export.graph import trace
 from derain.export.memory import bytes_per_pixel
@@ -47,8 +48,8 @@ def files_at(target: str, path: Path) -> tuple[Path, ...]:
     Raises:
         UsageError: the extension of `path` does not belong to the target.
     """
-    if path.suffix != EXTENSIONS[target]:
-        raise UsageError(f"{path}: a file for {target} must end in {EXTENSIONS[target]}.")
+    if path.suffix != TARGETS[target]:
+        raise UsageError(f"{path}: a file for {target} must end in {TARGETS[target]}.")
     return (path, path.with_suffix(".bin")) if target == "openvino" else (path,)
 
 
@@ -59,7 +60,7 @@ def export(checkpoint: Checkpoint, target: str, path: Path) -> Exported:
 
     Args:
         checkpoint: of a network in PyTorch.
-        target: a key of `EXTENSIONS`.
+        target: "onnx" or "openvino"; for "dtmodel" see `darktable.export_package`.
         path: the file to write; see `files_at`, which are replaced when they exist.
 
     Raises:
@@ -69,12 +70,13 @@ def export(checkpoint: Checkpoint, target: str, path: Path) -> Exported:
     """
     places = files_at(target, path)
     network = checkpoint.network
+    shapes = _shapes(network.spec.multiple_of)
     model = trace(network)
     facts = facts_of(checkpoint, bytes_per_pixel(model, network.spec.multiple_of))
     if target == "onnx":
         model.metadata_props.add(key=KEY, value=facts.model_dump_json())
         content = model.SerializeToString()
-        difference, shapes = compare(network, onnx_network(content, str(path)), facts.multiple_of, path)
+        difference = compare(network, onnx_network(content, str(path)), shapes, path)
         replace_file(path, content)
     else:
         # The new files wait beside their places while they are checked.
@@ -82,7 +84,7 @@ def export(checkpoint: Checkpoint, target: str, path: Path) -> Exported:
             _save_openvino(model, facts, xml)
             xml.with_suffix(".bin").replace(weights)
             exported = openvino_network(xml.read_bytes(), weights.read_bytes(), str(path))
-            difference, shapes = compare(network, exported, facts.multiple_of, path)
+            difference = compare(network, exported, shapes, path)
     return Exported(path, difference, shapes)
 
 
@@ -98,9 +100,12 @@ def _save_openvino(model: Any, facts: Facts, xml: Path) -> None:
 
 
 def compare(
-    network: nn.Module, exported: nn.Module, multiple: int, path: Path
-) -> tuple[float, tuple[tuple[int, int, int], ...]]:
-    """The largest difference between PyTorch and a runtime, and the shapes that were tried.
+    network: nn.Module,
+    exported: Callable[[Tensor], Tensor],
+    shapes: Iterable[tuple[int, int, int]],
+    path: Path,
+) -> float:
+    """The largest difference between PyTorch and a runtime, on pictures of some (batch, height, width).
 
     Pictures on which PyTorch's own result jumps by rounding say nothing and are replaced by others.
 
@@ -108,7 +113,7 @@ def compare(
         DerainError: it is above `TOLERANCE`, or no picture of a size can be compared.
     """
     generator = torch.Generator().manual_seed(0)
-    shapes, most = _shapes(multiple), 0.0
+    most = 0.0
     for shape in shapes:
         batch, height, width = shape
         place = f"{path}: not written, because on {batch} x {width}x{height} pixels"
@@ -127,7 +132,7 @@ def compare(
         else:
             raise DerainError(f"{place} PyTorch itself gives another result after every rounding.")
         most = max(most, difference)
-    return most, shapes
+    return most
 
 
 def _shapes(multiple: int) -> tuple[tuple[int, int, int], ...]:

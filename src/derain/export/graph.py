@@ -1,4 +1,4 @@
-"""A network as an ONNX graph with dynamic batch, height and width.
+"""A network as an ONNX graph, with batch, height and width that are free where they are named.
 
 The graph is recorded by tracing the plain form. What has no operation in such graphs, as a recurrence,
 is a node of the domain "derain"; the network's spec says what it means.
@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from derain.errors import DerainError
 from derain.export.facts import INPUT, OUTPUT
@@ -28,28 +29,56 @@ def trace(network: RainNetwork) -> Any:
     Raises:
         DerainError: the network uses an operation that cannot be exported, or onnx is not installed.
     """
-    onnx = extra("onnx", "onnx")
     multiple = network.spec.multiple_of
     side = 2 * multiple * -(-16 // multiple)
-    network = network.eval().requires_grad_(False)
+    example = torch.rand(2, 3, side, 2 * side)
+    return record(network, example, INPUT, OUTPUT, AXES, network.spec.onnx_functions)
+
+
+def record(
+    module: nn.Module,
+    example: Tensor,
+    input_name: str,
+    output_name: str,
+    axes: Mapping[int, str],
+    functions: Sequence[str],
+) -> Any:
+    """The `onnx.ModelProto` of a module, from one picture to another of the same shape.
+
+    Args:
+        module: is put into eval mode.
+        example: (B, 3, H, W), the picture that it is traced with.
+        input_name, output_name: of the graph.
+        axes: {number: name} of the dimensions that stay free; the others are those of the example.
+        functions: as in `Spec.onnx_functions`.
+
+    Raises:
+        DerainError: as `trace`.
+    """
+    onnx = extra("onnx", "onnx")
+    module = module.eval().requires_grad_(False)
     file = io.BytesIO()
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing warns of every size that Python looks at
         try:
             torch.onnx.export(
-                network,
-                (torch.rand(2, 3, side, 2 * side),),
+                module,
+                (example,),
                 file,  # type: ignore[arg-type]  # the tracing exporter takes streams
                 # The newer exporter keeps track of symbolic sizes: minutes where tracing takes seconds.
                 dynamo=False,
                 opset_version=OPSET,
-                input_names=[INPUT],
-                output_names=[OUTPUT],
-                dynamic_axes={INPUT: AXES, OUTPUT: AXES},
+                input_names=[input_name],
+                output_names=[output_name],
+                dynamic_axes={input_name: axes, output_name: axes},
             )
         except torch.onnx.errors.OnnxExporterError as error:
             raise DerainError(f"cannot be exported: {str(error).splitlines()[0][:200]}") from None
-    return _with_functions(onnx, onnx.load_model_from_string(file.getvalue()), network.spec.onnx_functions)
+    model = onnx.load_model_from_string(file.getvalue())
+    model.graph.output[0].type.CopyFrom(
+        model.graph.input[0].type
+    )  # the tracer does not find all that is fixed
+    return _with_functions(onnx, model, functions)
 
 
 def _with_functions(onnx: Any, model: Any, functions: Sequence[str]) -> Any:

@@ -103,23 +103,9 @@ def read(path: Path) -> bytes:
 
 def onnx_network(content: bytes, source: str) -> ExportedNetwork:
     """ONNX Runtime on the bytes of a file. Raises as `open_exported` does."""
-    onnx, runtime = extra("onnx", "onnx"), extra("onnxruntime", "onnx")
-    try:
-        model = onnx.load_model_from_string(content)
-    except Exception as error:  # the parser's own class
-        raise DerainError(f"{source}: not an ONNX file, or damaged ({_gist(error)}).") from None
+    model = onnx_model(content, source)
     facts = read_facts({entry.key: entry.value for entry in model.metadata_props}.get(KEY), source)
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(model)):
-        raise DerainError(f"{source}: refused, it reads its numbers from other files.")
-    if not _ends(model):
-        raise DerainError(f"{source}: refused, it has a loop that need not end.")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 4
-    try:
-        session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # as above
-        raise DerainError(f"{source}: ONNX Runtime refuses it ({_gist(error)}).") from None
+    session = onnx_session(model, content, source)
     names = [value.name for value in session.get_inputs()], [value.name for value in session.get_outputs()]
     if names != ([INPUT], [OUTPUT]):
         raise DerainError(f"{source}: maps {names[0]} to {names[1]} instead of {INPUT} to {OUTPUT}.")
@@ -128,6 +114,35 @@ def onnx_network(content: bytes, source: str) -> ExportedNetwork:
         return cast(NDArray[np.float32], session.run([OUTPUT], {INPUT: rainy})[0])
 
     return ExportedNetwork(run, facts, content, source)
+
+
+def onnx_model(content: bytes, source: str) -> Any:
+    """The `onnx.ModelProto` in the bytes of a file. Raises `DerainError` when there is none."""
+    onnx = extra("onnx", "onnx")
+    try:
+        return onnx.load_model_from_string(content)
+    except Exception as error:  # the parser's own class
+        raise DerainError(f"{source}: not an ONNX file, or damaged ({_gist(error)}).") from None
+
+
+def onnx_session(model: Any, content: bytes, source: str) -> Any:
+    """ONNX Runtime's session on the CPU for a model and the bytes that it was read from.
+
+    Raises:
+        DerainError: it needs other files, need not end, or ONNX Runtime does not take it.
+    """
+    onnx, runtime = extra("onnx", "onnx"), extra("onnxruntime", "onnx")
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(model)):
+        raise DerainError(f"{source}: refused, it reads its numbers from other files.")
+    if not _ends(model):
+        raise DerainError(f"{source}: refused, it has a loop that need not end.")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 4
+    try:
+        return runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's own classes
+        raise DerainError(f"{source}: ONNX Runtime refuses it ({_gist(error)}).") from None
 
 
 def _tensors(model: Any) -> Iterator[Any]:
