@@ -36,6 +36,12 @@ NOT_RUN = {
     "evaluate.md": ["needs a public set; exits with 1 for the small one of the tests"],
     "export.md": ["installs"],
     "index.md": ["installs"],
+    "integrations.md": [
+        "installs",
+        "needs podman or docker",
+        "changes the system",
+        "needs ffmpeg",
+    ],
     "method.md": ["the tests of a checkout"],
     "serve.md": ["installs", "serves until it is stopped", "serves until it is stopped", "needs a server"],
     "train.md": [

@@ -1,0 +1,5 @@
+"""A node for ComfyUI that takes the rain out of pictures; docs/integrations.md says how to install it."""
+
+from .nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
+
+__all__ = ["NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS"]
