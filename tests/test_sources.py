@@ -42,13 +42,16 @@ def test_entries_of_a_network_leave_out_those_of_its_sister() -> None:
     assert sum(s.what == "weights for Rain200L" for s in sources_of("nerd_rain")) == 2
 
 
+SAMPLES = Path(__file__).resolve().parents[1] / "samples"
+
+
 def test_a_model_without_weights_says_where_they_are() -> None:
     with pytest.raises(
         derain.UsageError, match=r"known, but no weights come with the package.*DRSformer"
     ) as error:
         derain.load("drsformer")
     assert "unknown" not in str(error.value)
-    done = command("run", "a.png", "--model", "udr_s2former")
+    done = command("run", SAMPLES, "-o", "out", "--model", "udr_s2former")
     assert done.returncode == 2
     assert "github.com/Ephemeral182" in done.stderr
 

@@ -16,7 +16,7 @@ from derain.evaluation import PROTOCOLS, matlab_y_uint8, protocol, protocols, rg
 from derain.evaluation.luma import studio_luma_bytes
 from derain.evaluation.similarity import gaussian_ssim
 
-WITH_TRUTH = [p for p in PROTOCOLS.values() if p.needs_truth]
+WITH_TRUTH = [p for p in PROTOCOLS.values() if p.needs == ("clean",)]
 names = pytest.mark.parametrize("p", WITH_TRUTH, ids=lambda p: p.name)
 SMALLEST = {"skimage_rgb": 7, "skimage_rgb_range1": 7, "raindrop_y": 8, "rgb_psnr": 1}
 

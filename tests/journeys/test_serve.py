@@ -173,7 +173,7 @@ def test_the_page(tmp_path: Path) -> None:
         tab.drop("#drop", [tmp_path / "notes.png", second])
         settled(tab, 2)
         said = tab.run("document.querySelector('.problem:not([hidden])').textContent")
-        assert said.startswith("Not a picture")
+        assert "neither a picture" in said
         tab.open(address)
         settled(tab, 2)
 

@@ -76,7 +76,7 @@ def _print_one(row: dict[str, Any]) -> None:
         for f in figures:
             typer.echo(f"  {f['dataset']:<21}{f['psnr']:.2f} dB / {f['ssim']:<8}{f['protocol']}")
     if row["sources"]:
-        typer.echo("from its authors, as their pages say; derain info FILE tells what a file of weights is:")
+        typer.echo("from its authors' pages (derain info FILE tells what a file of weights is):")
     for source in row["sources"]:
         details = f" ({source['details']})" if source["details"] else ""
         typer.echo(f"  {source['what']}{details}\n    {source['address']}")

@@ -44,7 +44,9 @@ def plan_pairs(
     """
     find_preset(preset)
     plan: list[PlannedPair] = []
-    made = {real(Path(output) / part) for part in ("rainy", "clean")}  # what lies there was made before
+    given = real(Path(folder))
+    # What lies below the output was made before, unless it is what was given.
+    made = {real(Path(output) / part) for part in ("rainy", "clean")} - {given, *given.parents}
     for file in (found for found in pictures_in(folder) if not made & set(real(found).parents)):
         for version in range(1, count + 1):
             name = f"{file.stem}-{version}" if count > 1 else file.stem

@@ -168,7 +168,7 @@ class SparseAttention(nn.Module):
     def logits_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, heads, C / heads, C / heads) and (B, heads, C / heads, H W)."""
         rows = self.qkv_dwconv(self.qkv(x)).flatten(2).contiguous()  # sums over strided rows lose digits
-        q, k, v = rows.unflatten(1, (3, self.heads, -1)).unbind(1)
+        q, k, v = rows.reshape(rows.shape[0], 3, self.heads, -1, rows.shape[2]).unbind(1)
         cosines = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1)
         return self.temperature * cosines, v
 

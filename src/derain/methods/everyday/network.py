@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from derain.errors import DerainError
 from derain.methods.network import RainNetwork, Spec
 
+SHOWN = 4  # so that faint rain can be seen in the map
+
 
 class Block(nn.Module):
     """x + conv(relu(conv(x))); (B, C, H, W) -> (B, C, H, W)."""
@@ -74,7 +76,8 @@ class Everyday(RainNetwork):
         _start_small(self.head)
 
     def plain(self, rainy: Tensor) -> dict[str, Tensor]:
-        """`image` (B, 3, H, W), not clamped; `mask` (B, 1, H, W), the mean change of the three colours."""
+        """`image` (B, 3, H, W), not clamped; `mask` (B, 1, H, W) in [0, 1], `SHOWN` times the mean
+        change of the three colours."""
         x = self.stem(F.pixel_unshuffle(rainy, 2))
         skips = []
         for blocks, down in zip(self.encoder, self.down, strict=False):
@@ -85,7 +88,8 @@ class Everyday(RainNetwork):
         for blocks, up in zip(reversed(self.decoder), reversed(self.up), strict=True):
             x = blocks(up(x) + skips.pop())
         rain = F.pixel_shuffle(self.head(x), 2)
-        return {"image": rainy - rain, "mask": rain.abs().mean(1, keepdim=True)}
+        mask = (SHOWN * rain.abs().mean(1, keepdim=True)).clamp(max=1)
+        return {"image": rainy - rain, "mask": mask}
 
     def activation_bytes(self, height: int, width: int) -> int:
         """Four maps of the finest level, one of every other, and the picture three times."""
