@@ -43,7 +43,7 @@ def test_the_command_measures_each_size_and_draws(tmp_path: Path) -> None:
 def test_wrong_usage_is_told_before_anything_is_measured(tmp_path: Path) -> None:
     wrong = {
         ("bench", "spanett"): "Did you mean 'spanet'",
-        ("bench", "drsformer", "--precision", "bf16"): "does not run in bf16",
+        ("bench", "drsformer", "--precision", "bf16"): "does not run in bfloat16",
     }
     for arguments, said in wrong.items():
         done = derain(*arguments, cwd=tmp_path)
