@@ -15,7 +15,6 @@ from derain.methods.contract import Architecture
 from derain.restore import Derainer, Settings
 from peak import PeakBytes
 
-WITHOUT_A_PLAIN_FORM = ("drsformer",)  # so far
 ARCHITECTURES = [pytest.param(a, id=a.name) for a in all_architectures()]
 
 
@@ -70,13 +69,7 @@ def _tensors(value: Any) -> list[torch.Tensor]:
     return [tensor for part in values for tensor in _tensors(part)]
 
 
-@pytest.mark.parametrize(
-    "architecture",
-    [
-        pytest.param(a, id=a.name, marks=pytest.mark.xfail if a.name in WITHOUT_A_PLAIN_FORM else ())
-        for a in all_architectures()
-    ],
-)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_hooks_fire_on_every_leaf_in_a_training_step(architecture: Architecture) -> None:
     network, rainy = tiny(architecture)
     leaves = {name: module for name, module in network.train().named_modules() if not any(module.children())}
