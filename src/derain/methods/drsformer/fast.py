@@ -22,11 +22,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from derain.methods.drsformer import network as plain
+from derain.nn.blocks import Block, Stage
 from derain.nn.channel_attention import CosineSums, merged_projection
 from derain.nn.convolution import Activation, Convolution
 from derain.nn.joining import Joining, doubled, halved
 from derain.nn.norms import ChannelNorm
-from derain.nn.pixels import as_map, as_pixels
 from derain.nn.prepared import once_per_weights
 from derain.nn.windows import CPU_NUMBERS, Sides, by_windows, crop, crop_to, padding
 
@@ -108,63 +108,35 @@ def laid_out(n: plain.DRSformer) -> Layers:
     return Layers(
         patch_embed=Convolution.like(n.patch_embed.proj),
         encoder_level0=ExpertMixture.of(n.encoder_level0) if n.mefc else None,
-        encoder_level1=Stage.of(n.encoder_level1),
+        encoder_level1=stage(n.encoder_level1),
         down1_2=Convolution.like(n.down1_2.body[0]),
-        encoder_level2=Stage.of(n.encoder_level2),
+        encoder_level2=stage(n.encoder_level2),
         down2_3=Convolution.like(n.down2_3.body[0]),
-        encoder_level3=Stage.of(n.encoder_level3),
+        encoder_level3=stage(n.encoder_level3),
         down3_4=Convolution.like(n.down3_4.body[0]),
-        latent=Stage.of(n.latent),
+        latent=stage(n.latent),
         up4_3=Joining.of(n.up4_3, n.reduce_chan_level3),
-        decoder_level3=Stage.of(n.decoder_level3),
+        decoder_level3=stage(n.decoder_level3),
         up3_2=Joining.of(n.up3_2, n.reduce_chan_level2),
-        decoder_level2=Stage.of(n.decoder_level2),
+        decoder_level2=stage(n.decoder_level2),
         up2_1=Convolution.like(n.up2_1.body[0]),
-        decoder_level1=Stage.of(n.decoder_level1),
+        decoder_level1=stage(n.decoder_level1),
         refinement=ExpertMixture.of(n.refinement) if n.mefc else None,
         output=Convolution.like(n.output),
     )
 
 
-@dataclass(frozen=True)
-class Stage:
-    """Blocks one after the other."""
-
-    blocks: tuple[Block, ...]
-
-    @classmethod
-    def of(cls, blocks: nn.Sequential) -> Stage:
-        return cls(tuple(Block.of(block) for block in blocks))
-
-    def __call__(self, x: Tensor) -> Tensor:
-        for block in self.blocks:
-            x = block(x)
-        return x
+def stage(blocks: nn.Sequential) -> Stage:
+    """`network.Block`s one after the other, prepared."""
+    return Stage(tuple(block_of(block) for block in blocks))
 
 
-@dataclass(frozen=True)
-class Block:
-    """`network.Block`: attention finds a matrix for V, feed-forward windows apply it and go on."""
-
-    attention: Attention
-    feed_forward: FeedForward
-
-    @classmethod
-    def of(cls, block: nn.Module) -> Block:
-        assert isinstance(block, plain.Block)
-        return cls(Attention.of(block.norm1, block.attn), FeedForward.of(block.norm2, block.ffn))
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """(1, C, h, w) -> the same."""
-        v, matrix = self.attention(x)
-
-        def block(window: Tensor, sides: Sides, v: Tensor) -> Tensor:
-            attended = torch.baddbmm(as_pixels(window), as_pixels(v), matrix)
-            if self.attention.bias is not None:
-                attended += self.attention.bias
-            return self.feed_forward(as_map(attended, window), sides)
-
-        return by_windows(block, x, FeedForward.halo, self.feed_forward.buffer_channels, others=[v])
+def block_of(block: nn.Module) -> Block:
+    """`network.Block`, prepared."""
+    assert isinstance(block, plain.Block)
+    attention = Attention.of(block.norm1, block.attn)
+    feed_forward = FeedForward.of(block.norm2, block.ffn)
+    return Block(attention, attention.bias, feed_forward, FeedForward.halo, feed_forward.buffer_channels)
 
 
 @dataclass(frozen=True)

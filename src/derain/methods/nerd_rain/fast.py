@@ -20,11 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from derain.methods.nerd_rain import network as plain
+from derain.nn.blocks import Block, Stage
 from derain.nn.channel_attention import CosineSums, merged_projection
 from derain.nn.convolution import Activation, Convolution
 from derain.nn.joining import Joining, doubled, halved
 from derain.nn.norms import ChannelNorm
-from derain.nn.pixels import as_map, as_pixels
 from derain.nn.prepared import once_per_weights
 from derain.nn.resizing import Upsample
 from derain.nn.windows import Sides, by_windows, crop, crop_to, padding
@@ -141,15 +141,15 @@ class Pass:
     @classmethod
     def of(cls, layers: plain.Pass) -> Pass:
         return cls(
-            encoder_level1=Stage.of(layers.encoder_level1),
+            encoder_level1=stage(layers.encoder_level1),
             down1_2=Convolution.like(_only(layers.down1_2.body)),
-            encoder_level2=Stage.of(layers.encoder_level2),
+            encoder_level2=stage(layers.encoder_level2),
             down2_3=Convolution.like(_only(layers.down2_3.body)),
-            latent=Stage.of(layers.latent),
+            latent=stage(layers.latent),
             up3_2=Joining.of(layers.up3_2, layers.reduce_chan_level2),
-            decoder_level2=Stage.of(layers.decoder_level2),
+            decoder_level2=stage(layers.decoder_level2),
             up2_1=Joining.of(layers.up2_1, layers.reduce_chan_level1),
-            decoder_level1=Stage.of(layers.decoder_level1),
+            decoder_level1=stage(layers.decoder_level1),
         )
 
     def encode(self, x: Tensor) -> plain.Encoded:
@@ -162,45 +162,17 @@ class Pass:
         return self.decoder_level1(self.up2_1(x, encoded.level1))
 
 
-@dataclass(frozen=True)
-class Stage:
-    """Blocks one after the other."""
-
-    blocks: tuple[Block, ...]
-
-    @classmethod
-    def of(cls, blocks: nn.Sequential) -> Stage:
-        return cls(tuple(Block.of(block) for block in blocks))
-
-    def __call__(self, x: Tensor) -> Tensor:
-        for block in self.blocks:
-            x = block(x)
-        return x
+def stage(blocks: nn.Sequential) -> Stage:
+    """`network.Block`s one after the other, prepared."""
+    return Stage(tuple(block_of(block) for block in blocks))
 
 
-@dataclass(frozen=True)
-class Block:
-    """`network.Block`: attention finds a matrix for V, feed-forward windows apply it and go on."""
-
-    attention: Attention
-    feed_forward: FeedForward
-
-    @classmethod
-    def of(cls, block: nn.Module) -> Block:
-        assert isinstance(block, plain.Block)
-        return cls(Attention.of(block.norm1, block.attn), FeedForward.of(block.norm2, block.ffn))
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) -> the same."""
-        v, matrix = self.attention(x)
-
-        def block(window: Tensor, sides: Sides, v: Tensor) -> Tensor:
-            attended = torch.baddbmm(as_pixels(window), as_pixels(v), matrix)
-            if self.attention.bias is not None:
-                attended += self.attention.bias
-            return self.feed_forward(as_map(attended, window), sides)
-
-        return by_windows(block, x, halo=1, channels=self.feed_forward.buffer_channels, others=[v])
+def block_of(block: nn.Module) -> Block:
+    """`network.Block`, prepared."""
+    assert isinstance(block, plain.Block)
+    attention = Attention.of(block.norm1, block.attn)
+    feed_forward = FeedForward.of(block.norm2, block.ffn)
+    return Block(attention, attention.bias, feed_forward, 1, feed_forward.buffer_channels)
 
 
 @dataclass(frozen=True)
