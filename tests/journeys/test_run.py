@@ -220,7 +220,7 @@ def test_the_bundled_weights_take_rain_away(shared: Path, tmp_path: Path) -> Non
 def test_info_and_convert(tmp_path: Path) -> None:
     told = derain("info", bundled(DEFAULT), "--json")
     assert told.returncode == 0
-    assert json.loads(told.stdout)["network"] == "spanet"
+    assert json.loads(told.stdout)["network"] == "everyday"
     converted = derain("convert", bundled(DEFAULT), "-o", tmp_path / "x.safetensors")
     assert converted.returncode == 0
     assert derain("convert", bundled(DEFAULT), "-o", tmp_path / "x.safetensors").returncode == 2

@@ -11,7 +11,7 @@ from derain.errors import UsageError, unknown_name
 from derain.sources import sources_of
 
 FOLDER = Path(__file__).resolve().parent.parent / "weights"
-DEFAULT = "spanet"
+DEFAULT = "everyday"
 
 
 def bundled_names() -> tuple[str, ...]:
