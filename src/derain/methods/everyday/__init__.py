@@ -33,7 +33,15 @@ METHOD = Method(
         Architecture(
             name="everyday",
             build=Everyday,
-            variants={"default": {}},
+            variants={
+                "default": {
+                    "widths": (32, 64, 128, 176),
+                    "encoder": (2, 2, 2, 4),
+                    "decoder": (2, 2, 2),
+                },
+                # For cameras: the same levels, a ninth of the multiply-adds.
+                "small": {"widths": (16, 32, 48, 64), "encoder": (1, 1, 1, 2), "decoder": (1, 1, 1)},
+            },
             recognise=_recognise,
             tiny={"widths": (8, 12), "encoder": (1, 1), "decoder": (1,)},
             loss=EverydayLoss,

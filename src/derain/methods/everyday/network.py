@@ -48,12 +48,7 @@ class Everyday(RainNetwork):
         DerainError: the three do not go together.
     """
 
-    def __init__(
-        self,
-        widths: Sequence[int] = (32, 64, 128, 176),
-        encoder: Sequence[int] = (2, 2, 2, 4),
-        decoder: Sequence[int] = (2, 2, 2),
-    ) -> None:
+    def __init__(self, widths: Sequence[int], encoder: Sequence[int], decoder: Sequence[int]) -> None:
         super().__init__()
         if len(encoder) != len(widths) or len(decoder) != len(widths) - 1:
             raise DerainError(
