@@ -33,6 +33,8 @@ class Spec:
             None when it is unlimited (global attention, recurrent sweeps).
         tile: the tile of the published test protocol where the result depends on it, else None.
         refused_precisions: {"bfloat16": why, ...} for precisions that spoil the result.
+        bears_bfloat16: with published weights, results in bfloat16 lie within half a level of 8 bits of
+            those in float32 on average, so that it may be chosen for 8-bit pictures because it is faster.
         maps: names of the outputs beside `image` that a user may want to see, (B, 1 or 3, H, W).
         onnx_functions: what the nodes of the domain "derain" in its exported graph mean, each as the
             text of an ONNX function.
@@ -42,6 +44,7 @@ class Spec:
     receptive_field: int | None = None
     tile: Tile | None = None
     refused_precisions: Mapping[str, str] = field(default_factory=dict)
+    bears_bfloat16: bool = False
     maps: tuple[str, ...] = ()
     onnx_functions: tuple[str, ...] = ()
 

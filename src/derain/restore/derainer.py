@@ -34,6 +34,7 @@ from derain.pictures import (
 from derain.pictures.kinds import VIDEO_KINDS, file_kind
 from derain.precisions import PRECISIONS, precision_name
 from derain.restore import memory
+from derain.restore.precision import choose_precision, is_bfloat16_native
 from derain.restore.test_time import join_phases, positions, split_phases, turned, turned_back
 from derain.restore.tiles import Axis, even_axis, pad_to, published_axis, run_tiles
 
@@ -51,6 +52,7 @@ MARGIN = 8
 FRAMES = 4
 STRONGEST = 1.5
 
+Forward = Callable[[Tensor], Mapping[str, Tensor]]
 Kind = TypeVar("Kind", Path, Image.Image, NDArray[Any], Tensor)
 
 
@@ -60,7 +62,8 @@ class Settings:
 
     Attributes:
         device: one of `DEVICES`.
-        precision: "auto" (float32), or one of `PRECISIONS`.
+        precision: one of `PRECISIONS`, or "auto": float32, but bfloat16 for pictures of 8 bits where the
+            processor has it and the network bears it (`Spec.bears_bfloat16`).
         tile: side of a tile in pixels; None chooses by the memory at hand, 0 never tiles.
         overlap: pixels that neighbouring tiles share; None takes what the network needs.
         ensemble: average over positions of the picture: "flips", four times the work; "turns", the eight
@@ -151,7 +154,7 @@ def load(
             checkpoint or exported file; "hf:OWNER/NAME" or "hf:OWNER/NAME@REVISION" for a repository of
             the Hugging Face Hub; or a network in hand, which is copied as it is now.
         device: "auto" (the best there is), "cpu", "cuda" or "mps".
-        precision: "auto" (float32), "float32", "bfloat16" or "float16".
+        precision: "float32", "bfloat16", "float16", or "auto"; see `Settings`.
         tile: side of a tile in pixels; None chooses by the memory at hand, 0 never tiles.
         overlap: pixels that neighbouring tiles share; None takes what the network needs.
         ensemble: average over "flips" (four), "turns" (eight), or what the weights have learnt (True).
@@ -195,7 +198,7 @@ class Derainer:
         network: in eval mode, on `device`.
         settings: as given.
         device: what the settings came to on this machine.
-        dtype: that the network computes in.
+        dtype: that the network computes in; see `dtype_for` for pictures of 8 bits.
     """
 
     def __init__(self, model: Checkpoint | nn.Module, settings: Settings | None = None) -> None:
@@ -233,11 +236,16 @@ class Derainer:
     @property
     def identity(self) -> str:
         """A hash that changes with all that decides what a restored picture looks like."""
-        digest = hashlib.sha256(repr((self.name, self.settings, str(self.dtype))).encode())
+        digest = hashlib.sha256(repr((self.name, self.settings, str(self.dtype_for(8)))).encode())
         for name, tensor in sorted(self.network.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+    def dtype_for(self, bits: int) -> torch.dtype:
+        """What the network computes in for pictures of so many bits a channel."""
+        chosen = self.settings.precision != "auto" or bits > 8 or not self.network.spec.bears_bfloat16
+        return torch.bfloat16 if not chosen and is_bfloat16_native(self.device) else self.dtype
 
     @overload
     def __call__(self, picture: str, output: str | Path | None = None, overwrite: bool = False) -> Path: ...
@@ -297,13 +305,15 @@ class Derainer:
             UsageError: the output exists, or options do not fit together.
             DerainError: the source cannot be read or the output not be written.
         """
+        from derain.pictures.video import video_facts  # PyAV takes a while to load
         from derain.restore.video import restore_video
 
         source = Path(source)
+        target, bits = _target(source, output, overwrite), video_facts(source).bits
         return restore_video(
             source,
-            _target(source, output, overwrite),
-            lambda rainy: self.restore(rainy).image,
+            target,
+            lambda rainy: self.restore(rainy, bits=bits).image,
             codec=codec,
             crf=crf,
             batch=1 if self.device.type == "cpu" else FRAMES,
@@ -318,27 +328,31 @@ class Derainer:
         rainy: Tensor,
         with_maps: bool = False,
         progress: Callable[[int, int], None] = lambda done, total: None,
+        *,
+        bits: int = 32,
     ) -> Restored:
         """Restores pictures (B, 3, H, W) float RGB in [0, 1], as many at once as memory holds.
 
         Tiles when the settings ask for it, when the network's published protocol does, or when
         a picture would not fit into memory; halves the tile and starts the picture again when
-        memory runs out all the same. `progress(done, total)` counts tiles.
+        memory runs out all the same. `progress(done, total)` counts tiles. `bits` is the depth of the
+        file that the values come from; 32 for floats, which "auto" restores in float32.
 
         Raises:
             DerainError: values are not finite, or memory runs out at the smallest tile.
         """
         if not torch.isfinite(rainy).all():
             raise DerainError("the picture holds values that are not finite.")
+        forward = self._forward(with_maps, self.dtype_for(bits))
         if not self.settings.phases:
-            return self._restore_batch(rainy, with_maps, progress)
-        found = self._restore_batch(split_phases(rainy), with_maps, progress)
+            return self._restore_batch(rainy, forward, progress)
+        found = self._restore_batch(split_phases(rainy), forward, progress)
         size = rainy.shape[-2:]
         maps = {name: join_phases(value, *size) for name, value in found.maps.items()}
         return Restored(join_phases(found.image, *size), maps, found.note)
 
     def _restore_batch(
-        self, rainy: Tensor, with_maps: bool, progress: Callable[[int, int], None]
+        self, rainy: Tensor, forward: Forward, progress: Callable[[int, int], None]
     ) -> Restored:
         count = self._together(rainy.shape[2], rainy.shape[3]) if len(rainy) > 1 else 1
         parts = [rainy[first : first + count] for first in range(0, len(rainy), count)]
@@ -349,7 +363,7 @@ class Derainer:
             def tell(tiles: int, total: int, number: int = number) -> None:
                 progress(number * total + tiles, len(parts) * total)
 
-            done.append(self._restore_part(part, with_maps, tell))
+            done.append(self._restore_part(part, forward, tell))
         if len(done) == 1:
             return done[0]
         maps = {name: torch.cat([part.maps[name] for part in done]) for name in done[0].maps}
@@ -364,7 +378,7 @@ class Derainer:
         each = self.network.activation_bytes(min(size, height), min(size, width))
         return max(1, memory.budget(self.device) // max(1, each))
 
-    def _restore_part(self, rainy: Tensor, with_maps: bool, progress: Callable[[int, int], None]) -> Restored:
+    def _restore_part(self, rainy: Tensor, forward: Forward, progress: Callable[[int, int], None]) -> Restored:
         height, width = rainy.shape[2:]
         multiple = self.network.spec.multiple_of
         padded = pad_to(rainy, -(-height // multiple) * multiple, -(-width // multiple) * multiple)
@@ -372,7 +386,7 @@ class Derainer:
         while True:
             rows, columns = (self._axis(length, size) for length in padded.shape[2:])
             try:
-                outputs = self._run(padded, rows, columns, with_maps, progress)
+                outputs = self._run(padded, rows, columns, forward, progress)
                 break
             except (RuntimeError, MemoryError) as error:
                 if not memory.ran_out(error):
@@ -420,7 +434,7 @@ class Derainer:
         picture: Tensor,
         rows: Axis,
         columns: Axis,
-        with_maps: bool,
+        forward: Forward,
         progress: Callable[[int, int], None],
     ) -> dict[str, Tensor]:
         facts = self.checkpoint.facts if self.checkpoint else {}
@@ -433,17 +447,17 @@ class Derainer:
                 progress(number * tiles + done, len(turns) * tiles)
 
             seen = turned(picture, position)
-            for name, value in run_tiles(seen, self._forward(with_maps), *axes, count).items():
+            for name, value in run_tiles(seen, forward, *axes, count).items():
                 back = turned_back(value, position)
                 total[name] = total[name].add_(back) if name in total else back
         return {name: value / len(turns) for name, value in total.items()} if len(turns) > 1 else total
 
-    def _forward(self, with_maps: bool) -> Callable[[Tensor], Mapping[str, Tensor]]:
+    def _forward(self, with_maps: bool, dtype: torch.dtype) -> Forward:
         def run(tile: Tensor) -> Mapping[str, Tensor]:
             tile = tile.to(self.device).contiguous(memory_format=torch.channels_last)
-            mixed = self.dtype is not torch.float32
+            mixed = dtype is not torch.float32
             precision: contextlib.AbstractContextManager[Any] = (
-                torch.autocast(self.device.type, self.dtype) if mixed else contextlib.nullcontext()
+                torch.autocast(self.device.type, dtype) if mixed else contextlib.nullcontext()
             )
             with torch.no_grad(), precision:
                 if not with_maps:
@@ -463,7 +477,8 @@ class Derainer:
             return target
         target = _target(source, output, overwrite)
         found = read_picture(source)
-        lost = write_picture(target, with_pixels(found, self.restore(to_tensor(found)).image))
+        restored = self.restore(to_tensor(found), bits=found.bits)
+        lost = write_picture(target, with_pixels(found, restored.image))
         if lost:
             log.warning("%s: %s", target, left_out(lost))
         return target
@@ -488,7 +503,8 @@ class Derainer:
         if array.dtype in (np.uint8, np.uint16):
             pixels = array.reshape(*array.shape[:2], -1)
             found = Picture(pixels=pixels)
-            return with_pixels(found, self.restore(to_tensor(found)).image).pixels.reshape(array.shape)
+            restored = self.restore(to_tensor(found), bits=found.bits)
+            return with_pixels(found, restored.image).pixels.reshape(array.shape)
         if array.dtype.kind != "f":
             raise DerainError(f"an array of {array.dtype}: uint8, uint16 or float in [0, 1] is needed.")
         planes = torch.from_numpy(np.ascontiguousarray(array.reshape(*array.shape[:2], -1), np.float32))
@@ -567,20 +583,3 @@ def choose_device(name: str) -> torch.device:
             f"device '{name}' is not available here.", Remedy("take the best there is", {"device": "auto"})
         )
     return torch.device(name)
-
-
-def choose_precision(name: str, network_name: str, network: RainNetwork) -> torch.dtype:
-    """What "auto" (float32) or one of `PRECISIONS`, also in its short form, stands for.
-
-    Raises:
-        UsageError: the network's results would suffer.
-    """
-    name = precision_name(name)
-    refused = network.spec.refused_precisions
-    if name in refused:
-        raise UsageError(
-            f"{network_name} does not run in {name}: {refused[name]}.",
-            Remedy("run it", {"precision": "float32"}),
-        )
-    dtype: torch.dtype = torch.float32 if name == "auto" else getattr(torch, name)
-    return dtype

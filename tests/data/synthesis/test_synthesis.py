@@ -16,7 +16,7 @@ from derain.data.synthesis.mixing import mix
 from derain.data.synthesis.near import NearLook, add_near_rain, near_cover
 from derain.data.synthesis.presets import FINE, SMEAR
 from derain.data.synthesis.scene import SceneLook, expose, set_scene
-from derain.data.synthesis.streaks import streak_layer
+from derain.data.synthesis.streaks import streak_layer, trapezoids
 from derain.data.synthesis.veil import VeilLook, add_veil
 from derain.errors import UsageError
 
@@ -236,3 +236,20 @@ def test_glowing_drops_are_brighter() -> None:
     glowing = add_drops(np.random.default_rng(1), dark, replace(look, glow=(0.3, 0.3)))
     assert plain.max() == pytest.approx(0.2, abs=1e-3)
     assert glowing.max() == pytest.approx(0.5, abs=0.02)
+
+
+def test_trapezoids_are_drawn_as_their_corners_say() -> None:
+    rng = np.random.default_rng(0)
+    rows, columns, count = 30, 7, 200
+    lengths = rng.uniform(3, 60, count)
+    tops, ramps = rng.uniform(-70, rows + 5, count), lengths * rng.uniform(0.2, 0.5, count)
+    heights, places = rng.uniform(0, 2, count), rng.integers(0, columns, count)
+    drawn = trapezoids(tops, lengths, ramps, heights, places, rows, columns)
+    row = np.arange(rows) + 1
+    for column in range(columns):
+        slow = np.zeros(rows)
+        for number in np.flatnonzero(places == column):
+            below, left = row - tops[number], tops[number] + lengths[number] - row
+            rise = np.clip(np.minimum(below, left) / ramps[number], 0, 1)
+            slow += heights[number] * rise
+        np.testing.assert_allclose(drawn[column], slow, atol=1e-5)

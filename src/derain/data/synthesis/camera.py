@@ -29,10 +29,16 @@ def photograph(rng: np.random.Generator, picture: FloatArray, look: CameraLook) 
     noise = rng.standard_normal(picture.shape, np.float32) * np.float32(rng.uniform(*look.noise))
     levels = to_levels(picture + noise * np.sqrt(0.1 + 0.9 * picture))
     quality = int(rng.integers(look.quality[0], look.quality[1] + 1))
-    _, file = cv2.imencode(".jpg", levels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return through_jpeg(levels, quality)
+
+
+def through_jpeg(levels: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    """`levels` (H, W, 3) RGB as a JPEG file of a quality, 1 to 100, brings them back."""
+    blue_first = cv2.cvtColor(levels, cv2.COLOR_RGB2BGR)
+    _, file = cv2.imencode(".jpg", blue_first, [cv2.IMWRITE_JPEG_QUALITY, quality])
     decoded = cv2.imdecode(file, cv2.IMREAD_COLOR)
     assert decoded is not None
-    return np.ascontiguousarray(decoded[..., ::-1], np.uint8)
+    return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def to_levels(picture: FloatArray) -> NDArray[np.uint8]:

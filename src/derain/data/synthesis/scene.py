@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from derain.data.synthesis.camera import through_jpeg, to_levels
 from derain.data.synthesis.streaks import FloatArray, Range
 
 
@@ -51,7 +52,8 @@ def expose(
 ) -> tuple[FloatArray, FloatArray]:
     """Both pictures of a pair with the same noise and the same compression; values in [0, 1]."""
     deviation = np.float32(rng.uniform(*look.noise))
-    noise = deviation * rng.standard_normal(pair[0].shape, np.float32) * np.sqrt(0.1 + 0.9 * pair[1])
+    noise = rng.standard_normal(pair[0].shape, np.float32)
+    noise *= np.sqrt(0.1 + 0.9 * pair[1]) * deviation
     first, second = (np.clip(picture + noise, 0, 1) for picture in pair)
     if rng.random() >= look.compressed:
         return first, second
@@ -60,8 +62,4 @@ def expose(
 
 
 def _compressed(picture: FloatArray, quality: int) -> FloatArray:
-    levels = (picture[..., ::-1] * 255 + 0.5).astype(np.uint8)
-    _, file = cv2.imencode(".jpg", levels, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    decoded = cv2.imdecode(file, cv2.IMREAD_COLOR)
-    assert decoded is not None
-    return np.ascontiguousarray(decoded[..., ::-1]).astype(np.float32) / np.float32(255)
+    return np.divide(through_jpeg(to_levels(picture), quality), 255, dtype=np.float32)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
@@ -119,31 +120,30 @@ def _sheet(
     # Within its streak a drop glints: a shorter and brighter piece.
     cores = lengths * rng.uniform(0.15, 0.5, count)
     starts = tops + rng.uniform(0.1, 0.9, count) * (lengths - cores)
-    sheet = _trapezoids(
-        np.concatenate([tops, starts]),
-        np.concatenate([lengths, cores]),
-        np.concatenate([ramps, cores / 2]),
-        np.concatenate([light, glint * light * rng.uniform(0, 2, count)]),
-        np.concatenate([places, places]),
-        rows,
-        columns,
-    )[above:]
-
+    glints = glint * light * rng.uniform(0, 2, count)
     # A column of 1 px, the blur and the bilinear shear together give the wanted width.
     sigma = float(np.sqrt(max((thickness / 2.3548 / upright) ** 2 - 1 / 6, 0.1)))
-    wide = cv2.GaussianBlur(sheet, (2 * aside + 1, 1), sigmaX=sigma, borderType=cv2.BORDER_CONSTANT)
-    wide = wide * np.float32(np.sqrt(2 * np.pi) * sigma)
-    if sharp:
-        wide = (wide > 0.3).astype(np.float32)
-    left = aside + max(slope, 0) * height
-    shear = np.array([[1, -slope, left], [0, 1, 0]])
-    way = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return np.asarray(
-        cv2.warpAffine(wide * np.float32(brightness), shear, (width, height), flags=way), np.float32
+    scale = np.sqrt(2 * np.pi) * sigma * (1 if sharp else brightness)
+    sheet = trapezoids(
+        np.concatenate([tops, starts]) - above,
+        np.concatenate([lengths, cores]),
+        np.concatenate([ramps, cores / 2]),
+        np.concatenate([light, glints]) * scale,
+        np.concatenate([places, places]),
+        height,
+        columns,
     )
+    wide = cv2.GaussianBlur(sheet, (1, 2 * aside + 1), 0, sigmaY=sigma, borderType=cv2.BORDER_CONSTANT)
+    if sharp:
+        wide = np.where(wide > 0.3, np.float32(brightness), np.float32(0))
+    # From columns that lie in rows to a picture, sheared.
+    left = aside + max(slope, 0) * height
+    shear = np.array([[0.0, 1, 0], [1, -slope, left]])
+    way = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return np.asarray(cv2.warpAffine(wide, shear, (width, height), flags=way), np.float32)
 
 
-def _trapezoids(
+def trapezoids(
     tops: FloatArray64,
     lengths: FloatArray64,
     ramps: FloatArray64,
@@ -152,19 +152,19 @@ def _trapezoids(
     rows: int,
     columns: int,
 ) -> FloatArray:
-    """Sum of upright trapezoids on a (rows, columns) canvas; all start inside, ends may leave it."""
+    """Sum of upright trapezoids on a canvas, (columns, rows): a column of the picture is a row of it,
+    because sums run fastest over neighbours. Starts and ends may leave the canvas."""
     corners = np.stack([tops, tops + ramps, tops + lengths - ramps, tops + lengths])
     bends = heights / ramps * np.array([[1], [-1], [-1], [1]])
-    first = np.minimum(corners.astype(np.int64), rows)
-    part = corners - first  # a corner between two rows is shared by them
-    index = first * columns + places
-    size = (rows + 2) * columns
-    canvas = np.bincount(index.ravel(), (bends * (1 - part)).ravel(), size)
-    canvas += np.bincount(index.ravel() + columns, (bends * part).ravel(), size)
-    canvas = canvas.reshape(rows + 2, columns)[:rows]
-    np.cumsum(canvas, 0, out=canvas)
-    np.cumsum(canvas, 0, out=canvas)
-    return canvas.astype(np.float32)
+    # A corner between two rows is shared by them. One above the canvas has a negative part, which
+    # carries the line that began there on to the first row.
+    first = np.clip(corners, 0, rows).astype(np.int64)
+    second = bends * (corners - first)
+    index, size = (first + places * (rows + 2)).ravel(), (rows + 2) * columns
+    canvas = np.bincount(index, (bends - second).ravel(), size)
+    canvas += np.bincount(index + 1, second.ravel(), size)
+    sums = torch.from_numpy(canvas.reshape(columns, rows + 2))  # five times as fast as NumPy's
+    return sums.cumsum(1).cumsum(1)[:, :rows].float().numpy()
 
 
 def _gusts(

@@ -1,0 +1,33 @@
+"""Which number format a network computes in: what was asked for, or what is fastest without harm."""
+
+from __future__ import annotations
+
+import torch
+
+from derain.errors import Remedy, UsageError
+from derain.methods.network import RainNetwork
+from derain.precisions import precision_name
+
+
+def choose_precision(name: str, network_name: str, network: RainNetwork) -> torch.dtype:
+    """What "auto" (float32) or one of `PRECISIONS`, also in its short form, stands for.
+
+    Raises:
+        UsageError: the network's results would suffer.
+    """
+    name = precision_name(name)
+    refused = network.spec.refused_precisions
+    if name in refused:
+        raise UsageError(
+            f"{network_name} does not run in {name}: {refused[name]}.",
+            Remedy("run it", {"precision": "float32"}),
+        )
+    dtype: torch.dtype = torch.float32 if name == "auto" else getattr(torch, name)
+    return dtype
+
+
+def is_bfloat16_native(device: torch.device) -> bool:
+    """Whether a processor multiplies in bfloat16 itself, which makes it the fastest format there."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
