@@ -53,11 +53,12 @@ def score(
         crop_to_common: for files: cut pictures of different sizes to their common centre.
 
     Returns:
-        The figures of each picture and their `mean`, {measure: value}.
+        The figures of each picture and their `mean`, {measure: value}. Of folders, pictures that could
+        not be scored are told in `failed` and are not in the mean.
 
     Raises:
         UsageError: the protocol is not known, or needs a clean picture and there is none.
-        DerainError: a file cannot be read, or pictures cannot be compared.
+        DerainError: no picture could be read or compared.
     """
     from PIL import Image
 
@@ -122,12 +123,13 @@ def evaluate(
         on_picture: called with the pictures done and their number, over all models.
 
     Returns:
-        The report; `report.networks[0].scores(NAME).mean` are the figures of the first model.
+        The report; `report.networks[0].scores(NAME).mean` are the figures of the first model. Pictures
+        that failed are told in `report.failed` and are in no figure.
 
     Raises:
         UsageError: there is not one set of pictures, a name is not known, or no protocol is usual for the
             set.
-        DerainError: a picture has no partner, or cannot be read, restored or compared.
+        DerainError: a picture has no partner, or none could be read, restored and compared.
     """
     from derain.evaluation.candidates import (
         candidate_of,
@@ -160,7 +162,9 @@ def evaluate(
         on_picture(done, total)
 
     found = run(candidates, test_set.cases, test_set.protocols, Path(output), quantise, count)
-    report = Report(test_set, found, Path(output), used, quantise, repeats_of(test_set.cases))
+    scored = {record.name for record in found[0].records}
+    repeats = repeats_of([case for case in test_set.cases if case.name in scored])
+    report = Report(test_set, found, Path(output), used, quantise, repeats)
     write_report(report)
     return report
 

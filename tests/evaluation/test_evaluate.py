@@ -151,8 +151,8 @@ def test_failures_name_the_picture(cases: tuple[Case, ...], tmp_path: Path) -> N
     with pytest.raises(DerainError, match=r"rainy/1.png: .*not finite"):
         evaluate([broken], cases, NAMES, tmp_path / "out")
     write_picture(cases[0].clean, Picture(np.zeros((9, 9, 3), np.uint8)))
-    with pytest.raises(DerainError, match=r"rainy/1.png is 30x24 and the clean one 9x9"):
-        evaluate([candidate(Darkener())], cases, NAMES, tmp_path / "out")
+    (result,) = evaluate([candidate(Darkener())], cases, NAMES, tmp_path / "out")
+    assert re.search(r"rainy/1.png is 30x24 and the clean one 9x9", result.failed[0])
 
 
 def report(cases: tuple[Case, ...], folder: Path, dataset: str = "Rain200L") -> Report:
@@ -357,3 +357,50 @@ def test_published_figures() -> None:
     assert (newest.method, newest.psnr, newest.ssim) == ("SWFormer-l (2025)", 50.28, 0.9943)
     (unchanged, weights) = published("LHP-Rain", "")
     assert (unchanged.method, weights.method) == (UNCHANGED, "NeRD-Rain")  # doing nothing was better
+
+
+def test_a_picture_that_fails_is_in_no_figure_of_anybody(cases: tuple[Case, ...], tmp_path: Path) -> None:
+    cases[1].rainy.write_bytes(cases[1].rainy.read_bytes()[:200])
+
+    def breaks(rainy: torch.Tensor) -> torch.Tensor:
+        if rainy.shape[2:] == (16, 16):
+            raise RuntimeError("no such size")
+        return rainy
+
+    candidates = [input_unchanged(cases), replace(candidate(Darkener()), restore=breaks)]
+    before, after = evaluate(candidates, cases, NAMES, tmp_path / "out")
+    for result in (before, after):
+        assert [record.name for record in result.records] == ["1.png", "4.png"]
+    assert len(before.failed) == 1
+    assert before.failed[0].startswith(f"{cases[1].rainy}: ")
+    assert set(after.failed) == {
+        *before.failed,
+        f"{cases[2].rainy}: an unexpected error (RuntimeError: no such size).",
+    }
+    report = Report(TestSet("", cases, NAMES), (before, after), tmp_path / "out", "cpu", "round")
+    write_report(report)
+    content = json.loads((tmp_path / "out/report.json").read_text())
+    assert content["pictures"] == 2
+    assert content["failed"] == list(report.failed)
+    assert content["notes"] == ["2 of 4 pictures failed and are in no figure."]
+
+
+def test_a_protocol_that_fails_on_one_picture_is_missing_there(tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    for name in ("1", "2", "flat"):
+        picture = random.integers(0, 200, (100, 200, 3), dtype=np.uint8) * (name != "flat")
+        write_picture(tmp_path / f"rainy/{name}.png", Picture(picture.astype(np.uint8)))
+    cases = find_cases(tmp_path / "rainy", protocols=("niqe_stable", "brisque_stable")).cases
+    candidates = [input_unchanged(cases), candidate(Darkener())]
+    before, after = evaluate(candidates, cases, ("niqe_stable", "brisque_stable"), tmp_path / "out")
+    for result in (before, after):
+        assert [p.name for p in result.scores("niqe_stable").pictures] == ["1.png", "2.png"]
+        assert "too little texture for NIQE" in result.failed[0]
+        assert len(result.records) == 3
+
+
+def test_when_all_fails_the_first_error_is_raised(cases: tuple[Case, ...], tmp_path: Path) -> None:
+    for case in cases:
+        case.rainy.write_bytes(b"")
+    with pytest.raises(DerainError, match=r"1\.png: the file is empty"):
+        evaluate([input_unchanged(cases)], cases, NAMES, tmp_path / "out")

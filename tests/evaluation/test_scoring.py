@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -55,13 +56,14 @@ def test_one_pass_gives_what_each_protocol_gives_alone(tmp_path: Path) -> None:
         (lambda p: p.write_bytes(p.read_bytes()[:400]), r"restored/2.png: a PNG file that is damaged"),
     ],
 )
-def test_one_bad_file_is_named_and_nothing_is_averaged(bad, message: str, tmp_path: Path) -> None:
+def test_one_bad_file_is_named_and_the_others_are_scored(bad, message: str, tmp_path: Path) -> None:
     for i in (1, 2, 3):
         for side in ("restored", "clean"):
             write(tmp_path / side / f"{i}.png", 20, 24, 3)
     bad(tmp_path / "restored/2.png")
-    with pytest.raises(DerainError, match=message):
-        scored(tmp_path / "restored", tmp_path / "clean", "matlab_y_uint8")
+    (found,) = scored(tmp_path / "restored", tmp_path / "clean", "matlab_y_uint8").sets
+    assert [p.name for p in found.pictures] == ["1.png", "3.png"]
+    assert re.search(message, "; ".join(found.failed))
 
 
 @pytest.mark.parametrize(
@@ -126,3 +128,22 @@ def test_a_picture_scores_the_same_from_file_and_memory(tmp_path: Path) -> None:
         write_picture(tmp_path / f"{name}.png", Picture(array))
     values = scored(tmp_path / "a.png", tmp_path / "b.png", "matlab_y_uint8").sets[0].pictures[0].values
     assert values == matlab_y_uint8(a, b)._asdict()
+
+
+def test_what_cannot_be_scored_is_told_and_the_rest_is_scored(tmp_path: Path) -> None:
+    for name in ("1", "2", "broken"):
+        write(tmp_path / "dry" / f"{name}.png", 200, 200, 3)
+        write(tmp_path / "clean" / f"{name}.png", 200, 200, 3)
+    broken, flat = tmp_path / "dry" / "broken.png", tmp_path / "dry" / "flat.png"
+    broken.write_bytes(broken.read_bytes()[:300])
+    write_picture(flat, Picture(np.full((200, 200, 3), 7, np.uint8)))
+    write(tmp_path / "clean" / "flat.png", 200, 200, 3)
+    (niqe,) = scored(tmp_path / "dry", None, "niqe_stable").sets
+    assert [p.name for p in niqe.pictures] == ["1.png", "2.png"]
+    assert [message.split(": ")[0] for message in niqe.failed] == [str(broken), str(flat)]
+    assert niqe.to_json()["failed"] == list(niqe.failed)
+    (psnr,) = scored(tmp_path / "dry", tmp_path / "clean", "rgb_psnr").sets
+    assert [p.name for p in psnr.pictures] == ["1.png", "2.png", "flat.png"]
+    assert len(psnr.failed) == 1
+    with pytest.raises(DerainError, match=r"flat\.png: the picture has too little texture"):
+        scored(flat, None, "niqe_stable")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -87,7 +88,7 @@ def evaluate(
 ) -> None:
     """Restore and score a set with one or several networks: tables, an HTML page, a sheet of pictures.
 
-    Goes on where an earlier run into the same folder stopped.
+    Goes on where an earlier run into the same folder stopped. A picture that fails is named and left out.
 
     Example: derain evaluate datasets/Rain200L/test -m drsformer_200L.pth -o report
 
@@ -96,6 +97,7 @@ def evaluate(
     Example: derain evaluate rainy/ --masks masks/ -o real --with report --table latex
     """
     from derain.atomic import replace_file
+    from derain.cli.messages import printable
     from derain.cli.progress import bar
     from derain.errors import UsageError, unknown_name
     from derain.evaluation.formats import FORMATS
@@ -128,11 +130,12 @@ def evaluate(
             on_picture=progress.reach,
         )
     content = to_json(report)
+    for line in report.failed:
+        print(f"derain: {printable(line)}", file=sys.stderr)
+    merged = make_table([*earlier, content])
     if as_json:
         typer.echo(json.dumps(content, indent=2, allow_nan=False))
-        return
-    merged = make_table([*earlier, content])
-    if table:
+    elif table:
         suffix, write = FORMATS[table]
         text = write(merged)
         replace_file(output / f"table{suffix}", text.encode())
@@ -140,6 +143,8 @@ def evaluate(
     else:
         _print(merged)
         say(f"report: {output / 'index.html'}")
+    if report.failed:
+        raise typer.Exit(1)
 
 
 def named_folder(text: str) -> tuple[str, Path]:

@@ -50,7 +50,8 @@ def score(
 ) -> None:
     """Score restored pictures under one or several published protocols.
 
-    Folders are paired by name, never by rank; a picture without a partner is refused.
+    Folders are paired by name, never by rank; a picture without a partner is refused. One that cannot be
+    read or scored is named and left out.
 
     Example: derain score restored/ clean/ -p matlab_y_uint8 -p matlab_y_double --json
 
@@ -58,6 +59,7 @@ def score(
 
     Example: derain score restored/ -p niqe_stable
     """
+    from derain.cli.messages import printable
     from derain.cli.progress import bar
     from derain.errors import UsageError
     from derain.evaluation.scoring import plan, score_files
@@ -69,8 +71,9 @@ def score(
     items = plan(restored, clean, protocols, rainy=rainy, masks=masks)
     with bar("scoring", len(items)) as progress:
         scored = score_files(items, protocols, crop_to_common, progress.advance)
-    for note in scored.notes:
-        print(f"derain: {note}", file=sys.stderr)
+    failed = dict.fromkeys(message for s in scored.sets for message in s.failed)
+    for line in (*scored.notes, *failed):
+        print(f"derain: {printable(line)}", file=sys.stderr)
     if as_json:
         content = {"protocols": {s.protocol: s.to_json() for s in scored.sets}}
         typer.echo(json.dumps(content, indent=2, allow_nan=False))
@@ -78,6 +81,8 @@ def score(
         _print_csv(scored.sets)
     else:
         _print_table(scored.sets)
+    if failed:
+        raise typer.Exit(1)
 
 
 def _print_csv(sets: tuple[SetScore, ...]) -> None:

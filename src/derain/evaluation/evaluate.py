@@ -12,7 +12,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -54,10 +54,16 @@ class Record:
 
 @dataclass(frozen=True)
 class Result:
-    """All records of one candidate, in the order of the cases."""
+    """All records of one candidate, in the order of the cases.
+
+    Attributes:
+        failed: why pictures, or single protocols on them, are missing; one message each. What fails with
+            one candidate is missing from the records of all, so that their means compare.
+    """
 
     candidate: Candidate
     records: tuple[Record, ...]
+    failed: tuple[str, ...] = ()
 
     def scores(self, name: str) -> SetScore:
         """Of all pictures under a protocol."""
@@ -101,7 +107,8 @@ def evaluate(
         on_picture: called after each picture of each candidate, also those done before.
 
     Raises:
-        DerainError: a picture cannot be read, restored, compared or written; names it.
+        DerainError: no picture could be read, restored, compared and written, by one of the protocols;
+            names the first.
         UsageError: a protocol compares frames, and there are none that follow each other.
     """
     chosen = [protocol(name) for name in dict.fromkeys(protocols)]
@@ -113,26 +120,68 @@ def evaluate(
     records_file = folder / "records.jsonl"
     # The latest of each: the restored picture beside it is of the same run.
     done = {(record.candidate, record.name): record for record in _load(records_file)}
-    results = []
+    found: list[dict[str, Record]] = []
+    failed: list[list[DerainError]] = []
     for candidate in candidates:
-        records = []
+        records: dict[str, Record] = {}
+        errors: list[DerainError] = []
         for case in cases:
             earlier = before.get(case.name)
-            key = _key(candidate, case, earlier, quantise)
             wanted = [p for p in chosen if earlier or not p.needs_frames]
-            record = done.get((candidate.name, case.name))
-            if (
-                record is None
-                or record.key != key
-                or not {p.name for p in wanted} <= set(record.scores)
-                or not restored_file(folder, candidate, case).is_file()
-            ):
-                record = _run(candidate, case, earlier, wanted, folder, quantise, key)
-                append_records(records_file, [asdict(record)])
-            records.append(record)
+            try:
+                with errors_of(case.rainy, *candidate.finished.values()):
+                    key = _key(candidate, case, earlier, quantise)
+                    record = done.get((candidate.name, case.name))
+                    if (
+                        record is None
+                        or record.key != key
+                        or not {p.name for p in wanted} <= set(record.scores)
+                        or not restored_file(folder, candidate, case).is_file()
+                    ):
+                        record, missing = _run(candidate, case, earlier, wanted, folder, quantise, key)
+                        errors += missing
+                        append_records(records_file, [asdict(record)])
+            except DerainError as error:
+                errors.append(error)
+            else:
+                records[case.name] = record
             on_picture()
-        results.append(Result(candidate, tuple(records)))
-    return tuple(results)
+        found.append(records)
+        failed.append(errors)
+    return _comparable(candidates, cases, chosen, found, failed)
+
+
+def _comparable(
+    candidates: Sequence[Candidate],
+    cases: Sequence[Case],
+    protocols: Sequence[Protocol],
+    found: Sequence[Mapping[str, Record]],
+    failed: Sequence[Sequence[DerainError]],
+) -> tuple[Result, ...]:
+    """The records of pictures that all candidates have, with the protocols that all of them have there."""
+    shared = {
+        c.name: [records[c.name] for records in found] for c in cases if all(c.name in r for r in found)
+    }
+    names = {
+        name: {p.name for p in protocols if all(p.name in record.scores for record in records)}
+        for name, records in shared.items()
+    }
+    first = next((error for errors in failed for error in errors), None)
+    if first is not None and any(not any(p.name in kept for kept in names.values()) for p in protocols):
+        raise first
+    return tuple(
+        Result(
+            candidate,
+            tuple(
+                replace(
+                    records[name], scores={p: v for p, v in records[name].scores.items() if p in names[name]}
+                )
+                for name in shared
+            ),
+            tuple(dict.fromkeys(map(str, errors))),
+        )
+        for candidate, records, errors in zip(candidates, found, failed, strict=True)
+    )
 
 
 def restored_file(folder: Path, candidate: Candidate, case: Case) -> Path:
@@ -150,8 +199,12 @@ def _run(
     folder: Path,
     quantise: Quantise,
     key: str,
-) -> Record:
-    """Restores, or reads what is finished, and scores; `earlier` is the frame before it in a clip."""
+) -> tuple[Record, list[DerainError]]:
+    """Restores, or reads what is finished, and scores; `earlier` is the frame before it in a clip.
+
+    Returns:
+        The record, and why scores are missing in it.
+    """
     rainy = read_picture(case.rainy)
     partners = _partners(case, earlier, {need for p in protocols for need in p.needs})
     if earlier is not None:
@@ -168,20 +221,24 @@ def _run(
         picture = to_tensor(rainy)
         held = start_memory(candidate.device)
         wall, cpu = time.perf_counter(), time.process_time()
-        with errors_of(case.rainy):
-            restored = candidate.restore(picture)
+        restored = candidate.restore(picture)
         seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
         most = most_memory(candidate.device)
         peak = None if held is None or most is None else max(0, most - held)
-    with errors_of(case.rainy):
-        scores = {
-            p.name: p(restored, partners.get("clean"), quantise, **_others(partners)) for p in protocols
-        }
-        if not candidate.finished:
-            pixels = single(restored, 1, quantise)
-            write_picture(restored_file(folder, candidate, case), Picture(pixels))
+    scores: dict[str, dict[str, float]] = {}
+    errors: list[DerainError] = []
+    for p in protocols:
+        try:
+            with errors_of(f"{case.rainy}, {candidate.name}"):
+                scores[p.name] = p(restored, partners.get("clean"), quantise, **_others(partners))
+        except DerainError as error:
+            errors.append(error)
+    if not candidate.finished:
+        pixels = single(restored, 1, quantise)
+        write_picture(restored_file(folder, candidate, case), Picture(pixels))
     height, width = rainy.size
-    return Record(candidate.name, case.name, key, scores, seconds, cpu_seconds, height * width, peak)
+    record = Record(candidate.name, case.name, key, scores, seconds, cpu_seconds, height * width, peak)
+    return record, errors
 
 
 def _partners(case: Case, earlier: Case | None, needs: Set[str]) -> dict[str, Array]:
@@ -233,5 +290,6 @@ def _load(path: Path) -> Iterator[Record]:
 def ranked(result: Result, name: str, cases: Sequence[Case]) -> list[tuple[Case, Record]]:
     """Cases and their records from the best to the worst by the first measure of a protocol."""
     distance = protocol(name).distance
-    entries = [(c, r) for c, r in zip(cases, result.records, strict=True) if name in r.scores]
+    by_name = {case.name: case for case in cases}
+    entries = [(by_name[r.name], r) for r in result.records if name in r.scores]
     return sorted(entries, key=lambda entry: distance(entry[1].scores[name]))

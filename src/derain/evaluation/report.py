@@ -53,7 +53,14 @@ class Report:
 
     @property
     def cases(self) -> tuple[Case, ...]:
-        return self.test_set.cases
+        """Those that all candidates have a record of."""
+        kept = {record.name for record in self.results[0].records}
+        return tuple(case for case in self.test_set.cases if case.name in kept)
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """Why pictures, or single protocols on them, are missing from all figures."""
+        return tuple(dict.fromkeys(message for result in self.results for message in result.failed))
 
     @property
     def protocols(self) -> tuple[str, ...]:
@@ -67,8 +74,12 @@ class Report:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader must know before comparing."""
+        notes = self.test_set.notes
+        left = len(self.test_set.cases) - len(self.cases)
+        if left:
+            notes = (*notes, f"{left} of {left + len(self.cases)} pictures failed and are in no figure.")
         if not self.repeats:
-            return self.test_set.notes
+            return notes
         shown = ", ".join(f"{b} and {a}" for a, b in self.repeats[:8])
         more = f" and {len(self.repeats) - 8} more" if len(self.repeats) > 8 else ""
         scenes = len(self.cases) - len(self.repeats)
@@ -76,7 +87,7 @@ class Report:
             f"{len(self.cases)} pictures show {scenes} scenes: {shown}{more} are near-duplicates. "
             "Intervals count scenes."
         )
-        return (*self.test_set.notes, repeated)
+        return (*notes, repeated)
 
     @property
     def settings(self) -> str:
@@ -148,6 +159,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "scenes": len(report.cases) - len(report.repeats),
         "files": [str(case.rainy.resolve()) for case in report.cases],
         "notes": list(report.notes),
+        "failed": list(report.failed),
         "settings": report.settings,
         "quantise": report.quantise,
         "device": report.device,

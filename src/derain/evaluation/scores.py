@@ -22,10 +22,17 @@ class PictureScore:
 
 @dataclass(frozen=True)
 class SetScore:
-    """The figures of a set under one protocol."""
+    """The figures of a set under one protocol.
+
+    Attributes:
+        protocol: its name.
+        pictures: those that could be scored.
+        failed: why others could not; one message each.
+    """
 
     protocol: str
     pictures: tuple[PictureScore, ...]
+    failed: tuple[str, ...] = ()
 
     @property
     def count(self) -> int:
@@ -48,7 +55,8 @@ class SetScore:
         return _mean(finite) if finite else None
 
     def to_json(self) -> dict[str, Any]:
-        """`pictures`, `mean`, `count`, `infinite`; `mean_finite` too where a value is infinite.
+        """`pictures`, `mean`, `count`, `infinite`; `mean_finite` too where a value is infinite, `failed`
+        where a picture could not be scored.
 
         JSON knows no infinity: an infinite value is null.
         """
@@ -60,6 +68,8 @@ class SetScore:
         }
         if self.infinite:
             content["mean_finite"] = self.mean_finite
+        if self.failed:
+            content["failed"] = list(self.failed)
         return content
 
 

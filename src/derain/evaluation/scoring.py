@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from derain.data.pairing import pair_folders, pictures_below
-from derain.errors import DerainError, UsageError
+from derain.errors import DerainError, UsageError, errors_of
 from derain.evaluation.levels import Array, as_rgb
 from derain.evaluation.registry import Protocol, protocol
 from derain.evaluation.scores import PictureScore, SetScore
@@ -110,7 +110,7 @@ def score_files(
     crop_to_common: bool = False,
     on_picture: Callable[[], None] = lambda: None,
 ) -> Scored:
-    """Scores files; each is read once for all protocols.
+    """Scores files; each is read once for all protocols, and one that fails stops no other.
 
     Args:
         items: see `plan`.
@@ -120,11 +120,12 @@ def score_files(
         on_picture: called after each picture, from the calling thread.
 
     Raises:
-        DerainError: a file cannot be read or is not of 8 bits, or a pair cannot be compared; names it.
+        DerainError: under one of the protocols no picture could be scored: its file cannot be read or is
+            not of 8 bits, or the pair cannot be compared; names the first.
     """
     chosen = [protocol(name) for name in dict.fromkeys(protocols)]
     assert items
-    values: list[list[dict[str, float] | None]] = []
+    values: list[list[_Value]] = []
     notes: list[str] = []
     with ThreadPoolExecutor(cores()) as pool:
         try:
@@ -137,18 +138,41 @@ def score_files(
     names = [item.name for item in items]
     sets = []
     for i, p in enumerate(chosen):
-        found = ((name, v[i]) for name, v in zip(names, values, strict=True))
-        pictures = tuple(PictureScore(name, value) for name, value in found if value is not None)
+        found = [(name, v[i]) for name, v in zip(names, values, strict=True)]
+        pictures = tuple(PictureScore(name, value) for name, value in found if isinstance(value, dict))
+        failed = [value for _, value in found if isinstance(value, DerainError)]
+        if not pictures and failed:
+            raise failed[0]
         if not pictures:
             raise UsageError(f"{p.name} compares frames of a clip, and there is only one picture.")
-        sets.append(SetScore(p.name, pictures))
+        sets.append(SetScore(p.name, pictures, tuple(map(str, failed))))
     return Scored(tuple(sets), tuple(dict.fromkeys(notes)))
 
 
-def _score(
-    item: Item, chosen: Sequence[Protocol], crop_to_common: bool
-) -> tuple[list[dict[str, float] | None], list[str]]:
-    """What each protocol gives, None for those that need a frame before this one and have none."""
+# What a protocol gives for a file; None where it needs a frame before this one and there is none.
+_Value = dict[str, float] | DerainError | None
+
+
+def _score(item: Item, chosen: Sequence[Protocol], crop_to_common: bool) -> tuple[list[_Value], list[str]]:
+    """What each protocol gives, and what to know of the files."""
+    try:
+        with errors_of(item.restored, *item.partners.values()):
+            restored, partners, notes = _read(item, crop_to_common)
+    except DerainError as error:
+        return [error] * len(chosen), []
+    values: list[_Value] = []
+    for p in chosen:
+        try:
+            # The messages of protocols tell what is wrong with pictures, and not with which.
+            with errors_of(" and ".join(map(str, (item.restored, *item.partners.values())))):
+                values.append(_figures(p, restored, partners))
+        except DerainError as error:
+            values.append(error)
+    return values, notes
+
+
+def _read(item: Item, crop_to_common: bool) -> tuple[Array, dict[str, Array], list[str]]:
+    """The picture, what it is compared with, and what to know of the files."""
     restored, notes = read_levels(item.restored)
     partners: dict[str, Array] = {}
     for kind, path in item.partners.items():
@@ -162,11 +186,7 @@ def _score(
     if crop_to_common and len({x.shape[:2] for x in (restored, *partners.values())}) > 1:
         restored, *cut = _common_centre(restored, *partners.values())
         partners = dict(zip(partners, cut, strict=True))
-    try:
-        return [_figures(p, restored, partners) for p in chosen], notes
-    except DerainError as error:
-        files = " and ".join(map(str, (item.restored, *item.partners.values())))
-        raise type(error)(f"{files}: {error}") from None
+    return restored, partners, notes
 
 
 def _figures(chosen: Protocol, restored: Array, partners: Mapping[str, Array]) -> dict[str, float] | None:

@@ -94,15 +94,27 @@ def _decoded(content: bytes, kind: FileKind, name: str, max_pixels: int) -> Pict
         lost.append("EXIF that cannot be read")
     if picture.icc is not None and not _is_profile(picture.icc):
         lost.append("a colour profile that cannot be read")
+    if picture.xmp is not None and not _is_text(picture.xmp):
+        lost.append("XMP that cannot be read")
     return replace(
         picture,
         pixels=exif_blocks.turned(picture.pixels, orientation),
         alpha=None if picture.alpha is None else exif_blocks.turned(picture.alpha, orientation),
         exif=exif,
         icc=picture.icc if picture.icc is not None and _is_profile(picture.icc) else None,
+        xmp=picture.xmp if picture.xmp is not None and _is_text(picture.xmp) else None,
         dpi=picture.dpi if picture.dpi is None or orientation < 5 else picture.dpi[::-1],
         lost=tuple(dict.fromkeys(lost)),
     )
+
+
+def _is_text(xmp: bytes) -> bool:
+    """Whether a packet is UTF-8, as all files that hold one must have it (XMP part 3)."""
+    try:
+        xmp.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _is_profile(icc: bytes) -> bool:

@@ -309,7 +309,7 @@ def _apply(content: dict[str, Any], change: str) -> None:
     keys, equals, value = change.partition("=")
     *parents, last = place = [_OLD_KEYS.get(key, key) for key in keys.split(".")]
     if not equals or not last:
-        raise UsageError(f"'{change}': changes are written key=value or part.key=value.")
+        raise UsageError(f"{change!r}: changes are written key=value or part.key=value.")
     here: Any = content
     for key in parents:
         step = _place(here, key, change)
@@ -317,7 +317,7 @@ def _apply(content: dict[str, Any], change: str) -> None:
             here[step] = {}
         here = here[step]
         if not isinstance(here, dict | list):
-            raise UsageError(f"'{change}': '{key}' has no parts.")
+            raise UsageError(f"{change!r}: {key!r} has no parts.")
     here[_place(here, last, change)] = _value(place, value, change)
 
 
@@ -329,7 +329,7 @@ def _value(place: Sequence[str], text: str, change: str) -> Any:
     try:
         return parse_yaml(text)
     except ValueError:
-        raise UsageError(f"'{change}': the value is not YAML.") from None
+        raise UsageError(f"{change!r}: the value is not YAML.") from None
 
 
 def _place(container: dict[str, Any] | list[Any], key: str, change: str) -> Any:
@@ -338,7 +338,7 @@ def _place(container: dict[str, Any] | list[Any], key: str, change: str) -> Any:
         return key
     if key.isascii() and key.isdigit() and int(key) < len(container):
         return int(key)
-    raise UsageError(f"'{change}': '{key}' is not a place in a list of {len(container)}, counted from 0.")
+    raise UsageError(f"{change!r}: {key!r} is not a place in a list of {len(container)}, counted from 0.")
 
 
 def _explain(error: ValidationError) -> str:
