@@ -102,6 +102,11 @@ class Picture:
         return self.pixels.shape[0], self.pixels.shape[1]
 
     @property
+    def bits(self) -> int:
+        """Of a channel: 8 or 16."""
+        return 8 * self.pixels.itemsize
+
+    @property
     def largest(self) -> int:
         """The value of white: 255 or 65535."""
         return int(np.iinfo(self.pixels.dtype).max)
