@@ -222,7 +222,7 @@ def _checkpoint(model: str) -> Checkpoint:
         )
     if is_plain_name(model):
         raise unknown_name("model", model, {*bundled_names(), *network_names()})
-    return open_checkpoint(model)
+    return open_checkpoint(model, own_code=None)
 
 
 def main() -> None:

@@ -100,6 +100,7 @@ def evaluate(
     tile: int | None = None,
     ensemble: bool | str = False,
     test_time: Sequence[str] = (),
+    own_code: bool = False,
     on_picture: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
     """Restores a set with one or several models, scores it, and writes a report to look at.
@@ -120,6 +121,7 @@ def evaluate(
         quantise: how results become bytes.
         device, precision, tile, ensemble: as for `derain.load`.
         test_time: "flips", "turns" or "phases": measure every model with each of them, too.
+        own_code: run the Python code that weights of a network of your own name, as for `derain.load`.
         on_picture: called with the pictures done and their number, over all models.
 
     Returns:
@@ -146,7 +148,13 @@ def evaluate(
         raise UsageError(f"quantise '{quantise}': choose round or floor.")
     truth, marks = (None if folder is None else Path(folder) for folder in (clean, masks))
     test_set = find_cases(Path(rainy), truth, marks, protocols, name)
-    settings = {"device": device, "precision": precision, "tile": tile, "ensemble": ensemble}
+    settings = {
+        "device": device,
+        "precision": precision,
+        "tile": tile,
+        "ensemble": ensemble,
+        "own_code": own_code,
+    }
     candidates = [input_unchanged(test_set.cases)]
     for model in models:
         candidate = candidate_of(model, settings, [c.name for c in candidates])
@@ -190,7 +198,7 @@ def train(
             `Recipe`, or its content as a dictionary.
         run: the folder of the run. Give the same one, with more `steps`, to go on.
         progress: show a bar with the time left on standard error.
-        own_code: run a function that the recipe names as its loss (`package.module:function`).
+        own_code: run the Python code that the recipe names (`package.module:name`), its network or its loss.
         changes: parts of the recipe to replace, as in its file; a dictionary replaces the keys that it
             has, and keeps the others.
 

@@ -123,8 +123,10 @@ def _read_safetensors(path: Path) -> Tensors:
         facts = json.loads(metadata.get("derain", "{}"))
     except (ValueError, RecursionError):
         facts = {}
-    state = _without_prefix(_usable(state, path))
-    return Tensors(state, "", facts if isinstance(facts, dict) else {})
+    facts = facts if isinstance(facts, dict) else {}
+    state = _usable(state, path)
+    # A file that names its network is of this project, and its names are the network's own.
+    return Tensors(state if "network" in facts else _without_prefix(state), "", facts)
 
 
 def _read_torch(path: Path) -> Tensors:

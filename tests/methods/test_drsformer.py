@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from derain import DerainError, create_network, open_checkpoint
 from derain.checkpoints import save_checkpoint
+from derain.methods.contract import AbsoluteError
 from derain.methods.drsformer import METHOD
 from derain.methods.drsformer.fast import FastDRSformer as DRSformer
-from derain.methods.drsformer.loss import AbsoluteError
 from derain.methods.drsformer.network import kept, sparse_attentions
 from derain.methods.drsformer.recognition import recognise
 from derain.nn import windows

@@ -12,8 +12,8 @@ from derain.checkpoints import open_checkpoint, save_checkpoint
 from derain.errors import DerainError, UsageError
 from derain.methods import all_architectures, all_methods, create_network, network_names
 from derain.methods.contract import Architecture
+from derain.nn.peak_bytes import PeakBytes
 from derain.restore import Derainer, Settings
-from peak import PeakBytes
 
 ARCHITECTURES = [pytest.param(a, id=a.name) for a in all_architectures()]
 

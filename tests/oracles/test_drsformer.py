@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from derain import create_network
 from derain.checkpoints import Checkpoint
+from derain.methods.contract import AbsoluteError
 from derain.methods.drsformer import fast
 from derain.methods.drsformer.fast import FastDRSformer
-from derain.methods.drsformer.loss import AbsoluteError
 from derain.methods.drsformer.network import Block, sparse_attentions
 from oracles.stored import Opened, Read, open_oracle, read_oracle
 

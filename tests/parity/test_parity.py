@@ -19,7 +19,7 @@ from torch import Tensor
 from derain import evaluation
 from derain.background import clean_frame
 from derain.methods import all_architectures
-from derain.methods.drsformer.loss import AbsoluteError
+from derain.methods.contract import AbsoluteError
 from derain.methods.nerd_rain.loss import NeRDRainLoss
 from derain.methods.rain2avoid import sampling
 from derain.methods.rain2avoid.ldgp import rain_prior

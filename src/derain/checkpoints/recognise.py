@@ -10,10 +10,11 @@ import torch
 
 from derain.checkpoints import hub
 from derain.checkpoints.bundled import find
-from derain.errors import DerainError
+from derain.errors import DerainError, Remedy, UsageError
 from derain.methods import all_architectures, method_of
 from derain.methods.contract import Architecture, Method, StateDict
 from derain.methods.network import RainNetwork
+from derain.methods.own import is_own, own_method
 from derain.tensors import Tensors, read_tensors
 
 
@@ -42,7 +43,7 @@ class Checkpoint:
     facts: dict[str, Any]
 
 
-def open_checkpoint(model: str | Path) -> Checkpoint:
+def open_checkpoint(model: str | Path, *, own_code: bool | None = False) -> Checkpoint:
     """Opens an official or own checkpoint of any known network.
 
     Examples:
@@ -54,27 +55,36 @@ def open_checkpoint(model: str | Path) -> Checkpoint:
     Args:
         model: a file; the name of bundled weights; or "hf:OWNER/NAME" or "hf:OWNER/NAME@REVISION" for a
             repository, see `hub`.
+        own_code: where the file holds a network of the user's own (`package.module:name` of a recipe),
+            run that code with all rights of this process. None refuses as False does, without saying
+            how to allow it.
 
     Raises:
-        UsageError: no weights have this name.
+        UsageError: no weights have this name, or they are of a network whose code may not run.
         DerainError: unreadable, unsafe, unknown or not matching its network; says what was seen.
     """
     if hub.names_repository(model):
         found = hub.download(hub.repository(model))
-        checkpoint = _open_file(found.weights)
+        checkpoint = _open_file(found.weights, None)
         hub.check_config(found, checkpoint.architecture.name, checkpoint.config)
         return checkpoint
-    return _open_file(find(model))
+    return _open_file(find(model), own_code)
 
 
-def _open_file(path: str | Path) -> Checkpoint:
+def _open_file(path: str | Path, own_code: bool | None) -> Checkpoint:
     tensors = read_tensors(path)
-    architecture, config = identify(tensors.state, str(path))
+    target = str(tensors.facts.get("network", ""))
+    if is_own(target):
+        method = _own_method(target, str(path), own_code)
+        architecture, config = method.architectures[0], _own_config(tensors)
+    else:
+        architecture, config = identify(tensors.state, str(path))
+        method = method_of(architecture)
     network = _load(architecture, config, tensors, str(path))
     variants = (name for name, wanted in architecture.variants.items() if _same(wanted, config))
     return Checkpoint(
         path=Path(path),
-        method=method_of(architecture),
+        method=method,
         architecture=architecture,
         variant=next(variants, None),
         config=config,
@@ -82,6 +92,20 @@ def _open_file(path: str | Path) -> Checkpoint:
         nest=tensors.nest,
         facts=tensors.facts,
     )
+
+
+def _own_method(target: str, source: str, own_code: bool | None) -> Method:
+    if own_code:
+        return own_method(target)
+    raise UsageError(
+        f"{source}: holds a network of somebody's own, {target}, which is Python code with all your rights.",
+        None if own_code is None else Remedy("run it", {"own_code": True}),
+    )
+
+
+def _own_config(tensors: Tensors) -> dict[str, Any]:
+    config = tensors.facts.get("config", {})
+    return config if isinstance(config, dict) else {}
 
 
 def identify(state: StateDict, source: str = "state dict") -> tuple[Architecture, dict[str, Any]]:

@@ -27,7 +27,7 @@ def convert(
         raise UsageError(f"{output}: the output must end in .safetensors.")
     if output.exists() and not overwrite:
         raise UsageError(f"{output}: exists already.", Remedy("replace it", {"overwrite": True}))
-    checkpoint = open_checkpoint(model)
+    checkpoint = open_checkpoint(model, own_code=None)
     facts = {**checkpoint.facts, "network": checkpoint.architecture.name, "config": checkpoint.config}
     save_checkpoint(output, checkpoint.network.state_dict(), facts)
     say(f"{output}: {checkpoint.architecture.name}, {len(checkpoint.network.state_dict())} tensors.")

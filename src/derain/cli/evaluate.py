@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from derain.cli.output import say
-from derain.cli.shared import MODEL, AsJson, Device, Precision
+from derain.cli.shared import MODEL, AsJson, Device, OwnCode, Precision
 
 if TYPE_CHECKING:
     from derain.evaluation.tables import Table
@@ -84,6 +84,7 @@ def evaluate(
             "--with", metavar="REPORT", help="Folder of an earlier report, for --table; repeatable."
         ),
     ] = None,
+    own_code: OwnCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Restore and score a set with one or several networks: tables, an HTML page, a sheet of pictures.
@@ -127,6 +128,7 @@ def evaluate(
             tile=tile,
             ensemble=ensemble,
             test_time=test_time or (),
+            own_code=own_code,
             on_picture=progress.reach,
         )
     content = to_json(report)

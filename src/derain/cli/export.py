@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from derain.cli.output import say
-from derain.cli.shared import MODEL, Overwrite
+from derain.cli.shared import MODEL, Overwrite, OwnCode
 
 
 def export(
@@ -23,6 +23,7 @@ def export(
         bool, typer.Option("--any-size", help="dtmodel: for tiles of any size, not of 768x768 alone.")
     ] = False,
     overwrite: Overwrite = False,
+    own_code: OwnCode = False,
 ) -> None:
     """Write a network for other programs: ONNX, OpenVINO, or a package for darktable.
 
@@ -43,7 +44,7 @@ def export(
     there = [path for path in files_at(to, output) if path.exists()]
     if there and not overwrite:
         raise UsageError(f"{there[0]}: exists already.", Remedy("replace it", {"overwrite": True}))
-    checkpoint = open_checkpoint(model)
+    checkpoint = open_checkpoint(model, own_code=own_code)
     if to == "dtmodel":
         package = export_package(checkpoint, output, None if any_size else TILE)
         say(

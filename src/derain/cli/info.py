@@ -7,11 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from derain.cli.shared import MODEL, AsJson
+from derain.cli.shared import MODEL, AsJson, OwnCode
 
 
 def info(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
+    own_code: OwnCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Say what a model is: network, hyperparameters, size, training step.
@@ -20,7 +21,7 @@ def info(
     """
     from derain.checkpoints import open_checkpoint
 
-    checkpoint = open_checkpoint(model)
+    checkpoint = open_checkpoint(model, own_code=own_code)
     parameters = sum(p.numel() for p in checkpoint.network.parameters())
     facts: dict[str, Any] = {
         "file": model,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from derain.cli.options import ModelOptions, ResultOptions, grouped, path
-from derain.cli.shared import DryRun
+from derain.cli.shared import DryRun, OwnCode
 
 if TYPE_CHECKING:
     from derain.restore import PictureOptions, Settings, VideoOptions
@@ -99,6 +99,7 @@ def run(
         str,
         typer.Option(metavar="png|jpg|webp|tiff|same", help="Of restored pictures; same as the source."),
     ] = "same",
+    own_code: OwnCode = False,
     dry_run: DryRun = False,
 ) -> None:
     """Take the rain out of pictures and videos.
@@ -124,11 +125,15 @@ def run(
     jobs = planned.jobs
     if cluster is not None and (output is None or any(job.is_video or job.target == output for job in jobs)):
         raise UsageError("--cluster is for pictures, with a folder for the results as --output.")
+    if cluster is not None and own_code:
+        raise UsageError(
+            "--cluster and --own-code exclude each other; other machines may not have that code."
+        )
     refuse_unusable(jobs, model.model, pictures, videos, overwrite)
     if dry_run:
         preview(planned, overwrite, result.as_json)
         return
-    derainer = load(model.model, **vars(model.settings()))
+    derainer = load(model.model, **vars(model.settings()), own_code=own_code)
     at_work: list[Job] = []
     with bar("restoring", len(jobs)) as progress:
 

@@ -18,6 +18,9 @@ Device: TypeAlias = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Precision: TypeAlias = Annotated[str, typer.Option(help="auto (float32), float32, bfloat16 or float16.")]
 Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for programs to read.")]
+OwnCode: TypeAlias = Annotated[
+    bool, typer.Option("--own-code", help="Run the Python code that weights of a network of your own name.")
+]
 DryRun: TypeAlias = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 # Spellings of earlier versions, which still work and are said nowhere.
 OLD_OPTIONS = ("--weights", "--from")

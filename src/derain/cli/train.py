@@ -38,7 +38,7 @@ def train(
         bool, typer.Option("--find-rate", help="Only try growing learning rates, and suggest one.")
     ] = False,
     own_code: Annotated[
-        bool, typer.Option("--own-code", help="Run the Python function that the recipe names as its loss.")
+        bool, typer.Option("--own-code", help="Run the Python code that the recipe names: network or loss.")
     ] = False,
     plot: Annotated[
         Path | None, typer.Option(help="Draw the run in this folder as RUN/plot.png.", show_default=False)

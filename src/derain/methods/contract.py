@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from derain.methods.network import RainNetwork
@@ -30,6 +31,14 @@ class Loss:
             rainy: what the network was given, of the same shape.
         """
         raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class AbsoluteError(Loss):
+    """The mean absolute error, and nothing else."""
+
+    def __call__(self, outputs: Mapping[str, Tensor], clean: Tensor, rainy: Tensor) -> dict[str, Tensor]:
+        return {"l1": F.l1_loss(outputs["image"], clean)}
 
 
 @dataclass(frozen=True)

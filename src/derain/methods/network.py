@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from derain.errors import DerainError
+from derain.nn.peak_bytes import PeakBytes
 from derain.nn.tracing import is_tracing
 
 
@@ -93,17 +94,27 @@ class RainNetwork(nn.Module):
 
     def activation_bytes(self, height: int, width: int) -> int:
         """Most bytes of intermediate values that one `forward` on a (1, 3, height, width) float32
-        picture holds at once, without gradients; tiles are chosen by it."""
-        raise NotImplementedError
+        picture holds at once, without gradients; tiles are chosen by it.
+
+        Counted for `plain` on tensors without data. A network whose `fast` takes less says so by a formula.
+        """
+        with torch.no_grad():
+            copied, rainy = self._without_data(height, width)
+            with PeakBytes() as counter:
+                copied.plain(rainy)
+        return counter.most
 
     def multiply_adds(self, height: int, width: int) -> int:
         """Multiply-adds of the convolutions and matrix products of `plain` on a (1, 3, height, width)
         picture, counted on tensors without data."""
-        values = itertools.chain(self.parameters(), self.buffers())
-        shapes = {id(value): torch.empty_like(value, device="meta") for value in values}
-        copied = copy.deepcopy(self, shapes)
-        rainy = torch.empty(1, 3, height, width, device="meta")
+        copied, rainy = self._without_data(height, width)
         with torch.enable_grad(), FlopCounterMode(display=False) as counter:
             copied(rainy)
         flops: int = counter.get_total_flops()
         return flops // 2
+
+    def _without_data(self, height: int, width: int) -> tuple[RainNetwork, Tensor]:
+        """A copy of the network and a picture that have shapes alone."""
+        values = itertools.chain(self.parameters(), self.buffers())
+        shapes = {id(value): torch.empty_like(value, device="meta") for value in values}
+        return copy.deepcopy(self, shapes), torch.empty(1, 3, height, width, device="meta")

@@ -140,6 +140,7 @@ def load(
     ensemble: bool | str = False,
     strength: float = 1.0,
     phases: bool = False,
+    own_code: bool = False,
 ) -> Derainer:
     """Opens a model to restore pictures and videos with.
 
@@ -160,6 +161,7 @@ def load(
         ensemble: average over "flips" (four), "turns" (eight), or what the weights have learnt (True).
         strength: how much of the change to apply, 0 to 1.5; see `Settings`.
         phases: restore the four half-size phases one by one; see `Settings`.
+        own_code: run the Python code that weights of a network of your own name; see `open_checkpoint`.
 
     Raises:
         UsageError: the name is not known, or a setting is impossible for this model or machine.
@@ -173,7 +175,7 @@ def load(
         from derain.export.running import open_exported  # its runtimes load slowly
 
         return Derainer(open_exported(path), settings)
-    return Derainer(open_checkpoint(path), settings)
+    return Derainer(open_checkpoint(path, own_code=own_code), settings)
 
 
 class Derainer:

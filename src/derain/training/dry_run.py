@@ -67,7 +67,7 @@ def dry_run(recipe: Recipe, own_code: bool = False) -> DryRun:
     """Makes a few updates of each stage and keeps nothing.
 
     Args:
-        own_code: run a function that the recipe names as its loss.
+        own_code: run the Python code that the recipe names, its network or its loss.
 
     Raises:
         DerainError: as `train`.

@@ -13,11 +13,13 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from derain.checkpoints import open_checkpoint
+from derain.checkpoints import open_checkpoint, read_tensors
+from derain.checkpoints.bundled import find
 from derain.errors import DerainError, Remedy, UsageError, unknown_name
 from derain.methods import network_names
 from derain.methods.contract import Architecture
 from derain.methods.network import RainNetwork
+from derain.methods.own import is_own, own_method
 from derain.nn.ema import move_average
 from derain.own_code import own_function
 from derain.training.memory import checkpoint_activations
@@ -51,7 +53,7 @@ class Learner:
     Args:
         recipe: what to train.
         accelerator: where, and in how many processes.
-        own_code: run a function that the recipe names as its loss.
+        own_code: run the Python code that the recipe names, its network or its loss.
 
     Attributes:
         network: in training mode; `average`, its moving average in evaluation mode, or None.
@@ -63,8 +65,9 @@ class Learner:
 
     def __init__(self, recipe: Recipe, accelerator: Accelerator, own_code: bool = False) -> None:
         self.recipe, self.accelerator, self.step = recipe, accelerator, 0
+        _refuse_code(recipe, own_code)
         self.architecture, self.config = architecture_of(recipe)
-        self.loss = loss_of(recipe, self.architecture, own_code)
+        self.loss = loss_of(recipe, self.architecture)
         torch.manual_seed(recipe.seed)
         network = fresh_network(recipe, self.architecture, self.config)
         layout = torch.channels_last if recipe.channels_last else torch.preserve_format
@@ -151,12 +154,28 @@ class Learner:
         return bool(self.accelerator.reduce(flags, "sum") > 0)
 
 
+def _refuse_code(recipe: Recipe, own_code: bool) -> None:
+    """Raises `UsageError` for a recipe that names Python code, unless that may run."""
+    named = {"network": recipe.network if is_own(recipe.network) else None, **recipe.loss}
+    for place, key in (("network", "network"), ("loss", "function")):
+        if named.get(key) and not own_code:
+            raise UsageError(
+                f"'{place}': this recipe runs Python code, {named[key]}, with all your rights. "
+                "Read it first.",
+                Remedy("run it", {"own_code": True}),
+            )
+
+
 def architecture_of(recipe: Recipe) -> tuple[Architecture, dict[str, Any]]:
     """The recipe's architecture and the keyword arguments of its network.
+
+    RUNS THE CODE of a network of the user's own.
 
     Raises:
         UsageError: no such network, or nothing says how it is trained.
     """
+    if is_own(recipe.network):
+        return own_method(recipe.network).architectures[0], dict(recipe.options)
     if recipe.network not in network_names():
         raise unknown_name("network", recipe.network, network_names())
     architecture, variant = network_names()[recipe.network]
@@ -165,17 +184,18 @@ def architecture_of(recipe: Recipe) -> tuple[Architecture, dict[str, Any]]:
     return architecture, {**architecture.variants[variant], **recipe.options}
 
 
-def loss_of(recipe: Recipe, architecture: Architecture, own_code: bool = False) -> LossFunction:
+def loss_of(recipe: Recipe, architecture: Architecture) -> LossFunction:
     """The loss with the recipe's options: the method's own, or the function that the recipe names.
 
+    RUNS THE CODE of that function's module.
+
     Raises:
-        UsageError: an option is not known or not given, or the recipe names a function and `own_code` is
-            not set.
+        UsageError: an option is not known or not given, or there is no such function.
     """
     options = dict(recipe.loss)
     target = options.pop("function", None)
     if target is not None:
-        return _own_loss(str(target), options, own_code)
+        return _own_loss(str(target), options)
     kind = architecture.loss
     assert kind is not None
     known = {field.name: field for field in dataclasses.fields(kind)}
@@ -190,12 +210,7 @@ def loss_of(recipe: Recipe, architecture: Architecture, own_code: bool = False) 
     return kind(**options)
 
 
-def _own_loss(target: str, options: dict[str, Any], own_code: bool) -> LossFunction:
-    if not own_code:
-        raise UsageError(
-            f"'loss': this recipe runs Python code, {target}, with all your rights. Read it first.",
-            Remedy("run it", {"own_code": True}),
-        )
+def _own_loss(target: str, options: dict[str, Any]) -> LossFunction:
     found = own_function(target)
     is_class = isinstance(found, type)  # such as a subclass of `Loss`
     function, given = (found(**options), {}) if is_class else (found, options)
@@ -224,15 +239,19 @@ def fresh_network(recipe: Recipe, architecture: Architecture, config: dict[str, 
         raise UsageError(f"'options': {recipe.network}: {first}.") from None
     if recipe.start is None:
         return network
-    checkpoint = open_checkpoint(recipe.start)
-    if checkpoint.architecture.name != architecture.name:
-        raise UsageError(
-            f"'start': {recipe.start} holds {checkpoint.architecture.name}, not {recipe.network}."
-        )
     try:
-        network.load_state_dict(checkpoint.network.state_dict())
+        network.load_state_dict(_state_to_start_from(recipe.start, recipe.network, architecture))
     except RuntimeError as error:
         raise UsageError(
             f"'start': {recipe.start} does not fit: {str(error).splitlines()[1].strip()}"
         ) from None
     return network
+
+
+def _state_to_start_from(start: str, network: str, architecture: Architecture) -> Mapping[str, Tensor]:
+    if is_own(network):  # whatever code the file names stays unread; the names of its tensors must fit
+        return read_tensors(find(start)).state
+    checkpoint = open_checkpoint(start)
+    if checkpoint.architecture.name != architecture.name:
+        raise UsageError(f"'start': {start} holds {checkpoint.architecture.name}, not {network}.")
+    return checkpoint.network.state_dict()

@@ -45,8 +45,8 @@ def train(recipe: Recipe, run: str | Path, progress: bool = False, own_code: boo
 
     Args:
         progress: show a bar with the time left on standard error.
-        own_code: run a function that the recipe names as its loss, with all rights of this process;
-            recipes may come from others.
+        own_code: run the Python code that the recipe names, its network or its loss, with all rights of
+            this process; recipes may come from others.
 
     Raises:
         DerainError: something is wrong with the recipe, the pictures or the disk, or the loss is no

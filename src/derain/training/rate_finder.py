@@ -42,7 +42,7 @@ def find_rate(
 
     Args:
         steps: updates between the lowest and the highest rate.
-        own_code: run a function that the recipe names as its loss.
+        own_code: run the Python code that the recipe names, its network or its loss.
 
     Raises:
         DerainError: as `train`, or the loss never fell.

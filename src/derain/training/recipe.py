@@ -152,6 +152,7 @@ class Optimizer(_Part):
         name: "adam"; "adamw" with decoupled weight decay; "sgd" with momentum; "muon" for kernels and
             matrices with AdamW for the rest, both with decoupled weight decay.
         rate: learning rate, which the schedule starts from.
+        weight_decay: of AdamW and Muon decoupled, of the others added to the gradient.
         betas: of Adam and AdamW.
         momentum: of SGD (None: 0.9) and Muon (None: 0.95).
         clip: largest L2 norm of the gradient, None for no limit.
@@ -191,10 +192,13 @@ class Recipe(_Part):
     """One training run.
 
     Attributes:
-        network: a name that `derain.list_models` gives, of a network that can be trained.
+        network: a name that `derain.list_models` gives, of a network that can be trained. Or
+            "package.module:name", a class or function of the user's own that makes a `derain.RainNetwork`;
+            it runs only where the user allows it.
         data: one source of training pairs, or a mixture of several.
         options: keyword arguments of the network that replace those of the variant.
-        loss: keyword arguments of the method's loss. Or `function`, "package.module:function" of the
+        loss: keyword arguments of the method's loss; networks of one's own have none, theirs is the mean
+            absolute error. Or `function`, "package.module:function" of the
             user's own, with the other keys as its keyword arguments; the text alone is the same. It is
             called with (outputs, clean, rainy) and returns a scalar or {term: scalar}; it runs only where
             the user allows it.
@@ -203,11 +207,16 @@ class Recipe(_Part):
         stages: progressive patches; `batch` counts the pictures of an update over all processes.
         accumulate: an update's batch goes through the network in so many parts.
         ema: decay of the moving average of the weights; None for none.
+        validation: what the run is judged by; None for no validation.
+        optimizer: how gradients become updates.
+        schedule: the learning rate over the steps, from the optimizer's rate.
+        seed: of fresh weights, of the order of pictures and of all that is drawn.
         precision: of the forward pass; weights stay float32.
         checkpointing: compute activations again instead of keeping them: less memory, more time.
         channels_last: memory layout that is faster for convolutional networks.
         workers: processes that make patches; 0 for none.
-        log_every, save_every: steps.
+        log_every: steps between lines of the log.
+        save_every: steps between saved states.
         tensorboard: write events for TensorBoard as well (extra `tensorboard`).
         wandb: project of Weights & Biases to send the figures to (extra `wandb`); None for none.
         origin: where the values come from.

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from derain.methods.contract import Architecture, Figure, Method
+from derain.methods.contract import AbsoluteError, Architecture, Figure, Method
 from derain.methods.drsformer.fast import FastDRSformer
-from derain.methods.drsformer.loss import AbsoluteError
 from derain.methods.drsformer.recognition import recognise
 
 _PUBLISHED: dict[str, Any] = {

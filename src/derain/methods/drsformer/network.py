@@ -29,7 +29,7 @@ class DRSformer(RainNetwork):
     """The network; state dict names and shapes are the published ones.
 
     Args:
-        inp_channels, out_channels: of the pictures, 3.
+        inp_channels, out_channels: channels of the pictures, 3.
         dim: channels at full size; doubled at each of the three smaller sizes.
         num_blocks: blocks at each of the four sizes, the same in encoder and decoder.
         heads: attention heads at each size.

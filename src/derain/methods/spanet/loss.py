@@ -19,7 +19,8 @@ class SPANetLoss(Loss):
     """L1 with weight 1, and what follows; pictures are 8-bit ones divided by 255.
 
     Attributes:
-        dissimilarity, mask: weights of 1 - SSIM and of the error of the first rain map, 1 in the paper.
+        dissimilarity: weight of 1 - SSIM, 1 in the paper.
+        mask: weight of the error of the first rain map, 1 in the paper.
         log_mse: weight of log10 of each picture's mean squared error, of which a mean PSNR is made;
             not in the paper.
     """

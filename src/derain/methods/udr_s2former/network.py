@@ -36,9 +36,9 @@ class UDRS2Former(RainNetwork):
     Args:
         dims: channels of levels 0 to 3 (level k has 1/2^k of the resolution) and of the bottleneck.
         heads: attention heads of levels 0 to 3; the bottleneck has twice those of level 3.
-        encoder_blocks: of levels 0 to 3.
-        decoder_blocks: of levels 0 to 3; even ones sample, odd ones attend locally.
-        bottleneck_blocks: at 1/16 of the resolution.
+        encoder_blocks: blocks of levels 0 to 3 on the way down.
+        decoder_blocks: blocks of levels 0 to 3 on the way up; even ones sample, odd ones attend locally.
+        bottleneck_blocks: blocks at 1/16 of the resolution.
         windows: sides of the attention windows of levels 0 to 3.
         expand_ratios: hidden channels of an encoder block over its channels, levels 0 to 3.
 

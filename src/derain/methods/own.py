@@ -1,0 +1,49 @@
+"""Networks of the user's own: `package.module:name` where others have a name of the registry."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from derain.errors import UsageError
+from derain.methods.contract import AbsoluteError, Architecture, Method
+from derain.methods.network import RainNetwork
+from derain.own_code import own_function
+
+
+def is_own(network: str) -> bool:
+    """Whether a network is named by its Python code."""
+    return ":" in network
+
+
+def own_method(target: str) -> Method:
+    """A method whose only architecture is what `package.module:name` makes of keyword arguments.
+
+    ITS MODULE IS RUN, with all rights of this process.
+
+    Raises:
+        UsageError: there is no such class or function. The architecture's `build` raises it where what
+            was made is no `RainNetwork`.
+    """
+    make = own_function(target)
+
+    def build(**config: Any) -> RainNetwork:
+        try:
+            network = make(**config)
+        except Exception as error:  # it may do anything
+            told = (str(error).splitlines() or [""])[0]
+            raise UsageError(f"{target}: {type(error).__name__}: {told}") from error
+        if not isinstance(network, RainNetwork):
+            raise UsageError(
+                f"{target}: made a {type(network).__name__}; a network is derived from derain.RainNetwork."
+            )
+        return network
+
+    architecture = Architecture(
+        name=target,
+        build=build,
+        variants={"own": {}},
+        recognise=lambda state: None,  # names and shapes do not tell whose code it takes
+        tiny={},
+        loss=AbsoluteError,
+    )
+    return Method(target, "a network of one's own", "", (architecture,))
