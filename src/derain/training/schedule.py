@@ -21,6 +21,12 @@ from pydantic import (
 
 
 class _Schedule(BaseModel):
+    """What all schedules have.
+
+    Attributes:
+        every: steps of an epoch, in which all other counts are given; 1 counts in steps.
+    """
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     every: PositiveInt = 1
@@ -33,7 +39,12 @@ class Constant(_Schedule):
 
 
 class Steps(_Schedule):
-    """Multiplied by `factor` at each of the milestones."""
+    """Multiplied by `factor` at each of the milestones.
+
+    Attributes:
+        milestones: when; the first update is number 0.
+        factor: what the rate is multiplied by.
+    """
 
     name: Literal["steps"]
     milestones: list[PositiveInt]
@@ -41,7 +52,14 @@ class Steps(_Schedule):
 
 
 class Cosine(_Schedule):
-    """Rises linearly from 0 over `warmup`, holds until `start`, falls to `floor` within `length`."""
+    """Rises linearly from 0 over `warmup`, holds until `start`, falls to `floor` within `length`.
+
+    Attributes:
+        warmup: until then the rate rises.
+        start: from then on it falls.
+        length: how long it falls.
+        floor: the rate that it ends with.
+    """
 
     name: Literal["cosine"]
     warmup: NonNegativeInt = 0
@@ -51,7 +69,12 @@ class Cosine(_Schedule):
 
 
 class Cyclic(_Schedule):
-    """A triangle wave from the optimizer's rate up to `top` times it and back."""
+    """A triangle wave from the optimizer's rate up to `top` times it and back.
+
+    Attributes:
+        top: the highest rate, by the optimizer's.
+        up, down: how long the rate rises and falls.
+    """
 
     name: Literal["cyclic"]
     top: PositiveFloat = 1.2
