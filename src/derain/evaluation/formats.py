@@ -135,13 +135,13 @@ def as_latex(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def as_html(table: Table, title: str = "Evaluation") -> str:
-    """A page of one table, without outside parts."""
+def as_html(table: Table, title: str = "Evaluation", more: str = "") -> str:
+    """A page of one table, without outside parts; `more` is HTML that follows it."""
     template = Template((files("derain.evaluation") / "table.html").read_text(encoding="utf-8"))
     return template.substitute(
         title=html.escape(title), style=style(), table=html_table(table), legend=html.escape(LEGEND),
         settings="".join(f"<p>{html.escape(text)}</p>" for text in table.settings),
-        notes="".join(f"<p class=note>{html.escape(note)}</p>" for note in table.notes),
+        notes="".join(f"<p class=note>{html.escape(note)}</p>" for note in table.notes), more=more,
     )  # fmt: skip
 
 

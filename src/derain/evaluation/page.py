@@ -61,7 +61,9 @@ def page(report: Report, table: Table, sheets: Mapping[str, Array]) -> str:
             f"<h2>{name}</h2>{_gains(report, name)}{_chart(report, name)}" for name in report.protocols
         ),
         unstated=_unstated(report),
-        sheets="".join(_figure(name, pixels) for name, pixels in sheets.items()),
+        sheets="".join(
+            as_figure(f"Best, median and worst picture of {name}", pixels) for name, pixels in sheets.items()
+        ),
         pictures=_pictures(report),
     )
 
@@ -165,9 +167,9 @@ def _chart(report: Report, name: str) -> str:
     )
 
 
-def _figure(name: str, pixels: Array) -> str:
+def as_figure(text: str, pixels: Array) -> str:
+    """An embedded picture (H, W, 3) uint8 RGB; `text` describes it to those who do not see it."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=88)
     source = f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    text = html.escape(f"Best, median and worst picture of {name}", quote=True)
-    return f"<figure><img alt='{text}' src='{source}'></figure>"
+    return f"<figure><img alt='{html.escape(text, quote=True)}' src='{source}'></figure>"

@@ -1,0 +1,146 @@
+"""The bench in one go: all networks that lie here, on made rain and on real rain, as a page and a table.
+
+    python scripts/full_report.py DATA -o OUT [--official latest.pth]
+
+DATA holds the folders that `PARTS` names. Networks whose weights did not change are not measured again.
+Writes OUT/report.html, OUT/report.tex and OUT/report.csv, and a report of each part in OUT/parts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+import derain
+from derain.atomic import replace_file
+from derain.evaluation.candidates import Candidate, candidate_of, input_unchanged
+from derain.evaluation.cases import find_cases
+from derain.evaluation.evaluate import evaluate
+from derain.evaluation.formats import as_csv, as_html, as_latex
+from derain.evaluation.page import as_figure, write_report
+from derain.evaluation.report import Report, repeats_of, to_json
+from derain.evaluation.tables import make_table
+from derain.methods.self_supervision import FitOptions
+from derain.restore.adapting import adapt_one, preset, starting_point
+
+SELF_TAUGHT = "rain2avoid-quick"
+SHEET_WIDTH = 1200
+
+
+@dataclass(frozen=True)
+class Part:
+    """Pictures of one kind, and what they are scored by.
+
+    Attributes:
+        folder: below DATA, with `rainy` and, where there is one, `clean` or `mask`; or pictures alone.
+        title: what tables call it; "" where the set is known by its folder.
+        protocols: names.
+        first, step: take the pictures `first::step`; `most`, at most so many of them.
+        self_taught: Rain2Avoid learns from each of its pictures, which takes a minute a picture.
+    """
+
+    folder: str
+    title: str
+    protocols: tuple[str, ...]
+    first: int = 0
+    step: int = 1
+    most: int | None = None
+    self_taught: bool = False
+
+    @property
+    def name(self) -> str:
+        """Of its folder in OUT/parts."""
+        return f"{self.folder}-few" if self.self_taught else self.folder
+
+
+TRUTH = ("matlab_y_uint8", "matlab_y_double")
+PARTS = (
+    Part("rain100l", "", TRUTH),
+    Part("ddn", "", TRUTH),
+    Part("raindrop_pairs", "drops on a pane, real", ("raindrop_y",)),
+    Part("clip_with_truth", "clip", ("matlab_y_uint8", "flicker_truth", "flicker_warped"), most=6),
+    Part("spa_masks", "SPA-Data crops, real", ("real_rain",)),
+    Part("internet_rain", "internet photographs, real", ("niqe_stable", "brisque_stable"), step=9),
+    Part("rain100l", "three of Rain100L", ("matlab_y_uint8",), first=8, step=16, most=3, self_taught=True),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--official", type=Path, help="the published weights of SPANet, latest.pth")
+    options = parser.parse_args()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # what CPU seconds mean depends on it
+    reports = []
+    for part in PARTS:
+        report = measure(part, options.data, options.output / "parts", list(networks(part, options.official)))
+        reports.append(report)
+        print(f"{part.name}: {len(report.cases)} pictures", flush=True)
+    table = make_table([to_json(report) for report in reports])
+    sheets = "".join(map(section, reports))
+    title = "Rain removal: made rain, real rain, clips"
+    replace_file(options.output / "report.html", as_html(table, title, sheets).encode())
+    replace_file(options.output / "report.tex", as_latex(table).encode())
+    replace_file(options.output / "report.csv", as_csv(table).encode())
+
+
+def networks(part: Part, official: Path | None) -> Iterator[Candidate]:
+    """The bundled weights, the published ones of SPANet, and what learns from the picture itself."""
+    settings = {"device": "cpu", "precision": "float32"}
+    for name in derain.list_models(pretrained=True):
+        yield candidate_of(name, settings)
+    if official is not None:
+        yield replace(candidate_of(official, settings), name="spanet-published")
+    if part.self_taught:
+        yield Candidate(SELF_TAUGHT, self_taught, "quick, 1", precision="float32")
+
+
+def self_taught(rainy: Tensor) -> Tensor:
+    """What Rain2Avoid's quick preset makes of a picture (1, 3, H, W)."""
+    way = preset("quick")
+    return adapt_one(rainy, starting_point(way).network(), way, FitOptions()).image
+
+
+def measure(part: Part, data: Path, output: Path, candidates: Sequence[Candidate]) -> Report:
+    """Restores and scores a part; what earlier runs did is taken from there."""
+    source = data / part.folder
+    rainy, clean, masks = (source / name for name in ("rainy", "clean", "mask"))
+    whole = find_cases(
+        rainy if rainy.is_dir() else source,
+        clean if clean.is_dir() else None,
+        masks if masks.is_dir() else None,
+        part.protocols,
+        part.title,
+    )
+    cases = whole.cases[part.first :: part.step][: part.most]
+    few = f"{len(cases)} of the {len(whole.cases)} pictures that lie here."
+    notes = whole.notes if len(cases) == len(whole.cases) else (few, *whole.notes)
+    test_set = replace(whole, cases=cases, notes=notes)
+    folder = output / part.name
+    found = evaluate([input_unchanged(cases), *candidates], cases, part.protocols, folder)
+    report = Report(test_set, found, folder, "cpu", "round", repeats_of(cases))
+    write_report(report)
+    return report
+
+
+def section(report: Report) -> str:
+    """The best, median and worst picture of every network, for the page."""
+    shown = []
+    for result in report.networks:
+        with Image.open(report.folder / f"sheet-{result.candidate.name}.png") as sheet:
+            sheet.thumbnail((SHEET_WIDTH, 4 * SHEET_WIDTH))
+            shown.append(as_figure(f"{result.candidate.name}, {report.folder.name}", np.asarray(sheet)))
+    return f"<h2>{report.dataset}</h2>{''.join(shown)}"
+
+
+if __name__ == "__main__":
+    main()
