@@ -100,7 +100,8 @@ class RainNetwork(nn.Module):
         """
         with torch.no_grad():
             copied, rainy = self._without_data(height, width)
-            with PeakBytes() as counter:
+            counter = PeakBytes()
+            with counter:
                 copied.plain(rainy)
         return counter.most
 
