@@ -10,7 +10,7 @@ network needs it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -199,6 +199,9 @@ BLURRED_DROPS = Rain(
     drops=DropLook(density=(0.3, 2.0), radius=(10, 45), defocus=(0.3, 0.8), glow=(0.0, 0.2)),
 )
 
+# The noise lies over both pictures of a pair, so that a network learns to leave it.
+REAL_SCENES = tuple(replace(rain, camera=None, scene=DULL) for rain in REAL)
+
 PRESETS: dict[str, tuple[Rain, ...]] = {
     "light": LIGHT,
     "heavy": HEAVY,
@@ -216,7 +219,7 @@ PRESETS: dict[str, tuple[Rain, ...]] = {
         *DDN,
         DDN[-1],
         *DID[:1],
-        *REAL,
+        *REAL_SCENES,
         *(2 * NEAR_RAIN),
         *DROPS,
         *(2 * (BLURRED_DROPS,)),

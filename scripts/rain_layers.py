@@ -1,0 +1,51 @@
+"""Layers of real rain: what a restored picture lacks of its rainy original, white on black.
+
+A recipe's source takes a folder of them as `layers` and lays them over clean pictures. Look through
+them first and delete those that show the scene: edges of roofs and bars are easily taken for rain.
+
+    python scripts/rain_layers.py RAINY RESTORED LAYERS
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+FAINTEST = 2  # levels; less than that is noise and JPEG
+BRIGHT = 200  # level that the brightest streaks of a layer are raised to
+MOST_GAIN = 6.0
+
+
+def rain_layer(rainy: NDArray[np.uint8], restored: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The rain that `restored` lacks.
+
+    Args:
+        rainy: (H, W, 3) uint8.
+        restored: of the same size.
+
+    Returns:
+        (H, W) uint8. Streaks brighten all three colors, so the least of the three differences counts;
+        the layer is raised, sixfold at most, until one pixel in 200 is brighter than `BRIGHT`.
+    """
+    gone = np.clip((rainy.astype(np.int16) - restored).min(2) - FAINTEST, 0, None).astype(np.float32)
+    gain = min(MOST_GAIN, BRIGHT / max(1.0, float(np.quantile(gone, 0.995))))
+    return np.clip(gone * gain, 0, 255).astype(np.uint8)
+
+
+def main(rainy: Path, restored: Path, layers: Path) -> None:
+    layers.mkdir(parents=True, exist_ok=True)
+    for path in sorted(rainy.iterdir()):
+        result = next(restored.glob(f"{path.stem}.*"), None)
+        before, after = cv2.imread(str(path)), cv2.imread(str(result)) if result else None
+        if before is None or after is None or before.shape != after.shape:
+            print(f"{path.name}: left out, no result of the same size", file=sys.stderr)
+            continue
+        cv2.imwrite(str(layers / f"{path.stem}.png"), rain_layer(before, after))
+
+
+if __name__ == "__main__":
+    main(*(Path(argument) for argument in sys.argv[1:4]))
