@@ -380,7 +380,9 @@ class Derainer:
         each = self.network.activation_bytes(min(size, height), min(size, width))
         return max(1, memory.budget(self.device) // max(1, each))
 
-    def _restore_part(self, rainy: Tensor, forward: Forward, progress: Callable[[int, int], None]) -> Restored:
+    def _restore_part(
+        self, rainy: Tensor, forward: Forward, progress: Callable[[int, int], None]
+    ) -> Restored:
         height, width = rainy.shape[2:]
         multiple = self.network.spec.multiple_of
         padded = pad_to(rainy, -(-height // multiple) * multiple, -(-width // multiple) * multiple)
