@@ -72,12 +72,12 @@ def report(name: str, folder: Path, size: int, passes: int) -> None:
     """Prints a line for PyTorch and one for each target: medians, and medians of the turns' ratios."""
     torch.manual_seed(0)
     save_checkpoint(folder / "fresh.safetensors", create_network(name).state_dict(), {})
-    checkpoint = open_checkpoint(folder / "fresh.safetensors")
-    networks: dict[str, nn.Module] = {"pytorch": checkpoint.network}
+    model = open_checkpoint(folder / "fresh.safetensors")
+    networks: dict[str, nn.Module] = {"pytorch": model.network}
     differences: dict[str, str] = {"pytorch": ""}
     for target, extension in EXTENSIONS.items():
         try:
-            done = export(checkpoint, target, folder / f"{name}{extension}")
+            done = export(model, target, folder / f"{name}{extension}")
         except DerainError as error:
             differences[target] = f"fails: {error}"
             continue

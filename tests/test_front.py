@@ -65,7 +65,7 @@ def test_evaluating_several_models(folder: Path, tmp_path: Path) -> None:
         folder / "rainy", folder / "clean", models, protocols=["matlab_y_uint8"], output=tmp_path,
         on_picture=lambda done, total: steps.append((done, total)),
     )  # fmt: skip
-    assert [r.candidate.name for r in report.networks] == ["spanet", "SPANet"]
+    assert [r.candidate.name for r in report.networks] == ["spanet", "spanet-2"]
     assert [r.candidate.method for r in report.networks] == ["spanet", ""]
     assert steps == [(n, 6) for n in range(1, 7)]
     assert (tmp_path / "index.html").is_file()
@@ -84,6 +84,6 @@ def test_training_and_going_on(folder: Path, tmp_path: Path) -> None:
         weights = derain.train(
             "spanet/synthetic", tmp_path / "run", steps=steps, data=data, schedule=schedule, **small
         )
-        assert derain.open_checkpoint(weights).facts["step"] == steps
+        assert derain.open_checkpoint(weights).checkpoint.facts["step"] == steps
     with pytest.raises(derain.UsageError, match="did you mean 'steps'"):
         derain.train("spanet/synthetic", tmp_path / "other", stepz=1)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from derain.errors import DerainError, UsageError
 
 if TYPE_CHECKING:
-    from derain.checkpoints import Checkpoint, create_model, list_models, open_checkpoint
+    from derain.checkpoints import Checkpoint, Model, create_model, list_models, open_checkpoint
     from derain.front import evaluate, score, train
     from derain.methods import create_network
     from derain.methods.network import RainNetwork, Spec
@@ -29,6 +29,7 @@ __all__ = [
     "Checkpoint",
     "DerainError",
     "Derainer",
+    "Model",
     "RainNetwork",
     "Spec",
     "UsageError",
@@ -45,6 +46,7 @@ __all__ = [
 _PLACES = {
     "Checkpoint": "derain.checkpoints",
     "Derainer": "derain.restore",
+    "Model": "derain.checkpoints",
     "RainNetwork": "derain.methods.network",
     "Spec": "derain.methods.network",
     "create_model": "derain.checkpoints",

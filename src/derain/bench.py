@@ -20,14 +20,13 @@ import torch
 from torch import Tensor
 
 from derain.atomic import new_file
-from derain.checkpoints import Checkpoint, open_checkpoint
-from derain.checkpoints.bundled import bundled, bundled_names, is_plain_name
-from derain.errors import DerainError, UsageError, unknown_name
-from derain.methods import create_network, method_of, network_names
+from derain.checkpoints import open_checkpoint
+from derain.checkpoints.bundled import bundled_names
+from derain.errors import DerainError, UsageError
+from derain.methods import create_network, network_names
 from derain.peak_memory import most_memory, start_memory
 from derain.pictures.charts import chart_sheet
-from derain.restore import Derainer
-from derain.restore.derainer import Settings
+from derain.restore import Derainer, Settings
 
 WARM_UP = 64  # pixels a side of the picture before the measured ones
 
@@ -201,28 +200,10 @@ def plot(measurements: Sequence[Measurement], path: Path) -> None:
 
 
 def _derainer(task: Task) -> Derainer:
-    return Derainer(_checkpoint(task.model), Settings(device=task.device, precision=task.precision))
-
-
-def _checkpoint(model: str) -> Checkpoint:
-    """Bundled weights, a network with fresh weights (which cost the same), or a file."""
-    if model in bundled_names():
-        return open_checkpoint(bundled(model))
-    if model in network_names():
-        architecture, variant = network_names()[model]
-        return Checkpoint(
-            path=Path(model),
-            method=method_of(architecture),
-            architecture=architecture,
-            variant=variant,
-            config=dict(architecture.variants[variant]),
-            network=create_network(model).eval(),
-            nest="",
-            facts={},
-        )
-    if is_plain_name(model):
-        raise unknown_name("model", model, {*bundled_names(), *network_names()})
-    return open_checkpoint(model, own_code=None)
+    # Fresh weights cost what trained ones do.
+    fresh = task.model in network_names() and task.model not in bundled_names()
+    model = create_network(task.model) if fresh else open_checkpoint(task.model, own_code=None)
+    return Derainer(model, Settings(device=task.device, precision=task.precision))
 
 
 def main() -> None:

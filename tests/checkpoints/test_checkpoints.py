@@ -54,14 +54,14 @@ def test_finds_the_state_dict(
     found = read_tensors(tmp_path / "x.pth")
     assert found.nest == nest
     assert found.state.keys() == state.keys()
-    assert open_checkpoint(tmp_path / "x.pth").config == {"width": 4}
+    assert open_checkpoint(tmp_path / "x.pth").checkpoint.config == {"width": 4}
 
 
 def test_our_own_file_keeps_its_facts(state: dict[str, Tensor], tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "x.safetensors", state, {"step": 12, "note": "ü"})
-    opened = open_checkpoint(tmp_path / "x.safetensors")
-    assert opened.facts == {"step": 12, "note": "ü"}
-    assert opened.variant is None
+    _, checkpoint = open_checkpoint(tmp_path / "x.safetensors")
+    assert checkpoint.facts == {"step": 12, "note": "ü"}
+    assert checkpoint.variant is None
     assert not list(tmp_path.glob(".*"))
 
 
@@ -69,7 +69,7 @@ def test_facts_that_cannot_be_read_are_left_out(state: dict[str, Tensor], tmp_pa
     for number, facts in enumerate(("[" * 100_000, "{", "[1]")):
         file = tmp_path / f"{number}.safetensors"
         save_file({name: tensor.contiguous() for name, tensor in state.items()}, file, {"derain": facts})
-        assert open_checkpoint(file).facts == {}
+        assert open_checkpoint(file).checkpoint.facts == {}
 
 
 class Bomb:
@@ -236,7 +236,7 @@ def test_files_that_broke_the_program_are_refused_in_one_line(name: str, shared:
     ["compiled.pth", "lightning_net.ckpt", "swa.pth", "thop_all.pth", "namespace.pth", "np_scalar.pth"],
 )
 def test_files_of_well_known_tools_open(name: str, shared: Path) -> None:
-    assert open_checkpoint(shared / "cases" / "formats" / name).architecture.name == "spanet"
+    assert open_checkpoint(shared / "cases" / "formats" / name).checkpoint.architecture.name == "spanet"
 
 
 @given(

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from command_line import derain
-from derain.checkpoints import Checkpoint, open_checkpoint, save_checkpoint
+from derain.checkpoints import Model, open_checkpoint, save_checkpoint
 from derain.checkpoints.bundled import bundled, bundled_names
 from derain.checkpoints.cards import card_of
 from derain.errors import DerainError, UsageError
@@ -42,7 +42,7 @@ Array = NDArray[np.float32]
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     """A small network that changes pictures visibly, with a card."""
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     torch.manual_seed(0)
@@ -55,8 +55,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
 
 
 @pytest.fixture(scope="module")
-def package(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export_package(checkpoint, tmp_path_factory.mktemp("static") / "tiny-rain.dtmodel", TILE).path
+def package(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_package(model, tmp_path_factory.mktemp("static") / "tiny-rain.dtmodel", TILE).path
 
 
 def graph_of(package: Path) -> Callable[[Array], Array]:
@@ -94,17 +94,17 @@ def test_what_is_in_a_package(package: Path) -> None:
 
 
 def test_the_same_weights_make_the_same_file_and_others_another_version(
-    checkpoint: Checkpoint, package: Path, tmp_path: Path
+    model: Model, package: Path, tmp_path: Path
 ) -> None:
-    again = export_package(checkpoint, tmp_path / "tiny-rain.dtmodel", TILE)
+    again = export_package(model, tmp_path / "tiny-rain.dtmodel", TILE)
     assert again.path.read_bytes() == package.read_bytes()
-    other = export_package(checkpoint, tmp_path / "tiny-rain.dtmodel", 2 * TILE)
+    other = export_package(model, tmp_path / "tiny-rain.dtmodel", 2 * TILE)
     assert other.config["version"] != again.config["version"]
 
 
-def test_pictures_of_any_size(checkpoint: Checkpoint, package: Path, tmp_path: Path) -> None:
-    done = export_package(checkpoint, tmp_path / "free.dtmodel", None)
-    assert done.config["attributes"] == {"size_multiple": checkpoint.network.spec.multiple_of}
+def test_pictures_of_any_size(model: Model, package: Path, tmp_path: Path) -> None:
+    done = export_package(model, tmp_path / "free.dtmodel", None)
+    assert done.config["attributes"] == {"size_multiple": model.network.spec.multiple_of}
     free, static = graph_of(done.path), graph_of(package)
     random = np.random.default_rng(0)
     for height, width in ((1, 1), (37, 50), (TILE, TILE)):
@@ -173,13 +173,13 @@ def in_tiles(linear: Array, run: Callable[[Array], Array]) -> tuple[Array, list[
     return total / weights, jumps
 
 
-def test_tiles_of_a_linear_picture_are_equally_bright(checkpoint: Checkpoint, package: Path) -> None:
+def test_tiles_of_a_linear_picture_are_equally_bright(model: Model, package: Path) -> None:
     linear = photograph(3 * TILE - 2 * OVERLAP, 4 * TILE - 3 * OVERLAP)
     found, jumps = in_tiles(linear, graph_of(package))
     assert max(map(abs, jumps)) < 0.5 / 255
     with torch.no_grad():
         encoded = torch.from_numpy(to_srgb(linear).astype(np.float32)).clamp(0, 1)
-        whole = checkpoint.network(encoded).clamp(0, 1).numpy()
+        whole = model.network(encoded).clamp(0, 1).numpy()
     assert abs(whole - encoded.numpy()).mean() > 2 / 255  # the network does something
     side = 32
     blocks = torch.nn.functional.avg_pool2d(torch.from_numpy(to_srgb(found) - whole), side)
@@ -192,16 +192,16 @@ def test_networks_that_look_at_the_whole_picture_are_refused_with_the_reason(tmp
     assert not list(tmp_path.iterdir())
 
 
-def test_names_that_are_no_id_are_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_names_that_are_no_id_are_refused(model: Model, tmp_path: Path) -> None:
     for name in ("..dtmodel", "a b.dtmodel", "...dtmodel", "x.zip", "régn.dtmodel"):
         with pytest.raises(UsageError):
-            export_package(checkpoint, tmp_path / name)
+            export_package(model, tmp_path / name)
     assert not list(tmp_path.iterdir())
 
 
-def test_the_command_line(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_the_command_line(model: Model, tmp_path: Path) -> None:
     weights = tmp_path / "mine.safetensors"
-    weights.write_bytes(checkpoint.path.read_bytes())
+    weights.write_bytes(model.checkpoint.path.read_bytes())
     file = tmp_path / "mine.dtmodel"
     made = derain("export", weights, "--to", "dtmodel", "-o", file)
     assert made.returncode == 0, made.stderr

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from command_line import derain, environment
-from derain.checkpoints import open_checkpoint, save_checkpoint
+from derain.checkpoints import Model, open_checkpoint, save_checkpoint
 from derain.checkpoints.bundled import find
 from derain.errors import DerainError, UsageError
 from derain.export.files import TOLERANCE, compare, export
@@ -29,7 +29,7 @@ ARCHITECTURES = [pytest.param(a, id=a.name) for a in all_architectures()]
 SLOW_TO_TRACE = ("drsformer", "nerd_rain", "udr_s2former")
 
 
-def tiny(architecture: Architecture, folder: Path) -> Any:
+def tiny(architecture: Architecture, folder: Path) -> Model:
     path = folder / "tiny.safetensors"
     save_checkpoint(path, architecture.build(**architecture.tiny).state_dict(), {})
     return open_checkpoint(path)
@@ -47,16 +47,16 @@ def assert_restores_the_same(weights: Path, exported: Path) -> None:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_onnx(architecture: Architecture, tmp_path: Path) -> None:
-    checkpoint = tiny(architecture, tmp_path)
-    done = export(checkpoint, "onnx", tmp_path / "x.onnx")
+    model = tiny(architecture, tmp_path)
+    done = export(model, "onnx", tmp_path / "x.onnx")
     assert done.difference <= TOLERANCE
     assert len({height for _, height, _ in done.shapes}) > 2
     assert {batch for batch, _, _ in done.shapes} == {1, 2, 3}
-    assert_restores_the_same(checkpoint.path, done.path)
+    assert_restores_the_same(model.checkpoint.path, done.path)
     network = load(done.path).network
     for rule in ("multiple_of", "receptive_field", "tile"):
-        assert getattr(network.spec, rule) == getattr(checkpoint.network.spec, rule)
-    assert 0.2 < network.activation_bytes(512, 512) / checkpoint.network.activation_bytes(512, 512) < 5
+        assert getattr(network.spec, rule) == getattr(model.network.spec, rule)
+    assert 0.2 < network.activation_bytes(512, 512) / model.network.activation_bytes(512, 512) < 5
     assert {path.name for path in tmp_path.iterdir()} == {"tiny.safetensors", "x.onnx"}
 
 
@@ -69,10 +69,10 @@ def test_onnx(architecture: Architecture, tmp_path: Path) -> None:
 )
 def test_openvino(architecture: Architecture, tmp_path: Path) -> None:
     pytest.importorskip("openvino", reason="the extra 'openvino' is not installed")
-    checkpoint = tiny(architecture, tmp_path)
-    done = export(checkpoint, "openvino", tmp_path / "x.xml")
+    model = tiny(architecture, tmp_path)
+    done = export(model, "openvino", tmp_path / "x.xml")
     assert done.difference <= TOLERANCE
-    assert_restores_the_same(checkpoint.path, done.path)
+    assert_restores_the_same(model.checkpoint.path, done.path)
     assert {path.name for path in tmp_path.iterdir()} == {"tiny.safetensors", "x.xml", "x.bin"}
 
 
@@ -193,16 +193,16 @@ def test_a_file_that_changes_the_size_is_told(spanet: Path, tmp_path: Path) -> N
 
 def test_results_that_differ_are_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A network whose graph is wrong: one that looks at values while it is traced."""
-    checkpoint = open_checkpoint(find("spanet"))
-    forward = type(checkpoint.network).forward
+    model = open_checkpoint(find("spanet"))
+    forward = type(model.network).forward
 
     def brightens_dark_pictures(network: Any, rainy: torch.Tensor) -> torch.Tensor:
         image = forward(network, rainy)
         return image + 0.1 if len(rainy) == 3 else image
 
-    monkeypatch.setattr(type(checkpoint.network), "forward", brightens_dark_pictures)
+    monkeypatch.setattr(type(model.network), "forward", brightens_dark_pictures)
     with pytest.raises(DerainError, match="differs from PyTorch"):
-        export(checkpoint, "onnx", tmp_path / "x.onnx")
+        export(model, "onnx", tmp_path / "x.onnx")
     assert not list(tmp_path.iterdir())
 
 

@@ -85,7 +85,7 @@ def test_a_folder_teaches_one_network_that_run_takes(folder: Path, tmp_path: Pat
     assert "broken.png" in done.stderr
     assert (out / "a.png").exists()
     assert (out / "trip" / "b.png").exists()
-    checkpoint = open_checkpoint(out / "network.safetensors")
+    _, checkpoint = open_checkpoint(out / "network.safetensors")
     assert checkpoint.variant == "slim"
     ran = derain("run", folder / "a.png", "-o", tmp_path / "ran", "--weights", out / "network.safetensors")
     assert ran.returncode == 0, ran.stderr

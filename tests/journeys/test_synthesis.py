@@ -49,9 +49,9 @@ def test_pairs_are_made_and_trained_on(
     changes = [part for change in [*small, "steps=2"] for part in ("--set", change)]
     run = tmp_path / "run"
     assert derain(monkeypatch, "train", "spanet/synthetic", "-o", run, *changes) == 0
-    assert open_checkpoint(run / "best.safetensors").facts["step"] == 2
+    assert open_checkpoint(run / "best.safetensors").checkpoint.facts["step"] == 2
     assert derain(monkeypatch, "train", run / "recipe.yaml", "-o", run, "--set", "steps=3") == 0
-    assert open_checkpoint(run / "last.safetensors").facts["step"] == 3
+    assert open_checkpoint(run / "last.safetensors").checkpoint.facts["step"] == 3
     capsys.readouterr()
     assert derain(monkeypatch, "train", "--plot", run) == 0
     assert capsys.readouterr().out == f"{run / 'plot.png'}\n"

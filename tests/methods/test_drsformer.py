@@ -303,12 +303,12 @@ def _plain(variant: Any) -> dict[str, Any]:
 def test_round_trip_through_a_file(tmp_path: Path) -> None:
     network = DRSformer(**SMALL).eval()
     save_checkpoint(tmp_path / "w.safetensors", network.state_dict(), {})
-    checkpoint = open_checkpoint(tmp_path / "w.safetensors")
+    opened, checkpoint = open_checkpoint(tmp_path / "w.safetensors")
     assert checkpoint.architecture.name == "drsformer"
     assert checkpoint.variant is None
     x = torch.rand(1, 3, 16, 16)
     with torch.no_grad():
-        assert torch.equal(checkpoint.network(x), network(x))
+        assert torch.equal(opened(x), network(x))
 
 
 def _open(tmp_path: Path, state: dict[str, Tensor]) -> nn.Module:

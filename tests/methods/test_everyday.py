@@ -19,4 +19,4 @@ def test_the_small_size_stays_within_what_cameras_can_pay() -> None:
 def test_each_size_is_recognised_as_itself(tmp_path: Path) -> None:
     for name, variant in (("everyday", "default"), ("everyday-small", "small")):
         save_checkpoint(tmp_path / f"{name}.safetensors", create_network(name).state_dict(), {})
-        assert open_checkpoint(tmp_path / f"{name}.safetensors").variant == variant
+        assert open_checkpoint(tmp_path / f"{name}.safetensors").checkpoint.variant == variant

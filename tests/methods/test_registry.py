@@ -88,10 +88,10 @@ def test_checkpoint_round_trip_recognises_the_hyper_parameters(
     save_checkpoint(tmp_path / "x.safetensors", network.state_dict(), {"step": 3})
     torch.save({"model": {f"module.{k}": v for k, v in network.state_dict().items()}}, tmp_path / "x.pt")
     for name in ("x.safetensors", "x.pt"):
-        opened = open_checkpoint(tmp_path / name)
-        assert opened.architecture is architecture
+        opened, checkpoint = open_checkpoint(tmp_path / name)
+        assert checkpoint.architecture is architecture
         with torch.no_grad():
-            assert torch.equal(opened.network(rainy), network(rainy))
+            assert torch.equal(opened(rainy), network(rainy))
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -149,12 +149,12 @@ def test_a_file_of_any_size_opens_again(config: dict[str, Any], tmp_path: Path) 
     made, rainy = network(config), pictures(1, 3, 64, 64).float()
     path = tmp_path / "weights.safetensors"
     save_checkpoint(path, made.state_dict(), {})
-    checkpoint = open_checkpoint(path)
+    opened, checkpoint = open_checkpoint(path)
     assert checkpoint.architecture is METHOD.architectures[0]
     assert checkpoint.variant is None
     assert {name: checkpoint.config[name] for name in config} == config
     with torch.inference_mode():
-        torch.testing.assert_close(checkpoint.network(rainy), made(rainy), rtol=0, atol=0)
+        torch.testing.assert_close(opened(rainy), made(rainy), rtol=0, atol=0)
 
 
 def test_the_published_variant_is_the_default() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from derain.checkpoints import Checkpoint, open_checkpoint, save_checkpoint
+from derain.checkpoints import Model, open_checkpoint, save_checkpoint
 
 
 class Oracle(NamedTuple):
@@ -21,7 +21,7 @@ class Oracle(NamedTuple):
 
 
 Read = Callable[[str], Oracle]
-Opened = Callable[[str], Checkpoint]
+Opened = Callable[[str], Model]
 
 
 def read_oracle(folder: Path, name: str) -> Oracle:
@@ -30,13 +30,13 @@ def read_oracle(folder: Path, name: str) -> Oracle:
     return Oracle(json.loads((folder / f"{name}.json").read_text()), tensors)
 
 
-def open_oracle(oracle: Oracle, fill: ModuleType, folder: Path) -> Checkpoint:
+def open_oracle(oracle: Oracle, fill: ModuleType, folder: Path) -> Model:
     """The network of an oracle, opened from a file of its state list's names, shapes and filled values."""
     entries = oracle.facts["state"]
     state = {entry: torch.empty(shape, dtype=getattr(torch, kind)) for entry, shape, kind in entries}
     path = folder / "weights.safetensors"
     save_checkpoint(path, fill.fill_state_dict(state), {})
-    checkpoint = open_checkpoint(path)
+    opened = open_checkpoint(path)
     path.unlink()
-    assert list(checkpoint.network.state_dict()) == list(state)
-    return checkpoint
+    assert list(opened.network.state_dict()) == list(state)
+    return opened

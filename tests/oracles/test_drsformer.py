@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from derain import create_network
-from derain.checkpoints import Checkpoint
+from derain.checkpoints import Model
 from derain.methods.contract import AbsoluteError
 from derain.methods.drsformer import fast
 from derain.methods.drsformer.fast import FastDRSformer
@@ -53,11 +53,11 @@ def heavy(*values: str) -> Any:
 @pytest.mark.parametrize("name", ["tiny", "tiny_biasfree", "light", "full"])
 def test_output(name: str, form: str, read: Read, opened: Opened, fill: ModuleType) -> None:
     facts, arrays = read(name)
-    checkpoint = opened(name)
+    network, checkpoint = opened(name)
     assert checkpoint.config == facts["config"]
     assert checkpoint.variant == (name if name in ("full", "light") else None)
-    assert sum(p.numel() for p in checkpoint.network.parameters()) == facts["params"]
-    y = _image(checkpoint.network, form, _input(fill, facts))
+    assert sum(p.numel() for p in network.parameters()) == facts["params"]
+    y = _image(network, form, _input(fill, facts))
     assert _difference(y, arrays["output"]) <= facts["tolerance"]["output_float32_max_abs"]
 
 
@@ -92,9 +92,9 @@ def test_output_in_float64(
     assert _difference(y, arrays["output_f64"]) <= TOLERANCE_64
 
 
-def _in_float64(checkpoint: Checkpoint) -> FastDRSformer:
-    network = FastDRSformer(**checkpoint.config).double().eval()
-    network.load_state_dict(checkpoint.network.state_dict())
+def _in_float64(model: Model) -> FastDRSformer:
+    network = FastDRSformer(**model.checkpoint.config).double().eval()
+    network.load_state_dict(model.network.state_dict())
     return network
 
 
@@ -167,10 +167,10 @@ def test_protocol(case: str, read: Read, opened: Opened, fill: ModuleType) -> No
     """The published test: reflection to multiples of 8, square tiles at fixed strides, plain averages."""
     facts, arrays = read("tiny_protocol")
     spec = next(c for c in facts["cases"] if c["case"] == case)
-    checkpoint = opened("tiny")
+    model = opened("tiny")
     for network, key, tolerance in (
-        (checkpoint.network, case, facts["tolerance"]["output_float32_max_abs"]),
-        (_in_float64(checkpoint), f"{case}_f64", facts["tolerance"]["output_float64_max_abs"]),
+        (model.network, case, facts["tolerance"]["output_float32_max_abs"]),
+        (_in_float64(model), f"{case}_f64", facts["tolerance"]["output_float64_max_abs"]),
     ):
         wanted = arrays[key]
         height, width = wanted.shape[2:]

@@ -60,13 +60,13 @@ def _picture(fill: ModuleType, about: dict[str, Any]) -> Tensor:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_checkpoint_is_recognised_with_its_hyper_parameters(name: str, read: Read, opened: Opened) -> None:
-    checkpoint, facts = opened(name), read(name).facts
+    (network, checkpoint), facts = opened(name), read(name).facts
     assert checkpoint.architecture.name == "nerd_rain"
     assert checkpoint.variant == {"tiny": None, "nerd_rain_s": "s", "nerd_rain": "base"}[name]
     for key, value in checkpoint.config.items():
         wanted = facts["config"][key]
         assert value == (tuple(wanted) if isinstance(wanted, list) else wanted)
-    assert sum(p.numel() for p in checkpoint.network.parameters()) == facts["params"]
+    assert sum(p.numel() for p in network.parameters()) == facts["params"]
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -88,9 +88,9 @@ def test_float64(name: str, read: Read, opened: Opened, fill: ModuleType) -> Non
     """Tells a wrong epsilon or an approximate GELU from rounding."""
     facts, arrays = read(name)
     rainy = _picture(fill, facts["inputs"]["main"]).double()
-    checkpoint = opened(name)
+    opened_network, checkpoint = opened(name)
     network = FastNeRDRain(**checkpoint.config).double()
-    network.load_state_dict(checkpoint.network.state_dict())
+    network.load_state_dict(opened_network.state_dict())
     with torch.inference_mode():
         results = _published(network.plain(rainy), rainy)
         assert _error(network.fast(rainy)["image"], arrays["main_f64/out0"]) <= TOLERANCE_64

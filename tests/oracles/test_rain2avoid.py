@@ -42,11 +42,11 @@ def _network(name: str, facts: dict[str, Any], fill: ModuleType, folder: Path) -
     """Through a file and its recognition; the U-Net's levels leave no trace in a file."""
     state = _state(facts, fill)
     save_checkpoint(folder / "x.safetensors", state, {})
-    checkpoint = open_checkpoint(folder / "x.safetensors")
+    opened, checkpoint = open_checkpoint(folder / "x.safetensors")
     assert checkpoint.architecture.name == f"rain2avoid_{name.removesuffix('_tiny')}"
-    assert list(checkpoint.network.state_dict()) == [n for n, _, _ in facts["state"]]
+    assert list(opened.state_dict()) == [n for n, _, _ in facts["state"]]
     if name != "unet_tiny":
-        return checkpoint.network
+        return opened
     network = UNet(levels=facts["config"]["layer_size"])
     network.load_state_dict(state, strict=True)
     return network.eval()

@@ -44,14 +44,14 @@ def test_network_opened_from_a_file(name: str, oracles: Path, fill: ModuleType, 
     meta = json.loads((oracles / f"{name}.json").read_text())
     wanted = np.load(oracles / f"{name}.npz")
     save_file(filled(fill, meta), tmp_path / "x.safetensors")
-    checkpoint = open_checkpoint(tmp_path / "x.safetensors")
+    opened, checkpoint = open_checkpoint(tmp_path / "x.safetensors")
     assert checkpoint.config == meta["config"]
-    assert list(checkpoint.network.state_dict()) == [entry[0] for entry in meta["state"]]
+    assert list(opened.state_dict()) == [entry[0] for entry in meta["state"]]
     for given in [meta["input"], *meta["more_inputs"]]:
         picture = fill.test_image(given["name"], given["height"], given["width"]).flip(1)
-        seen = record(checkpoint.network)
+        seen = record(opened)
         with torch.no_grad():
-            outputs, fast = checkpoint.network.plain(picture), checkpoint.network.fast(picture)
+            outputs, fast = opened.plain(picture), opened.fast(picture)
         seen |= {"out": outputs["image"].flip(1), "mask1": outputs["mask"]}
         torch.testing.assert_close(fast, outputs, rtol=0, atol=1e-5)
         compared = 0
@@ -166,7 +166,7 @@ def test_training_samples(oracles: Path) -> None:
 
 @pytest.mark.parametrize("file", ["latest.pth", "official.safetensors"])
 def test_released_weights_on_photographs(file: str, oracles: Path) -> None:
-    checkpoint = open_checkpoint(oracles / file)
+    opened, checkpoint = open_checkpoint(oracles / file)
     assert (checkpoint.architecture.name, checkpoint.variant) == ("spanet", "published")
     if file == "latest.pth":
         assert (checkpoint.nest, checkpoint.facts["clock"]) == ("net", 40000)
@@ -175,7 +175,7 @@ def test_released_weights_on_photographs(file: str, oracles: Path) -> None:
         pixels = np.asarray(Image.open(oracles / f"official_{name}.png").convert("RGB"))
         rainy = torch.from_numpy(pixels.astype(np.float32) / 255).permute(2, 0, 1)[None]
         with torch.no_grad():
-            outputs = checkpoint.network.outputs(rainy)
+            outputs = opened.outputs(rainy)
         assert_close(outputs["image"].flip(1), wanted["out"], 1e-5)
         assert_close(outputs["mask"], wanted["mask"], 5e-5)
         bytes_bgr = (outputs["image"].clamp(0, 1) * 255).round().byte().flip(1)[0].permute(1, 2, 0).numpy()

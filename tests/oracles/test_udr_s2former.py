@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from derain import open_checkpoint
-from derain.checkpoints import Checkpoint, save_checkpoint
+from derain.checkpoints import Model, save_checkpoint
 from derain.errors import DerainError
 from derain.methods.udr_s2former.loss import (
     PERCEPTUAL_WEIGHT,
@@ -57,7 +57,7 @@ def opened(read: Read, fill: ModuleType, tmp_path_factory: pytest.TempPathFactor
     """The network of an oracle, opened from a file of its state list's names, shapes and filled values."""
 
     @functools.cache
-    def opened(name: str) -> Checkpoint:
+    def opened(name: str) -> Model:
         facts = read(name).facts
         state = {}
         for entry, shape, kind in facts["state"]:
@@ -104,7 +104,7 @@ def assert_near(name: str, ours: Tensor, oracle: Oracle) -> None:
     "case", ["tiny_64x64", "full_64x64", "full_64x64_negated", "full_64x128", "full_128x128", "full_320x320"]
 )
 def test_every_published_output(case: str, read: Read, opened: Opened, picture: Picture) -> None:
-    oracle, checkpoint = read(case), opened(case)
+    oracle, (network, checkpoint) = read(case), opened(case)
     published = oracle.facts["config"]
     assert checkpoint.architecture.name == "udr_s2former"
     assert checkpoint.variant == (None if case.startswith("tiny") else "published")
@@ -117,16 +117,16 @@ def test_every_published_output(case: str, read: Read, opened: Opened, picture: 
         "windows": tuple(published["window_size"]),
         "expand_ratios": tuple(published["expand_ratio"]),
     }
-    listed = [[name, list(tensor.shape)] for name, tensor in checkpoint.network.state_dict().items()]
+    listed = [[name, list(tensor.shape)] for name, tensor in network.state_dict().items()]
     assert listed == [entry[:2] for entry in oracle.facts["state"]]
-    assert sum(p.numel() for p in checkpoint.network.parameters()) == oracle.facts["params"]
+    assert sum(p.numel() for p in network.parameters()) == oracle.facts["params"]
 
     with torch.inference_mode():
-        restored = checkpoint.network(picture(oracle))
+        restored = network(picture(oracle))
         assert_within(restored, oracle.arrays["out_final"], oracle.facts["tolerance"]["out_final"])
         if "out0" not in oracle.arrays:
             return
-        everything = checkpoint.network.plain(picture(oracle))
+        everything = network.plain(picture(oracle))
     assert everything.keys() == NAMES.keys()
     assert_within(everything["image"], oracle.arrays["out_final"], oracle.facts["tolerance"]["out_final"])
     for ours, theirs in NAMES.items():
@@ -269,11 +269,11 @@ def test_files_of_the_training_framework_open(read: Read, opened: Opened, tmp_pa
     state["loss_per.vgg.features.0.weight"] = torch.zeros(64, 3, 3, 3)
     path = tmp_path / "epoch.ckpt"
     torch.save({"state_dict": state, "epoch": 7}, path)
-    checkpoint = open_checkpoint(path)
+    again, checkpoint = open_checkpoint(path)
     assert checkpoint.facts["epoch"] == 7
-    for name, tensor in checkpoint.network.state_dict().items():
+    for name, tensor in again.state_dict().items():
         torch.testing.assert_close(tensor, network.state_dict()[name], rtol=0, atol=0)
-    assert read("tiny_64x64").facts["params"] == sum(p.numel() for p in checkpoint.network.parameters())
+    assert read("tiny_64x64").facts["params"] == sum(p.numel() for p in again.parameters())
 
 
 def test_no_random_filters_for_the_perceptual_term(tmp_path: Path) -> None:

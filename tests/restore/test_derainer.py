@@ -16,7 +16,7 @@ from PIL import Image
 
 import derain
 from clips import content, moving_scene, write_clip
-from derain.checkpoints import save_checkpoint
+from derain.checkpoints import Model, save_checkpoint
 from derain.errors import DerainError, UsageError
 from derain.methods import create_network
 from derain.pictures import Picture, read_picture, write_picture
@@ -127,7 +127,8 @@ def test_ensemble_is_the_mean_over_the_positions_that_the_weights_have_learnt(
 ) -> None:
     assert derainer.checkpoint is not None
     facts = {"positions": learnt} if learnt else {}
-    derainer = Derainer(replace(derainer.checkpoint, facts=facts), Settings(device="cpu"))
+    checkpoint = replace(derainer.checkpoint, facts=facts)
+    derainer = Derainer(Model(derainer.network, checkpoint), Settings(device="cpu"))
     rainy = torch.rand(1, 3, 20, 33)
     plain = [
         torch.rot90(derainer.network(torch.rot90(x, k, (2, 3))), -k, (2, 3)).detach()
@@ -236,7 +237,7 @@ def test_a_network_in_hand(pixels: np.ndarray) -> None:
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     restore = derain.load(network, device="cpu")
     restored = restore(pixels)
-    assert restore.name == "SPANet"
+    assert restore.name == "spanet"
     assert network.training
     assert all(tensor.requires_grad for tensor in network.parameters())
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())

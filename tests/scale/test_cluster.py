@@ -20,8 +20,7 @@ import pytest
 from command_line import derain, environment
 from derain.errors import DerainError
 from derain.pictures import Picture, write_picture
-from derain.restore import load
-from derain.restore.derainer import Settings
+from derain.restore import Settings, load
 from derain.restore.jobs import Job, Outcome, plan
 from derain.restore.run import PictureOptions, restore_all
 from derain.scale.cluster import Work, Worker, _row, restore_on_cluster

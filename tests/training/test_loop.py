@@ -40,9 +40,9 @@ def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None
 
 def test_a_run_leaves_weights_logs_and_a_plot(photos: Path, tmp_path: Path) -> None:
     train(recipe(photos, validation=VALIDATION, ema=0.9), tmp_path)
-    checkpoint = open_checkpoint(tmp_path / "last.safetensors")
+    _, checkpoint = open_checkpoint(tmp_path / "last.safetensors")
     assert (checkpoint.config, checkpoint.facts["step"]) == ({"width": 4}, 6)
-    best = open_checkpoint(tmp_path / "best.safetensors")
+    _, best = open_checkpoint(tmp_path / "best.safetensors")
     events = read_log(tmp_path)
     validated = [e for e in events if e["kind"] == "validation"]
     assert best.facts["psnr"] == max(e["psnr"] for e in validated)
@@ -165,7 +165,7 @@ def test_another_recipe_does_not_go_on_with_the_run(photos: Path, tmp_path: Path
     with pytest.raises(UsageError, match="holds a run with another 'seed'"):
         train(recipe(photos, steps=2, seed=1), tmp_path)
     train(recipe(photos, steps=3, workers=1, save_every=1), tmp_path)
-    assert open_checkpoint(tmp_path / "last.safetensors").facts["step"] == 3
+    assert open_checkpoint(tmp_path / "last.safetensors").checkpoint.facts["step"] == 3
 
 
 def test_parts_of_a_batch_sum_to_the_batch(photos: Path, tmp_path: Path) -> None:

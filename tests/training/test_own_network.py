@@ -73,7 +73,7 @@ def test_it_is_trained_goes_on_and_opens_with_leave_alone(photos: Path, folder: 
         UsageError, match=r"holds a network of somebody's own, my_networks:Fine.*own_code=True"
     ):
         derain.load(file)
-    checkpoint = derain.open_checkpoint(file, own_code=True)
+    _, checkpoint = derain.open_checkpoint(file, own_code=True)
     assert (checkpoint.architecture.name, checkpoint.config) == ("my_networks:Fine", {"width": 6})
     picture = torch.rand(3, 15, 21)
     restored = derain.load(file, own_code=True, device="cpu")(picture)

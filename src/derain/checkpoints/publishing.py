@@ -9,13 +9,12 @@ from typing import Any
 
 import derain
 from derain.checkpoints.hub import CARD, CONFIG, WEIGHTS, Repository, hub_errors
-from derain.checkpoints.recognise import Checkpoint
+from derain.checkpoints.recognise import Checkpoint, Model, save_model
 from derain.errors import Remedy, UsageError
-from derain.tensors import save_checkpoint
 
 
 def publish(
-    checkpoint: Checkpoint,
+    model: Model,
     target: Repository,
     *,
     card: str | None = None,
@@ -51,17 +50,16 @@ def publish(
                 f"{target}: holds weights already.", Remedy("add a revision", {"overwrite": True})
             )
         weights = Path(folder) / WEIGHTS
-        facts = {**checkpoint.facts, "network": checkpoint.architecture.name, "config": checkpoint.config}
-        save_checkpoint(weights, checkpoint.network.state_dict(), facts)
+        save_model(weights, model)
         content: dict[str, Any] = {
             WEIGHTS: str(weights),
-            CONFIG: (json.dumps(configuration(checkpoint), indent=2) + "\n").encode(),
-            CARD: (default_card(checkpoint, target) if card is None else card).encode(),
+            CONFIG: (json.dumps(configuration(model.checkpoint), indent=2) + "\n").encode(),
+            CARD: (default_card(model, target) if card is None else card).encode(),
         }
         commit = api.create_commit(
             target.id,
             [CommitOperationAdd(path_in_repo=name, path_or_fileobj=each) for name, each in content.items()],
-            commit_message=f"{checkpoint.architecture.name} by derain {derain.__version__}",
+            commit_message=f"{model.checkpoint.architecture.name} by derain {derain.__version__}",
         )
         return str(commit.commit_url)
 
@@ -75,9 +73,10 @@ def configuration(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def default_card(checkpoint: Checkpoint, target: Repository) -> str:
+def default_card(model: Model, target: Repository) -> str:
     """A model card of what is known from the weights alone."""
-    parameters = sum(p.numel() for p in checkpoint.network.parameters())
+    network, checkpoint = model
+    parameters = sum(p.numel() for p in network.parameters())
     options = ", ".join(f"`{key}` {value}" for key, value in checkpoint.config.items())
     return f"""---
 library_name: derain

@@ -1,10 +1,11 @@
-"""Which network a state dict belongs to, read off its names and shapes."""
+"""Opens checkpoints: which network a state dict belongs to is read off its names and shapes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -15,20 +16,19 @@ from derain.methods import all_architectures, method_of
 from derain.methods.contract import Architecture, Method, StateDict
 from derain.methods.network import RainNetwork
 from derain.methods.own import is_own, own_method
-from derain.tensors import Tensors, read_tensors
+from derain.tensors import Tensors, read_tensors, save_checkpoint
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint file that was opened and understood.
+    """What is known of a checkpoint file.
 
     Attributes:
         path: of the file.
         method: the published system it belongs to.
         architecture: its kind of network.
         variant: the name of the variant with the same hyper-parameters, None for an unusual size.
-        config: hyper-parameters; `architecture.build(**config)` is the network.
-        network: with the weights loaded (strictly), in eval mode, on the CPU.
+        config: hyper-parameters; `architecture.build(**config)` is such a network.
         nest: the dotted key below which the weights lay in the file, "" at the top.
         facts: what the file says of itself (training step, ...).
     """
@@ -38,19 +38,32 @@ class Checkpoint:
     architecture: Architecture
     variant: str | None
     config: dict[str, Any]
+    nest: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Model(NamedTuple):
+    """A network with its weights, and the checkpoint that they come from.
+
+    Attributes:
+        network: with the weights loaded (strictly), in eval mode, on the CPU.
+        checkpoint: the file.
+    """
+
     network: RainNetwork
-    nest: str
-    facts: dict[str, Any]
+    checkpoint: Checkpoint
 
 
-def open_checkpoint(model: str | Path, *, own_code: bool | None = False) -> Checkpoint:
+def open_checkpoint(model: str | Path, *, own_code: bool | None = False) -> Model:
     """Opens an official or own checkpoint of any known network.
 
     Examples:
         >>> import derain
-        >>> checkpoint = derain.open_checkpoint("spanet")
+        >>> network, checkpoint = derain.open_checkpoint("spanet")
         >>> checkpoint.architecture.name, checkpoint.variant
         ('spanet', 'published')
+        >>> network.spec.multiple_of
+        1
 
     Args:
         model: a file; the name of bundled weights; or "hf:OWNER/NAME" or "hf:OWNER/NAME@REVISION" for a
@@ -65,13 +78,24 @@ def open_checkpoint(model: str | Path, *, own_code: bool | None = False) -> Chec
     """
     if hub.names_repository(model):
         found = hub.download(hub.repository(model))
-        checkpoint = _open_file(found.weights, None)
-        hub.check_config(found, checkpoint.architecture.name, checkpoint.config)
-        return checkpoint
+        opened = _open_file(found.weights, None)
+        hub.check_config(found, opened.checkpoint.architecture.name, opened.checkpoint.config)
+        return opened
     return _open_file(find(model), own_code)
 
 
-def _open_file(path: str | Path, own_code: bool | None) -> Checkpoint:
+def save_model(path: Path, model: Model) -> None:
+    """Writes weights as a safetensors file that says which network they are of, and what was known of them.
+
+    Raises:
+        DerainError: the file cannot be written.
+    """
+    checkpoint = model.checkpoint
+    facts = {**checkpoint.facts, "network": checkpoint.architecture.name, "config": checkpoint.config}
+    save_checkpoint(path, model.network.state_dict(), facts)
+
+
+def _open_file(path: str | Path, own_code: bool | None) -> Model:
     tensors = read_tensors(path)
     target = str(tensors.facts.get("network", ""))
     if is_own(target):
@@ -82,16 +106,16 @@ def _open_file(path: str | Path, own_code: bool | None) -> Checkpoint:
         method = method_of(architecture)
     network = _load(architecture, config, tensors, str(path))
     variants = (name for name, wanted in architecture.variants.items() if _same(wanted, config))
-    return Checkpoint(
+    checkpoint = Checkpoint(
         path=Path(path),
         method=method,
         architecture=architecture,
         variant=next(variants, None),
         config=config,
-        network=network,
         nest=tensors.nest,
         facts=tensors.facts,
     )
+    return Model(network, checkpoint)
 
 
 def _own_method(target: str, source: str, own_code: bool | None) -> Method:

@@ -60,7 +60,8 @@ class Learning:
     def options(self, start: Start, progress: Progress) -> FitOptions:
         """The same for the library."""
         from derain.methods.self_supervision import FitOptions
-        from derain.restore.derainer import choose_device, choose_precision
+        from derain.restore.precision import choose_precision
+        from derain.restore.settings import choose_device
 
         return FitOptions(
             seconds=None if self.minutes is None else 60 * self.minutes,
@@ -125,7 +126,7 @@ def adapt(
 def _refuse_unknown(learning: Learning) -> None:
     from derain.errors import unknown_name
     from derain.precisions import precision_name
-    from derain.restore.derainer import DEVICES
+    from derain.restore.settings import DEVICES
 
     if learning.device not in DEVICES:
         raise unknown_name("device", learning.device, DEVICES)

@@ -20,14 +20,14 @@ def convert(
 
     Example: derain convert latest.pth -o spanet.safetensors
     """
-    from derain.checkpoints import open_checkpoint, save_checkpoint
+    from derain.checkpoints import open_checkpoint, save_model
     from derain.errors import Remedy, UsageError
 
     if output.suffix != ".safetensors":
         raise UsageError(f"{output}: the output must end in .safetensors.")
     if output.exists() and not overwrite:
         raise UsageError(f"{output}: exists already.", Remedy("replace it", {"overwrite": True}))
-    checkpoint = open_checkpoint(model, own_code=None)
-    facts = {**checkpoint.facts, "network": checkpoint.architecture.name, "config": checkpoint.config}
-    save_checkpoint(output, checkpoint.network.state_dict(), facts)
-    say(f"{output}: {checkpoint.architecture.name}, {len(checkpoint.network.state_dict())} tensors.")
+    opened = open_checkpoint(model, own_code=None)
+    save_model(output, opened)
+    name, tensors = opened.checkpoint.architecture.name, len(opened.network.state_dict())
+    say(f"{output}: {name}, {tensors} tensors.")

@@ -44,17 +44,17 @@ def export(
     there = [path for path in files_at(to, output) if path.exists()]
     if there and not overwrite:
         raise UsageError(f"{there[0]}: exists already.", Remedy("replace it", {"overwrite": True}))
-    checkpoint = open_checkpoint(model, own_code=own_code)
+    opened = open_checkpoint(model, own_code=own_code)
     if to == "dtmodel":
-        package = export_package(checkpoint, output, None if any_size else TILE)
+        package = export_package(opened, output, None if any_size else TILE)
         say(
             f"{output}: {package.config['name']}, version {package.config['version']}; differs from PyTorch "
             f"by at most {package.difference:.1e} (allowed: {TOLERANCE:.1e})."
         )
         return
-    done = write(checkpoint, to, output)
+    done = write(opened, to, output)
     tried = ", ".join(f"{batch} x {width}x{height}" for batch, height, width in done.shapes)
     say(
-        f"{output}: {checkpoint.architecture.name}; differs from PyTorch by at most "
+        f"{output}: {opened.checkpoint.architecture.name}; differs from PyTorch by at most "
         f"{done.difference:.1e} on {tried} pixels (allowed: {TOLERANCE:.1e})."
     )

@@ -21,8 +21,8 @@ def info(
     """
     from derain.checkpoints import open_checkpoint
 
-    checkpoint = open_checkpoint(model, own_code=own_code)
-    parameters = sum(p.numel() for p in checkpoint.network.parameters())
+    network, checkpoint = open_checkpoint(model, own_code=own_code)
+    parameters = sum(p.numel() for p in network.parameters())
     facts: dict[str, Any] = {
         "file": model,
         "method": checkpoint.method.title,
@@ -30,7 +30,7 @@ def info(
         "variant": checkpoint.variant or "custom",
         "config": checkpoint.config,
         "parameters": parameters,
-        "tensors": len(checkpoint.network.state_dict()),
+        "tensors": len(network.state_dict()),
         "nested_under": checkpoint.nest,
         **{f"file says: {key}" if not as_json else key: value for key, value in checkpoint.facts.items()},
     }

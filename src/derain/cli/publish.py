@@ -40,6 +40,6 @@ def publish(
         text = None if card is None else card.read_text("utf-8")
     except (OSError, UnicodeDecodeError):
         raise UsageError(f"{card}: cannot be read as text.") from None
-    checkpoint = open_checkpoint(model, own_code=None)
-    address = upload(checkpoint, where, card=text, private=private, overwrite=overwrite)
-    say(f"{where}: {checkpoint.architecture.name} -> {address}")
+    opened = open_checkpoint(model, own_code=None)
+    address = upload(opened, where, card=text, private=private, overwrite=overwrite)
+    say(f"{where}: {opened.checkpoint.architecture.name} -> {address}")

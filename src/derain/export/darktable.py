@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 import derain
 from derain.atomic import replace_file
-from derain.checkpoints import Checkpoint
+from derain.checkpoints import Model
 from derain.checkpoints.cards import Card, card_of
 from derain.errors import DerainError, UsageError
 from derain.export.files import compare, files_at
@@ -75,14 +75,14 @@ class InEditor(nn.Module):
         return image[..., :height, :width].clamp(0, 1)
 
 
-def export_package(checkpoint: Checkpoint, path: Path, tile: int | None = TILE) -> Package:
+def export_package(model: Model, path: Path, tile: int | None = TILE) -> Package:
     """Writes a network as a package for darktable; its name without `.dtmodel` is the model's id.
 
     The file appears only if it passes `check_package` and ONNX Runtime computes what PyTorch does,
     within half a level of an 8-bit picture.
 
     Args:
-        checkpoint: of a network in PyTorch whose receptive field is bounded.
+        model: a network in PyTorch whose receptive field is bounded.
         path: ends in .dtmodel; an existing file is replaced.
         tile: side of the tiles in pixels, rounded up to what the network takes; None for a graph of any size.
 
@@ -95,20 +95,21 @@ def export_package(checkpoint: Checkpoint, path: Path, tile: int | None = TILE) 
         raise UsageError(
             f"{path}: the name of a package is the model's id; use letters, digits, '-', '_' and '.' alone."
         )
-    network, spec = checkpoint.network, checkpoint.network.spec
+    network, spec = model.network, model.network.spec
     if spec.receptive_field is None:
         raise UsageError(
-            f"{checkpoint.architecture.name}: cannot go into darktable, which cuts pictures into tiles. Each "
-            "pixel of its result depends on the whole picture, so brightness would jump between tiles."
+            f"{model.checkpoint.architecture.name}: cannot go into darktable, which cuts pictures into "
+            "tiles. Each pixel of its result depends on the whole picture, so brightness would jump between "
+            "tiles."
         )
     multiple = spec.multiple_of
     side = None if tile is None else multiple * -(-tile // multiple)
     module = InEditor(network, multiple)
     example = torch.rand(1, 3, side or 2 * multiple + 1, side or 3 * multiple + 1)
     axes = {number: name for number, name in AXES.items() if number > 1} if side is None else {}
-    model = record(module, example, INPUT, OUTPUT, axes, spec.onnx_functions)
-    content = model.SerializeToString()
-    session = onnx_session(model, content, str(path))
+    graph = record(module, example, INPUT, OUTPUT, axes, spec.onnx_functions)
+    content = graph.SerializeToString()
+    session = onnx_session(graph, content, str(path))
 
     def run(picture: Tensor) -> Tensor:
         return torch.from_numpy(session.run([OUTPUT], {INPUT: picture.numpy()})[0])
@@ -123,8 +124,8 @@ def export_package(checkpoint: Checkpoint, path: Path, tile: int | None = TILE) 
         raise DerainError(
             f"{path}: not written, because numbers far outside [0, 1] give results that are not finite."
         )
-    card = card_of(checkpoint.path)
-    config = configuration(checkpoint, card, path.stem, side, content)
+    card = card_of(model.checkpoint.path)
+    config = configuration(model, card, path.stem, side, content)
     packed = _packed(path.stem, config, content, card)
     check_package(io.BytesIO(packed), str(path))
     replace_file(path, packed)
@@ -143,7 +144,7 @@ def _far_outside(shape: torch.Size) -> Tensor:
 
 
 def configuration(
-    checkpoint: Checkpoint, card: Card, identifier: str, tile: int | None, graph: bytes
+    model: Model, card: Card, identifier: str, tile: int | None, graph: bytes
 ) -> dict[str, Any]:
     """The content of config.json.
 
@@ -153,6 +154,7 @@ def configuration(
         tile: side of the tiles in pixels, None for any size.
         graph: the content of model.onnx, which the version is made from.
     """
+    network, checkpoint = model
     name = checkpoint.architecture.name
     digest = hashlib.sha256(graph + card.text.encode()).hexdigest()
     return {
@@ -165,7 +167,7 @@ def configuration(
         "arch": name,
         "tiling": True,
         "spatial_dims": ["height", "width"],
-        "attributes": {"size_multiple": checkpoint.network.spec.multiple_of}
+        "attributes": {"size_multiple": network.spec.multiple_of}
         if tile is None
         else {"input_sizes": [tile]},
         "model_card": {

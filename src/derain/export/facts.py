@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from derain.checkpoints import Checkpoint
+from derain.checkpoints import Model
 from derain.errors import DerainError
 from derain.methods.network import Spec, Tile
 
@@ -63,9 +63,10 @@ class Facts(BaseModel):
         )
 
 
-def facts_of(checkpoint: Checkpoint, bytes_per_pixel: float) -> Facts:
+def facts_of(model: Model, bytes_per_pixel: float) -> Facts:
     """The facts of a network that is being exported."""
-    spec, side = checkpoint.network.spec, 1024
+    network, checkpoint = model
+    spec, side = network.spec, 1024
     return Facts(
         network=checkpoint.architecture.name,
         variant=checkpoint.variant,
@@ -74,7 +75,7 @@ def facts_of(checkpoint: Checkpoint, bytes_per_pixel: float) -> Facts:
         receptive_field=spec.receptive_field,
         tile=None if spec.tile is None else (spec.tile.size, spec.tile.overlap),
         bytes_per_pixel=bytes_per_pixel,
-        multiply_adds_per_pixel=checkpoint.network.multiply_adds(side, side) / side**2,
+        multiply_adds_per_pixel=network.multiply_adds(side, side) / side**2,
     )
 
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from derain.atomic import new_file, replace_file
-from derain.checkpoints import Checkpoint
+from derain.checkpoints import Model
 from derain.errors import DerainError, UsageError
 from derain.export import TARGETS
 from derain.export.facts import KEY, Facts, facts_of
@@ -53,13 +53,13 @@ def files_at(target: str, path: Path) -> tuple[Path, ...]:
     return (path, path.with_suffix(".bin")) if target == "openvino" else (path,)
 
 
-def export(checkpoint: Checkpoint, target: str, path: Path) -> Exported:
+def export(model: Model, target: str, path: Path) -> Exported:
     """Writes a network as ONNX or OpenVINO, for batches and pictures of any size.
 
     The file appears only if its runtime computes what PyTorch does, within `TOLERANCE`.
 
     Args:
-        checkpoint: of a network in PyTorch.
+        model: a network in PyTorch.
         target: "onnx" or "openvino"; for "dtmodel" see `darktable.export_package`.
         path: the file to write; see `files_at`, which are replaced when they exist.
 
@@ -69,32 +69,32 @@ def export(checkpoint: Checkpoint, target: str, path: Path) -> Exported:
             differ, or the file cannot be written.
     """
     places = files_at(target, path)
-    network = checkpoint.network
+    network = model.network
     shapes = _shapes(network.spec.multiple_of)
-    model = trace(network)
-    facts = facts_of(checkpoint, bytes_per_pixel(model, network.spec.multiple_of))
+    graph = trace(network)
+    facts = facts_of(model, bytes_per_pixel(graph, network.spec.multiple_of))
     if target == "onnx":
-        model.metadata_props.add(key=KEY, value=facts.model_dump_json())
-        content = model.SerializeToString()
+        graph.metadata_props.add(key=KEY, value=facts.model_dump_json())
+        content = graph.SerializeToString()
         difference = compare(network, onnx_network(content, str(path)), shapes, path)
         replace_file(path, content)
     else:
         # The new files wait beside their places while they are checked.
         with new_file(places[0]) as xml, new_file(places[1]) as weights:
-            _save_openvino(model, facts, xml)
+            _save_openvino(graph, facts, xml)
             xml.with_suffix(".bin").replace(weights)
             exported = openvino_network(xml.read_bytes(), weights.read_bytes(), str(path))
             difference = compare(network, exported, shapes, path)
     return Exported(path, difference, shapes)
 
 
-def _save_openvino(model: Any, facts: Facts, xml: Path) -> None:
+def _save_openvino(graph: Any, facts: Facts, xml: Path) -> None:
     """Writes `xml` and, beside it, the .bin file that OpenVINO names after it."""
     openvino = extra("openvino", "openvino")
     with tempfile.TemporaryDirectory() as folder:  # OpenVINO reads ONNX from files
-        graph = Path(folder) / "graph.onnx"
-        graph.write_bytes(model.SerializeToString())
-        converted = openvino.convert_model(graph)
+        file = Path(folder) / "graph.onnx"
+        file.write_bytes(graph.SerializeToString())
+        converted = openvino.convert_model(file)
     converted.set_rt_info(facts.model_dump_json(), [KEY])
     openvino.save_model(converted, str(xml), compress_to_fp16=False)
 

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from derain.checkpoints import Checkpoint
+from derain.checkpoints import Checkpoint, Model
 from derain.errors import DerainError
 from derain.export.facts import INPUT, KEY, OUTPUT, Facts, read_facts
 from derain.extras import extra
@@ -65,8 +65,8 @@ class ExportedNetwork(RainNetwork):
         return round(self.facts.multiply_adds_per_pixel * height * width)
 
 
-def open_exported(path: Path) -> Checkpoint:
-    """A file of `derain export` as a checkpoint whose network runs it.
+def open_exported(path: Path) -> Model:
+    """A file of `derain export`, as a network that runs it.
 
     Raises:
         DerainError: it cannot be read, is damaged, was made by something else, refers to other files,
@@ -81,15 +81,8 @@ def open_exported(path: Path) -> Checkpoint:
     architecture = next((a for a in all_architectures() if a.name == facts.network), None)
     if architecture is None:
         raise DerainError(f"{path}: made from a network '{facts.network}', which is not known here.")
-    return Checkpoint(
-        path=path,
-        method=method_of(architecture),
-        architecture=architecture,
-        variant=facts.variant,
-        config=facts.config,
-        network=network,
-        nest="",
-        facts={},
+    return Model(
+        network, Checkpoint(path, method_of(architecture), architecture, facts.variant, facts.config)
     )
 
 

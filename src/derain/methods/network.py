@@ -6,6 +6,7 @@ import copy
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -91,6 +92,11 @@ class RainNetwork(nn.Module):
     def forward(self, rainy: Tensor) -> Tensor:
         """The restored picture, (B, 3, H, W) RGB; values may leave [0, 1] slightly."""
         return self.outputs(rainy)["image"]
+
+    def in_channels_last(self) -> Self:
+        """Itself, its weights laid out in memory as convolutions without gradients want them."""
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return self
 
     def activation_bytes(self, height: int, width: int) -> int:
         """Most bytes of intermediate values that one `forward` on a (1, 3, height, width) float32

@@ -98,8 +98,8 @@ def starting_point(way: SelfSupervision, network: str | None = None, model: str 
             f"{model}: the published preset starts from fresh weights.",
             Remedy("start from trained ones", {"preset": "quick"}),
         )
-    checkpoint = open_checkpoint(find(model), own_code=None)
-    return Start(checkpoint.architecture.name, checkpoint.config, checkpoint.network.state_dict(), way.seed)
+    trained, checkpoint = open_checkpoint(find(model), own_code=None)
+    return Start(checkpoint.architecture.name, checkpoint.config, trained.state_dict(), way.seed)
 
 
 def apply(

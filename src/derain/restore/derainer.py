@@ -2,132 +2,43 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor, nn
 
-from derain.checkpoints import Checkpoint, open_checkpoint
+from derain.checkpoints import Model, open_checkpoint
 from derain.checkpoints.bundled import find
 from derain.errors import DerainError, Remedy, UsageError
 from derain.export import is_exported
+from derain.methods import all_architectures
 from derain.methods.network import RainNetwork
-from derain.pictures import (
-    EXTENSIONS,
-    Picture,
-    left_out,
-    read_picture,
-    to_tensor,
-    with_pixels,
-    write_picture,
-)
+from derain.pictures import EXTENSIONS, left_out, read_picture, to_tensor, with_pixels, write_picture
 from derain.pictures.kinds import VIDEO_KINDS, file_kind
-from derain.precisions import PRECISIONS, precision_name
-from derain.restore import memory
+from derain.restore.in_memory import restore_array, restore_pil, restore_tensor
+from derain.restore.inference import Inference, Restored
 from derain.restore.precision import choose_precision, is_bfloat16_native
-from derain.restore.test_time import join_phases, positions, split_phases, turned, turned_back
-from derain.restore.tiles import Axis, even_axis, pad_to, published_axis, run_tiles
+from derain.restore.settings import Changes, Settings, choose_device
+from derain.restore.test_time import positions
 
 if TYPE_CHECKING:
     from derain.restore.video import Progress, VideoResult
 
 log = logging.getLogger("derain")
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
-# Shared pixels of neighbouring tiles for networks that look at the whole picture.
-OVERLAP = 128
-# Pixels that a bounded network's neighbours share beyond its receptive field on either side.
-MARGIN = 8
 # Frames of a video at once on a graphics card; a CPU gains nothing from more than one.
 FRAMES = 4
-STRONGEST = 1.5
 
-Forward = Callable[[Tensor], Mapping[str, Tensor]]
 Kind = TypeVar("Kind", Path, Image.Image, NDArray[Any], Tensor)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to restore.
-
-    Attributes:
-        device: one of `DEVICES`.
-        precision: one of `PRECISIONS`, or "auto": float32, but bfloat16 for pictures of 8 bits where the
-            processor has it and the network bears it (`Spec.bears_bfloat16`).
-        tile: side of a tile in pixels; None chooses by the memory at hand, 0 never tiles.
-        overlap: pixels that neighbouring tiles share; None takes what the network needs.
-        ensemble: average over positions of the picture: "flips", four times the work; "turns", the eight
-            flips and quarter turns, eight times the work; True, those that the weights have learnt.
-        phases: pixel-shuffle-down: restore the four half-size phases (even and odd rows and columns) one by
-            one; said to help networks trained on made rain on real pictures, and to cost detail.
-        strength: how much of the change to apply, 0 (none) to 1.5; 0.5 is half-way between the rainy
-            and the restored picture, and above 1 the change is exaggerated, at one's own risk.
-
-    Raises:
-        UsageError: a value is not among these.
-    """
-
-    device: str = "auto"
-    precision: str = "auto"
-    tile: int | None = None
-    overlap: int | None = None
-    ensemble: bool | str = False
-    strength: float = 1.0
-    phases: bool = False
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "precision", precision_name(self.precision))
-        if self.device not in DEVICES:
-            raise UsageError(f"device '{self.device}': choose one of {', '.join(DEVICES)}.")
-        if self.precision not in ("auto", *PRECISIONS):
-            raise UsageError(f"precision '{self.precision}': choose one of auto, {', '.join(PRECISIONS)}.")
-        if self.tile is not None and self.tile < 0:
-            raise UsageError(f"tile {self.tile}: give a positive number of pixels, or 0 for no tiles.")
-        if self.overlap is not None and self.overlap < 0:
-            raise UsageError(f"overlap {self.overlap}: give 0 or a positive number of pixels.")
-        if self.tile and self.overlap is not None and self.overlap >= self.tile:
-            raise UsageError(f"overlap {self.overlap} must be smaller than tile {self.tile}.")
-        if self.ensemble not in (False, True, "flips", "turns"):
-            raise UsageError(f"ensemble {self.ensemble!r}: choose flips or turns.")
-        if not 0 <= self.strength <= STRONGEST:
-            raise UsageError(f"strength {self.strength}: give a number from 0 to {STRONGEST}.")
-
-
-class Changes(TypedDict, total=False):
-    """Some of the attributes of `Settings`, as keywords."""
-
-    device: str
-    precision: str
-    tile: int | None
-    overlap: int | None
-    ensemble: bool | str
-    strength: float
-    phases: bool
-
-
-@dataclass(frozen=True)
-class Restored:
-    """Restored pictures and the maps that the network made on the way.
-
-    Attributes:
-        image: (B, 3, H, W) float32 RGB, clamped to [0, 1].
-        maps: {"mask" or "uncertainty": (B, 1, H, W) float32}; empty when not asked for.
-        note: what a user should know of how it was done (tiles and why), or "".
-    """
-
-    image: Tensor
-    maps: Mapping[str, Tensor]
-    note: str
 
 
 def load(
@@ -198,42 +109,39 @@ class Derainer:
     Attributes:
         checkpoint: the file behind it; None for a network that was given in hand.
         network: in eval mode, on `device`.
+        name: of the network, as users type it; the class's name for one that is not in the registry.
         settings: as given.
         device: what the settings came to on this machine.
         dtype: that the network computes in; see `dtype_for` for pictures of 8 bits.
     """
 
-    def __init__(self, model: Checkpoint | nn.Module, settings: Settings | None = None) -> None:
+    def __init__(self, model: Model | nn.Module, settings: Settings | None = None) -> None:
         settings = settings or Settings()
-        self.checkpoint = model if isinstance(model, Checkpoint) else None
+        self.checkpoint = model.checkpoint if isinstance(model, Model) else None
+        network = model.network if isinstance(model, Model) else model
         if self.checkpoint and is_exported(self.checkpoint.path):
             if settings.device not in ("auto", "cpu"):
                 raise UsageError(
                     f"{self.checkpoint.path}: exported files run on the CPU, not on {settings.device}."
                 )
             settings = replace(settings, device="cpu")
-        self.settings = settings
-        self.device = choose_device(settings.device)
-        given = model.network if isinstance(model, Checkpoint) else model
-        if not isinstance(given, RainNetwork):
+        if not isinstance(network, RainNetwork):
             raise DerainError(
-                f"a {type(given).__name__} does not say what sizes it takes; "
+                f"a {type(network).__name__} does not say what sizes it takes; "
                 "derive it from derain.RainNetwork."
             )
-        self.dtype = choose_precision(settings.precision, self._name(given), given)
+        self.name = self.checkpoint.architecture.name if self.checkpoint else _name(network)
+        self.settings = settings
+        self.device = choose_device(settings.device)
+        self.dtype = choose_precision(settings.precision, self.name, network)
         # Whoever else holds the network finds it where it was, and as it was.
-        moves = any(tensor.device.type != self.device.type for tensor in given.state_dict().values())
-        network = copy.deepcopy(given) if moves or self.checkpoint is None else given
-        network = network.eval().to(self.device)
-        self.network: RainNetwork = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    @property
-    def name(self) -> str:
-        """Of the network, as users type it; the class's name for a network in hand."""
-        return self._name(self.network)
-
-    def _name(self, network: nn.Module) -> str:
-        return self.checkpoint.architecture.name if self.checkpoint else type(network).__name__
+        moves = any(tensor.device.type != self.device.type for tensor in network.state_dict().values())
+        if moves or self.checkpoint is None:
+            network = copy.deepcopy(network)
+        self.network = network.eval().to(self.device).in_channels_last()
+        facts = self.checkpoint.facts if self.checkpoint else {}
+        turns = positions(settings.ensemble, facts.get("positions", "flips"))
+        self._inference = Inference(self.network, settings, self.device, turns)
 
     @property
     def identity(self) -> str:
@@ -271,11 +179,11 @@ class Derainer:
         if output is not None:
             raise UsageError("output is for paths only; pictures in memory are returned.")
         if isinstance(picture, Image.Image):
-            return self._restore_pil(picture)
+            return restore_pil(picture, self._image)
         if isinstance(picture, np.ndarray):
-            return self._restore_array(picture)
+            return restore_array(picture, self._image)
         if isinstance(picture, Tensor):
-            return self._restore_tensor(picture)
+            return restore_tensor(picture, self._image)
         raise DerainError(
             f"cannot restore a {type(picture).__name__}; give a path, a PIL picture, an array or a tensor."
         )
@@ -315,7 +223,7 @@ class Derainer:
         return restore_video(
             source,
             target,
-            lambda rainy: self.restore(rainy, bits=bits).image,
+            lambda rainy: self._image(rainy, bits),
             codec=codec,
             crf=crf,
             batch=1 if self.device.type == "cpu" else FRAMES,
@@ -343,133 +251,10 @@ class Derainer:
         Raises:
             DerainError: values are not finite, or memory runs out at the smallest tile.
         """
-        if not torch.isfinite(rainy).all():
-            raise DerainError("the picture holds values that are not finite.")
-        forward = self._forward(with_maps, self.dtype_for(bits))
-        if not self.settings.phases:
-            return self._restore_batch(rainy, forward, progress)
-        found = self._restore_batch(split_phases(rainy), forward, progress)
-        size = rainy.shape[-2:]
-        maps = {name: join_phases(value, *size) for name, value in found.maps.items()}
-        return Restored(join_phases(found.image, *size), maps, found.note)
+        return self._inference.restore(rainy, self.dtype_for(bits), with_maps, progress)
 
-    def _restore_batch(
-        self, rainy: Tensor, forward: Forward, progress: Callable[[int, int], None]
-    ) -> Restored:
-        count = self._together(rainy.shape[2], rainy.shape[3]) if len(rainy) > 1 else 1
-        parts = [rainy[first : first + count] for first in range(0, len(rainy), count)]
-
-        done = []
-        for number, part in enumerate(parts):
-
-            def tell(tiles: int, total: int, number: int = number) -> None:
-                progress(number * total + tiles, len(parts) * total)
-
-            done.append(self._restore_part(part, forward, tell))
-        if len(done) == 1:
-            return done[0]
-        maps = {name: torch.cat([part.maps[name] for part in done]) for name in done[0].maps}
-        notes = dict.fromkeys(part.note for part in done if part.note)
-        return Restored(torch.cat([part.image for part in done]), maps, "; ".join(notes))
-
-    def _together(self, height: int, width: int) -> int:
-        """How many pictures of a size may go through the network at once."""
-        multiple = self.network.spec.multiple_of
-        height, width = (-(-side // multiple) * multiple for side in (height, width))
-        size, _ = self._tile_size(height, width)
-        each = self.network.activation_bytes(min(size, height), min(size, width))
-        return max(1, memory.budget(self.device) // max(1, each))
-
-    def _restore_part(
-        self, rainy: Tensor, forward: Forward, progress: Callable[[int, int], None]
-    ) -> Restored:
-        height, width = rainy.shape[2:]
-        multiple = self.network.spec.multiple_of
-        padded = pad_to(rainy, -(-height // multiple) * multiple, -(-width // multiple) * multiple)
-        size, note = self._tile_size(padded.shape[2], padded.shape[3])
-        while True:
-            rows, columns = (self._axis(length, size) for length in padded.shape[2:])
-            try:
-                outputs = self._run(padded, rows, columns, forward, progress)
-                break
-            except (RuntimeError, MemoryError) as error:
-                if not memory.ran_out(error):
-                    raise
-                tile = max(rows.spans[0][1], columns.spans[0][1])
-                size = tile // 2 // multiple * multiple
-                if size < max(memory.SMALLEST_TILE, multiple):
-                    raise DerainError(
-                        f"memory ran out even with tiles of {tile} pixels; close other programs."
-                    ) from None
-                note = f"memory ran out, went on with tiles of {size} pixels"
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
-        cut = {name: value[..., :height, :width] for name, value in outputs.items()}
-        image = cut.pop("image").clamp_(0, 1)
-        if self.settings.strength != 1:
-            image = torch.lerp(rainy.to(image), image, self.settings.strength).clamp_(0, 1)
-        return Restored(image, cut, note)
-
-    def _tile_size(self, height: int, width: int) -> tuple[int, str]:
-        """Side of a tile for a padded picture, and what to tell the user."""
-        published = self.network.spec.tile
-        if self.settings.tile is not None:
-            return self.settings.tile or max(height, width), ""
-        if published is not None:
-            return published.size, ""
-        size = memory.fitting_tile(self.network, height, width, memory.budget(self.device))
-        if size is None:
-            return max(height, width), ""
-        return size, f"too large for memory in one piece, took tiles of at most {size} pixels"
-
-    def _axis(self, length: int, size: int) -> Axis:
-        spec, wanted = self.network.spec, self.settings.overlap
-        if spec.tile is not None:
-            return published_axis(length, size, spec.tile.overlap if wanted is None else wanted)
-        radius = spec.receptive_field
-        if wanted is None:
-            wanted = OVERLAP if radius is None else 2 * (radius + MARGIN)
-        bounded = radius is not None and wanted >= 2 * radius
-        overlap = min(wanted, size // 2)
-        return even_axis(length, size, overlap, spec.multiple_of, radius if bounded else None)
-
-    def _run(
-        self,
-        picture: Tensor,
-        rows: Axis,
-        columns: Axis,
-        forward: Forward,
-        progress: Callable[[int, int], None],
-    ) -> dict[str, Tensor]:
-        facts = self.checkpoint.facts if self.checkpoint else {}
-        turns = positions(self.settings.ensemble, facts.get("positions", "flips"))
-        total: dict[str, Tensor] = {}
-        for number, position in enumerate(turns):
-            axes = (columns, rows) if position[0] % 2 else (rows, columns)
-
-            def count(done: int, tiles: int, number: int = number) -> None:
-                progress(number * tiles + done, len(turns) * tiles)
-
-            seen = turned(picture, position)
-            for name, value in run_tiles(seen, forward, *axes, count).items():
-                back = turned_back(value, position)
-                total[name] = total[name].add_(back) if name in total else back
-        return {name: value / len(turns) for name, value in total.items()} if len(turns) > 1 else total
-
-    def _forward(self, with_maps: bool, dtype: torch.dtype) -> Forward:
-        def run(tile: Tensor) -> Mapping[str, Tensor]:
-            tile = tile.to(self.device).contiguous(memory_format=torch.channels_last)
-            mixed = dtype is not torch.float32
-            precision: contextlib.AbstractContextManager[Any] = (
-                torch.autocast(self.device.type, dtype) if mixed else contextlib.nullcontext()
-            )
-            with torch.no_grad(), precision:
-                if not with_maps:
-                    return {"image": self.network(tile).cpu()}
-                found = self.network.outputs(tile)
-                return {name: found[name].cpu() for name in ("image", *self.network.spec.maps)}
-
-        return run
+    def _image(self, rainy: Tensor, bits: int) -> Tensor:
+        return self.restore(rainy, bits=bits).image
 
     def _restore_file(self, source: Path, output: str | Path | None, overwrite: bool) -> Path:
         if _is_video(source):
@@ -481,56 +266,10 @@ class Derainer:
             return target
         target = _target(source, output, overwrite)
         found = read_picture(source)
-        restored = self.restore(to_tensor(found), bits=found.bits)
-        lost = write_picture(target, with_pixels(found, restored.image))
+        lost = write_picture(target, with_pixels(found, self._image(to_tensor(found), found.bits)))
         if lost:
             log.warning("%s: %s", target, left_out(lost))
         return target
-
-    def _restore_pil(self, picture: Image.Image) -> Image.Image:
-        if picture.mode not in ("RGB", "L", "RGBA", "LA"):
-            raise DerainError(
-                f"a PIL picture of mode {picture.mode}: convert it to RGB, L, RGBA or LA first."
-            )
-        upright = ImageOps.exif_transpose(picture)
-        bands = np.asarray(upright)
-        colour = {"LA": bands[..., 0], "RGBA": bands[..., :3]}.get(picture.mode, bands)
-        restored = Image.fromarray(self._restore_array(colour))
-        if picture.mode in ("RGBA", "LA"):
-            restored.putalpha(upright.getchannel("A"))
-        restored.info = dict(upright.info)
-        return restored
-
-    def _restore_array(self, array: NDArray[Any]) -> NDArray[Any]:
-        if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3)) or not array.size:
-            raise DerainError(f"an array of shape {array.shape}: (H, W), (H, W, 1) or (H, W, 3) is needed.")
-        if array.dtype in (np.uint8, np.uint16):
-            pixels = array.reshape(*array.shape[:2], -1)
-            found = Picture(pixels=pixels)
-            restored = self.restore(to_tensor(found), bits=found.bits)
-            return with_pixels(found, restored.image).pixels.reshape(array.shape)
-        if array.dtype.kind != "f":
-            raise DerainError(f"an array of {array.dtype}: uint8, uint16 or float in [0, 1] is needed.")
-        planes = torch.from_numpy(np.ascontiguousarray(array.reshape(*array.shape[:2], -1), np.float32))
-        _refuse_beyond(planes)
-        image = self.restore(planes.permute(2, 0, 1).expand(3, -1, -1)[None]).image[0]
-        if array.ndim == 2 or array.shape[2] == 1:
-            image = image.mean(0, keepdim=True)
-        return image.permute(1, 2, 0).numpy().reshape(array.shape).astype(array.dtype)
-
-    def _restore_tensor(self, tensor: Tensor) -> Tensor:
-        if (
-            tensor.ndim not in (3, 4)
-            or tensor.shape[-3] != 3
-            or not tensor.is_floating_point()
-            or not tensor.numel()
-        ):
-            raise DerainError(
-                f"a {tensor.dtype} tensor {tuple(tensor.shape)}: float (3, H, W) or (B, 3, H, W) is needed."
-            )
-        batch = tensor.detach().cpu().float().reshape(-1, *tensor.shape[-3:])
-        _refuse_beyond(batch)
-        return self.restore(batch).image.reshape(tensor.shape).to(tensor.device, tensor.dtype)
 
     def with_settings(self, **changes: Unpack[Changes]) -> Derainer:
         """The same network with some settings changed; this derainer stays as it is.
@@ -540,7 +279,13 @@ class Derainer:
         Raises:
             UsageError: a setting is impossible for this model or machine.
         """
-        return Derainer(self.checkpoint or self.network, replace(self.settings, **changes))
+        model = Model(self.network, self.checkpoint) if self.checkpoint else self.network
+        return Derainer(model, replace(self.settings, **changes))
+
+
+def _name(network: nn.Module) -> str:
+    known = (each.name for each in all_architectures() if each.build is type(network))
+    return next(known, type(network).__name__)
 
 
 def _is_video(source: Path) -> bool:
@@ -568,22 +313,3 @@ def _target(source: Path, output: str | Path | None, overwrite: bool) -> Path:
         if not overwrite:
             raise UsageError(f"{target}: exists already.", Remedy("replace it", {"overwrite": True}))
     return target
-
-
-def _refuse_beyond(values: Tensor) -> None:
-    """Raises `DerainError` for values that no picture of floats has; those that are not finite pass."""
-    low, high = (float(value) for value in torch.aminmax(values))
-    if low < 0 or high > 1:
-        raise DerainError(f"the picture holds values from {low:g} to {high:g}; floats must lie in [0, 1].")
-
-
-def choose_device(name: str) -> torch.device:
-    """The device that one of `DEVICES` stands for. Raises `UsageError` when there is none here."""
-    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return torch.device(next(device for device, there in present.items() if there))
-    if not present[name]:
-        raise UsageError(
-            f"device '{name}' is not available here.", Remedy("take the best there is", {"device": "auto"})
-        )
-    return torch.device(name)

@@ -29,5 +29,5 @@ def choose_precision(name: str, network_name: str, network: RainNetwork) -> torc
 def is_bfloat16_native(device: torch.device) -> bool:
     """Whether a processor multiplies in bfloat16 itself, which makes it the fastest format there."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())

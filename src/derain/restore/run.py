@@ -23,8 +23,9 @@ from derain.pictures import (
     with_pixels,
     write_picture,
 )
-from derain.restore.derainer import Derainer, Settings, load
+from derain.restore.derainer import Derainer, load
 from derain.restore.jobs import Job, Outcome, failed, plan, skipped
+from derain.restore.settings import Settings
 
 COMPARE, MAPS = "compare", "maps"
 # Told of the job in work: tiles of a picture or frames of a video that are done, of how many if known.

@@ -23,7 +23,7 @@ import torch
 from derain.errors import DerainError, Remedy, UsageError
 from derain.extras import extra
 from derain.paths import exists
-from derain.restore.derainer import Settings, load
+from derain.restore import Settings, load
 from derain.restore.jobs import Job, Outcome, Status, skipped
 from derain.restore.run import PictureOptions, restore_all
 from derain.scale.manifest import NAME, Manifest

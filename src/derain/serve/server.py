@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from derain.errors import DerainError, Remedy, UsageError
-from derain.restore.derainer import DEVICES
+from derain.restore.settings import DEVICES
 from derain.serve.api import create_app
 from derain.serve.guard import LOOPBACK_NAMES
 from derain.serve.limits import Limits

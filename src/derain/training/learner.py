@@ -70,9 +70,9 @@ class Learner:
         self.loss = loss_of(recipe, self.architecture)
         torch.manual_seed(recipe.seed)
         network = fresh_network(recipe, self.architecture, self.config)
-        layout = torch.channels_last if recipe.channels_last else torch.preserve_format
-        network = network.to(accelerator.device).to(memory_format=layout)  # type: ignore[call-overload]
-        self.network: RainNetwork = network.train()
+        if recipe.channels_last:
+            network = network.in_channels_last()
+        self.network: RainNetwork = network.to(accelerator.device).train()
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False) if recipe.ema else None
         if recipe.checkpointing:
             checkpoint_activations(self.network)
@@ -251,7 +251,7 @@ def fresh_network(recipe: Recipe, architecture: Architecture, config: dict[str, 
 def _state_to_start_from(start: str, network: str, architecture: Architecture) -> Mapping[str, Tensor]:
     if is_own(network):  # whatever code the file names stays unread; the names of its tensors must fit
         return read_tensors(find(start)).state
-    checkpoint = open_checkpoint(start)
+    trained, checkpoint = open_checkpoint(start)
     if checkpoint.architecture.name != architecture.name:
         raise UsageError(f"'start': {start} holds {checkpoint.architecture.name}, not {network}.")
-    return checkpoint.network.state_dict()
+    return trained.state_dict()

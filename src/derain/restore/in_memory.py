@@ -1,0 +1,86 @@
+"""Pictures as programs hold them (PIL, NumPy, PyTorch), restored into the same kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from derain.errors import DerainError
+from derain.pictures import Picture, to_tensor, with_pixels
+
+# (B, 3, H, W) float RGB in [0, 1] of so many bits a channel, to the same
+Restore = Callable[[Tensor, int], Tensor]
+FLOATS = 32
+
+
+def restore_pil(picture: Image.Image, restore: Restore) -> Image.Image:
+    """An upright picture of mode RGB, L, RGBA or LA, with its alpha and all else it carries.
+
+    Raises:
+        DerainError: it is of another mode.
+    """
+    if picture.mode not in ("RGB", "L", "RGBA", "LA"):
+        raise DerainError(f"a PIL picture of mode {picture.mode}: convert it to RGB, L, RGBA or LA first.")
+    upright = ImageOps.exif_transpose(picture)
+    bands = np.asarray(upright)
+    colour = {"LA": bands[..., 0], "RGBA": bands[..., :3]}.get(picture.mode, bands)
+    restored = Image.fromarray(restore_array(colour, restore))
+    if picture.mode in ("RGBA", "LA"):
+        restored.putalpha(upright.getchannel("A"))
+    restored.info = dict(upright.info)
+    return restored
+
+
+def restore_array(array: NDArray[Any], restore: Restore) -> NDArray[Any]:
+    """(H, W), (H, W, 1) or (H, W, 3), uint8, uint16 or float in [0, 1].
+
+    Raises:
+        DerainError: its shape, type or values are others.
+    """
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3)) or not array.size:
+        raise DerainError(f"an array of shape {array.shape}: (H, W), (H, W, 1) or (H, W, 3) is needed.")
+    if array.dtype in (np.uint8, np.uint16):
+        pixels = array.reshape(*array.shape[:2], -1)
+        found = Picture(pixels=pixels)
+        return with_pixels(found, restore(to_tensor(found), found.bits)).pixels.reshape(array.shape)
+    if array.dtype.kind != "f":
+        raise DerainError(f"an array of {array.dtype}: uint8, uint16 or float in [0, 1] is needed.")
+    planes = torch.from_numpy(np.ascontiguousarray(array.reshape(*array.shape[:2], -1), np.float32))
+    _refuse_beyond(planes)
+    image = restore(planes.permute(2, 0, 1).expand(3, -1, -1)[None], FLOATS)[0]
+    if array.ndim == 2 or array.shape[2] == 1:
+        image = image.mean(0, keepdim=True)
+    return image.permute(1, 2, 0).numpy().reshape(array.shape).astype(array.dtype)
+
+
+def restore_tensor(tensor: Tensor, restore: Restore) -> Tensor:
+    """(3, H, W) or (B, 3, H, W) float in [0, 1], on any device.
+
+    Raises:
+        DerainError: its shape, type or values are others.
+    """
+    if (
+        tensor.ndim not in (3, 4)
+        or tensor.shape[-3] != 3
+        or not tensor.is_floating_point()
+        or not tensor.numel()
+    ):
+        raise DerainError(
+            f"a {tensor.dtype} tensor {tuple(tensor.shape)}: float (3, H, W) or (B, 3, H, W) is needed."
+        )
+    batch = tensor.detach().cpu().float().reshape(-1, *tensor.shape[-3:])
+    _refuse_beyond(batch)
+    return restore(batch, FLOATS).reshape(tensor.shape).to(tensor.device, tensor.dtype)
+
+
+def _refuse_beyond(values: Tensor) -> None:
+    """Raises `DerainError` for values that no picture of floats has; those that are not finite pass."""
+    low, high = (float(value) for value in torch.aminmax(values))
+    if low < 0 or high > 1:
+        raise DerainError(f"the picture holds values from {low:g} to {high:g}; floats must lie in [0, 1].")

@@ -1,0 +1,85 @@
+"""How to restore: what a user may ask for, and what it comes to on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypedDict
+
+import torch
+
+from derain.errors import Remedy, UsageError
+from derain.precisions import PRECISIONS, precision_name
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+STRONGEST = 1.5
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to restore.
+
+    Attributes:
+        device: one of `DEVICES`.
+        precision: one of `PRECISIONS`, or "auto": float32, but bfloat16 for pictures of 8 bits where the
+            processor has it and the network bears it (`Spec.bears_bfloat16`).
+        tile: side of a tile in pixels; None chooses by the memory at hand, 0 never tiles.
+        overlap: pixels that neighbouring tiles share; None takes what the network needs.
+        ensemble: average over positions of the picture: "flips", four times the work; "turns", the eight
+            flips and quarter turns, eight times the work; True, those that the weights have learnt.
+        phases: pixel-shuffle-down: restore the four half-size phases (even and odd rows and columns) one by
+            one; said to help networks trained on made rain on real pictures, and to cost detail.
+        strength: how much of the change to apply, 0 (none) to 1.5; 0.5 is half-way between the rainy
+            and the restored picture, and above 1 the change is exaggerated, at one's own risk.
+
+    Raises:
+        UsageError: a value is not among these.
+    """
+
+    device: str = "auto"
+    precision: str = "auto"
+    tile: int | None = None
+    overlap: int | None = None
+    ensemble: bool | str = False
+    strength: float = 1.0
+    phases: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "precision", precision_name(self.precision))
+        if self.device not in DEVICES:
+            raise UsageError(f"device '{self.device}': choose one of {', '.join(DEVICES)}.")
+        if self.precision not in ("auto", *PRECISIONS):
+            raise UsageError(f"precision '{self.precision}': choose one of auto, {', '.join(PRECISIONS)}.")
+        if self.tile is not None and self.tile < 0:
+            raise UsageError(f"tile {self.tile}: give a positive number of pixels, or 0 for no tiles.")
+        if self.overlap is not None and self.overlap < 0:
+            raise UsageError(f"overlap {self.overlap}: give 0 or a positive number of pixels.")
+        if self.tile and self.overlap is not None and self.overlap >= self.tile:
+            raise UsageError(f"overlap {self.overlap} must be smaller than tile {self.tile}.")
+        if self.ensemble not in (False, True, "flips", "turns"):
+            raise UsageError(f"ensemble {self.ensemble!r}: choose flips or turns.")
+        if not 0 <= self.strength <= STRONGEST:
+            raise UsageError(f"strength {self.strength}: give a number from 0 to {STRONGEST}.")
+
+
+class Changes(TypedDict, total=False):
+    """Some of the attributes of `Settings`, as keywords."""
+
+    device: str
+    precision: str
+    tile: int | None
+    overlap: int | None
+    ensemble: bool | str
+    strength: float
+    phases: bool
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that one of `DEVICES` stands for. Raises `UsageError` when there is none here."""
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(device for device, there in present.items() if there))
+    if not present[name]:
+        raise UsageError(
+            f"device '{name}' is not available here.", Remedy("take the best there is", {"device": "auto"})
+        )
+    return torch.device(name)
