@@ -57,12 +57,41 @@ def test_pairs_are_made_and_trained_on(
     assert capsys.readouterr().out == f"{run / 'plot.png'}\n"
 
 
+def test_weather_and_what_the_folder_says_of_itself(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "Rain100L"  # the name of a public set
+    options = (
+        "--preset",
+        "light",
+        "--angle",
+        "-20,-10",
+        "--density",
+        "0.5,2",
+        "--brightness",
+        3,
+        "--seed",
+        4,
+    )
+    assert derain(monkeypatch, "synth", photos, "-o", output, *options) == 0
+    capsys.readouterr()
+    assert derain(monkeypatch, "data", "check", output) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("made by derain synth (preset light, seed 4, angle -20,-10, density 0.5,2,")
+    assert "6 pairs" in said
+    clips = tmp_path / "clips"
+    assert derain(monkeypatch, "synth", photos, "-o", clips, "--video", 2, "--angle", 30) == 0
+    assert len(list((clips / "rainy").glob("*.mkv"))) == 6
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
         (("synth", "PHOTOS", "-o", "PHOTOS/x", "--preset", "hevy"), 2, "Did you mean 'heavy'"),
         (("synth", "PHOTOS/none", "-o", "PHOTOS/x"), 1, "none: no such folder"),
         (("synth", "PHOTOS/p1.png", "-o", "PHOTOS/x"), 1, "p1.png: no such folder"),
+        (("synth", "PHOTOS", "-o", "PHOTOS/x", "--angle", "1,2,3"), 2, "two as LOW,HIGH"),
+        (("synth", "PHOTOS", "-o", "PHOTOS/x", "--density", "0"), 2, "density 0 to 0"),
         (("train",), 2, "give a recipe and the run's folder"),
         (("train", "spanet/synthetic", "-o", "PHOTOS/run"), 2, "'data.clean' is not given"),
         (("train", "--plot", "PHOTOS"), 1, "no run that has logged anything"),

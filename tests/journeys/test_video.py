@@ -327,6 +327,12 @@ def test_background_of_a_clip_of_a_sequence_and_of_its_pairs(tmp_path: Path, der
     assert read_picture(tmp_path / "report" / "confidence.png").size == (32, 48)
     lines = (tmp_path / "pairs" / "real_world.txt").read_text().splitlines()
     assert lines[0] == "real_world/my_rain_00001.png real_world_gt/my_rain_00001.png"
+    checked = derain("data", "check", tmp_path / "pairs")
+    assert checked.returncode == 0, checked.stdout
+    assert checked.stdout.startswith("made by derain background: 25 pairs")
+    few = derain("background", clip, "-o", tmp_path / "few.png", "--frames", 3)
+    assert "3 frames, percentile" in few.stdout
+    assert "too few for a confidence" in few.stdout
     assert len(lines) == 25
     # The rainy sides are a numbered sequence of pictures again.
     done = derain("background", tmp_path / "pairs" / "real_world", "-o", tmp_path / "again.png", "--json")

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from derain.atomic import link_or_copy, new_file, replace_file
+from derain.data.made import write_note
 from derain.errors import DerainError, UsageError
 from derain.pictures import Picture, write_picture
 
@@ -31,7 +32,7 @@ def write_pairs(
 
     `real_world/NAME_00001.png`, ... are the rainy frames, `real_world_gt/` holds the clean picture under
     the same names (as links to one file where the disk allows it), and `real_world.txt` has a line
-    `rainy clean` for every pair, with paths from the folder.
+    `rainy clean` for every pair, with paths from the folder. A note says who made them.
 
     Args:
         folder: made if it is not there; earlier pairs of other clips stay.
@@ -58,6 +59,7 @@ def write_pairs(
             with new_file(folder / CLEAN / file) as temporary:
                 link_or_copy(first, temporary)
         lines.append(f"{RAINY}/{file} {CLEAN}/{file}\n")
+    write_note(folder, "derain background")
     replace_file(folder / LIST, (_listed(folder) + "".join(lines)).encode())
     return len(lines)
 

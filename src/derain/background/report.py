@@ -21,8 +21,9 @@ MAX_DISAGREEMENT = 8
 
 
 def facts(result: CleanFrame) -> dict[str, Any]:
-    """The numbers of the report, ready for JSON."""
+    """The numbers of the report, ready for JSON; no confidence where there are fewer than `MIN_FRAMES`."""
     ranking = np.argsort(-result.votes, kind="stable")
+    confidence = round(float(result.confidence.mean()), 2)
     voters = max(1, int(result.votes.max()))
     return {
         "frames": result.frames,
@@ -31,7 +32,7 @@ def facts(result: CleanFrame) -> dict[str, Any]:
         "percentile": result.percentile,
         "runner_up": int(ranking[1]),
         "share_of_pixels_for_winner": round(voters / result.confidence.size, 4),
-        "mean_confidence_percent": round(float(result.confidence.mean()), 2),
+        "mean_confidence_percent": confidence if result.frames >= MIN_FRAMES else None,
         "mean_disagreement_with_median_levels": round(float(result.disagreement.mean()), 3),
         "share_of_pixels_with_two_states": round(float(result.two_states.mean()), 4),
         "brightness_drift": round(result.stability.drift, 4),

@@ -88,10 +88,9 @@ def background(
         typer.echo(json.dumps({"clip": str(clip), "pairs": written, **facts(result)}, indent=2))
     else:
         where = ", ".join(str(p) for p in (output, report, pairs) if p is not None)
-        say(
-            f"{result.frames} frames, percentile {result.percentile}, confidence "
-            f"{result.confidence.mean():.0f} % -> {where}"
-        )
+        found = facts(result)["mean_confidence_percent"]
+        trust = "too few for a confidence" if found is None else f"confidence {found:.0f} %"
+        say(f"{result.frames} frames, percentile {result.percentile}, {trust} -> {where}")
 
 
 def _counted(frames: Iterator[Any], expected: int | None, progress: Bar) -> Iterator[Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from derain.cli.messages import printable
 from derain.cli.shared import AsJson, Command, Group
 
 if TYPE_CHECKING:
@@ -108,7 +109,8 @@ def _print(
 ) -> None:
     for split, wrong in found:
         typer.echo(
-            f"{split.title}: {len(split.pairing.pairs)} pairs, names like {split.pairing.rule.summary}"
+            f"{printable(split.title)}: {len(split.pairing.pairs)} pairs, names like "
+            f"{split.pairing.rule.summary}"
         )
         typer.echo(f"  rainy  {split.rainy}\n  clean  {split.clean}")
         for line in wrong:
@@ -126,6 +128,7 @@ def _split_as_json(split: Split, wrong: list[str]) -> dict[str, Any]:
     return {
         "sets": [s.name for s in split.sets],
         "sources": [s.source for s in split.sets],
+        "made": split.made,
         "purpose": split.purpose,
         "rainy": str(split.rainy),
         "clean": str(split.clean),

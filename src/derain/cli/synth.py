@@ -28,35 +28,64 @@ def synth(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Another number gives other rain.", min=0)] = 0,
+    angle: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LOW,HIGH",
+            help="Degrees from vertical, drawn for each picture or clip; positive leans right going down. "
+            "Default: as the preset.",
+        ),
+    ] = None,
+    density: Annotated[
+        str,
+        typer.Option(metavar="LOW,HIGH", help="How much rain, by what the preset has: 2 is twice."),
+    ] = "1",
+    brightness: Annotated[
+        str, typer.Option(metavar="LOW,HIGH", help="How bright its streaks are, by what the preset has.")
+    ] = "1",
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
 ) -> None:
     """Make pairs of rainy and clean pictures, or rainy clips and clean pictures, for training or testing.
 
     Example: derain synth photos -o pairs --preset light --count 4
+
+    Example: derain synth photos -o slanted --preset heavy --angle 20,40 --density 0.5,2 --brightness 1.5
     """
     from derain.cli.messages import printable
     from derain.cli.progress import bar
+    from derain.data.made import write_note
+    from derain.data.synthesis import preset as find_preset
     from derain.data.synthesis.clips import write_rain_clip
     from derain.data.synthesis.pairs import plan_pairs, write_pair
+    from derain.data.synthesis.weather import Weather
     from derain.errors import DerainError, UsageError, errors_of
 
     if video is not None and (preset != "mixed" or count != 1):
         raise UsageError("--preset and --count are for pictures; leave them out with --video.")
+    weather = Weather(
+        angle=None if angle is None else _range("angle", angle),
+        density=_range("density", density),
+        brightness=_range("brightness", brightness),
+    )
+    kinds = weather.over(find_preset(preset))
     suffix = ".png" if video is None else ".mkv"
     plan, failed = plan_pairs(clean, output, preset, count, overwrite, suffix), 0
     if dry_run:
         for pair in plan:
             typer.echo(printable(f"{pair.source} -> {pair.rainy}, {pair.clean}"))
         return
+    asked = {"angle": angle, "density": density, "brightness": brightness}
+    changed = {name: text for name, text in asked.items() if text not in (None, "1")}
+    write_note(output, "derain synth", preset=preset if video is None else "clips", seed=seed, **changed)
     with bar("rain", len(plan)) as progress:
         for pair in plan:
             try:
                 with errors_of(pair.source, pair.rainy, pair.clean):
                     if video is None:
-                        write_pair(pair, preset, seed)
+                        write_pair(pair, kinds, seed)
                     else:
-                        write_rain_clip(pair, video, seed + pair.number)
+                        write_rain_clip(pair, video, seed + pair.number, weather)
             except DerainError as error:
                 failed += 1
                 progress.complain(error.message, error.remedy)
@@ -64,3 +93,16 @@ def synth(
     say(f"{output}: {len(plan) - failed} {'pairs' if video is None else 'clips'}.")
     if failed:
         raise typer.Exit(1)
+
+
+def _range(name: str, text: str) -> tuple[float, float]:
+    """LOW,HIGH, or one number for both."""
+    from derain.errors import UsageError
+
+    try:
+        ends = [float(part) for part in text.split(",")]
+    except ValueError:
+        ends = []
+    if len(ends) not in (1, 2):
+        raise UsageError(f"--{name} {text}: give a number, or two as LOW,HIGH.")
+    return ends[0], ends[-1]

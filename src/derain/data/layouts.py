@@ -16,6 +16,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from derain.data.made import read_note
 from derain.data.pairing import RULES, Pairing, best_pairing, pictures_below
 from derain.errors import DerainError, UsageError
 from derain.pictures import EXTENSIONS
@@ -99,6 +100,7 @@ class Split:
         pairing: which belongs to which, and what is left over.
         sets: the public sets that it may be; empty when none is recognised.
         purpose: "train", "test", "test_a", ... as the folders say, or as the count says; else None.
+        made: how this project made it, in words; "" for what others made.
     """
 
     rainy: Path
@@ -106,11 +108,12 @@ class Split:
     pairing: Pairing
     sets: tuple[PublicSet, ...]
     purpose: str | None
+    made: str = ""
 
     @property
     def title(self) -> str:
         """E.g. "Rain200L test"."""
-        names = " or ".join(s.name for s in self.sets) or "unknown set"
+        names = " or ".join(s.name for s in self.sets) or self.made or "unknown set"
         return f"{names} {self.purpose}" if self.purpose else names
 
     @property
@@ -254,12 +257,13 @@ def _recognised(rainy: Path, clean: Path, pairing: Pairing) -> Split:
     above = [place, *place.parents]
     by_path = next((s for folder in above if (s := _set_of(folder))), None)
     by_name = next((sets for pattern, sets in TELLING_NAMES if re.fullmatch(pattern, stem)), ())
-    sets = (by_path,) if by_path else tuple(s for s in SETS if s.name in by_name)
+    made = read_note(place.parent)
+    sets = () if made else (by_path,) if by_path else tuple(s for s in SETS if s.name in by_name)
     purpose = next((SPLITS[w] for folder in above[:4] if (w := _split_word(folder)) in SPLITS), None)
     if purpose is None and sets:
         sizes = {size: split for s in sets for split, size in s.sizes.items()}
         purpose = sizes.get(len(pairing.pairs)) or (next(iter(sizes.values())) if len(sizes) == 1 else None)
-    return Split(rainy, clean, pairing, sets, purpose)
+    return Split(rainy, clean, pairing, sets, purpose, made)
 
 
 def _set_of(folder: Path) -> PublicSet | None:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from derain.atomic import new_file
 from derain.data.synthesis.mixing import mix
 from derain.data.synthesis.pairs import PlannedPair
-from derain.data.synthesis.streaks import FloatArray
+from derain.data.synthesis.streaks import FloatArray, Range
+from derain.data.synthesis.weather import ORDINARY, Weather
 from derain.pictures import Picture, read_picture, to_rgb8, write_picture
 
 RATE = 25  # frames per second
@@ -27,17 +28,21 @@ FALL = 7.0  # metres per second, of drops of DIAMETER
 DIAMETER = 0.002  # metres
 DEPTHS = (2.0, 20.0)  # metres
 FOCAL = 1.2  # focal length by the longer side of the picture
+ANGLE: Range = (-15.0, 15.0)  # degrees from vertical
 COVERAGE = 0.12  # sum of the streaks' areas by that of the picture
 SUBPIXEL = 4  # bits
 
 
-def rain_clip(picture: FloatArray, frames: int, seed: int) -> Iterator[FloatArray]:
+def rain_clip(
+    picture: FloatArray, frames: int, seed: int, weather: Weather = ORDINARY
+) -> Iterator[FloatArray]:
     """A clip of a still scene in the rain.
 
     Args:
         picture: the clean scene, (H, W, 3) in [0, 1].
         frames: how many to make.
         seed: another number gives other rain.
+        weather: angle, density and brightness are drawn once for the clip.
 
     Yields:
         (H, W, 3) in [0, 1].
@@ -46,15 +51,17 @@ def rain_clip(picture: FloatArray, frames: int, seed: int) -> Iterator[FloatArra
     rng = np.random.default_rng(seed)
     near, far = DEPTHS
     scale = FOCAL * max(height, width)  # pixels of a metre at the distance of one metre
-    wind = np.tan(np.deg2rad(rng.uniform(-15, 15)))
+    wind = np.tan(np.deg2rad(rng.uniform(*(weather.angle or ANGLE))))
+    changes = np.random.default_rng([seed, 1])  # apart, so that the same seed gives the same drops
+    density, brightness = (changes.uniform(*ends) for ends in (weather.density, weather.brightness))
     areas = scale**2 * FALL * EXPOSURE * DIAMETER  # of a streak, times its depth squared
     mean_area = areas * 3 * (far - near) / (far**3 - near**3)
-    count = max(1, round(COVERAGE * height * width / mean_area))
+    count = max(1, round(density * COVERAGE * height * width / mean_area))
     # Evenly in the volume that the camera sees; far drops first, so that near ones cover them.
     depth = np.sort(rng.uniform(near**3, far**3, count) ** (1 / 3))[::-1]
     length, step = scale * FALL * EXPOSURE / depth, scale * FALL / RATE / depth
     thickness = scale * DIAMETER / depth
-    light = np.minimum(thickness, 1) * np.minimum(np.exp(rng.normal(-0.9, 0.4, count)), 1)
+    light = np.minimum(thickness, 1) * np.minimum(brightness * np.exp(rng.normal(-0.9, 0.4, count)), 1)
     across, down = rng.random(count), rng.random(count)
     aside = abs(wind) * (height + length)
     for number in range(frames):
@@ -82,7 +89,7 @@ def _drawn(
     return np.divide(cv2.GaussianBlur(canvas, (3, 3), 0.5), 255, dtype=np.float32)
 
 
-def write_rain_clip(pair: PlannedPair, frames: int, seed: int) -> None:
+def write_rain_clip(pair: PlannedPair, frames: int, seed: int, weather: Weather = ORDINARY) -> None:
     """Makes a clip (Matroska, lossless) in place of the rainy picture, and writes the clean one.
 
     Raises:
@@ -94,7 +101,8 @@ def write_rain_clip(pair: PlannedPair, frames: int, seed: int) -> None:
         video = file.add_stream("ffv1", rate=RATE)
         video.height, video.width = clean.shape[:2]
         video.pix_fmt = "bgr0"
-        for number, rainy in enumerate(rain_clip(np.divide(clean, 255, dtype=np.float32), frames, seed)):
+        scene = np.divide(clean, 255, dtype=np.float32)
+        for number, rainy in enumerate(rain_clip(scene, frames, seed, weather)):
             frame = av.VideoFrame.from_ndarray((rainy * 255).round().astype(np.uint8), format="rgb24")
             frame.pts, frame.time_base = number, Fraction(1, RATE)
             file.mux(video.encode(frame))

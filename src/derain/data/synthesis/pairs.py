@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from derain.atomic import replace_file
 from derain.data.folders import pictures_in, read_rgb
-from derain.data.synthesis.presets import make_pair
+from derain.data.synthesis.presets import Rain, make_pair
 from derain.data.synthesis.presets import preset as find_preset
 from derain.errors import Remedy, UsageError
 from derain.paths import real
@@ -65,11 +65,11 @@ def plan_pairs(
     return plan
 
 
-def write_pair(pair: PlannedPair, preset: str, seed: int) -> None:
-    """Makes the rain and writes both PNG files, each whole or not at all; raises as they do."""
+def write_pair(pair: PlannedPair, kinds: tuple[Rain, ...], seed: int) -> None:
+    """Rain of one of the kinds; writes both PNG files, each whole or not at all, and raises as they do."""
     clean = read_rgb(pair.source)
     rng = np.random.default_rng([seed, pair.number])
-    rainy, dry = make_pair(rng, clean, find_preset(preset))
+    rainy, dry = make_pair(rng, clean, kinds)
     _write_png(pair.clean, dry)
     _write_png(pair.rainy, rainy)
 

@@ -1,0 +1,29 @@
+"""What folders of made pairs say of themselves: a small file, so that no public set is taken for them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from derain.atomic import replace_file
+
+NOTE = "made.json"
+MOST_BYTES = 4096  # of a note; a longer one is somebody else's
+
+
+def write_note(folder: Path, by: str, **facts: object) -> None:
+    """Notes in a folder of pairs which command made them, and from what. Raises `DerainError`."""
+    replace_file(folder / NOTE, (json.dumps({"made_by": by, **facts}) + "\n").encode())
+
+
+def read_note(folder: Path) -> str:
+    """What the note of a folder says, in a few words; "" where there is none."""
+    try:
+        with (folder / NOTE).open(encoding="utf-8") as file:
+            content = json.loads(file.read(MOST_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return ""
+    if not isinstance(content, dict) or not isinstance(content.get("made_by"), str):
+        return ""
+    facts = ", ".join(f"{key} {value}" for key, value in content.items() if key != "made_by")
+    return f"made by {content['made_by']}" + (f" ({facts})" if facts else "")

@@ -1,0 +1,75 @@
+"""What a user may change about any kind of made rain: its angle, how much of it, how bright it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from derain.data.synthesis.presets import Rain
+from derain.data.synthesis.streaks import Range
+from derain.errors import UsageError
+
+STEEPEST = 80.0  # degrees from vertical
+
+
+@dataclass(frozen=True)
+class Weather:
+    """Changes to a kind of rain; by default there are none.
+
+    Attributes:
+        angle: of the fall, degrees from vertical, each picture's drawn from this range; positive leans to
+            the right going down. None leaves it to the kind of rain.
+        density: how many streaks, marks or drops there are, by what there would be; the two ends
+            multiply those of the kind's range.
+        brightness: of streaks and marks, in the same way. Drops on the glass have none of their own.
+
+    Raises:
+        UsageError: a range is empty, or has impossible values.
+    """
+
+    angle: Range | None = None
+    density: Range = (1.0, 1.0)
+    brightness: Range = (1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if self.angle is not None and not -STEEPEST <= self.angle[0] <= self.angle[1] <= STEEPEST:
+            raise UsageError(f"angle {_told(self.angle)}: give degrees from -{STEEPEST:g} to {STEEPEST:g}.")
+        for name, (low, high) in (("density", self.density), ("brightness", self.brightness)):
+            if not 0 < low <= high <= 100:
+                raise UsageError(f"{name} {_told((low, high))}: give numbers above 0, up to 100.")
+
+    def over(self, kinds: tuple[Rain, ...]) -> tuple[Rain, ...]:
+        """The same kinds of rain in this weather."""
+        return tuple(map(self._over, kinds))
+
+    def _over(self, rain: Rain) -> Rain:
+        streaks = tuple(
+            replace(
+                look,
+                angle=self.angle or look.angle,
+                coverage=_times(look.coverage, self.density),
+                brightness=_times(look.brightness, self.brightness),
+            )
+            for look in rain.streaks
+        )
+        near = tuple(
+            replace(
+                look,
+                angle=self.angle or look.angle,
+                count=_times(look.count, self.density),
+                opacity=_times(look.opacity, self.brightness, most=1.0),
+            )
+            for look in rain.near
+        )
+        drops = rain.drops and replace(rain.drops, density=_times(rain.drops.density, self.density))
+        return replace(rain, streaks=streaks, near=near, drops=drops)
+
+
+ORDINARY = Weather()
+
+
+def _times(looked: Range, factors: Range, most: float = float("inf")) -> Range:
+    return min(looked[0] * factors[0], most), min(looked[1] * factors[1], most)
+
+
+def _told(ends: Range) -> str:
+    return f"{ends[0]:g} to {ends[1]:g}"
