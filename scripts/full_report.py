@@ -1,8 +1,9 @@
 """The bench in one go: all networks that lie here, on made rain and on real rain, as a page and a table.
 
-    python scripts/full_report.py DATA -o OUT [--official latest.pth]
+    python scripts/full_report.py DATA -o OUT [--official latest.pth] [--each 5]
 
-DATA holds the folders that `PARTS` names. Networks whose weights did not change are not measured again.
+DATA holds the folders that `PARTS` names. What was measured with the same weights is not measured again, so a
+first look at few pictures of each part costs nothing later.
 Writes OUT/report.html, OUT/report.tex and OUT/report.csv, and a report of each part in OUT/parts.
 """
 
@@ -43,16 +44,16 @@ class Part:
         folder: below DATA, with `rainy` and, where there is one, `clean` or `mask`; or pictures alone.
         title: what tables call it; "" where the set is known by its folder.
         protocols: names.
-        first, step: take the pictures `first::step`; `most`, at most so many of them.
+        most: take at most so many pictures, evenly spread; None takes all.
+        is_clip: of a clip, the first frames are taken, since flicker compares neighbours.
         self_taught: Rain2Avoid learns from each of its pictures, which takes a minute a picture.
     """
 
     folder: str
     title: str
     protocols: tuple[str, ...]
-    first: int = 0
-    step: int = 1
     most: int | None = None
+    is_clip: bool = False
     self_taught: bool = False
 
     @property
@@ -66,10 +67,12 @@ PARTS = (
     Part("rain100l", "", TRUTH),
     Part("ddn", "", TRUTH),
     Part("raindrop_pairs", "drops on a pane, real", ("raindrop_y",)),
-    Part("clip_with_truth", "clip", ("matlab_y_uint8", "flicker_truth", "flicker_warped"), most=6),
+    Part(
+        "clip_with_truth", "clip", ("matlab_y_uint8", "flicker_truth", "flicker_warped"), most=8, is_clip=True
+    ),
     Part("spa_masks", "SPA-Data crops, real", ("real_rain",)),
-    Part("internet_rain", "internet photographs, real", ("niqe_stable", "brisque_stable"), step=9),
-    Part("rain100l", "three of Rain100L", ("matlab_y_uint8",), first=8, step=16, most=3, self_taught=True),
+    Part("internet_rain", "internet photographs, real", ("niqe_stable", "brisque_stable"), most=12),
+    Part("rain100l", "three of Rain100L", ("matlab_y_uint8",), most=3, self_taught=True),
 )
 
 
@@ -78,11 +81,13 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--official", type=Path, help="the published weights of SPANet, latest.pth")
+    parser.add_argument("--each", type=int, metavar="N", help="at most N pictures of each part")
     options = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # what CPU seconds mean depends on it
     reports = []
     for part in PARTS:
-        report = measure(part, options.data, options.output / "parts", list(networks(part, options.official)))
+        few = replace(part, most=min(n for n in (part.most, options.each, 10**9) if n is not None))
+        report = measure(few, options.data, options.output / "parts", list(networks(part, options.official)))
         reports.append(report)
         print(f"{part.name}: {len(report.cases)} pictures", flush=True)
     table = make_table([to_json(report) for report in reports])
@@ -121,7 +126,9 @@ def measure(part: Part, data: Path, output: Path, candidates: Sequence[Candidate
         part.protocols,
         part.title,
     )
-    cases = whole.cases[part.first :: part.step][: part.most]
+    assert part.most is not None
+    step = 1 if part.is_clip else -(-len(whole.cases) // part.most)
+    cases = whole.cases[::step][: part.most]
     few = f"{len(cases)} of the {len(whole.cases)} pictures that lie here."
     notes = whole.notes if len(cases) == len(whole.cases) else (few, *whole.notes)
     test_set = replace(whole, cases=cases, notes=notes)
