@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from derain.atomic import link_or_copy, new_file, replace_file
-from derain.data.made import write_note
 from derain.errors import DerainError, UsageError
+from derain.made_pairs import write_note
 from derain.pictures import Picture, write_picture
 
 RAINY, CLEAN, LIST = "real_world", "real_world_gt", "real_world.txt"

@@ -54,12 +54,12 @@ def synth(
     """
     from derain.cli.messages import printable
     from derain.cli.progress import bar
-    from derain.data.made import write_note
     from derain.data.synthesis import preset as find_preset
     from derain.data.synthesis.clips import write_rain_clip
     from derain.data.synthesis.pairs import plan_pairs, write_pair
     from derain.data.synthesis.weather import Weather
     from derain.errors import DerainError, UsageError, errors_of
+    from derain.made_pairs import write_note
 
     if video is not None and (preset != "mixed" or count != 1):
         raise UsageError("--preset and --count are for pictures; leave them out with --video.")

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from derain.data.made import read_note
 from derain.data.pairing import RULES, Pairing, best_pairing, pictures_below
 from derain.errors import DerainError, UsageError
+from derain.made_pairs import read_note
 from derain.pictures import EXTENSIONS
 from derain.sources import AUTHORS_PAGE, sources_of
 
