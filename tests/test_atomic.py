@@ -53,6 +53,24 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) 
     assert {path.name for path in tmp_path.iterdir()} == {*others, "x"}
 
 
+def test_writing_removes_what_killed_processes_left_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    kill(process(WRITE, tmp_path))
+    assert len(list((tmp_path / "x").iterdir())) == 1
+    with new_file(tmp_path / "x" / "b.png") as own:
+        own.touch()
+    assert [path.name for path in (tmp_path / "x").iterdir()] == ["b.png"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
+def test_workers_do_not_hold_on_to_the_lock_of_a_killed_process(tmp_path: Path) -> None:
+    running = process(f"{HOLD}; import os; os.fork() or (os.close(1), os.read(0, 1), os._exit(0))", tmp_path)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    with only_here(tmp_path / "a.mp4"):
+        running.communicate()  # ends the worker, too
+
+
 def test_a_second_process_is_told_who_is_at_work(tmp_path: Path) -> None:
     running = process(HOLD, tmp_path)
     with pytest.raises(DerainError, match=rf"a\.mp4: is being written by process {running.pid} on "):

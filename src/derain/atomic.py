@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import re
@@ -25,7 +26,7 @@ def new_file(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path` to write to; on success it is synced and renamed to `path`.
 
     On any exception, Ctrl-C included, the temporary file is removed and `path` stays as it was. Parent
-    folders are made. What a killed process leaves behind is found by `remove_leftovers`.
+    folders are made. What killed processes left in the folder is removed the first time.
 
     Raises:
         DerainError: the folder cannot be written to, or the disk is full.
@@ -34,6 +35,7 @@ def new_file(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f".{short_stem(path)}.{_process()}.{secrets.token_hex(4)}.part{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers_once(path.parent)
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
@@ -78,6 +80,11 @@ def remove_leftovers(folder: Path) -> None:
             if part is not None and _is_over(part[1]):
                 with suppress(OSError):
                     entry.unlink()
+
+
+@functools.lru_cache(maxsize=1000)
+def _remove_leftovers_once(folder: Path) -> None:
+    remove_leftovers(folder)
 
 
 def refuse_unwritable(folder: Path) -> None:

@@ -131,7 +131,8 @@ def evaluate(
     Raises:
         UsageError: there is not one set of pictures, a name is not known, or no protocol is usual for the
             set.
-        DerainError: a picture has no partner, or none could be read, restored and compared.
+        DerainError: a picture has no partner, none could be read, restored and compared, or another
+            process evaluates into the same folder.
     """
     from derain.evaluation.candidates import (
         candidate_of,
@@ -143,6 +144,7 @@ def evaluate(
     from derain.evaluation.evaluate import evaluate as run
     from derain.evaluation.page import write_report
     from derain.evaluation.report import Report, repeats_of
+    from derain.locks import only_here
 
     if quantise not in ("round", "floor"):
         raise UsageError(f"quantise '{quantise}': choose round or floor.")
@@ -169,11 +171,12 @@ def evaluate(
         done += 1
         on_picture(done, total)
 
-    found = run(candidates, test_set.cases, test_set.protocols, Path(output), quantise, count)
-    scored = {record.name for record in found[0].records}
-    repeats = repeats_of([case for case in test_set.cases if case.name in scored])
-    report = Report(test_set, found, Path(output), used, quantise, repeats)
-    write_report(report)
+    with only_here(Path(output) / "records.jsonl"):
+        found = run(candidates, test_set.cases, test_set.protocols, Path(output), quantise, count)
+        scored = {record.name for record in found[0].records}
+        repeats = repeats_of([case for case in test_set.cases if case.name in scored])
+        report = Report(test_set, found, Path(output), used, quantise, repeats)
+        write_report(report)
     return report
 
 

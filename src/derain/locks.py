@@ -15,6 +15,18 @@ from typing import IO
 from derain.atomic import short_stem
 from derain.errors import DerainError, reason
 
+_held: set[IO[bytes]] = set()
+
+
+def _let_go() -> None:
+    """In a new process, which would hold on to the locks of its parent after that has ended."""
+    while _held:
+        _held.pop().close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
+
 
 @contextmanager
 def only_here(target: Path) -> Iterator[None]:
@@ -34,9 +46,11 @@ def only_here(target: Path) -> Iterator[None]:
         raise DerainError(f"{target}: cannot be written ({reason(error)}).") from error
     if file is None:
         raise DerainError(f"{target}: is being written by {_holder(path)}; wait for it, or end it.")
+    _held.add(file)
     try:
         yield
     finally:
+        _held.discard(file)
         if sys.platform == "win32":  # an open file cannot be removed there
             file.close()
         with suppress(OSError):

@@ -295,3 +295,17 @@ def test_bytes_behind_the_end_of_a_jpeg_do_no_harm(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(content)
     with Image.open(io.BytesIO(content)) as image:
         assert np.array_equal(read_picture(tmp_path / "a.jpg").pixels, np.asarray(image))
+
+
+def test_a_jpeg_of_12_bits(tmp_path: Path) -> None:
+    """The file is libjpeg-turbo's, of 4:2:0 and quality 95; libjpeg's other users read 8 bits alone."""
+    source = Path(__file__).with_name("twelve_bits.jpg")
+    y, x = np.mgrid[:24, :32]
+    right = np.stack([2047.5 + 1900 * np.sin(x / 6 + k) * np.cos(y / (7 + k)) for k in range(3)], 2) / 4095
+    picture = read_picture(source)
+    assert picture.pixels.dtype == np.uint16
+    assert np.abs(picture.pixels / 65535 - right).mean() < 0.004
+    content = source.read_bytes()
+    for kept in (0.6, 0.9, 0.99):
+        (tmp_path / "a.jpg").write_bytes(content[: int(len(content) * kept)] + b"\xff\xd9")
+        assert "its 12-bit samples are" in refusal(tmp_path / "a.jpg")

@@ -171,6 +171,17 @@ def test_interlaced_frames_become_whole_pictures(tmp_path: Path) -> None:
     assert content(tmp_path / "b.mp4").times == content(source).times
 
 
+def test_interlaced_frames_are_refused_where_fields_are_to_be_kept(tmp_path: Path) -> None:
+    source = write_clip(
+        tmp_path / "a.mp4", list(moving_scene(4, 64, 96)), options={"x264-params": "tff=1:interlaced=1"}
+    )
+    with pytest.raises(DerainError, match=r"a\.mp4: is interlaced.* leave out keep_fields"):
+        restore_video(source, tmp_path / "b.mp4", lambda rainy: rainy, keep_fields=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+    plain = write_clip(tmp_path / "c.mp4", list(moving_scene(2, 64, 96)))
+    restore_video(plain, tmp_path / "d.mp4", lambda rainy: rainy, keep_fields=True)
+
+
 def test_hdr10_is_kept_by_h265_and_h264_and_said_elsewhere(tmp_path: Path) -> None:
     params = f"log-level=none:repeat-headers=1:hdr10=1:colorprim=9:transfer=16:colormatrix=9:{HDR}"
     source = write_clip(

@@ -29,8 +29,19 @@ PREFIX = "DERAIN_"
 SETTABLE = frozenset(
     {
         *("backbone", "codec", "compare", "crf", "device", "ensemble", "format", "host", "jpeg-quality"),
-        *("keep", "maps", "max-clip", "max-pixels", "max-storage", "max-time", "max-upload", "max-waiting"),
-        *("minutes", "model", "overlap", "passes", "port", "precision", "preset", "protocol", "quantise"),
+        *("keep", "keep-fields", "maps", "max-clip", "max-pixels", "max-storage", "max-time", "max-upload"),
+        *(
+            "max-waiting",
+            "minutes",
+            "model",
+            "overlap",
+            "passes",
+            "port",
+            "precision",
+            "preset",
+            "protocol",
+            "quantise",
+        ),
         *("quiet", "seed", "sizes", "strength", "temporal", "threads", "tile", "verbose"),
     }
 )

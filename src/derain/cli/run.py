@@ -61,6 +61,10 @@ class Videos:
         bool,
         typer.Option("--temporal", help="Steady videos of still or slow scenes over neighbouring frames."),
     ] = False
+    keep_fields: Annotated[
+        bool,
+        typer.Option("--keep-fields", help="Refuse interlaced videos; otherwise they become whole pictures."),
+    ] = False
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a video whose run was interrupted.")
     ] = False

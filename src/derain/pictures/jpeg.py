@@ -1,7 +1,7 @@
 """JPEG (ITU-T T.81 and T.871): segments, and what they carry.
 
 libjpeg gives a picture for almost any bytes and tells of garbage in warnings only, which Pillow drops and
-OpenCV prints. simplejpeg, over the same library, raises them.
+OpenCV prints. simplejpeg, over the same library, raises them. Samples of 12 bits are read by FFmpeg alone.
 """
 
 from __future__ import annotations
@@ -86,6 +86,8 @@ def read(content: bytes, name: str, max_pixels: int) -> Picture:
         raise ValueError("cut off before its end")
     _name_the_rest(found, content[end:])
     components = found.frame[5]
+    if found.frame[0] == 12:
+        return replace(found.carried, icc=_profile(found), pixels=_deep_pixels(content, end, components))
     pixels = _pixels(content, components, found)
     carried = replace(found.carried, icc=_profile(found), jpeg=_coding(found))
     if components == 4:  # its profile describes inks, not the RGB that it is turned into
@@ -156,11 +158,12 @@ def _refuse_frame(found: _Found, name: str, max_pixels: int) -> None:
         raise ValueError("its frame is cut short")
     depth, height, width, components = struct.unpack_from(">BHHB", found.frame)
     refuse_size(name, width, height, max_pixels)
-    if depth != 8 or found.marker in (0xC3, 0xC7, 0xCB, 0xCF):
-        how = f"{depth}-bit" if depth != 8 else "lossless"
-        raise DerainError(f"{name}: a {how} JPEG, which is not read; save it as 16-bit TIFF or PNG.")
     if components not in (1, 3, 4):
         raise ValueError(f"{components} components")
+    lossless = found.marker in (0xC3, 0xC7, 0xCB, 0xCF)
+    if lossless or depth not in (8, 12) or (depth == 12 and components == 4):
+        how = "lossless" if lossless else f"{depth}-bit" + (" CMYK" if components == 4 else "")
+        raise DerainError(f"{name}: a {how} JPEG, which is not read; save it as 16-bit TIFF or PNG.")
 
 
 def _look_into(found: _Found, marker: int, content: bytes) -> None:
@@ -280,6 +283,55 @@ def _pixels(content: bytes, components: int, found: _Found) -> Array:
     if components == 4:  # Pillow knows which programs store inks the other way round
         pixels, _ = colours_and_alpha(JpegImagePlugin.JpegImageFile(io.BytesIO(content)))
     return pixels
+
+
+def _deep_pixels(content: bytes, end: int, components: int) -> Array:
+    """(H, W, 1 or 3) uint16 of samples of 12 bits. Raises `ValueError` where they are broken.
+
+    Args:
+        end: of the picture in `content`.
+    """
+    # FFmpeg says nothing where the last block is missing, but makes it of whatever follows.
+    first, *others = (
+        _decoded_deep(content[: end - 2] + filler + content[end - 2 : end], components)
+        for filler in (bytes(64), b"\x55" * 64, b"\0" + b"\x55" * 64)
+    )
+    if not all(np.array_equal(first, other) for other in others):
+        raise ValueError("its 12-bit samples are cut short")
+    # FFmpeg shifts samples up by four bits; white is 4095.
+    scaled: Array = np.minimum(np.round(first * (65535 / (4095 << 4))), 65535).astype(np.uint16)
+    return scaled
+
+
+def _decoded_deep(content: bytes, components: int) -> Array:
+    import av  # brings along much that few pictures need
+    from av.video.codeccontext import VideoCodecContext
+    from av.video.reformatter import VideoReformatter
+
+    from derain.pictures.video import EXACT, RANGE_FULL
+
+    decoder = av.CodecContext.create("mjpeg", "r")
+    assert isinstance(decoder, VideoCodecContext)
+    decoder.options, decoder.thread_count = {"err_detect": "explode"}, 1
+    try:
+        frames = [*decoder.decode(av.Packet(content)), *decoder.decode(None)]
+    except av.error.FFmpegError:
+        frames = []
+    if len(frames) != 1 or frames[0].is_corrupt or not frames[0].format.name.endswith("16le"):
+        raise ValueError("its 12-bit samples are broken")
+    if components == 1:
+        return frames[0].to_ndarray()[..., None]
+    matrix = 5  # of swscale for BT.601, as T.871 has it
+    rgb = VideoReformatter().reformat(
+        frames[0],
+        format="rgb48le",
+        interpolation=EXACT,
+        src_colorspace=matrix,
+        dst_colorspace=matrix,
+        src_color_range=RANGE_FULL,
+        dst_color_range=RANGE_FULL,
+    )
+    return rgb.to_ndarray()
 
 
 def _carried(picture: Picture) -> Iterator[bytes]:

@@ -197,6 +197,7 @@ class Derainer:
         codec: str | None = None,
         crf: int | None = None,
         temporal: bool = False,
+        keep_fields: bool = False,
         resume: bool = False,
         progress: Progress | None = None,
     ) -> VideoResult:
@@ -206,7 +207,7 @@ class Derainer:
             source: mp4, mov, mkv, webm, avi or gif.
             output: the file to write; by default NAME-derained beside the source.
             overwrite: replace the output when it exists.
-            codec, crf, temporal, resume, progress: see `derain.restore.video.restore_video`.
+            codec, crf, temporal, keep_fields, resume, progress: see `derain.restore.video.restore_video`.
 
         Returns:
             What was done. `shortfall` says what is missing where the source is damaged.
@@ -229,6 +230,7 @@ class Derainer:
             batch=1 if self.device.type == "cpu" else FRAMES,
             resume=resume,
             temporal=temporal,
+            keep_fields=keep_fields,
             identity=self.identity,
             progress=progress,
         )

@@ -55,6 +55,7 @@ class VideoOptions:
     crf: int | None = None
     resume: bool = False
     temporal: bool = False
+    keep_fields: bool = False
 
 
 @dataclass(frozen=True)
@@ -267,6 +268,7 @@ def _restore_video(derainer: Derainer, job: Job, options: VideoOptions, progress
         crf=options.crf,
         resume=options.resume,
         temporal=options.temporal,
+        keep_fields=options.keep_fields,
         progress=lambda done, total: progress(job, done, total),
     )
     if result.shortfall:

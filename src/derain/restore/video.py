@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from derain.atomic import new_file, remove_leftovers, replace_file
-from derain.errors import Remedy, UsageError
+from derain.atomic import new_file, replace_file
+from derain.errors import DerainError, Remedy, UsageError
 from derain.locks import only_here
 from derain.pictures.video import Frame, VideoFacts, VideoReader, video_facts
 from derain.pictures.video_encoding import EncodedFrame, Encoder, Encoding, choose_encoding
@@ -71,6 +71,7 @@ def restore_video(
     batch: int = 1,
     resume: bool = False,
     temporal: bool = False,
+    keep_fields: bool = False,
     identity: str = "",
     progress: Progress | None = None,
 ) -> VideoResult:
@@ -86,18 +87,24 @@ def restore_video(
         batch: frames that are restored at once.
         resume: go on from the segments that an interrupted run left beside the target.
         temporal: steady the result over time where neighbouring frames agree.
+        keep_fields: refuse an interlaced video, of which whole pictures are made otherwise.
         identity: names the network and its weights; a run is resumed only under the same one.
         progress: called with the number of finished frames and their expected number, if known.
 
     Raises:
         UsageError: options that contradict each other, the container or the run to resume.
-        DerainError: the source cannot be read, the target not be written, or another process is writing
-            it. Finished segments stay for `resume`.
+        DerainError: the source cannot be read, is interlaced where that is not wanted, the target not be
+            written, or another process is writing it. Finished segments stay for `resume`.
     """
     source, target = Path(source), Path(target)
     if target.exists() and target.samefile(source):
         raise UsageError(f"{target}: is the source itself; write to another file.")
     facts = video_facts(source)
+    if keep_fields and facts.interlaced:
+        raise DerainError(
+            f"{source}: is interlaced, and a result of whole pictures cannot keep its fields.",
+            Remedy("make one whole picture of each frame", {"keep_fields": None}),
+        )
     encoding = choose_encoding(facts, target, codec, crf)
     refuse_misfit(facts, encoding, target)
     job = _job(facts, encoding, temporal, identity)
@@ -225,7 +232,6 @@ class _Segments:
                     f"{target}: the interrupted run had another source, network or options.",
                     Remedy("start anew", {"resume": None}),
                 )
-            remove_leftovers(segments._folder)
             for file in sorted(segments._folder.glob("?????.npz")):
                 segments._count(file)
         else:

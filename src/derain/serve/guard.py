@@ -132,7 +132,9 @@ def _is_of(host: str, origin: str) -> bool:
 
 def refusal(refused: Refused) -> JSONResponse:
     """The answer to a request that is refused: one line, as JSON."""
-    extra = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "30"}}.get(refused.status)
+    extra = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "30"}, 503: {"Retry-After": "30"}}.get(
+        refused.status
+    )
     return JSONResponse({"error": str(refused)}, refused.status, extra)
 
 

@@ -90,14 +90,14 @@ class Store:
         """A place in the queue and a folder while an upload comes in; the folder is named as its job will be.
 
         Raises:
-            Refused: 429 the queue is full, 507 too much is kept already.
+            Refused: 429 the queue is full, 503 too much is kept already.
         """
         self.sweep()
         with self._change:
             if self._receiving + self.waiting >= self._limits.waiting:
                 raise Refused(429, "the queue is full; try again in a minute.")
             if sum(job.stored for job in self._jobs.values()) >= self._limits.storage_bytes:
-                raise Refused(507, "too many results are kept; delete some, or try again later.")
+                raise Refused(503, "too many results are kept; delete some, or try again later.")
             self._receiving += 1
         folder = self._folder / secrets.token_urlsafe(16)
         try:

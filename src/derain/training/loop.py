@@ -20,7 +20,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
-from derain.atomic import remove_leftovers, replace_file
+from derain.atomic import replace_file
 from derain.checkpoints import save_checkpoint
 from derain.errors import DerainError, UsageError
 from derain.locks import only_here
@@ -57,7 +57,6 @@ def train(recipe: Recipe, run: str | Path, progress: bool = False, own_code: boo
         signals = held.enter_context(Signals())
         if accelerator.is_main_process:
             held.enter_context(only_here(Path(run)))
-            remove_leftovers(Path(run))
         _Trainer(recipe, Path(run), accelerator, signals, own_code).run(progress)
 
 
