@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 from collections import Counter
 from pathlib import Path
@@ -15,7 +16,6 @@ from browser import Tab, chromium
 from command_line import derain
 from derain import DerainError
 from derain.evaluation.blind import comparison_page, make_trials
-from derain.evaluation.statistics import binomial_interval
 from derain.pictures import Picture, write_picture
 
 LEFT, RIGHT, DOWN, BACK = ("ArrowLeft", 37), ("ArrowRight", 39), ("ArrowDown", 40), ("Backspace", 8)
@@ -154,3 +154,29 @@ def test_twenty_choices_interrupted_and_resumed(folders: dict[str, Path], tmp_pa
         assert results[name] == [*expected, " to ".join(ends)]
     pairs = [f"{a} against {b}" for a, b in itertools.combinations(results, 2)]
     assert [row[0] for row in rows[5:]] == pairs
+
+
+def binomial_interval(wins: float, total: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share, as the page computes it: JASA 22, 1927; (0, 1) for a total of 0."""
+    if not total:
+        return 0.0, 1.0
+    z = 1.959963984540054
+    share, scale = wins / total, 1 + z**2 / total
+    centre = (share + z**2 / (2 * total)) / scale
+    half = z / scale * math.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def test_binomial_interval() -> None:
+    """Published values of Wilson's interval, and how often it covers, summed over all outcomes."""
+    assert binomial_interval(0, 0) == (0, 1)
+    assert binomial_interval(0, 10) == pytest.approx((0, 0.2775), abs=1e-4)
+    assert binomial_interval(5, 10) == pytest.approx((0.2366, 0.7634), abs=1e-4)
+    assert binomial_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+    for share in (0.3, 0.5, 0.8):
+        coverage = sum(
+            math.comb(40, k) * share**k * (1 - share) ** (40 - k)
+            for k in range(41)
+            if binomial_interval(k, 40)[0] <= share <= binomial_interval(k, 40)[1]
+        )
+        assert 0.92 <= coverage <= 0.98

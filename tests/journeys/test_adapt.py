@@ -105,7 +105,7 @@ def test_a_folder_teaches_one_network_that_run_takes(folder: Path, tmp_path: Pat
         (["--only", "mask", "--together"], "--only mask"),
         (["--only", "map"], "mask"),
         (["--from", "x.safetensors", "--backbone", "spanet"], "leave out --backbone"),
-        (["--from", "nothing", "--preset", "published"], "published"),
+        (["--from", "nothing", "--preset", "published"], "--preset quick"),
         (["--device", "gpu"], "cuda"),
         (["--precision", "fp16"], "bfloat16"),
         (["--backbone", "nerd_rain-s", "--precision", "bf16"], "nerd_rain does not run in bfloat16"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from derain.methods.network import RainNetwork
 from derain.methods.rain2avoid import fitting
 from derain.methods.rain2avoid.backbones import UNet
 from derain.methods.rain2avoid.batches import batches
+from derain.methods.rain2avoid.ldgp import FIRST_PAPER, rain_prior
 from derain.methods.rain2avoid.learning import Rain2Avoid
 from derain.methods.rain2avoid.presets import PRESETS, Preset, Schedule
 from derain.methods.rain2avoid.targets import agreed_change
@@ -264,3 +266,19 @@ def test_many_pictures_teach_one_network() -> None:
     fit = way.fit([way.target(rainy) for rainy, _ in pairs], fresh(), FitOptions(together=True))
     rainy, clean = rainy_and_clean(80, 100, 3)  # never seen
     assert error(apply(fit.network, rainy), clean) < 0.6 * error(rainy, clean)
+
+
+def test_the_first_papers_form_draws_uniformly_and_takes_the_pictures_own_statistics() -> None:
+    rainy, _ = rainy_and_clean()
+    preset = replace(PRESETS["icassp2023"], alone=Schedule(2))
+    levels = (rainy[0].permute(1, 2, 0) * 255).round().byte().numpy()
+    target = target_of(rainy, preset)
+    np.testing.assert_array_equal(target.rain_map, rain_prior(levels, FIRST_PAPER).map)
+    assert target.references is not None
+    changed = (target.references[0] != levels).any(-1)
+    assert changed[target.rain_map > 0].mean() > 0.8
+    assert not changed[target.rain_map == 0].any()
+    network = Rain2Avoid(preset).fit([target], fresh(), FitOptions()).network
+    with torch.no_grad():
+        found, trained = network(rainy), copy.deepcopy(network).train()(rainy)
+    assert error(found, trained) < 1e-3 * error(found, rainy)

@@ -17,9 +17,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from derain.checkpoints import open_checkpoint
+from derain.data.patches import rectangle, resized
 from derain.methods.spanet.loss import SPANetLoss
 from derain.methods.spanet.network import SPANet
-from derain.methods.spanet.samples import crop_rectangle, training_sample
 from derain.nn.irnn import sweep
 
 
@@ -151,14 +151,15 @@ def test_training_samples(oracles: Path) -> None:
     meta = json.loads((oracles / "data.json").read_text())
     for draw in meta["crop_draws"]:
         generator = random.Random(draw["seed"])
-        rectangle = crop_rectangle(*draw["picture_hw"], generator)
-        assert rectangle == tuple(draw[key] for key in ("top", "left", "height", "width"))
+        found = rectangle(*draw["picture_hw"], generator.uniform, generator.randrange)
+        assert found == tuple(draw[key] for key in ("top", "left", "height", "width"))
         assert generator.random() == draw["next_random"]
     wanted = np.load(oracles / "data.npz")
     for sample in meta["samples"]:
-        pair = training_sample(
-            wanted["file_rain_bgr"], wanted["file_clean_bgr"], random.Random(sample["seed"])
-        )
+        files = [wanted["file_rain_bgr"], wanted["file_clean_bgr"]]
+        generator = random.Random(sample["seed"])
+        place = rectangle(*files[0].shape[:2], generator.uniform, generator.randrange)
+        pair = resized(256, place, files)
         for ours, key in zip(pair, ("rain_u8", "clean_u8"), strict=True):
             published = wanted[f"seed{sample['seed']}/{key}"].transpose(1, 2, 0)
             assert np.abs(ours.astype(int) - published).max() <= 1

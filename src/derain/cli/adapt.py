@@ -22,7 +22,11 @@ class Learning:
     """How to learn."""
 
     preset: Annotated[
-        str, typer.Option(help="quick (about a minute a picture) or published (about an hour).")
+        str,
+        typer.Option(
+            help="quick (about a minute a picture), published (about an hour) or icassp2023 (the first "
+            "paper's form; as long)."
+        ),
     ] = "quick"
     together: Annotated[
         bool,

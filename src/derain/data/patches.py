@@ -10,6 +10,7 @@ them in a new order. An item is a dict of `rainy` and `clean`, (3, patch, patch)
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -169,7 +170,9 @@ def _order(seed: int, rounds: int, count: int) -> NDArray[np.int64]:
 def take(rng: np.random.Generator, cut: Cut, *pictures: Levels) -> list[Levels]:
     """One patch of each picture, at the same place and with the same turn and saturation."""
     if cut.crop == "resized":
-        patches = _resized(rng, cut.patch, pictures)
+        height, width = pictures[0].shape[:2]
+        place = rectangle(height, width, rng.uniform, rng.integers)
+        patches = resized(cut.patch, place, pictures)
     else:
         patches = _window(rng, cut.patch, pictures)
     if cut.saturation and rng.random() < 1 / 3:
@@ -188,19 +191,28 @@ def _window(rng: np.random.Generator, patch: int, pictures: Sequence[Levels]) ->
     return [picture[top : top + patch, left : left + patch] for picture in pictures]
 
 
-def _resized(rng: np.random.Generator, patch: int, pictures: Sequence[Levels]) -> list[Levels]:
-    height, width = pictures[0].shape[:2]
-    side = min(height, width)
-    tall, wide, top, left = side, side, (height - side) // 2, (width - side) // 2
+def rectangle(
+    height: int, width: int, uniform: Callable[[float, float], float], below: Callable[[int], int]
+) -> tuple[int, int, int, int]:
+    """Top, left, height and width of a rectangle: 80 to 100 % of a picture's area, aspect ratio 3/4 to 4/3.
+
+    After ten draws that do not fit, the centred square of the shorter side. `uniform` draws a number
+    between two, `below` a whole number from 0; with those of Python's `random`, the published draws.
+    """
     for _ in range(10):
-        area, aspect = rng.uniform(0.8, 1) * width * height, rng.uniform(3 / 4, 4 / 3)
-        sides = round(np.sqrt(area / aspect)), round(np.sqrt(area * aspect))
-        if rng.random() < 0.5:
-            sides = sides[::-1]
-        if sides[0] <= height and sides[1] <= width:
-            tall, wide = sides
-            top, left = int(rng.integers(height - tall + 1)), int(rng.integers(width - wide + 1))
-            break
+        area, aspect = uniform(0.8, 1) * width * height, uniform(3 / 4, 4 / 3)
+        tall, wide = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+        if uniform(0, 1) < 0.5:
+            tall, wide = wide, tall
+        if tall <= height and wide <= width:
+            return int(below(height - tall + 1)), int(below(width - wide + 1)), tall, wide
+    side = min(height, width)
+    return (height - side) // 2, (width - side) // 2, side, side
+
+
+def resized(patch: int, place: tuple[int, int, int, int], pictures: Sequence[Levels]) -> list[Levels]:
+    """A rectangle of each picture as a square of `patch` pixels a side, by anti-aliased bicubic."""
+    top, left, tall, wide = place
     windows = [picture[top : top + tall, left : left + wide] for picture in pictures]
     return [np.array(Image.fromarray(w).resize((patch, patch), Image.Resampling.BICUBIC)) for w in windows]
 

@@ -1,18 +1,15 @@
-"""How sure a mean over pictures is: bootstrap and binomial intervals.
+"""How sure a mean over pictures is: bootstrap intervals.
 
-Sources: Efron and Tibshirani, *An Introduction to the Bootstrap*, 1993, chapter 13; Wilson, "Probable
-Inference, the Law of Succession, and Statistical Inference", 1927.
+Source: Efron and Tibshirani, *An Introduction to the Bootstrap*, 1993, chapter 13.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
 LEVEL = 0.95
-Z = 1.959963984540054  # of a normal distribution, two sides, at `LEVEL`
 RESAMPLES = 4000
 FEWEST = 5  # scenes below which an interval says nothing
 
@@ -43,18 +40,3 @@ def bootstrap_interval(
         means[i] = sums[drawn].sum() / sizes[drawn].sum()
     low, high = np.quantile(means, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
     return float(low), float(high)
-
-
-def binomial_interval(wins: float, total: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share; (0, 1) for a total of 0.
-
-    Args:
-        wins: out of `total`; a tie may count as half a win.
-    """
-    if not total:
-        return 0.0, 1.0
-    share = wins / total
-    scale = 1 + Z**2 / total
-    centre = (share + Z**2 / (2 * total)) / scale
-    half = Z / scale * math.sqrt(share * (1 - share) / total + Z**2 / (4 * total**2))
-    return max(0.0, centre - half), min(1.0, centre + half)

@@ -21,8 +21,7 @@ from derain.methods.network import RainNetwork
 from derain.methods.self_supervision import Bytes, Fit, FitOptions, SelfSupervision, Target
 from derain.paths import exists
 from derain.pictures import Picture, left_out, read_picture, to_rgb8, to_tensor, with_pixels, write_picture
-from derain.restore.jobs import Job, Outcome, failed, skipped
-from derain.restore.run import prepare_folders
+from derain.restore.jobs import Job, Outcome, carry_out, failed, prepare_folders
 from derain.restore.tiles import even_axis, pad_to, run_tiles
 
 NETWORK_FILE = "network.safetensors"
@@ -95,7 +94,7 @@ def starting_point(way: SelfSupervision, network: str | None = None, model: str 
         )
     if not way.takes_trained:
         raise UsageError(
-            f"{model}: the published preset starts from fresh weights.",
+            f"{model}: this preset starts from fresh weights.",
             Remedy("start from trained ones", {"preset": "quick"}),
         )
     trained, checkpoint = open_checkpoint(find(model), own_code=None)
@@ -181,18 +180,13 @@ def make_target(rainy: Tensor, network: RainNetwork, way: SelfSupervision, optio
 
 def write_maps(jobs: Sequence[Job], way: SelfSupervision, overwrite: bool = False) -> Iterator[Outcome]:
     """The published rain map of each picture as an 8-bit picture."""
-    for job in jobs:
-        if exists(job.target) and not overwrite:
-            yield skipped(job)
-            continue
-        try:
-            with errors_of(job.source, job.target):
-                rain_map, note = way.rain_map(to_rgb8(read_picture(job.source)))
-                _write_map(job.target, rain_map)
-        except DerainError as error:
-            yield failed(job, error)
-        else:
-            yield Outcome(job, "restored", note)
+
+    def write(job: Job) -> str:
+        rain_map, note = way.rain_map(to_rgb8(read_picture(job.source)))
+        _write_map(job.target, rain_map)
+        return note
+
+    return carry_out(jobs, write, overwrite)
 
 
 def adapt_each(
@@ -218,24 +212,16 @@ def adapt_each(
         DerainError: no result could be written; found before the work.
     """
     options = replace(options, trained=start.weights is not None)
-    unwritable = prepare_folders([job for job in jobs if overwrite or not exists(job.target)])
-    for job in jobs:
-        if exists(job.target) and not overwrite:
-            yield skipped(job)
-            continue
-        try:
-            with errors_of(job.source, job.target):
-                if job.target.parent in unwritable:
-                    raise unwritable[job.target.parent]
-                picture = read_picture(job.source)
-                adapted = adapt_one(to_tensor(picture), start.network(), way, options)
-                if keep:
-                    _keep(job, picture, adapted.target, adapted.fit, start)
-                lost = write_picture(job.target, with_pixels(picture, adapted.image))
-        except DerainError as error:
-            yield failed(job, error)
-        else:
-            yield Outcome(job, "restored", "; ".join(filter(None, (adapted.note, left_out(lost)))))
+
+    def adapt(job: Job) -> str:
+        picture = read_picture(job.source)
+        adapted = adapt_one(to_tensor(picture), start.network(), way, options)
+        if keep:
+            _keep(job, picture, adapted.target, adapted.fit, start)
+        lost = write_picture(job.target, with_pixels(picture, adapted.image))
+        return _notes(adapted.note, left_out(lost))
+
+    return carry_out(jobs, adapt, overwrite)
 
 
 def adapt_together(
@@ -259,10 +245,11 @@ def adapt_together(
     if exists(network_file) and not overwrite:
         raise UsageError(f"{network_file}: exists already.", Remedy("replace it", {"overwrite": True}))
     refuse_unwritable(network_file.parent)
+    prepare_folders(jobs)
     began = time.monotonic()
     network = start.network()
     options = replace(options, together=True, trained=start.weights is not None)
-    taught: list[tuple[Job, Picture, Target]] = []
+    taught: dict[Job, tuple[Picture, Target]] = {}
     for job in jobs:
         try:
             with errors_of(job.source):
@@ -271,30 +258,28 @@ def adapt_together(
         except DerainError as error:
             yield failed(job, error)
         else:
-            taught.append((job, picture, target))
+            taught[job] = picture, target
     if not taught:
         raise DerainError("no picture could be read, so there is nothing to learn from.")
     seconds = None if options.seconds is None else options.seconds - (time.monotonic() - began)
-    fit = way.fit([target for _, _, target in taught], network, replace(options, seconds=seconds))
+    fit = way.fit([target for _, target in taught.values()], network, replace(options, seconds=seconds))
     if not fit.losses:
         raise DerainError("time was up before the first step; give more time or fewer pictures.")
     _save(network_file, fit, start)
-    for job, picture, target in taught:
-        if exists(job.target) and not overwrite:
-            yield skipped(job)
-            continue
-        try:
-            with errors_of(job.source, job.target):
-                if keep:
-                    _keep(job, picture, target, None, start)
-                image = apply(fit.network, target.rainy, options.device, way.least_side)
-                lost = write_picture(job.target, with_pixels(picture, way.finished(target, image)))
-        except DerainError as error:
-            yield failed(job, error)
-        else:
-            yield Outcome(
-                job, "restored", "; ".join(filter(None, (target.warning, fit.note, left_out(lost))))
-            )
+
+    def restore(job: Job) -> str:
+        picture, target = taught[job]
+        if keep:
+            _keep(job, picture, target, None, start)
+        image = apply(fit.network, target.rainy, options.device, way.least_side)
+        lost = write_picture(job.target, with_pixels(picture, way.finished(target, image)))
+        return _notes(target.warning, fit.note, left_out(lost))
+
+    yield from carry_out(list(taught), restore, overwrite)
+
+
+def _notes(*parts: str) -> str:
+    return "; ".join(part for part in parts if part)
 
 
 def _keep(job: Job, picture: Picture, target: Target, fit: Fit | None, start: Start) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from derain.errors import DerainError, Remedy, UsageError
+from derain.atomic import refuse_unwritable, remove_leftovers
+from derain.errors import DerainError, Remedy, UsageError, errors_of
 from derain.paths import exists, is_folder, real
 from derain.pictures import EXTENSIONS, Found, Unread, find
 from derain.pictures.kinds import VIDEO_KINDS
@@ -90,6 +91,55 @@ def failed(job: Job, error: DerainError) -> Outcome:
 def skipped(job: Job) -> Outcome:
     """The outcome of a job whose result is there."""
     return Outcome(job, "skipped", "exists already.", Remedy("replace it", {"overwrite": True}))
+
+
+def carry_out(jobs: Sequence[Job], work: Callable[[Job], str], overwrite: bool = False) -> Iterator[Outcome]:
+    """Does the work of every job whose result is not there yet; one that fails stops nothing.
+
+    Args:
+        jobs: see `plan`.
+        work: makes the result of a job, and gives a note on it, or "".
+        overwrite: replace results that exist.
+
+    Raises:
+        DerainError: no result could be written; found before the work.
+    """
+    unwritable = prepare_folders([job for job in jobs if overwrite or not exists(job.target)])
+    for job in jobs:
+        if exists(job.target) and not overwrite:
+            yield skipped(job)
+            continue
+        try:
+            with errors_of(job.source, job.target):
+                if job.target.parent in unwritable:
+                    raise unwritable[job.target.parent]
+                note = work(job)
+        except DerainError as error:
+            yield failed(job, error)
+        else:
+            yield Outcome(job, "restored", "; ".join(part for part in (job.note, note) if part))
+
+
+def prepare_folders(jobs: Sequence[Job]) -> dict[Path, DerainError]:
+    """Removes what killed runs left in the folders of the results, and finds out whether they can be written.
+
+    Returns:
+        The folders that cannot.
+
+    Raises:
+        DerainError: none can.
+    """
+    unwritable = {}
+    folders = dict.fromkeys(job.target.parent for job in jobs)
+    for folder in folders:
+        remove_leftovers(folder)
+        try:
+            refuse_unwritable(folder)
+        except DerainError as error:
+            unwritable[folder] = error
+    if unwritable and len(unwritable) == len(folders):
+        raise next(iter(unwritable.values()))
+    return unwritable
 
 
 def plan(

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from derain.atomic import refuse_unwritable, remove_leftovers
 from derain.checkpoints.bundled import find
 from derain.errors import DerainError, Remedy, UsageError, errors_of
 from derain.export import is_exported
@@ -24,7 +23,7 @@ from derain.pictures import (
     write_picture,
 )
 from derain.restore.derainer import Derainer, load
-from derain.restore.jobs import Job, Outcome, failed, plan, skipped
+from derain.restore.jobs import Job, Outcome, carry_out, plan
 from derain.restore.settings import Settings
 
 COMPARE, MAPS = "compare", "maps"
@@ -200,46 +199,13 @@ def restore_all(
         DerainError: no result could be written; found before the work.
     """
     pictures, videos = pictures or PictureOptions(), videos or VideoOptions()
-    todo = [job for job in jobs if overwrite or not exists(job.target)]
-    unwritable = prepare_folders(todo)
-    for job in jobs:
-        if exists(job.target) and not overwrite:
-            yield skipped(job)
-            continue
-        try:
-            with errors_of(job.source, job.target):
-                if job.target.parent in unwritable:
-                    raise unwritable[job.target.parent]
-                if job.is_video:
-                    note = _restore_video(derainer, job, videos, progress)
-                else:
-                    note = _restore_picture(derainer, job, pictures, progress)
-        except DerainError as error:
-            yield failed(job, error)
-        else:
-            yield Outcome(job, "restored", "; ".join(part for part in (job.note, note) if part))
 
+    def restore(job: Job) -> str:
+        if job.is_video:
+            return _restore_video(derainer, job, videos, progress)
+        return _restore_picture(derainer, job, pictures, progress)
 
-def prepare_folders(jobs: Sequence[Job]) -> dict[Path, DerainError]:
-    """Removes what killed runs left in the folders of the results, and finds out whether they can be written.
-
-    Returns:
-        The folders that cannot.
-
-    Raises:
-        DerainError: none can.
-    """
-    unwritable = {}
-    folders = dict.fromkeys(job.target.parent for job in jobs)
-    for folder in folders:
-        remove_leftovers(folder)
-        try:
-            refuse_unwritable(folder)
-        except DerainError as error:
-            unwritable[folder] = error
-    if unwritable and len(unwritable) == len(folders):
-        raise next(iter(unwritable.values()))
-    return unwritable
+    return carry_out(jobs, restore, overwrite)
 
 
 def _restore_picture(derainer: Derainer, job: Job, options: PictureOptions, progress: JobProgress) -> str:

@@ -65,7 +65,7 @@ def fit(targets: Sequence[Target], network: RainNetwork, preset: Preset, options
             if has_settled(losses):
                 ended = "settled"
                 break
-    if not preset.published:
+    if preset.first_paper or not preset.published:
         set_statistics(average, [target.rainy for target in targets], options.device)
     return Fit(average.cpu().eval(), ended, losses, to_restore)
 

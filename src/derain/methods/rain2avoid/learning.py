@@ -11,7 +11,7 @@ from torch import Tensor
 from derain.methods.network import RainNetwork
 from derain.methods.rain2avoid import fitting
 from derain.methods.rain2avoid.batches import LEAST_SIDE
-from derain.methods.rain2avoid.ldgp import rain_prior
+from derain.methods.rain2avoid.ldgp import FIRST_PAPER, JOURNAL, rain_prior
 from derain.methods.rain2avoid.presets import PRESETS, Preset
 from derain.methods.rain2avoid.targets import make_target
 from derain.methods.self_supervision import Bytes, Fit, FitOptions, SelfSupervision, Target
@@ -36,12 +36,12 @@ class Rain2Avoid:
         return not self.preset.published
 
     def rain_map(self, rainy: Bytes) -> tuple[Bytes, str]:
-        prior = rain_prior(rainy)
-        share = 100 * float((prior.map > SEEN).mean())
+        prior = rain_prior(rainy, FIRST_PAPER if self.preset.first_paper else JOURNAL)
+        share = 100 * float((prior.map > (0 if self.preset.first_paper else SEEN)).mean())
         return prior.map, f"{share:.1f} % suspected, leaning {prior.theta} degrees"
 
     def target(self, rainy: Tensor, derained: Tensor | None = None) -> Target:
-        return make_target(rainy, self.preset.published, derained)
+        return make_target(rainy, self.preset, derained)
 
     def fit(self, targets: Sequence[Target], network: RainNetwork, options: FitOptions) -> Fit:
         return fitting.fit(targets, network, self.preset, options)

@@ -9,7 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from derain.methods.rain2avoid.ldgp import Bytes, rain_prior, refuse_too_small
+from derain.methods.rain2avoid.ldgp import FIRST_PAPER, JOURNAL, Bytes, rain_prior, refuse_too_small
+from derain.methods.rain2avoid.presets import Preset
+from derain.methods.rain2avoid.pseudo_truth import sample_pseudo_truths
 from derain.methods.rain2avoid.sampling import sample_references
 from derain.methods.rain2avoid.streaks import combined_reference, find_rain, rain_map_at
 from derain.methods.self_supervision import References, Target
@@ -18,12 +20,12 @@ NO_RAIN = 0.6  # levels of 8 bits that streaks add on average; less is seen in p
 SUSPECT = 0.5  # levels of 8 bits that a reference must differ by for its pixel to be suspected
 
 
-def make_target(rainy: Tensor, published: bool, derained: Tensor | None = None) -> Target:
+def make_target(rainy: Tensor, preset: Preset, derained: Tensor | None = None) -> Target:
     """The references of one picture (1, 3, H, W) in [0, 1].
 
     Args:
         rainy: the picture.
-        published: drawn references, else the combined one.
+        preset: drawn references as published, else the combined one.
         derained: of a network that derains already (not as published). Where that is not brighter, it
             then moves towards the combined reference as far as the two agree.
 
@@ -33,9 +35,10 @@ def make_target(rainy: Tensor, published: bool, derained: Tensor | None = None) 
     picture = (rainy[0].permute(1, 2, 0) * 255).round().to(torch.uint8).cpu().numpy()
     refuse_too_small(picture)
     rain = find_rain(picture)
-    if published:
-        prior = rain_prior(picture)
-        draws = sample_references(picture, prior.map)
+    if preset.published:
+        prior = rain_prior(picture, FIRST_PAPER if preset.first_paper else JOURNAL)
+        draw = sample_pseudo_truths if preset.first_paper else sample_references
+        draws = draw(picture, prior.map)
         change = draws.fused().astype(np.float32) - picture
         return _target(rainy, prior.map, rain.light, change, draws)
     rain_map = rain_map_at(picture, rain.theta)
