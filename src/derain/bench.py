@@ -28,6 +28,7 @@ from derain.peak_memory import most_memory, start_memory
 from derain.pictures.charts import chart_sheet
 from derain.restore import Derainer, Settings
 
+BITS = 8  # of the pictures that are measured, as photographs have
 WARM_UP = 64  # pixels a side of the picture before the measured ones
 
 
@@ -147,13 +148,13 @@ def measure_here(task: Task) -> Measurement:
     if task.threads is not None:
         torch.set_num_threads(task.threads)
     derainer = _derainer(task)
-    derainer.restore(replace(task, height=WARM_UP, width=WARM_UP).picture())
+    derainer.restore(replace(task, height=WARM_UP, width=WARM_UP).picture(), bits=BITS)
     picture = task.picture()
     before = start_memory(derainer.device)
     turns, note = [], ""
     for _ in range(task.passes):
         wall, cpu = time.perf_counter(), time.process_time()
-        note = derainer.restore(picture).note
+        note = derainer.restore(picture, bits=BITS).note
         turns.append((time.perf_counter() - wall, time.process_time() - cpu))
     after = most_memory(derainer.device)
     return Measurement(
@@ -162,7 +163,7 @@ def measure_here(task: Task) -> Measurement:
         height=task.height,
         width=task.width,
         device=str(derainer.device),
-        precision=str(derainer.dtype).removeprefix("torch."),
+        precision=derainer.precision_for(BITS),
         threads=torch.get_num_threads(),
         passes=task.passes,
         seconds=statistics.median(wall for wall, _ in turns),

@@ -23,6 +23,7 @@ from derain.checkpoints import save_checkpoint
 from derain.checkpoints.bundled import DEFAULT, bundled
 from derain.methods import create_network, network_names
 from derain.pictures import Picture, read_picture, write_picture
+from derain.precisions import PRECISIONS
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +60,10 @@ def test_a_folder_with_everything_in_it(weights: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert (report["restored"], report["skipped"], report["failed"]) == (4, 0, 0)
+    precisions = {Path(row["source"]).name: row["precision"] for row in report["pictures"]}
+    assert precisions["deep.png"] == "float32"
+    assert set(precisions.values()) <= set(PRECISIONS)
+    assert (report["model"], report["device"], report["threads"] >= 1) == ("spanet", "cpu", True)
 
     deep = read_picture(dry / "deep.png")
     assert deep.pixels.dtype == np.uint16

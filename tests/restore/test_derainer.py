@@ -17,11 +17,16 @@ from PIL import Image
 import derain
 from clips import content, moving_scene, write_clip
 from derain.checkpoints import Model, save_checkpoint
+from derain.checkpoints.bundled import bundled_names
 from derain.errors import DerainError, UsageError
 from derain.methods import create_network
+from derain.methods.network import RainNetwork
 from derain.pictures import Picture, read_picture, write_picture
 from derain.restore import Derainer, Settings
 from derain.restore.memory import fitting_tile
+from derain.restore.precision import is_bfloat16_native
+
+SAMPLES = Path(__file__).parents[2] / "samples"
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +150,37 @@ def test_ensemble_is_the_mean_over_the_positions_that_the_weights_have_learnt(
 def test_half_precision_is_close(derainer: Derainer, pixels: np.ndarray) -> None:
     half = derainer.with_settings(precision="bf16")(pixels).astype(float)
     assert np.abs(half - derainer(pixels)).mean() < 3
+
+
+@pytest.mark.parametrize("name", bundled_names())
+def test_bfloat16_stays_within_half_a_level_where_a_network_says_so(name: str) -> None:
+    exact = derain.load(name, device="cpu", precision="float32")
+    if not exact.network.spec.bears_bfloat16:
+        pytest.skip("does not say so")
+    with Image.open(SAMPLES / "temple.jpg") as photograph:
+        pixels = np.asarray(photograph.convert("RGB").crop((0, 0, 256, 192)))
+    away = np.abs(exact.with_settings(precision="bfloat16")(pixels).astype(float) - exact(pixels))
+    assert 0 < away.mean() < 0.5
+
+
+def test_auto_is_bfloat16_for_pictures_of_8_bits_alone(pixels: np.ndarray, tmp_path: Path) -> None:
+    auto = derain.load(device="cpu")
+    if not is_bfloat16_native(torch.device("cpu")):
+        assert auto.dtype_for(8) == torch.float32
+        pytest.skip("this processor does not have it")
+    exact, half = (auto.with_settings(precision=name) for name in ("float32", "bfloat16"))
+    deep, floats = pixels.astype(np.uint16) * 257, pixels.astype(np.float32) / 255
+    assert not np.array_equal(exact(pixels), half(pixels))
+    assert np.array_equal(auto(pixels), half(pixels))
+    assert np.array_equal(auto(deep), exact(deep))
+    assert np.array_equal(auto(floats), exact(floats))
+    for name, given, wanted in (("few", pixels, half(pixels)), ("deep", deep, exact(deep))):
+        write_picture(tmp_path / f"{name}.png", Picture(given))
+        assert np.array_equal(read_picture(auto(tmp_path / f"{name}.png")).pixels, wanted)
+
+
+def test_what_does_not_bear_bfloat16_stays_in_float32() -> None:
+    assert Derainer(RainNetwork()).dtype_for(8) == torch.float32
 
 
 def test_the_largest_tile_that_fits() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from derain.cli.output import say
-from derain.cli.shared import MODEL, AsJson, Device, OwnCode, Precision
+from derain.cli.shared import MODEL, AsJson, Device, OwnCode
 
 if TYPE_CHECKING:
     from derain.evaluation.tables import Table
@@ -56,7 +56,7 @@ def evaluate(
         str, typer.Option(metavar="round|floor", help="How results become bytes; PReNet's script truncates.")
     ] = "round",
     device: Device = "auto",
-    precision: Precision = "auto",
+    precision: Annotated[str, typer.Option(help="auto (float32), float32, bfloat16 or float16.")] = "auto",
     tile: Annotated[int | None, typer.Option(help="Side of a tile in pixels; 0: never tile.")] = None,
     ensemble: Annotated[
         bool,

@@ -95,16 +95,18 @@ class ModelOptions:
             "at your own risk.",
         ),
     ] = 1.0
-    threads: Annotated[int | None, typer.Option(min=1, help="Processor cores to use. Default: all.")] = None
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Processor cores to use. Default: those that are idle now.")
+    ] = None
 
     def settings(self) -> Settings:
         """The same for the library; `threads` is set for the whole process."""
         import torch
 
         from derain.restore import Settings
+        from derain.restore.threads import fastest_threads
 
-        if self.threads is not None:
-            torch.set_num_threads(self.threads)
+        torch.set_num_threads(self.threads or fastest_threads(torch.get_num_threads()))
         return Settings(self.device, self.precision, self.tile, self.overlap, self.ensemble, self.strength)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import typer
@@ -53,7 +53,12 @@ def preview(planned: Plan, overwrite: bool, as_json: bool) -> None:
 
 
 def summarise(
-    outcomes: Sequence[Outcome], unread: Sequence[Unread], as_json: bool, began: float, how: str
+    outcomes: Sequence[Outcome],
+    unread: Sequence[Unread],
+    as_json: bool,
+    began: float,
+    how: str,
+    facts: Mapping[str, object] | None = None,
 ) -> None:
     """Prints how it ended; exits with 1 unless all went well.
 
@@ -63,6 +68,7 @@ def summarise(
         as_json: print JSON instead of a line.
         began: `time.monotonic()` at the start.
         how: completes the line: with what, and where the results are.
+        facts: what else the JSON says.
     """
     from derain.pictures import passed_over
     from derain.restore.jobs import STATUSES
@@ -78,6 +84,7 @@ def summarise(
                 "target": str(outcome.job.target),
                 "status": outcome.status,
                 "note": in_words(outcome.note, outcome.remedy),
+                **({"precision": outcome.precision} if outcome.precision else {}),
             }
             for outcome in outcomes
         ]
@@ -86,6 +93,7 @@ def summarise(
             "pictures": [row for row, is_video in zip(rows, videos, strict=True) if not is_video],
             "videos": [row for row, is_video in zip(rows, videos, strict=True) if is_video],
             **counts,
+            **(facts or {}),
             "unread": [
                 {"source": str(entry.source), "kind": entry.kind, "advice": entry.advice} for entry in unread
             ],

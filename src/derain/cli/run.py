@@ -114,6 +114,8 @@ def run(
 
     Example: derain run archive/ -o dry/ --cluster local
     """
+    import torch
+
     from derain.cli.outcomes import follow, preview, summarise
     from derain.cli.progress import bar
     from derain.errors import UsageError, unknown_name
@@ -160,7 +162,10 @@ def run(
                 progress.say(f"{at_work[0].source}: finished parts are kept; --resume goes on.", error=True)
             raise
     where = output or (jobs[0].target.parent if jobs else "nowhere")
-    summarise(done, planned.unread, result.as_json, began, f"with {derainer.name} -> {where}")
+    precisions = "".join(f", {name}" for name in dict.fromkeys(o.precision for o in done if o.precision))
+    how = f"with {derainer.name}{precisions} -> {where}"
+    facts = {"model": derainer.name, "device": str(derainer.device), "threads": torch.get_num_threads()}
+    summarise(done, planned.unread, result.as_json, began, how, facts)
 
 
 def _on_cluster(

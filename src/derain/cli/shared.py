@@ -15,7 +15,13 @@ from derain.cli.output import be_quiet, be_verbose, log
 MODEL = "A name that `derain models` lists, a checkpoint or exported file, or hf:OWNER/NAME."
 # Options that mean the same in every command that has them.
 Device: TypeAlias = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Precision: TypeAlias = Annotated[str, typer.Option(help="auto (float32), float32, bfloat16 or float16.")]
+Precision: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        help="auto, float32, bfloat16 or float16. auto: bfloat16 for pictures of 8 bits where the processor "
+        "has it and the model bears it, else float32."
+    ),
+]
 Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for programs to read.")]
 OwnCode: TypeAlias = Annotated[

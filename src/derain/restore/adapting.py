@@ -21,7 +21,7 @@ from derain.methods.network import RainNetwork
 from derain.methods.self_supervision import Bytes, Fit, FitOptions, SelfSupervision, Target
 from derain.paths import exists
 from derain.pictures import Picture, left_out, read_picture, to_rgb8, to_tensor, with_pixels, write_picture
-from derain.restore.jobs import Job, Outcome, carry_out, failed, prepare_folders
+from derain.restore.jobs import Job, Made, Outcome, carry_out, failed, prepare_folders
 from derain.restore.tiles import even_axis, pad_to, run_tiles
 
 NETWORK_FILE = "network.safetensors"
@@ -181,10 +181,10 @@ def make_target(rainy: Tensor, network: RainNetwork, way: SelfSupervision, optio
 def write_maps(jobs: Sequence[Job], way: SelfSupervision, overwrite: bool = False) -> Iterator[Outcome]:
     """The published rain map of each picture as an 8-bit picture."""
 
-    def write(job: Job) -> str:
+    def write(job: Job) -> Made:
         rain_map, note = way.rain_map(to_rgb8(read_picture(job.source)))
         _write_map(job.target, rain_map)
-        return note
+        return Made(note)
 
     return carry_out(jobs, write, overwrite)
 
@@ -213,13 +213,13 @@ def adapt_each(
     """
     options = replace(options, trained=start.weights is not None)
 
-    def adapt(job: Job) -> str:
+    def adapt(job: Job) -> Made:
         picture = read_picture(job.source)
         adapted = adapt_one(to_tensor(picture), start.network(), way, options)
         if keep:
             _keep(job, picture, adapted.target, adapted.fit, start)
         lost = write_picture(job.target, with_pixels(picture, adapted.image))
-        return _notes(adapted.note, left_out(lost))
+        return Made(_notes(adapted.note, left_out(lost)))
 
     return carry_out(jobs, adapt, overwrite)
 
@@ -267,13 +267,13 @@ def adapt_together(
         raise DerainError("time was up before the first step; give more time or fewer pictures.")
     _save(network_file, fit, start)
 
-    def restore(job: Job) -> str:
+    def restore(job: Job) -> Made:
         picture, target = taught[job]
         if keep:
             _keep(job, picture, target, None, start)
         image = apply(fit.network, target.rainy, options.device, way.least_side)
         lost = write_picture(job.target, with_pixels(picture, way.finished(target, image)))
-        return _notes(target.warning, fit.note, left_out(lost))
+        return Made(_notes(target.warning, fit.note, left_out(lost)))
 
     yield from carry_out(list(taught), restore, overwrite)
 

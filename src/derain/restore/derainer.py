@@ -157,6 +157,10 @@ class Derainer:
         chosen = self.settings.precision != "auto" or bits > 8 or not self.network.spec.bears_bfloat16
         return torch.bfloat16 if not chosen and is_bfloat16_native(self.device) else self.dtype
 
+    def precision_for(self, bits: int) -> str:
+        """The name of `dtype_for`, one of `PRECISIONS`."""
+        return str(self.dtype_for(bits)).removeprefix("torch.")
+
     @overload
     def __call__(self, picture: str, output: str | Path | None = None, overwrite: bool = False) -> Path: ...
     @overload

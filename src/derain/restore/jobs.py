@@ -52,12 +52,14 @@ class Outcome:
         status: what.
         note: why, how it was done, or what could not be kept; one or several sentences, or "".
         remedy: settings that would help, or None.
+        precision: that the network computed in; "" where none did.
     """
 
     job: Job
     status: Status
     note: str = ""
     remedy: Remedy | None = None
+    precision: str = ""
 
     @property
     def told(self) -> str:
@@ -80,6 +82,7 @@ def as_row(outcome: Outcome) -> dict[str, str]:
         "target": str(outcome.job.target),
         "status": outcome.status,
         "note": outcome.told,
+        "precision": outcome.precision,
     }
 
 
@@ -93,12 +96,20 @@ def skipped(job: Job) -> Outcome:
     return Outcome(job, "skipped", "exists already.", Remedy("replace it", {"overwrite": True}))
 
 
-def carry_out(jobs: Sequence[Job], work: Callable[[Job], str], overwrite: bool = False) -> Iterator[Outcome]:
+@dataclass(frozen=True)
+class Made:
+    """What the work on a job says of its result; see `Outcome`."""
+
+    note: str = ""
+    precision: str = ""
+
+
+def carry_out(jobs: Sequence[Job], work: Callable[[Job], Made], overwrite: bool = False) -> Iterator[Outcome]:
     """Does the work of every job whose result is not there yet; one that fails stops nothing.
 
     Args:
         jobs: see `plan`.
-        work: makes the result of a job, and gives a note on it, or "".
+        work: makes the result of a job.
         overwrite: replace results that exist.
 
     Raises:
@@ -113,11 +124,12 @@ def carry_out(jobs: Sequence[Job], work: Callable[[Job], str], overwrite: bool =
             with errors_of(job.source, job.target):
                 if job.target.parent in unwritable:
                     raise unwritable[job.target.parent]
-                note = work(job)
+                made = work(job)
         except DerainError as error:
             yield failed(job, error)
         else:
-            yield Outcome(job, "restored", "; ".join(part for part in (job.note, note) if part))
+            note = "; ".join(part for part in (job.note, made.note) if part)
+            yield Outcome(job, "restored", note, precision=made.precision)
 
 
 def prepare_folders(jobs: Sequence[Job]) -> dict[Path, DerainError]:

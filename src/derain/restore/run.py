@@ -23,7 +23,7 @@ from derain.pictures import (
     write_picture,
 )
 from derain.restore.derainer import Derainer, load
-from derain.restore.jobs import Job, Outcome, carry_out, plan
+from derain.restore.jobs import Job, Made, Outcome, carry_out, plan
 from derain.restore.settings import Settings
 
 COMPARE, MAPS = "compare", "maps"
@@ -200,7 +200,7 @@ def restore_all(
     """
     pictures, videos = pictures or PictureOptions(), videos or VideoOptions()
 
-    def restore(job: Job) -> str:
+    def restore(job: Job) -> Made:
         if job.is_video:
             return _restore_video(derainer, job, videos, progress)
         return _restore_picture(derainer, job, pictures, progress)
@@ -208,10 +208,15 @@ def restore_all(
     return carry_out(jobs, restore, overwrite)
 
 
-def _restore_picture(derainer: Derainer, job: Job, options: PictureOptions, progress: JobProgress) -> str:
+def _restore_picture(
+    derainer: Derainer, job: Job, options: PictureOptions, progress: JobProgress
+) -> Made:
     picture = read_picture(job.source)
     restored = derainer.restore(
-        to_tensor(picture), options.maps, lambda done, total: progress(job, done, total)
+        to_tensor(picture),
+        options.maps,
+        lambda done, total: progress(job, done, total),
+        bits=picture.bits,
     )
     result = with_pixels(picture, restored.image)
     if options.maps:
@@ -222,10 +227,13 @@ def _restore_picture(derainer: Derainer, job: Job, options: PictureOptions, prog
         write_picture(job.companion(COMPARE, ".jpg"), sheet)
     # Last, so that a result that exists means that all of the picture's files do.
     lost = write_picture(job.target, result, options.jpeg_quality)
-    return "; ".join(part for part in (restored.note, left_out(lost)) if part)
+    note = "; ".join(part for part in (restored.note, left_out(lost)) if part)
+    return Made(note, derainer.precision_for(picture.bits))
 
 
-def _restore_video(derainer: Derainer, job: Job, options: VideoOptions, progress: JobProgress) -> str:
+def _restore_video(
+    derainer: Derainer, job: Job, options: VideoOptions, progress: JobProgress
+) -> Made:
     result = derainer.video(
         job.source,
         job.target,
@@ -240,4 +248,4 @@ def _restore_video(derainer: Derainer, job: Job, options: VideoOptions, progress
     if result.shortfall:
         raise DerainError(f"{job.source}: {result.shortfall}; what could be read is in {job.target}.")
     resumed = [f"{result.resumed} frames were there already"] if result.resumed else []
-    return "; ".join([*result.left_out, *resumed])
+    return Made("; ".join([*result.left_out, *resumed]), derainer.precision_for(result.bits))

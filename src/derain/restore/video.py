@@ -43,12 +43,14 @@ class VideoResult:
         resumed: frames among them that an earlier run had finished.
         shortfall: what is missing from the source, in words; empty when it was read to its end.
         left_out: what the new file cannot hold and what was changed, in words.
+        bits: of a channel of the source.
     """
 
     frames: int
     resumed: int
     shortfall: str
     left_out: tuple[str, ...]
+    bits: int
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ def restore_video(
         if (reader.transparent or (facts.alpha and resumed)) and not encoding.alpha:
             left_out.append(f"left out: its transparency ({target.suffix} with {encoding.codec} holds none)")
         segments.discard()
-    return VideoResult(segments.frames, resumed, reader.shortfall, tuple(left_out))
+    return VideoResult(segments.frames, resumed, reader.shortfall, tuple(left_out), facts.bits)
 
 
 def _restored(reader: VideoReader, restore_batch: RestoreBatch, batch: int) -> Iterator[_Restored]:

@@ -62,6 +62,7 @@ class Worker:
             "number": list(batch["number"]),
             "status": [outcome.status for outcome in done],
             "note": [outcome.told for outcome in done],
+            "precision": [outcome.precision for outcome in done],
         }
 
 
@@ -77,11 +78,11 @@ def _job(source: str, target: str, folder: str, name: str, note: str) -> Job:
     return Job(Path(source), Path(target), Path(folder), Path(name), note=note)
 
 
-def _outcome(job: Job, status: Status, note: str) -> Outcome:
+def _outcome(job: Job, status: Status, note: str, precision: str) -> Outcome:
     """What a worker told, with the paths as the user gave them."""
     for path in (job.source, job.target):
         note = note.replace(str(path.absolute()), str(path))
-    return Outcome(job, status, note)
+    return Outcome(job, status, note, precision=precision)
 
 
 def restore_on_cluster(
@@ -119,7 +120,10 @@ def restore_on_cluster(
         left = dict(enumerate(todo))
         for size in (BATCH, 1):
             for rows in _rounds(ray, left, work, size):
-                outcomes = [_outcome(left.pop(row["number"]), row["status"], row["note"]) for row in rows]
+                outcomes = [
+                    _outcome(left.pop(row["number"]), row["status"], row["note"], row["precision"])
+                    for row in rows
+                ]
                 manifest.add(outcomes)
                 yield from outcomes
             if not left:

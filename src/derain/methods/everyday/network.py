@@ -57,7 +57,10 @@ class Everyday(RainNetwork):
             )
         self.widths = tuple(widths)
         self.spec = Spec(
-            multiple_of=2 ** len(widths), receptive_field=_receptive_field(encoder, decoder), maps=("mask",)
+            multiple_of=2 ** len(widths),
+            receptive_field=_receptive_field(encoder, decoder),
+            bears_bfloat16=True,
+            maps=("mask",),
         )
         neighbours = list(itertools.pairwise(widths))
         self.stem = nn.Conv2d(4 * 3, widths[0], 3, padding=1)
