@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import subprocess
+import sys
 import tempfile
 import zipfile
 from collections import OrderedDict
@@ -256,3 +258,9 @@ def test_any_nest_of_dictionaries_opens_or_is_refused(content: Any) -> None:
             assert read_tensors(path).state
         except DerainError as error:
             assert "\n" not in str(error)  # noqa: PT017
+
+
+def test_the_default_opens_without_the_compiler() -> None:
+    code = "import sys, derain; derain.load(device='cpu'); print('torch._dynamo' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -16,6 +16,7 @@ from derain.methods import all_architectures, method_of
 from derain.methods.contract import Architecture, Method, StateDict
 from derain.methods.network import RainNetwork
 from derain.methods.own import is_own, own_method
+from derain.nn.unfilled import unfilled
 from derain.tensors import Tensors, read_tensors, save_checkpoint
 
 
@@ -161,7 +162,7 @@ def identify(state: StateDict, source: str = "state dict") -> tuple[Architecture
 
 def _load(architecture: Architecture, config: dict[str, Any], tensors: Tensors, source: str) -> RainNetwork:
     try:
-        with torch.device("meta"):
+        with unfilled():
             network = architecture.build(**config)
     except (ValueError, ZeroDivisionError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
@@ -193,7 +194,7 @@ def _load(architecture: Architecture, config: dict[str, Any], tensors: Tensors, 
 
 
 def _names(architecture: Architecture) -> set[str]:
-    with torch.device("meta"):
+    with unfilled():
         network = architecture.build(**next(iter(architecture.variants.values())))
     return set(network.state_dict())
 

@@ -89,15 +89,14 @@ def _names() -> list[str]:
 
 
 def _row(name: str) -> dict[str, Any]:
-    import torch
-
     from derain.checkpoints.bundled import bundled_names
     from derain.methods import create_network, method_of, network_names
+    from derain.nn.unfilled import unfilled
     from derain.sources import sources_of
 
     architecture, variant = network_names()[name]
     method = method_of(architecture)
-    with torch.device("meta"):
+    with unfilled():
         network: Any = create_network(name)
     figures = [figure for figure in architecture.figures if figure.variant == variant]
     return {
