@@ -208,9 +208,7 @@ def restore_all(
     return carry_out(jobs, restore, overwrite)
 
 
-def _restore_picture(
-    derainer: Derainer, job: Job, options: PictureOptions, progress: JobProgress
-) -> Made:
+def _restore_picture(derainer: Derainer, job: Job, options: PictureOptions, progress: JobProgress) -> Made:
     picture = read_picture(job.source)
     restored = derainer.restore(
         to_tensor(picture),
@@ -231,9 +229,7 @@ def _restore_picture(
     return Made(note, derainer.precision_for(picture.bits))
 
 
-def _restore_video(
-    derainer: Derainer, job: Job, options: VideoOptions, progress: JobProgress
-) -> Made:
+def _restore_video(derainer: Derainer, job: Job, options: VideoOptions, progress: JobProgress) -> Made:
     result = derainer.video(
         job.source,
         job.target,
