@@ -1,6 +1,6 @@
 """The bench in one go: all networks that lie here, on made rain and on real rain, as a page and a table.
 
-    python scripts/full_report.py DATA -o OUT [--official latest.pth] [--each 5]
+    python scripts/full_report.py DATA -o OUT [--official latest.pth] [--each 5] [--precision auto]
 
 DATA holds the folders that `PARTS` names. What was measured with the same weights is not measured again, so a
 first look at few pictures of each part costs nothing later.
@@ -82,12 +82,13 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--official", type=Path, help="the published weights of SPANet, latest.pth")
     parser.add_argument("--each", type=int, metavar="N", help="at most N pictures of each part")
+    parser.add_argument("--precision", default="float32", help="of the networks, as for derain run")
     options = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # what CPU seconds mean depends on it
     reports = []
     for part in PARTS:
-        few = replace(part, most=min(n for n in (part.most, options.each, 10**9) if n is not None))
-        report = measure(few, options.data, options.output / "parts", list(networks(part, options.official)))
+        candidates = list(networks(part, options.official, options.precision))
+        report = measure(part, options.data, options.output / "parts", candidates, options.each)
         reports.append(report)
         print(f"{part.name}: {len(report.cases)} pictures", flush=True)
     table = make_table([to_json(report) for report in reports])
@@ -98,9 +99,9 @@ def main() -> None:
     replace_file(options.output / "report.csv", as_csv(table).encode())
 
 
-def networks(part: Part, official: Path | None) -> Iterator[Candidate]:
+def networks(part: Part, official: Path | None, precision: str) -> Iterator[Candidate]:
     """The bundled weights, the published ones of SPANet, and what learns from the picture itself."""
-    settings = {"device": "cpu", "precision": "float32"}
+    settings = {"device": "cpu", "precision": precision}
     for name in derain.list_models(pretrained=True):
         yield candidate_of(name, settings)
     if official is not None:
@@ -115,7 +116,9 @@ def self_taught(rainy: Tensor) -> Tensor:
     return adapt_one(rainy, starting_point(way).network(), way, FitOptions()).image
 
 
-def measure(part: Part, data: Path, output: Path, candidates: Sequence[Candidate]) -> Report:
+def measure(
+    part: Part, data: Path, output: Path, candidates: Sequence[Candidate], each: int | None
+) -> Report:
     """Restores and scores a part; what earlier runs did is taken from there."""
     source = data / part.folder
     rainy, clean, masks = (source / name for name in ("rainy", "clean", "mask"))
@@ -126,9 +129,9 @@ def measure(part: Part, data: Path, output: Path, candidates: Sequence[Candidate
         part.protocols,
         part.title,
     )
-    assert part.most is not None
-    step = 1 if part.is_clip else -(-len(whole.cases) // part.most)
-    cases = whole.cases[::step][: part.most]
+    count = min(part.most or len(whole.cases), each or len(whole.cases))
+    step = 1 if part.is_clip else -(-len(whole.cases) // count)
+    cases = whole.cases[::step][:count]
     few = f"{len(cases)} of the {len(whole.cases)} pictures that lie here."
     notes = whole.notes if len(cases) == len(whole.cases) else (few, *whole.notes)
     test_set = replace(whole, cases=cases, notes=notes)

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from derain import DerainError
 from derain.evaluation.candidates import UNCHANGED, Candidate, input_unchanged
 from derain.evaluation.cases import find_cases
 from derain.evaluation.evaluate import evaluate
-from derain.evaluation.formats import FORMATS, as_csv, as_html, as_latex, as_markdown
+from derain.evaluation.formats import FORMATS, as_csv, as_html, as_latex, as_markdown, value_text
 from derain.evaluation.page import write_report
 from derain.evaluation.report import Report
 from derain.evaluation.tables import make_table, read_report
@@ -133,6 +134,26 @@ def test_latex(table) -> None:
     }
     assert len(widths) == 1  # every row has as many columns
     assert text.isascii()
+
+
+def test_a_wide_table_is_set_in_parts(runs: list[Path]) -> None:
+    """Every figure stands in one part, in its own column."""
+    reports = [{**read_report(run), "dataset": f"{run.parent.name}{i}"} for i in range(4) for run in runs]
+    table = make_table(reports)
+    text = as_latex(table)
+    parts = text.split(r"\begin{tabular}")[1:]
+    assert len(parts) > 2
+    spans = [int(span) for span in re.findall(r"multicolumn\{(\d+)\}", text)]
+    assert sum(spans[::1]) == 2 * len(table.columns)  # once for the set, once for the protocol
+    for part in parts:
+        columns = re.match(r"\{l(r+)\}", part)
+        assert columns is not None
+        assert len(columns[1]) <= 12
+        rows = [line for line in part.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
+        assert {row.count(" & ") for row in rows} == {len(columns[1])}
+    pairs = [pair for line in table.lines for pair in zip(table.columns, line.cells, strict=True)]
+    values = [value_text(column, cell) for column, cell in pairs if cell]
+    assert all(text.count(value) >= values.count(value) for value in set(values))
 
 
 def test_infinite_means(runs: list[Path]) -> None:

@@ -7,13 +7,14 @@ import html
 import io
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from string import Template
 
 from derain.evaluation.measures import figure
-from derain.evaluation.tables import COSTS, Cell, Column, Line, Table, cost_text, costs_shown
+from derain.evaluation.tables import COSTS, Cell, Column, Group, Line, Table, cost_text, costs_shown
 
+LATEX_COLUMNS = 12  # of figures that can be read side by side on a landscape page
 LEGEND = (
     "Best and second best of the measured rows are marked, where better than the unchanged input; brackets: "
     "95 % bootstrap interval of the mean; best on: pictures on which a row is the best of the measured ones; "
@@ -78,31 +79,23 @@ def as_csv(table: Table) -> str:
 
 
 def as_latex(table: Table) -> str:
-    """A document of one table that compiles as it stands; what lies between the rules fits elsewhere."""
-    costs = costs_shown(table)
+    """A document that compiles as it stands; what lies between the rules fits elsewhere.
+
+    A table wider than `LATEX_COLUMNS` figures is set in parts under each other, the costs in the last.
+    """
     sources = list(dict.fromkeys(line.source for line in table.published))
     letters = {source: _letter(i) for i, source in enumerate(sources)}
-
-    def row(line: Line) -> str:
-        cells = [_latex(line.name) + (f"\\,$^{{{letters[line.source]}}}$" if line.source else "")]
-        for column, cell in zip(table.columns, line.cells, strict=True):
-            cells.append("" if cell is None else _latex_cell(column, cell))
-        cells += [cost_text(line, name) for name in costs]
-        if line.source:
-            cells = [f"\\textcolor{{published}}{{{cell}}}" if cell else "" for cell in cells]
-        return " & ".join(cells) + r" \\"
-
-    groups, rules, at = [], [], 2
-    for group in table.groups:
-        rules.append(f"\\cmidrule(lr){{{at}-{at + group.columns - 1}}}")
-        at += group.columns
-    for titles in ([g.dataset for g in table.groups], [g.protocol for g in table.groups]):
-        cells = [
-            f"\\multicolumn{{{group.columns}}}{{c}}{{{_latex(title)}}}"
-            for group, title in zip(table.groups, titles, strict=True)
+    parts = []
+    for groups, places, costs in _latex_parts(table):
+        wide = len(places) + len(costs) > LATEX_COLUMNS // 2
+        parts += [
+            r"\begin{table}[htp]",
+            *([f"\\caption{{{_latex(' '.join((*table.settings, LEGEND)))}}}"] if not parts else []),
+            r"\resizebox{\textwidth}{!}{%" if wide else r"\begin{center}",
+            *_tabular(table, groups, places, costs, letters),
+            "}" if wide else r"\end{center}",
+            r"\end{table}",
         ]
-        groups.append(" & ".join(["", *cells, *[""] * len(costs)]) + r" \\")
-    head = ["network", *(c.title for c in table.columns), *(COSTS[name] for name in costs)]
     lines = [
         r"\documentclass{article}",
         r"\usepackage[utf8]{inputenc}",
@@ -112,27 +105,76 @@ def as_latex(table: Table) -> str:
         r"\usepackage{color}",
         r"\definecolor{published}{gray}{0.45}",
         r"\begin{document}",
-        r"\begin{table}",
-        f"\\caption{{{_latex(' '.join((*table.settings, LEGEND)))}}}",
-        r"\resizebox{\textwidth}{!}{%",
-        f"\\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
-        r"\toprule",
-        *groups,
-        "".join(rules),
-        " & ".join(_latex(text) for text in head) + r" \\",
-        r"\midrule",
-        *(row(line) for line in table.measured),
-        *([r"\midrule"] if table.published else []),
-        *(row(line) for line in table.published),
-        r"\bottomrule",
-        r"\end{tabular}}",
-        r"\end{table}",
+        *parts,
         r"\footnotesize\noindent",
         *(f"$^{{{letters[source]}}}$ {_latex(source)}.\\quad" for source in sources),
         *(f"\n\\noindent {_latex(note)}" for note in table.notes),
         r"\end{document}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _latex_parts(table: Table) -> list[tuple[list[Group], range, list[str]]]:
+    """The groups of columns that are set side by side, the places of their columns, and the costs there."""
+    parts: list[tuple[list[Group], range, list[str]]] = []
+    for group in table.groups:
+        start = parts[-1][1].stop if parts else 0
+        end = start + group.columns
+        if parts and end - parts[-1][1].start <= LATEX_COLUMNS:
+            groups, places, _ = parts[-1]
+            parts[-1] = ([*groups, group], range(places.start, end), [])
+        else:
+            parts.append(([group], range(start, end), []))
+    costs = costs_shown(table)
+    groups, places, _ = parts[-1]
+    if len(places) + len(costs) <= LATEX_COLUMNS:
+        return [*parts[:-1], (groups, places, costs)]
+    return [*parts, ([], range(0), costs)]
+
+
+def _tabular(
+    table: Table, groups: Sequence[Group], places: range, costs: Sequence[str], letters: Mapping[str, str]
+) -> list[str]:
+    """Some columns of a table, with the rows that have something there."""
+
+    def row(line: Line) -> str:
+        cells = [_latex(line.name) + (f"\\,$^{{{letters[line.source]}}}$" if line.source else "")]
+        for i in places:
+            cell = line.cells[i]
+            cells.append("" if cell is None else _latex_cell(table.columns[i], cell))
+        cells += [cost_text(line, name) for name in costs]
+        if line.source:
+            cells = [f"\\textcolor{{published}}{{{cell}}}" if cell else "" for cell in cells]
+        return " & ".join(cells) + r" \\"
+
+    def has_some(line: Line) -> bool:
+        return any(line.cells[i] for i in places) or any(cost_text(line, name) for name in costs)
+
+    above, rules, at = [], [], 2
+    for group in groups:
+        rules.append(f"\\cmidrule(lr){{{at}-{at + group.columns - 1}}}")
+        at += group.columns
+    for titles in ([g.dataset for g in groups], [g.protocol for g in groups]) if groups else ():
+        cells = [
+            f"\\multicolumn{{{group.columns}}}{{c}}{{{_latex(title)}}}"
+            for group, title in zip(groups, titles, strict=True)
+        ]
+        above.append(" & ".join(["", *cells, *[""] * len(costs)]) + r" \\")
+    head = ["network", *(table.columns[i].title for i in places), *(COSTS[name] for name in costs)]
+    published = [row(line) for line in table.published if has_some(line)]
+    return [
+        f"\\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
+        r"\toprule",
+        *above,
+        *(["".join(rules)] if rules else []),
+        " & ".join(_latex(text) for text in head) + r" \\",
+        r"\midrule",
+        *(row(line) for line in table.measured if has_some(line)),
+        *([r"\midrule"] if published else []),
+        *published,
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
 
 
 def as_html(table: Table, title: str = "Evaluation", more: str = "") -> str:
