@@ -18,7 +18,7 @@ from derain.errors import DerainError, UsageError
 
 if TYPE_CHECKING:
     from derain.checkpoints import Checkpoint, Model, create_model, list_models, open_checkpoint
-    from derain.front import evaluate, score, train
+    from derain.front import evaluate, rain, score, train
     from derain.methods import create_network
     from derain.methods.network import RainNetwork, Spec
     from derain.restore import Derainer, load
@@ -39,6 +39,7 @@ __all__ = [
     "list_models",
     "load",
     "open_checkpoint",
+    "rain",
     "score",
     "train",
 ]
@@ -55,6 +56,7 @@ _PLACES = {
     "list_models": "derain.checkpoints",
     "load": "derain.restore",
     "open_checkpoint": "derain.checkpoints",
+    "rain": "derain.front",
     "score": "derain.front",
     "train": "derain.front",
 }

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from derain.evaluation.report import Report
     from derain.evaluation.scores import SetScore
     from derain.restore import Derainer
+    from derain.restore.rain import Rain
     from derain.training import Recipe
 
     Picture: TypeAlias = NDArray[Any] | Tensor | Image.Image
@@ -82,6 +83,33 @@ def score(
     scores = Scores(protocol)
     scores.update(plain(restored), **{kind: plain(picture) for kind, picture in others.items()})
     return scores.compute()
+
+
+def rain(picture: str | Path | Picture, model: Model = None) -> Rain:
+    """How much rain there is in a picture.
+
+    For many pictures, load the model once: `restore = derain.load()`, then `restore.rain(picture)`.
+
+    Examples:
+        >>> import derain, numpy
+        >>> derain.rain(numpy.full((48, 48, 3), 90, numpy.uint8)).share
+        0.0
+
+    Args:
+        picture: a file; or a PIL picture, an array (H, W, 3) or (H, W), or a tensor (3, H, W).
+        model: as `derain.load` takes it, or a `Derainer`.
+
+    Returns:
+        Figures, and `is_raining`: whether they are above the threshold that was measured for the weights.
+
+    Raises:
+        UsageError: the model is not known.
+        DerainError: the picture cannot be read, or is of a kind that is not known.
+    """
+    from derain.restore import Derainer, load
+
+    restore = model if isinstance(model, Derainer) else load(model)
+    return restore.rain(picture)
 
 
 def evaluate(

@@ -19,6 +19,7 @@ from derain.cli import (
     evaluate,
     export,
     info,
+    live,
     models,
     publish,
     run,
@@ -61,7 +62,7 @@ def _start(
 
 
 COMMANDS = (
-    *(run.run, adapt.adapt, background.background, serve.serve, models.models),
+    *(run.run, live.live, adapt.adapt, background.background, serve.serve, models.models),
     *(score.score, evaluate.evaluate, compare.compare, train.train, synth.synth),
     *(info.info, convert.convert, export.export, publish.publish, bench.bench, config.config),
 )

@@ -85,6 +85,7 @@ def summarise(
                 "status": outcome.status,
                 "note": in_words(outcome.note, outcome.remedy),
                 **({"precision": outcome.precision} if outcome.precision else {}),
+                **({} if outcome.rain is None else {"rain": outcome.rain.as_row()}),
             }
             for outcome in outcomes
         ]

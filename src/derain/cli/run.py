@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from derain.cli.options import ModelOptions, ResultOptions, grouped, path
+from derain.cli.piping import PIPE, Pipes, refuse_options, restore_pipe
 from derain.cli.shared import DryRun, OwnCode
 
 if TYPE_CHECKING:
@@ -34,6 +35,10 @@ class Pictures:
         int | None,
         typer.Option(min=1, max=100, help="Of JPEG results. Default: the source's, else 95."),
     ] = None
+
+    skip_dry: Annotated[
+        bool, typer.Option("--skip-dry", help="Copy pictures in which no rain is found as they are.")
+    ] = False
 
     def options(self) -> PictureOptions:
         """The same for the library."""
@@ -78,10 +83,16 @@ class Videos:
 
 @grouped
 def run(
-    inputs: Annotated[list[Path], typer.Argument(parser=path, help="Pictures, videos, and folders of them.")],
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(
+            parser=path, help="Pictures, videos, and folders of them; - for frames from standard input."
+        ),
+    ],
     model: ModelOptions,
     picture: Pictures,
     video: Videos,
+    pipes: Pipes,
     result: ResultOptions,
     output: Annotated[
         Path | None,
@@ -89,7 +100,7 @@ def run(
             "--output",
             "-o",
             help="Folder for the results; for a single picture or video, the file. "
-            "Default: beside the input, as NAME-derained.",
+            "Default: beside the input, as NAME-derained. Of frames: a video file, or - (the default).",
         ),
     ] = None,
     cluster: Annotated[
@@ -104,6 +115,13 @@ def run(
         typer.Option(metavar="png|jpg|webp|tiff|same", help="Of restored pictures; same as the source."),
     ] = "same",
     own_code: OwnCode = False,
+    protect: Annotated[
+        Path | None,
+        typer.Option(
+            parser=path,
+            help="A mask, or a folder with masks of the same names: what is white in it stays as it is.",
+        ),
+    ] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Take the rain out of pictures and videos.
@@ -113,6 +131,8 @@ def run(
     Example: derain run holiday/ clip.mp4 -o dry/ --compare
 
     Example: derain run archive/ -o dry/ --cluster local
+
+    Example: ffmpeg -i clip.mp4 -f yuv4mpegpipe - | derain run - | ffplay -
     """
     import torch
 
@@ -121,11 +141,32 @@ def run(
     from derain.errors import UsageError, unknown_name
     from derain.restore import load
     from derain.restore.jobs import plan
+    from derain.restore.protecting import Protection
     from derain.restore.run import refuse_unusable, restore_all
 
     pictures, videos, overwrite = picture.options(), video.options(), result.overwrite
     if format not in FORMATS:
         raise unknown_name("--format", format, FORMATS)
+    if PIPE in inputs:
+        if len(inputs) > 1:
+            raise UsageError("-, standard input, is given alone.")
+        refuse_options(
+            **{name: bool(value) for name, value in vars(picture).items()},
+            temporal=video.temporal,
+            keep_fields=video.keep_fields,
+            resume=video.resume,
+            cluster=cluster is not None,
+            protect=protect is not None,
+            format=format != "same",
+            dry_run=dry_run,
+        )
+        derainer = load(model.model, **vars(model.settings()), own_code=own_code)
+        restore_pipe(derainer, output or PIPE, pipes, videos, overwrite, result.as_json)
+        return
+    given = [name for name, value in vars(pipes).items() if value is not None]
+    if given or output == PIPE:
+        option = f"--{given[0]}" if given else "-o -"
+        raise UsageError(f"{option} is for frames from standard input: give - as the input.")
     began = time.monotonic()
     planned = plan(inputs, output, suffix=FORMATS[format], videos=cluster is None)
     jobs = planned.jobs
@@ -135,6 +176,9 @@ def run(
         raise UsageError(
             "--cluster and --own-code exclude each other; other machines may not have that code."
         )
+    if cluster is not None and protect is not None:
+        raise UsageError("--protect: not on a cluster; leave out --cluster.")
+    protection = None if protect is None else Protection(protect)
     refuse_unusable(jobs, model.model, pictures, videos, overwrite)
     if dry_run:
         preview(planned, overwrite, result.as_json)
@@ -150,7 +194,13 @@ def run(
 
         if cluster is None:
             outcomes = restore_all(
-                derainer, jobs, pictures=pictures, videos=videos, overwrite=overwrite, progress=told
+                derainer,
+                jobs,
+                pictures=pictures,
+                videos=videos,
+                overwrite=overwrite,
+                protection=protection,
+                progress=told,
             )
         else:
             assert output is not None

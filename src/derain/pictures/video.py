@@ -174,7 +174,7 @@ def open_video(path: Path) -> Iterator[InputContainer]:
         container = av.open(f"file:{path}", "r", container_options=limits, metadata_errors="replace")
     except (av.error.FFmpegError, ValueError) as error:
         raise DerainError(
-            f"{path}: not a video that can be read, or cut off before its index ({_reason(error)}); "
+            f"{path}: not a video that can be read, or cut off before its index ({reason_of(error)}); "
             "known kinds: MP4, QuickTime, Matroska, WebM, AVI, GIF, 3GPP, MPEG, Windows Media, Flash."
         ) from None
     with container:
@@ -201,42 +201,61 @@ def video_facts(path: str | Path) -> VideoFacts:
     path = Path(path)
     with open_video(path) as container:
         stream = video_stream(container, path)
-        first = next(_decoded(container, stream, _Tally()), None)
-        if first is None:
-            raise DerainError(f"{path}: holds no frame that can be read.")
-        time_base = stream.time_base
-        rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-        if not time_base or not 0 < rate <= _MAX_RATE:
-            raise DerainError(f"{path}: states {float(rate):,.0f} frames a second, which no video has.")
-        matrix = _display_matrix(first)
-        data: Any = first.side_data  # iterates over its values, whatever a Mapping should do
-        kinds = {item.type.name for item in data}
-        other = sorted(kinds - _CARRIED_DATA - _MINOR_DATA)
-        if "SPHERICAL" in kinds and not _is_plain_sphere(first):
-            other.append("SPHERICAL")
-        is_gif = container.format.name == "gif"
-        return VideoFacts(
-            path=path,
-            width=first.width,
-            height=first.height,
-            turns=0 if matrix is None else round(first.rotation / 90) % 4,
-            display_matrix=matrix,
-            aspect=stream.sample_aspect_ratio or None,
-            pixel_format=first.format.name,
-            bits=max(8, first.format.components[0].bits),
-            colour=_colour(first),
-            time_base=time_base,
-            rate=rate,
-            packets=0 if container.format.name == "avi" else stream.frames,
-            duration=_duration(container, stream),
-            interlaced=first.interlaced_frame or stream.codec_context.field_order in _FIELDS,
-            alpha=_is_transparent(path) if is_gif else has_alpha(first.format.name),
-            loops=_loops(path) if is_gif else None,
-            mastering=_mastering(first),
-            light_levels=_light_levels(first),
-            spherical=_is_plain_sphere(first),
-            lost=tuple(dict.fromkeys(_DATA_WORDS.get(kind, f"{kind} data") for kind in other)),
-        )
+        first = next(decoded_frames(container, stream, Tally()), None)
+        return facts_of(path, container, stream, first)
+
+
+def facts_of(
+    path: Path,
+    container: InputContainer,
+    stream: VideoStream,
+    first: VideoFrame | None,
+    rate: Fraction | None = None,
+) -> VideoFacts:
+    """What an open container and its first frame say.
+
+    Args:
+        path: the file, or what messages call the source.
+        container, stream, first: of the video; None where there is no frame.
+        rate: frames per second where the container states none.
+
+    Raises:
+        DerainError: there is no frame, or the rate is impossible.
+    """
+    if first is None:
+        raise DerainError(f"{path}: holds no frame that can be read.")
+    rate = stream.average_rate or rate or stream.guessed_rate or Fraction(25)
+    if not stream.time_base or not 0 < rate <= _MAX_RATE:
+        raise DerainError(f"{path}: states {float(rate):,.0f} frames a second, which no video has.")
+    matrix = _display_matrix(first)
+    data: Any = first.side_data  # iterates over its values, whatever a Mapping should do
+    kinds = {item.type.name for item in data}
+    other = sorted(kinds - _CARRIED_DATA - _MINOR_DATA)
+    if "SPHERICAL" in kinds and not _is_plain_sphere(first):
+        other.append("SPHERICAL")
+    is_gif = container.format.name == "gif"
+    return VideoFacts(
+        path=path,
+        width=first.width,
+        height=first.height,
+        turns=0 if matrix is None else round(first.rotation / 90) % 4,
+        display_matrix=matrix,
+        aspect=stream.sample_aspect_ratio or None,
+        pixel_format=first.format.name,
+        bits=max(8, first.format.components[0].bits),
+        colour=_colour(first),
+        time_base=stream.time_base,
+        rate=rate,
+        packets=0 if container.format.name == "avi" else stream.frames,
+        duration=_duration(container, stream),
+        interlaced=first.interlaced_frame or stream.codec_context.field_order in _FIELDS,
+        alpha=_is_transparent(path) if is_gif else has_alpha(first.format.name),
+        loops=_loops(path) if is_gif else None,
+        mastering=_mastering(first),
+        light_levels=_light_levels(first),
+        spherical=_is_plain_sphere(first),
+        lost=tuple(dict.fromkeys(_DATA_WORDS.get(kind, f"{kind} data") for kind in other)),
+    )
 
 
 _FIELDS = (2, 3, 4, 5)  # FFmpeg's AVFieldOrder, all but "unknown" and "progressive"
@@ -251,7 +270,7 @@ def _is_transparent(path: Path) -> bool:
     """Whether a GIF shows what lies behind it; the format stores opaque frames as transparent, too."""
     with open_video(path) as container:
         stream = video_stream(container, path)
-        for number, frame in enumerate(_decoded(container, stream, _Tally())):
+        for number, frame in enumerate(decoded_frames(container, stream, Tally())):
             if number == _LOOKED_THROUGH:
                 break
             if frame.format.name == "bgra" and frame.to_ndarray()[..., 3].min() < 255:
@@ -315,12 +334,14 @@ def _colour(frame: VideoFrame) -> Colour:
 
 
 @dataclass
-class _Tally:
+class Tally:
+    """What came of reading: packets that were not empty, and whether some could not be decoded."""
+
     packets: int = 0
     damaged: bool = False
 
 
-def _decoded(container: InputContainer, stream: VideoStream, tally: _Tally) -> Iterator[VideoFrame]:
+def decoded_frames(container: InputContainer, stream: VideoStream, tally: Tally) -> Iterator[VideoFrame]:
     """The frames of a stream as far as they can be read."""
     # AVI stores no times: the n-th frame shown takes the place of the n-th packet that is not empty.
     places: deque[int | None] | None = deque() if container.format.name == "avi" else None
@@ -360,7 +381,7 @@ def _alpha_decoder(stream: VideoStream) -> VideoCodecContext | None:
     return decoder
 
 
-def _deinterlaced(frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
+def deinterlaced(frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
     """One whole picture for each interlaced frame (bwdif); others and all times as they are."""
     graph, times = Graph(), deque[tuple[int | None, int]]()
 
@@ -393,6 +414,39 @@ def _deinterlaced(frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
         yield from ready()
 
 
+def pixels_of(
+    frame: VideoFrame, facts: VideoFacts, to_rgb: VideoReformatter, number: int
+) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """The colours of a decoded frame, (H, W, 3) RGB, upright, and what is transparent in it; see `Frame`.
+
+    Raises:
+        DerainError: the frame, which messages call by its number, has another size than the first.
+    """
+    if (frame.width, frame.height) != (facts.width, facts.height):
+        raise DerainError(
+            f"{facts.path}: frame {number} is {frame.width}x{frame.height}, the first is "
+            f"{facts.width}x{facts.height}; split the video where its size changes."
+        )
+    alpha = has_alpha(frame.format.name)
+    matrix = facts.colour.swscale_matrix(facts.height)
+    rgb = to_rgb.reformat(
+        frame,
+        format=("rgba" if facts.bits == 8 else "rgba64le")
+        if alpha
+        else ("rgb24" if facts.bits == 8 else "rgb48le"),
+        interpolation=EXACT,
+        src_colorspace=matrix,
+        dst_colorspace=matrix,
+        src_color_range=facts.colour.swscale_range,
+        dst_color_range=RANGE_FULL,
+    )
+    samples: NDArray[Any] = np.rot90(rgb.to_ndarray(), facts.turns)
+    pixels = np.ascontiguousarray(samples[..., :3])
+    if not alpha or samples[..., 3].min() == np.iinfo(samples.dtype).max:
+        return pixels, None
+    return pixels, np.ascontiguousarray(samples[..., 3])
+
+
 class VideoReader:
     """Iterates over the frames of a video, once.
 
@@ -412,49 +466,22 @@ class VideoReader:
         self._skip = skip
 
     def __iter__(self) -> Iterator[Frame]:
-        facts, tally = self.facts, _Tally()
+        facts, tally = self.facts, Tally()
         step = max(1, round(1 / (facts.rate * facts.time_base)))
         to_rgb, pts, duration = VideoReformatter(), 0, 0
         with open_video(facts.path) as container:
-            decoded = _decoded(container, video_stream(container, facts.path), tally)
-            for frame in _deinterlaced(decoded) if facts.interlaced else decoded:
+            decoded = decoded_frames(container, video_stream(container, facts.path), tally)
+            for frame in deinterlaced(decoded) if facts.interlaced else decoded:
                 pts = frame.pts if frame.pts is not None else (pts + step if self.frames else 0)
                 duration = frame.duration
                 self.frames += 1
                 if self.frames > self._skip:
-                    pixels, alpha = self._pixels(frame, to_rgb)
+                    pixels, alpha = pixels_of(frame, facts, to_rgb, self.frames)
+                    self.transparent |= alpha is not None
                     yield Frame(pixels, pts, duration, alpha)
         self.shortfall = self._shortfall(tally, (pts + duration) * facts.time_base)
 
-    def _pixels(
-        self, frame: VideoFrame, to_rgb: VideoReformatter
-    ) -> tuple[NDArray[Any], NDArray[Any] | None]:
-        facts, alpha = self.facts, has_alpha(frame.format.name)
-        if (frame.width, frame.height) != (facts.width, facts.height):
-            raise DerainError(
-                f"{facts.path}: frame {self.frames} is {frame.width}x{frame.height}, the first is "
-                f"{facts.width}x{facts.height}; split the video where its size changes."
-            )
-        matrix = facts.colour.swscale_matrix(facts.height)
-        rgb = to_rgb.reformat(
-            frame,
-            format=("rgba" if facts.bits == 8 else "rgba64le")
-            if alpha
-            else ("rgb24" if facts.bits == 8 else "rgb48le"),
-            interpolation=EXACT,
-            src_colorspace=matrix,
-            dst_colorspace=matrix,
-            src_color_range=facts.colour.swscale_range,
-            dst_color_range=RANGE_FULL,
-        )
-        samples: NDArray[Any] = np.rot90(rgb.to_ndarray(), facts.turns)
-        pixels = np.ascontiguousarray(samples[..., :3])
-        if not alpha or samples[..., 3].min() == np.iinfo(samples.dtype).max:
-            return pixels, None
-        self.transparent = True
-        return pixels, np.ascontiguousarray(samples[..., 3])
-
-    def _shortfall(self, tally: _Tally, end: Fraction) -> str:
+    def _shortfall(self, tally: Tally, end: Fraction) -> str:
         facts = self.facts
         if tally.packets < facts.packets:
             return f"cut off after {self.frames} of {facts.packets} frames"
@@ -463,5 +490,6 @@ class VideoReader:
         return "damaged in places" if tally.damaged else ""
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """What FFmpeg says went wrong, on one short line."""
     return str(getattr(error, "strerror", None) or error).splitlines()[0][:120]

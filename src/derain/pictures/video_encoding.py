@@ -149,7 +149,7 @@ def choose_encoding(facts: VideoFacts, target: Path, codec: str | None, crf: int
         options["bf"] = "0"  # AVI knows the order of frames only, not their times
     if facts.width < _NARROW:
         options |= _NARROW_OPTIONS.get(codec, {})
-    pixel_format, colour = _pixel_format(facts, codec)
+    pixel_format, colour = nearest_format(facts, codec)
     if container == "avi" and codec in SILENT_ON_COLOUR:  # as players read it then
         colour = Colour(MATRIX_UNKNOWN, RANGE_LIMITED, colour.primaries, colour.transfer)
     if codec == "vp9" and has_alpha(pixel_format):
@@ -187,7 +187,7 @@ def _hdr_options(facts: VideoFacts, codec: str, options: dict[str, str]) -> dict
     return {name: ":".join(filter(None, [options.get(name), *parts]))} if parts else {}
 
 
-def _pixel_format(facts: VideoFacts, codec: str) -> tuple[str, Colour]:
+def nearest_format(facts: VideoFacts, codec: str) -> tuple[str, Colour]:
     """The source's chroma resolution and depth, as far as the codec has them, and its colour."""
     if codec == "gif":
         return "pal8", facts.colour
@@ -274,7 +274,7 @@ class Encoder:
 
     def encode(self, frame: Frame) -> list[EncodedFrame]:
         """What comes out when `frame` (upright RGB, uint8 or uint16) goes in."""
-        stored = self._stored(frame)
+        stored = stored_frame(frame, self._facts, self._encoding, self._to_stored)
         stored.pts, stored.duration, stored.time_base = frame.pts, frame.duration, self._facts.time_base
         if self._times is not None:  # for AVI frames are numbered, their order is kept
             self._times.append(frame.pts)
@@ -304,35 +304,39 @@ class Encoder:
             taken.append(EncodedFrame(pts, duration, packet.is_keyframe, bytes(packet), beside))
         return taken
 
-    def _stored(self, frame: Frame) -> VideoFrame:
-        facts, colour = self._facts, self._encoding.colour
-        samples: NDArray[Any] = frame.pixels
-        opaque = frame.alpha is None
-        if self._encoding.alpha and not (opaque and self._encoding.codec == "gif"):
-            white = np.full(samples.shape[:2], np.iinfo(samples.dtype).max, samples.dtype)
-            samples = np.dstack([samples, white if frame.alpha is None else frame.alpha])
-        samples = np.ascontiguousarray(np.rot90(samples, 0 if self._encoding.upright else -facts.turns))
-        name = "rgb24" if samples.dtype == np.uint8 else "rgb48le"
-        if samples.shape[2] == 4:
-            name = "rgba" if samples.dtype == np.uint8 else "rgba64le"
-        rgb = VideoFrame.from_ndarray(samples, format=name)
-        if self._encoding.codec == "gif":
-            stored = _with_palette(rgb)
-        else:
-            matrix = colour.swscale_matrix(facts.height)
-            stored = self._to_stored.reformat(
-                rgb,
-                format=self._encoding.pixel_format,
-                interpolation=EXACT,
-                src_colorspace=matrix,
-                dst_colorspace=matrix,
-                src_color_range=RANGE_FULL,
-                dst_color_range=colour.swscale_range,
-            )
-            stored.colorspace, stored.color_range = colour.matrix, colour.range
-            stored.color_primaries, stored.color_trc = colour.primaries, colour.transfer
-        stored.pict_type = 0
-        return stored
+
+def stored_frame(
+    frame: Frame, facts: VideoFacts, encoding: Encoding, to_stored: VideoReformatter
+) -> VideoFrame:
+    """A frame as an encoder takes it, without its times."""
+    colour = encoding.colour
+    samples: NDArray[Any] = frame.pixels
+    opaque = frame.alpha is None
+    if encoding.alpha and not (opaque and encoding.codec == "gif"):
+        white = np.full(samples.shape[:2], np.iinfo(samples.dtype).max, samples.dtype)
+        samples = np.dstack([samples, white if frame.alpha is None else frame.alpha])
+    samples = np.ascontiguousarray(np.rot90(samples, 0 if encoding.upright else -facts.turns))
+    name = "rgb24" if samples.dtype == np.uint8 else "rgb48le"
+    if samples.shape[2] == 4:
+        name = "rgba" if samples.dtype == np.uint8 else "rgba64le"
+    rgb = VideoFrame.from_ndarray(samples, format=name)
+    if encoding.codec == "gif":
+        stored = _with_palette(rgb)
+    else:
+        matrix = colour.swscale_matrix(facts.height)
+        stored = to_stored.reformat(
+            rgb,
+            format=encoding.pixel_format,
+            interpolation=EXACT,
+            src_colorspace=matrix,
+            dst_colorspace=matrix,
+            src_color_range=RANGE_FULL,
+            dst_color_range=colour.swscale_range,
+        )
+        stored.colorspace, stored.color_range = colour.matrix, colour.range
+        stored.color_primaries, stored.color_trc = colour.primaries, colour.transfer
+    stored.pict_type = 0
+    return stored
 
 
 def _with_palette(rgb: VideoFrame) -> VideoFrame:

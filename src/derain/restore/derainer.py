@@ -24,9 +24,11 @@ from derain.methods import all_architectures
 from derain.methods.network import RainNetwork
 from derain.pictures import EXTENSIONS, left_out, read_picture, to_tensor, with_pixels, write_picture
 from derain.pictures.kinds import VIDEO_KINDS, file_kind
-from derain.restore.in_memory import restore_array, restore_pil, restore_tensor
+from derain.restore.in_memory import picture_planes, restore_array, restore_pil, restore_tensor
 from derain.restore.inference import Inference, Restored
 from derain.restore.precision import choose_precision, is_bfloat16_native
+from derain.restore.protecting import keep_map, protected
+from derain.restore.rain import Rain, measure, threshold_of
 from derain.restore.settings import Changes, Settings, choose_device
 from derain.restore.test_time import positions
 
@@ -162,16 +164,24 @@ class Derainer:
         return str(self.dtype_for(bits)).removeprefix("torch.")
 
     @overload
-    def __call__(self, picture: str, output: str | Path | None = None, overwrite: bool = False) -> Path: ...
+    def __call__(
+        self, picture: str, output: str | Path | None = None, overwrite: bool = False, *, protect: Any = None
+    ) -> Path: ...
     @overload
-    def __call__(self, picture: Kind, output: str | Path | None = None, overwrite: bool = False) -> Kind: ...
-    def __call__(self, picture: Any, output: str | Path | None = None, overwrite: bool = False) -> Any:
+    def __call__(
+        self, picture: Kind, output: str | Path | None = None, overwrite: bool = False, *, protect: Any = None
+    ) -> Kind: ...
+    def __call__(
+        self, picture: Any, output: str | Path | None = None, overwrite: bool = False, *, protect: Any = None
+    ) -> Any:
         """Takes the rain out of one picture, batch of pictures, or video file.
 
         Args:
             picture: see the class.
             output: only for a path: the file to write; by default NAME-derained beside it.
             overwrite: replace the output when it exists.
+            protect: a mask of the picture's size, of any of these kinds: what is white in it stays as it
+                is, with a soft edge; see `derain.restore.protecting`.
 
         Raises:
             UsageError: the output exists, or options do not fit together.
@@ -179,15 +189,20 @@ class Derainer:
                 are not finite or beyond [0, 1]; or a video could be read only in part.
         """
         if isinstance(picture, str | Path):
-            return self._restore_file(Path(picture), output, overwrite)
+            return self._restore_file(Path(picture), output, overwrite, protect)
         if output is not None:
             raise UsageError("output is for paths only; pictures in memory are returned.")
+        keep = self._keep(protect)
+
+        def image(rainy: Tensor, bits: int) -> Tensor:
+            return self.restore(rainy, bits=bits, protect=keep).image
+
         if isinstance(picture, Image.Image):
-            return restore_pil(picture, self._image)
+            return restore_pil(picture, image)
         if isinstance(picture, np.ndarray):
-            return restore_array(picture, self._image)
+            return restore_array(picture, image)
         if isinstance(picture, Tensor):
-            return restore_tensor(picture, self._image)
+            return restore_tensor(picture, image)
         raise DerainError(
             f"cannot restore a {type(picture).__name__}; give a path, a PIL picture, an array or a tensor."
         )
@@ -203,6 +218,7 @@ class Derainer:
         temporal: bool = False,
         keep_fields: bool = False,
         resume: bool = False,
+        protect: Any = None,
         progress: Progress | None = None,
     ) -> VideoResult:
         """Takes the rain out of a video; keeps its times, sound, subtitles, colour and depth.
@@ -211,6 +227,7 @@ class Derainer:
             source: mp4, mov, mkv, webm, avi or gif.
             output: the file to write; by default NAME-derained beside the source.
             overwrite: replace the output when it exists.
+            protect: a mask of the frames' size; what is white in it stays as it is.
             codec, crf, temporal, keep_fields, resume, progress: see `derain.restore.video.restore_video`.
 
         Returns:
@@ -223,21 +240,57 @@ class Derainer:
         from derain.pictures.video import video_facts  # PyAV takes a while to load
         from derain.restore.video import restore_video
 
-        source = Path(source)
+        source, keep = Path(source), self._keep(protect)
         target, bits = _target(source, output, overwrite), video_facts(source).bits
+        identity = self.identity
+        if keep is not None:
+            identity += hashlib.sha256(keep.numpy().tobytes()).hexdigest()
         return restore_video(
             source,
             target,
-            lambda rainy: self._image(rainy, bits),
+            lambda rainy: self.restore(rainy, bits=bits, protect=keep).image,
             codec=codec,
             crf=crf,
             batch=1 if self.device.type == "cpu" else FRAMES,
             resume=resume,
             temporal=temporal,
             keep_fields=keep_fields,
-            identity=self.identity,
+            identity=identity,
             progress=progress,
         )
+
+    @property
+    def rain_threshold(self) -> float | None:
+        """The signal above which it rains, as measured for these weights; None where nobody did."""
+        return threshold_of(self.checkpoint.facts) if self.checkpoint else None
+
+    def rain(self, picture: Any) -> Rain:
+        """How much rain there is in one picture.
+
+        Examples:
+            >>> import derain, numpy
+            >>> derain.load().rain(numpy.zeros((32, 48, 3), numpy.uint8)).share
+            0.0
+
+        Args:
+            picture: a path, a PIL picture, an array or a tensor (3, H, W), as for restoring.
+
+        Raises:
+            DerainError: as for restoring.
+        """
+        rainy, bits = self._planes(picture)
+        restore = self if self.settings.strength == 1 else self.with_settings(strength=1.0)
+        return measure(rainy, restore.restore(rainy, bits=bits).image, threshold=self.rain_threshold)
+
+    def _keep(self, protect: Any) -> Tensor | None:
+        return None if protect is None else keep_map(self._planes(protect)[0])
+
+    def _planes(self, picture: Any) -> tuple[Tensor, int]:
+        """One picture of any kind as (1, 3, H, W), and its bits a channel."""
+        if isinstance(picture, str | Path):
+            found = read_picture(Path(picture))
+            return to_tensor(found), found.bits
+        return picture_planes(picture)
 
     def restore(
         self,
@@ -246,25 +299,31 @@ class Derainer:
         progress: Callable[[int, int], None] = lambda done, total: None,
         *,
         bits: int = 32,
+        protect: Tensor | None = None,
     ) -> Restored:
         """Restores pictures (B, 3, H, W) float RGB in [0, 1], as many at once as memory holds.
 
         Tiles when the settings ask for it, when the network's published protocol does, or when
         a picture would not fit into memory; halves the tile and starts the picture again when
         memory runs out all the same. `progress(done, total)` counts tiles. `bits` is the depth of the
-        file that the values come from; 32 for floats, which "auto" restores in float32.
+        file that the values come from; 32 for floats, which "auto" restores in float32. `protect` says
+        how much of each pixel stays as it is, see `derain.restore.protecting.keep_map`.
 
         Raises:
             DerainError: values are not finite, or memory runs out at the smallest tile.
         """
-        return self._inference.restore(rainy, self.dtype_for(bits), with_maps, progress)
+        found = self._inference.restore(rainy, self.dtype_for(bits), with_maps, progress)
+        if protect is None:
+            return found
+        if protect.shape[-2:] != rainy.shape[-2:]:
+            sizes = (f"{side.shape[-1]}x{side.shape[-2]}" for side in (protect, rainy))
+            raise DerainError("the mask is {}, the picture {}.".format(*sizes))
+        return replace(found, image=protected(rainy.to(found.image), found.image, protect))
 
-    def _image(self, rainy: Tensor, bits: int) -> Tensor:
-        return self.restore(rainy, bits=bits).image
-
-    def _restore_file(self, source: Path, output: str | Path | None, overwrite: bool) -> Path:
+    def _restore_file(self, source: Path, output: str | Path | None, overwrite: bool, protect: Any) -> Path:
         if _is_video(source):
-            result, target = self.video(source, output, overwrite=overwrite), _place(source, output)
+            result = self.video(source, output, overwrite=overwrite, protect=protect)
+            target = _place(source, output)
             for note in result.left_out:
                 log.warning("%s: %s", target, note)
             if result.shortfall:
@@ -272,7 +331,8 @@ class Derainer:
             return target
         target = _target(source, output, overwrite)
         found = read_picture(source)
-        lost = write_picture(target, with_pixels(found, self._image(to_tensor(found), found.bits)))
+        restored = self.restore(to_tensor(found), bits=found.bits, protect=self._keep(protect)).image
+        lost = write_picture(target, with_pixels(found, restored))
         if lost:
             log.warning("%s: %s", target, left_out(lost))
         return target

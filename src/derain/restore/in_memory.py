@@ -43,17 +43,12 @@ def restore_array(array: NDArray[Any], restore: Restore) -> NDArray[Any]:
     Raises:
         DerainError: its shape, type or values are others.
     """
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3)) or not array.size:
-        raise DerainError(f"an array of shape {array.shape}: (H, W), (H, W, 1) or (H, W, 3) is needed.")
+    planes, bits = _array_planes(array)
+    restored = restore(planes, bits)
     if array.dtype in (np.uint8, np.uint16):
-        pixels = array.reshape(*array.shape[:2], -1)
-        found = Picture(pixels=pixels)
-        return with_pixels(found, restore(to_tensor(found), found.bits)).pixels.reshape(array.shape)
-    if array.dtype.kind != "f":
-        raise DerainError(f"an array of {array.dtype}: uint8, uint16 or float in [0, 1] is needed.")
-    planes = torch.from_numpy(np.ascontiguousarray(array.reshape(*array.shape[:2], -1), np.float32))
-    _refuse_beyond(planes)
-    image = restore(planes.permute(2, 0, 1).expand(3, -1, -1)[None], FLOATS)[0]
+        found = Picture(pixels=array.reshape(*array.shape[:2], -1))
+        return with_pixels(found, restored).pixels.reshape(array.shape)
+    image = restored[0]
     if array.ndim == 2 or array.shape[2] == 1:
         image = image.mean(0, keepdim=True)
     return image.permute(1, 2, 0).numpy().reshape(array.shape).astype(array.dtype)
@@ -65,18 +60,50 @@ def restore_tensor(tensor: Tensor, restore: Restore) -> Tensor:
     Raises:
         DerainError: its shape, type or values are others.
     """
-    if (
-        tensor.ndim not in (3, 4)
-        or tensor.shape[-3] != 3
-        or not tensor.is_floating_point()
-        or not tensor.numel()
-    ):
+    image = restore(_tensor_batch(tensor), FLOATS)
+    return image.reshape(tensor.shape).to(tensor.device, tensor.dtype)
+
+
+def picture_planes(picture: Any) -> tuple[Tensor, int]:
+    """A PIL picture, an array or a tensor as (1, 3, H, W) float32 in [0, 1], and its bits a channel.
+
+    Raises:
+        DerainError: it is none of these, or a batch of several.
+    """
+    if isinstance(picture, Image.Image):
+        picture = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+    if isinstance(picture, np.ndarray):
+        return _array_planes(picture)
+    if isinstance(picture, Tensor):
+        batch = _tensor_batch(picture)
+        if len(batch) == 1:
+            return batch, FLOATS
+        raise DerainError(f"a batch of {len(batch)} pictures; give them one by one.")
+    raise DerainError(f"a {type(picture).__name__}: give a path, a PIL picture, an array or a tensor.")
+
+
+def _array_planes(array: NDArray[Any]) -> tuple[Tensor, int]:
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3)) or not array.size:
+        raise DerainError(f"an array of shape {array.shape}: (H, W), (H, W, 1) or (H, W, 3) is needed.")
+    if array.dtype in (np.uint8, np.uint16):
+        found = Picture(pixels=array.reshape(*array.shape[:2], -1))
+        return to_tensor(found), found.bits
+    if array.dtype.kind != "f":
+        raise DerainError(f"an array of {array.dtype}: uint8, uint16 or float in [0, 1] is needed.")
+    planes = torch.from_numpy(np.ascontiguousarray(array.reshape(*array.shape[:2], -1), np.float32))
+    _refuse_beyond(planes)
+    return planes.permute(2, 0, 1).expand(3, -1, -1)[None], FLOATS
+
+
+def _tensor_batch(tensor: Tensor) -> Tensor:
+    is_picture = tensor.ndim in (3, 4) and tensor.shape[-3] == 3 and tensor.numel() > 0
+    if not is_picture or not tensor.is_floating_point():
         raise DerainError(
             f"a {tensor.dtype} tensor {tuple(tensor.shape)}: float (3, H, W) or (B, 3, H, W) is needed."
         )
     batch = tensor.detach().cpu().float().reshape(-1, *tensor.shape[-3:])
     _refuse_beyond(batch)
-    return restore(batch, FLOATS).reshape(tensor.shape).to(tensor.device, tensor.dtype)
+    return batch
 
 
 def _refuse_beyond(values: Tensor) -> None:

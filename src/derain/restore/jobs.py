@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from derain.atomic import refuse_unwritable, remove_leftovers
 from derain.errors import DerainError, Remedy, UsageError, errors_of
 from derain.paths import exists, is_folder, real
 from derain.pictures import EXTENSIONS, Found, Unread, find
 from derain.pictures.kinds import VIDEO_KINDS
+from derain.restore.rain import Rain
 
 Status = Literal["restored", "skipped", "failed"]
 STATUSES: tuple[Status, ...] = ("restored", "skipped", "failed")
@@ -53,6 +54,7 @@ class Outcome:
         note: why, how it was done, or what could not be kept; one or several sentences, or "".
         remedy: settings that would help, or None.
         precision: that the network computed in; "" where none did.
+        rain: how much there was; None of videos and of what was not looked at.
     """
 
     job: Job
@@ -60,6 +62,7 @@ class Outcome:
     note: str = ""
     remedy: Remedy | None = None
     precision: str = ""
+    rain: Rain | None = None
 
     @property
     def told(self) -> str:
@@ -75,7 +78,7 @@ class Plan:
     unread: tuple[Unread, ...] = ()
 
 
-def as_row(outcome: Outcome) -> dict[str, str]:
+def as_row(outcome: Outcome) -> dict[str, Any]:
     """What became of a job, for programs to read."""
     return {
         "source": str(outcome.job.source),
@@ -83,6 +86,7 @@ def as_row(outcome: Outcome) -> dict[str, str]:
         "status": outcome.status,
         "note": outcome.told,
         "precision": outcome.precision,
+        **({} if outcome.rain is None else {"rain": outcome.rain.as_row()}),
     }
 
 
@@ -102,6 +106,8 @@ class Made:
 
     note: str = ""
     precision: str = ""
+    rain: Rain | None = None
+    status: Status = "restored"
 
 
 def carry_out(jobs: Sequence[Job], work: Callable[[Job], Made], overwrite: bool = False) -> Iterator[Outcome]:
@@ -129,7 +135,7 @@ def carry_out(jobs: Sequence[Job], work: Callable[[Job], Made], overwrite: bool 
             yield failed(job, error)
         else:
             note = "; ".join(part for part in (job.note, made.note) if part)
-            yield Outcome(job, "restored", note, precision=made.precision)
+            yield Outcome(job, made.status, note, precision=made.precision, rain=made.rain)
 
 
 def prepare_folders(jobs: Sequence[Job]) -> dict[Path, DerainError]:

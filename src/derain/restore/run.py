@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from derain.atomic import new_file
 from derain.checkpoints.bundled import find
 from derain.errors import DerainError, Remedy, UsageError, errors_of
 from derain.export import is_exported
@@ -24,6 +26,8 @@ from derain.pictures import (
 )
 from derain.restore.derainer import Derainer, load
 from derain.restore.jobs import Job, Made, Outcome, carry_out, plan
+from derain.restore.protecting import Protection, protected
+from derain.restore.rain import measure
 from derain.restore.settings import Settings
 
 COMPARE, MAPS = "compare", "maps"
@@ -39,11 +43,13 @@ class PictureOptions:
         maps: also the rain mask or uncertainty map that the network made, to OUT/maps.
         compare: also a sheet of before and after, to OUT/compare.
         jpeg_quality: of JPEG results, 1 to 100; None for that of a JPEG source, else 95.
+        skip_dry: copy pictures without rain as they are.
     """
 
     maps: bool = False
     compare: bool = False
     jpeg_quality: int | None = None
+    skip_dry: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,7 @@ def restore_files(
     pictures: PictureOptions | None = None,
     videos: VideoOptions | None = None,
     overwrite: bool = False,
+    protect: str | Path | None = None,
     progress: JobProgress = lambda job, done, total: None,
 ) -> Report:
     """Takes the rain out of pictures, videos and folders of them, as `derain run` does.
@@ -100,6 +107,8 @@ def restore_files(
         settings: how to restore; None for `Settings()`.
         pictures, videos: what to write, and how.
         overwrite: replace results that exist; else they are skipped.
+        protect: a mask, or a folder with one of the same name for some of the pictures: what is white in
+            it stays as it is; see `derain.restore.protecting`.
         progress: called with the job in work, its tiles or frames done, and their number if known.
 
     Raises:
@@ -116,6 +125,7 @@ def restore_files(
         pictures=pictures,
         videos=videos,
         overwrite=overwrite,
+        protection=None if protect is None else Protection(Path(protect)),
         progress=progress,
     )
     return Report(tuple(outcomes), planned.unread)
@@ -141,7 +151,7 @@ def refuse_unusable(
             f"no video was given, and {' and '.join(unused)} {_is(unused)} for videos.",
             Remedy("restore the pictures", unused),
         )
-    extra = {name: None for name in (MAPS, COMPARE) if getattr(pictures, name)}
+    extra = {name: None for name in (MAPS, COMPARE, "skip_dry") if getattr(pictures, name)}
     if extra and all(job.is_video for job in jobs):
         raise UsageError(
             f"no picture was given, and {' and '.join(extra)} {_is(extra)} for pictures.",
@@ -184,6 +194,7 @@ def restore_all(
     pictures: PictureOptions | None = None,
     videos: VideoOptions | None = None,
     overwrite: bool = False,
+    protection: Protection | None = None,
     progress: JobProgress = lambda job, done, total: None,
 ) -> Iterator[Outcome]:
     """Restores one file after the other and tells what became of each.
@@ -194,29 +205,47 @@ def restore_all(
         derainer: the network.
         jobs: see `plan`.
         pictures, videos, overwrite, progress: see `restore_files`.
+        protection: what stays as it is.
 
     Raises:
+        UsageError: dry pictures are to be copied, and nothing tells for these weights which are.
         DerainError: no result could be written; found before the work.
     """
     pictures, videos = pictures or PictureOptions(), videos or VideoOptions()
+    if pictures.skip_dry and derainer.rain_threshold is None:
+        raise UsageError(
+            f"{derainer.name}: nobody has measured for these weights from where on it rains.",
+            Remedy("restore all pictures", {"skip_dry": None}),
+        )
 
     def restore(job: Job) -> Made:
         if job.is_video:
-            return _restore_video(derainer, job, videos, progress)
-        return _restore_picture(derainer, job, pictures, progress)
+            return _restore_video(derainer, job, videos, protection, progress)
+        return _restore_picture(derainer, job, pictures, protection, progress)
 
     return carry_out(jobs, restore, overwrite)
 
 
-def _restore_picture(derainer: Derainer, job: Job, options: PictureOptions, progress: JobProgress) -> Made:
+def _restore_picture(
+    derainer: Derainer,
+    job: Job,
+    options: PictureOptions,
+    protection: Protection | None,
+    progress: JobProgress,
+) -> Made:
     picture = read_picture(job.source)
+    rainy, keep = to_tensor(picture), None
+    if protection is not None:
+        keep = protection.keep(picture.size, job.name)
     restored = derainer.restore(
-        to_tensor(picture),
-        options.maps,
-        lambda done, total: progress(job, done, total),
-        bits=picture.bits,
+        rainy, options.maps, lambda done, total: progress(job, done, total), bits=picture.bits
     )
-    result = with_pixels(picture, restored.image)
+    strength, precision = derainer.settings.strength, derainer.precision_for(picture.bits)
+    rain = measure(rainy, restored.image, strength, derainer.rain_threshold) if strength else None
+    if options.skip_dry and rain is not None and not rain.is_raining:
+        return Made(_copied(job, picture), precision, rain, "skipped")
+    image = restored.image if keep is None else protected(rainy, restored.image, keep)
+    result = with_pixels(picture, image)
     if options.maps:
         for name, values in restored.maps.items():
             write_picture(job.companion(MAPS, f"-{name}.png"), grey_map(values))
@@ -225,11 +254,28 @@ def _restore_picture(derainer: Derainer, job: Job, options: PictureOptions, prog
         write_picture(job.companion(COMPARE, ".jpg"), sheet)
     # Last, so that a result that exists means that all of the picture's files do.
     lost = write_picture(job.target, result, options.jpeg_quality)
-    note = "; ".join(part for part in (restored.note, left_out(lost)) if part)
-    return Made(note, derainer.precision_for(picture.bits))
+    unprotected = "no mask of it, so nothing is protected" if protection is not None and keep is None else ""
+    note = "; ".join(part for part in (restored.note, left_out(lost), unprotected) if part)
+    return Made(note, precision, rain)
 
 
-def _restore_video(derainer: Derainer, job: Job, options: VideoOptions, progress: JobProgress) -> Made:
+def _copied(job: Job, picture: Picture) -> str:
+    """Writes a dry picture as it is, byte for byte where its format stays; says so."""
+    if job.source.suffix.lower() == job.target.suffix.lower():
+        with new_file(job.target) as temporary:
+            shutil.copyfile(job.source, temporary)
+        return "no rain found, copied as it is"
+    lost = write_picture(job.target, picture)
+    return "; ".join(part for part in ("no rain found, its pixels stay as they are", left_out(lost)) if part)
+
+
+def _restore_video(
+    derainer: Derainer,
+    job: Job,
+    options: VideoOptions,
+    protection: Protection | None,
+    progress: JobProgress,
+) -> Made:
     result = derainer.video(
         job.source,
         job.target,
@@ -239,6 +285,7 @@ def _restore_video(derainer: Derainer, job: Job, options: VideoOptions, progress
         resume=options.resume,
         temporal=options.temporal,
         keep_fields=options.keep_fields,
+        protect=None if protection is None else protection.path(job.name),
         progress=lambda done, total: progress(job, done, total),
     )
     if result.shortfall:

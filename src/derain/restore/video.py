@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -54,7 +54,7 @@ class VideoResult:
 
 
 @dataclass(frozen=True)
-class _Restored:
+class RestoredFrame:
     """One restored frame: (3, H, W) RGB in [0, 1] on any device, its times, and what is transparent in it."""
 
     image: Tensor
@@ -113,7 +113,7 @@ def restore_video(
     with only_here(target), _Segments.open(target, job, resume) as segments:
         resumed = segments.frames
         reader = VideoReader(facts, skip=max(0, resumed - RADIUS) if temporal else resumed)
-        restored = _restored(reader, restore_batch, batch)
+        restored = restored_frames(reader, restore_batch, batch)
         if temporal:
             restored = _steady(restored, surplus=min(resumed, RADIUS))
         length = SEGMENT if encoding.codec != "gif" else None
@@ -126,22 +126,25 @@ def restore_video(
     return VideoResult(segments.frames, resumed, reader.shortfall, tuple(left_out), facts.bits)
 
 
-def _restored(reader: VideoReader, restore_batch: RestoreBatch, batch: int) -> Iterator[_Restored]:
+def restored_frames(
+    reader: Iterable[Frame], restore_batch: RestoreBatch, batch: int
+) -> Iterator[RestoredFrame]:
+    """The frames of a video, restored; they are read in a thread of their own."""
     for frames, rainy in prefetch(_batches(reader, batch)):
         with torch.inference_mode():
             images = restore_batch(rainy)
         assert images.shape == rainy.shape, f"{tuple(rainy.shape)} became {tuple(images.shape)}"
         for (pts, duration, alpha), image in zip(frames, images, strict=True):
-            yield _Restored(image, pts, duration, alpha)
+            yield RestoredFrame(image, pts, duration, alpha)
 
 
-def _batches(reader: VideoReader, size: int) -> Iterator[tuple[list[tuple[int, int, Alpha]], Tensor]]:
+def _batches(reader: Iterable[Frame], size: int) -> Iterator[tuple[list[tuple[int, int, Alpha]], Tensor]]:
     """Times and transparency, and the pictures, of `size` frames at once; fewer at the end."""
     times: list[tuple[int, int, Alpha]] = []
     pictures: list[Tensor] = []
     for frame in reader:
         times.append((frame.pts, frame.duration, frame.alpha))
-        pictures.append(_to_tensor(frame.pixels))
+        pictures.append(to_planes(frame.pixels))
         if len(times) == size:
             yield times, torch.stack(pictures)
             times, pictures = [], []
@@ -149,12 +152,14 @@ def _batches(reader: VideoReader, size: int) -> Iterator[tuple[list[tuple[int, i
         yield times, torch.stack(pictures)
 
 
-def _to_tensor(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> Tensor:
+def to_planes(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> Tensor:
+    """(H, W, 3) bytes or 0 to 65535 -> (3, H, W) float32 in [0, 1]."""
     largest = np.iinfo(pixels.dtype).max
     return torch.from_numpy(pixels.transpose(2, 0, 1).astype(np.float32)).div_(largest)
 
 
-def _to_pixels(image: Tensor, bits: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def to_pixels(image: Tensor, bits: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """(3, H, W) RGB in [0, 1] -> (H, W, 3): bytes for 8 bits, else 0 to 65535."""
     largest = 255 if bits == 8 else 65535
     levels = image.float().clamp(0, 1).mul(largest).round_().permute(1, 2, 0)
     if bits == 8:
@@ -162,7 +167,7 @@ def _to_pixels(image: Tensor, bits: int) -> NDArray[np.uint8] | NDArray[np.uint1
     return levels.to(torch.int32).cpu().numpy().astype(np.uint16)
 
 
-def _steady(restored: Iterator[_Restored], surplus: int) -> Iterator[_Restored]:
+def _steady(restored: Iterator[RestoredFrame], surplus: int) -> Iterator[RestoredFrame]:
     """The frames steadied over time, without the first `surplus`, which only lend a hand."""
     times: list[tuple[int, int, Alpha]] = []
 
@@ -175,11 +180,11 @@ def _steady(restored: Iterator[_Restored], surplus: int) -> Iterator[_Restored]:
         for number, image in enumerate(steady(source)):
             pts, duration, alpha = times.pop(0)
             if number >= surplus:
-                yield _Restored(image, pts, duration, alpha)
+                yield RestoredFrame(image, pts, duration, alpha)
 
 
 def _encoded(
-    restored: Iterator[_Restored],
+    restored: Iterator[RestoredFrame],
     facts: VideoFacts,
     encoding: Encoding,
     length: int | None,
@@ -189,7 +194,7 @@ def _encoded(
     """Segments of `length` frames (None: one segment), each encoded on its own."""
     encoder, encoded, inside = Encoder(facts, encoding), list[EncodedFrame](), 0
     for frame in restored:
-        pixels = _to_pixels(frame.image, facts.bits)
+        pixels = to_pixels(frame.image, facts.bits)
         encoded += encoder.encode(Frame(pixels, frame.pts, frame.duration, frame.alpha))
         inside += 1
         done += 1

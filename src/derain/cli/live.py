@@ -1,0 +1,202 @@
+"""`derain live SOURCE`: what a camera shows, without its rain, as it shows it."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from derain.cli.options import ModelOptions, ResultOptions, grouped, path
+from derain.cli.piping import PIPE, Pipes, refuse_target, standard_output
+from derain.errors import DerainError, UsageError
+
+if TYPE_CHECKING:
+    from derain.pictures.streams import FrameWriter
+    from derain.restore.live import Figures, Shown
+    from derain.restore.rain import Rain
+    from derain.serve.live_page import LivePage
+
+EVERY = 1.0  # seconds between reports
+
+
+@grouped
+def live(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A camera (0, /dev/video0), an address (rtsp://, http://, udp://, ...), a video file, or -."
+        ),
+    ],
+    model: ModelOptions,
+    pipes: Pipes,
+    result: ResultOptions,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", parser=path, help="A video file to record to, or - for a pipe."),
+    ] = None,
+    page: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Show the pictures on a page of this machine, at this port."),
+    ] = None,
+    protect: Annotated[
+        Path | None, typer.Option(parser=path, help="A mask of the frames; what is white in it stays.")
+    ] = None,
+) -> None:
+    """Take the rain out of what a camera shows, as it shows it, until Ctrl-C.
+
+    The newest frame is restored; those that come while one is in work are dropped, and counted. With
+    --json, a line a second says how much rain there is.
+
+    Example: derain live /dev/video0 --model everyday-small --page 8080
+
+    Example: derain live rtsp://camera/stream -o dry.mkv --json | mosquitto_pub -l -t garden/rain
+    """
+    from derain.cli.output import is_quiet
+    from derain.restore import load
+    from derain.restore.live import Live, source_of
+
+    if output is None and page is None and not result.as_json:
+        raise UsageError("nothing to do: give -o to record, --page to look, or --json for the rain alone.")
+    if source == "-" and sys.stdin.isatty():
+        raise UsageError("standard input is a terminal: send frames to it from a file or a program.")
+    if source != "-" and any(value is not None for value in (pipes.raw, pipes.size, pipes.rate)):
+        raise UsageError("--raw, --size and --rate are for frames from standard input: give - as the source.")
+    origin = source_of(source, sys.stdin.buffer, pipes.frames())
+    restore = load(model.model, **vars(model.settings()))
+    report = _Report(result.as_json, sys.stderr if output == PIPE else sys.stdout, is_quiet(), restore.name)
+    with contextlib.ExitStack() as stack:
+        shown_on: LivePage | None = None
+        if page is not None:
+            shown_on = stack.enter_context(_page(page))
+            report.say(shown_on.address)
+        loop = Live(origin, _restoring(restore, protect), told=report.say)
+        writer: FrameWriter | None = None
+        stack.callback(report.end, loop.figures)
+        with contextlib.suppress(KeyboardInterrupt):  # the ordinary end
+            for shown in loop:
+                if output is not None:
+                    writer = writer or stack.enter_context(_writer(output, pipes, shown, result.overwrite))
+                    writer.write(shown.frame)
+                if shown_on is not None:
+                    shown_on.show(shown.frame.pixels)
+                if report.due():
+                    row = report.tell(loop.figures(), _rain(restore, shown))
+                    if shown_on is not None:
+                        shown_on.tell(row)
+
+
+def _restoring(restore: Any, protect: Path | None) -> Callable[[Any, int], Any]:
+    from derain.restore.protecting import Protection
+
+    protection = None if protect is None else Protection(protect)
+
+
+    def image(rainy: Any, bits: int) -> Any:
+        keep = None if protection is None else protection.keep(rainy.shape[-2:])
+        return restore.restore(rainy, bits=bits, protect=keep).image
+
+    return image
+
+
+def _rain(restore: Any, shown: Shown) -> Rain | None:
+    from derain.restore.rain import measure
+
+    strength = restore.settings.strength
+    if not strength:
+        return None
+    return measure(shown.rainy, shown.image, strength, restore.rain_threshold)
+
+
+def _page(port: int) -> LivePage:
+    from derain.extras import extra
+
+    for module in ("fastapi", "uvicorn"):
+        extra(module, "serve")
+    from derain.serve.live_page import LivePage
+
+    return LivePage(port)
+
+
+def _writer(output: Path, pipes: Pipes, shown: Shown, overwrite: bool) -> FrameWriter:
+    """To standard output, or to a file that grows: what was recorded stays, whatever happens then."""
+    from derain.pictures.streams import FILE_SUFFIXES, FrameWriter
+
+    raw_format = pipes.raw or "rgb24"
+    if output == PIPE:
+        return FrameWriter(standard_output(), pipes.to or "mkv", shown.facts, raw_format=raw_format)
+    suffix = refuse_target(output, pipes, overwrite, FILE_SUFFIXES)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DerainError(f"{output}: its folder cannot be made ({error.strerror}).") from None
+    return FrameWriter(output, suffix, shown.facts)
+
+
+class _Report:
+    """What is told while it runs: a line that renews itself on a terminal, or a line of JSON a second."""
+
+    def __init__(self, as_json: bool, lines: Any, quiet: bool, name: str) -> None:
+        self._as_json, self._lines, self._quiet, self._name = as_json, lines, quiet, name
+        self._began = self._told = time.monotonic()
+        self._frames, self._dropped, self._latency = 0, 0, 0.0
+        self._status = sys.stderr.isatty() and not quiet and not (as_json and lines.isatty())
+
+    def say(self, text: str) -> None:
+        """What happens, on standard error."""
+        from derain.cli.messages import printable
+
+        if not self._quiet:
+            print(printable(text), file=sys.stderr, flush=True)
+
+    def due(self) -> bool:
+        """Whether it is time for a report."""
+        return time.monotonic() - self._told >= EVERY
+
+    def tell(self, figures: Figures, rain: Rain | None) -> dict[str, Any]:
+        """Reports on the time since the last report; gives the figures."""
+        now = time.monotonic()
+        seconds, self._told = now - self._told, now
+        self._count(figures)
+        mean = figures.latency / max(1, figures.frames)
+        row = {
+            "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+            "frames_per_second": round(figures.frames / seconds, 2),
+            "dropped": figures.dropped,
+            "reconnects": figures.reconnects,
+            "latency_ms": round(1000 * mean, 1),
+            "worst_latency_ms": round(1000 * figures.worst, 1),
+            "rain": None if rain is None else rain.as_row(),
+        }
+        if self._as_json:
+            print(json.dumps(row), file=self._lines, flush=True)
+        if self._status:
+            told = f"{row['frames_per_second']:5.1f} frames/s, {figures.dropped} dropped, "
+            told += f"latency {row['latency_ms']:.0f} ms"
+            told += "" if rain is None else f", rain {100 * rain.share:.1f} %"
+            print(f"\r\x1b[K{told}", end="", file=sys.stderr, flush=True)
+        return row
+
+    def end(self, figures: Callable[[], Figures]) -> None:
+        """Sums up."""
+        from derain.cli.progress import duration
+
+        self._count(figures())
+        mean = 1000 * self._latency / max(1, self._frames)
+        if self._status:
+            print("\r\x1b[K", end="", file=sys.stderr)
+        self.say(
+            f"{self._frames} frames restored and {self._dropped} dropped in "
+            f"{duration(time.monotonic() - self._began)} with {self._name}; latency {mean:.0f} ms"
+        )
+
+    def _count(self, figures: Figures) -> None:
+        self._frames += figures.frames
+        self._dropped += figures.dropped
+        self._latency += figures.latency

@@ -1,0 +1,151 @@
+"""Frames in and out of pipes, for `derain run -` and `derain live`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, BinaryIO
+
+import typer
+
+from derain.errors import DerainError, Remedy, UsageError
+
+if TYPE_CHECKING:
+    from derain.pictures.streams import FrameWriter, RawFrames
+    from derain.pictures.video import VideoFacts
+    from derain.restore import Derainer, VideoOptions
+
+PIPE = Path("-")
+
+
+@dataclass(frozen=True)
+class Pipes:
+    """Options for frames from standard input and to standard output."""
+
+    raw: Annotated[
+        str | None,
+        typer.Option(
+            metavar="rgb24|yuv420p", help="Of standard input: frames without a header, in this format."
+        ),
+    ] = None
+    size: Annotated[str | None, typer.Option(metavar="WIDTHxHEIGHT", help="Of raw frames.")] = None
+    rate: Annotated[str | None, typer.Option(help="Raw frames a second: 25, 30000/1001.")] = None
+    to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="y4m|raw|mkv",
+            help="Of standard output: frames as they are, with or without a header, or encoded.",
+        ),
+    ] = None
+
+    def frames(self) -> RawFrames | None:
+        """What raw frames of standard input look like; None if it says so itself."""
+        from derain.pictures.streams import RawFrames
+
+        if self.raw is None:
+            unused = [name for name in ("size", "rate") if getattr(self, name) is not None]
+            if unused:
+                names = " and ".join(f"--{name}" for name in unused)
+                raise UsageError(f"{names}: for raw frames, whose format is given as --raw.")
+            return None
+        if self.size is None or self.rate is None:
+            raise UsageError("raw frames have no header: give their --size and --rate, too.")
+        sides = re.fullmatch(r"(\d{1,5})x(\d{1,5})", self.size)
+        if sides is None:
+            raise UsageError(f"--size {self.size}: give width and height in pixels, such as 640x480.")
+        try:
+            rate = Fraction(self.rate)
+        except (ValueError, ZeroDivisionError):
+            raise UsageError(f"--rate {self.rate}: give a number, such as 25 or 30000/1001.") from None
+        return RawFrames(self.raw, int(sides[1]), int(sides[2]), rate)
+
+
+def refuse_options(**given: bool) -> None:
+    """Raises `UsageError` if one of these options, True where it was given, does not go with a pipe."""
+    unused = {name: None for name, is_given in given.items() if is_given}
+    if unused:
+        names = " and ".join(f"--{name.replace('_', '-')}" for name in unused)
+        raise UsageError(f"{names}: not for frames from standard input.", Remedy("restore them", unused))
+
+
+@contextlib.contextmanager
+def frame_writer(
+    output: Path, pipes: Pipes, facts: VideoFacts, overwrite: bool, kind: str, options: VideoOptions
+) -> Iterator[FrameWriter]:
+    """Writes frames to standard output, or to a file that appears whole or not at all."""
+    from derain.atomic import new_file
+    from derain.pictures.streams import FILE_SUFFIXES, FrameWriter
+
+    raw_format = pipes.raw or "rgb24"
+    chosen = {"raw_format": raw_format, "codec": options.codec, "crf": options.crf}
+    if output == PIPE:
+        with FrameWriter(standard_output(), pipes.to or kind, facts, **chosen) as writer:  # type: ignore[arg-type]
+            yield writer
+        return
+    suffix = refuse_target(output, pipes, overwrite, FILE_SUFFIXES)
+    with new_file(output) as temporary, FrameWriter(temporary, suffix, facts, **chosen) as writer:  # type: ignore[arg-type]
+        yield writer
+
+
+def refuse_target(output: Path, pipes: Pipes, overwrite: bool, suffixes: tuple[str, ...]) -> str:
+    """The ending of a file that frames may be written to. Raises `UsageError` for another."""
+    suffix = output.suffix.lower()
+    if suffix not in suffixes:
+        raise UsageError(f"{output}: frames are written as {' '.join(suffixes)}, or to - as a pipe.")
+    if pipes.to is not None:
+        raise UsageError("--to is for standard output; the ending of a file says what it is.")
+    if output.exists() and not overwrite:
+        raise UsageError(f"{output}: exists already.", Remedy("replace it", {"overwrite": True}))
+    return suffix
+
+
+def standard_output() -> BinaryIO:
+    """For frames. Raises `UsageError` if people would see them as letters."""
+    if sys.stdout.isatty():
+        raise UsageError("frames are not for a terminal: send them to a program or file, or give -o.")
+    return sys.stdout.buffer
+
+
+def restore_pipe(
+    derainer: Derainer, output: Path, pipes: Pipes, options: VideoOptions, overwrite: bool, as_json: bool
+) -> None:
+    """`derain run -`: every frame of standard input, restored, in its order.
+
+    Raises:
+        DerainError: frames cannot be read or written, or could be read only in part.
+    """
+    from derain.cli.messages import printable
+    from derain.cli.output import is_quiet
+    from derain.cli.progress import bar, duration
+    from derain.pictures.streams import open_pipe
+    from derain.restore.derainer import FRAMES
+    from derain.restore.stream import restore_stream
+
+    began = time.monotonic()
+    if sys.stdin.isatty():
+        raise UsageError("standard input is a terminal: send frames to it from a file or a program.")
+    with bar("restoring", None) as progress, open_pipe(sys.stdin.buffer, pipes.frames()) as stream:
+        kind = "y4m" if pipes.raw is None else "raw"
+        with frame_writer(output, pipes, stream.facts, overwrite, kind, options) as writer:
+            done = restore_stream(
+                stream,
+                writer,
+                lambda rainy: derainer.restore(rainy, bits=stream.facts.bits).image,
+                batch=1 if derainer.device.type == "cpu" else FRAMES,
+                progress=progress.reach,
+            )
+    seconds = time.monotonic() - began
+    if as_json:
+        print(json.dumps({"frames": done, "seconds": round(seconds, 3)}), file=sys.stderr)
+    elif not is_quiet():
+        told = f"{done} frames restored in {duration(seconds)} with {derainer.name}"
+        print(printable(told), file=sys.stderr)
+    if stream.damaged:
+        raise DerainError("standard input: damaged in places; what could be read was restored.")

@@ -1,0 +1,89 @@
+"""Frames of a camera of this machine, through OpenCV."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+from cv2.utils import logging
+from numpy.typing import NDArray
+
+from derain.errors import DerainError
+from derain.pictures.video import MATRIX_UNKNOWN, RANGE_UNKNOWN, Colour, Frame, VideoFacts
+
+Pixels = NDArray[np.uint8]  # (H, W, 3) in OpenCV's order, BGR
+
+
+class CameraStream:
+    """The frames of an open camera, as `FrameStream` gives those of other sources.
+
+    Attributes:
+        facts: its size, and the rate that it states.
+    """
+
+    def __init__(self, capture: cv2.VideoCapture, name: str) -> None:
+        """
+        Raises:
+            DerainError: it gives no frame.
+        """
+        self._capture = capture
+        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # the newest frame, not one that has waited
+        works, first = capture.read()
+        if not works:
+            raise DerainError(f"{name}: the camera gives no pictures; another program may be using it.")
+        rate = capture.get(cv2.CAP_PROP_FPS)
+        self.facts = VideoFacts(
+            path=Path(name),
+            width=first.shape[1],
+            height=first.shape[0],
+            turns=0,
+            display_matrix=None,
+            aspect=None,
+            pixel_format="yuv420p",
+            bits=8,
+            colour=Colour(MATRIX_UNKNOWN, RANGE_UNKNOWN, MATRIX_UNKNOWN, MATRIX_UNKNOWN),
+            time_base=Fraction(1, 1000),
+            rate=Fraction(round(rate * 1000), 1000) if 1 <= rate <= 1000 else Fraction(25),
+            packets=0,
+            duration=None,
+        )
+
+    def decoded(self) -> Iterator[Pixels]:
+        """The frames until the camera goes away."""
+        while True:
+            works, frame = self._capture.read()
+            if not works:
+                return
+            yield np.asarray(frame, np.uint8)
+
+    def rgb(self, frame: Pixels) -> Frame:
+        """A picture of one of the frames."""
+        return Frame(np.ascontiguousarray(frame[..., ::-1]), 0, 0)
+
+
+@contextlib.contextmanager
+def open_camera(place: str) -> Iterator[CameraStream]:
+    """A camera: its number, or its device such as /dev/video0.
+
+    Raises:
+        DerainError: there is none, or it gives no pictures.
+    """
+    device = Path(place)
+    if not place.isdigit() and not device.exists():
+        raise DerainError(f"{place}: no such camera.")
+    before = logging.getLogLevel()
+    logging.setLogLevel(logging.LOG_LEVEL_SILENT)  # it tells the same again, at length
+    try:
+        capture = cv2.VideoCapture(int(place) if place.isdigit() else place)
+    finally:
+        logging.setLogLevel(before)
+    try:
+        if not capture.isOpened():
+            raise DerainError(f"{place}: the camera cannot be opened.")
+        yield CameraStream(capture, place)
+    finally:
+        capture.release()

@@ -1,0 +1,384 @@
+"""Video that flows: frames out of a pipe or off a network, and into a pipe or file, one after the other.
+
+Nothing is kept and nothing is looked at twice, so a stream may be endless. A source cannot refer to other
+files or addresses: playlists are not among the formats, and FFmpeg may use no protocol but those that the
+address itself names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import av
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+
+from derain.errors import DerainError, UsageError, unknown_name
+from derain.pictures.video import (
+    Frame,
+    Tally,
+    VideoFacts,
+    decoded_frames,
+    deinterlaced,
+    facts_of,
+    open_video,
+    pixels_of,
+    reason_of,
+    video_stream,
+)
+from derain.pictures.video_encoding import (
+    CODECS,
+    Encoding,
+    choose_encoding,
+    configure,
+    nearest_format,
+    stored_frame,
+)
+
+RAW_FORMATS = ("rgb24", "yuv420p")
+KINDS = ("y4m", "raw", "mkv")
+FILE_SUFFIXES = (".mkv", ".mp4", ".mov", ".webm", ".y4m")
+_PIPED = "yuv4mpegpipe,nut,matroska,webm,mpegts,mov,mp4,m4a,3gp,3g2,mj2,avi,flv,mjpeg,mpjpeg,h264,hevc,ivf"
+_NETWORK = f"rtsp,rtp,sdp,{_PIPED}"
+# What an address of each kind is fetched through.
+PROTOCOLS = {
+    "rtsp": "rtsp,rtp,udp,tcp",
+    "rtsps": "rtsp,rtp,udp,tcp,tls",
+    "rtmp": "rtmp,tcp",
+    "srt": "srt",
+    "http": "http,tcp",
+    "https": "https,http,tls,tcp",
+    "udp": "udp",
+    "tcp": "tcp",
+}
+PATIENCE = 10.0  # seconds without an answer after which a source is gone
+# Encoders that are to give each frame back at once, and to keep up.
+_QUICK = {
+    "libx264": {"preset": "veryfast", "tune": "zerolatency"},
+    "libx265": {"preset": "veryfast", "tune": "zerolatency"},
+    "libvpx-vp9": {"deadline": "realtime", "lag-in-frames": "0"},
+}
+_CONTAINERS = {
+    # Complete after every fragment, whatever happens then.
+    "mp4": {"movflags": "frag_keyframe+empty_moov+default_base_moof"},
+    "mov": {"movflags": "frag_keyframe+empty_moov"},
+    "matroska": {"cluster_time_limit": "200"},  # milliseconds that a reader of the pipe waits at most
+}
+
+
+@dataclass(frozen=True)
+class RawFrames:
+    """What must be known of frames without a header.
+
+    Attributes:
+        pixel_format: one of `RAW_FORMATS`.
+        width, height: pixels.
+        rate: frames per second.
+
+    Raises:
+        UsageError: one of them is impossible.
+    """
+
+    pixel_format: str
+    width: int
+    height: int
+    rate: Fraction
+
+    def __post_init__(self) -> None:
+        if self.pixel_format not in RAW_FORMATS:
+            raise unknown_name("format of raw frames", self.pixel_format, RAW_FORMATS)
+        if min(self.width, self.height) < 1:
+            raise UsageError(f"frames of {self.width}x{self.height}: both sides must be positive.")
+        if self.rate <= 0:
+            raise UsageError(f"{self.rate} frames a second: the rate must be positive.")
+
+
+class FrameStream:
+    """Iterates over the frames of an open source, once.
+
+    Attributes:
+        facts: of the source, read off its header and its first frame.
+        frames: how many have been given so far.
+    """
+
+    def __init__(
+        self, container: InputContainer, name: Path, raw: RawFrames | None = None, live: bool = False
+    ) -> None:
+        """
+        Args:
+            container: just opened.
+            name: what messages call the source.
+            raw: of raw frames, what they look like.
+            live: give each frame as soon as it is there; decoding on several cores would hold some back.
+
+        Raises:
+            DerainError: there is no video, or no frame of it can be read.
+        """
+        stream = video_stream(container, name)
+        if live:
+            stream.thread_type = "SLICE"
+        if raw is not None:  # where most video has its halved chroma
+            stream.codec_context.options = {"chroma_sample_location": "left"}
+        self._tally, self._to_rgb, self.frames = Tally(), VideoReformatter(), 0
+        frames = decoded_frames(container, stream, self._tally)
+        first = next(frames, None)
+        self.facts = facts_of(name, container, stream, first, None if raw is None else raw.rate)
+        assert first is not None
+        together = itertools.chain([first], frames)
+        self._decoded = deinterlaced(together) if self.facts.interlaced else together
+
+    @property
+    def damaged(self) -> bool:
+        """Whether something could not be decoded so far."""
+        return self._tally.damaged
+
+    def decoded(self) -> Iterator[VideoFrame]:
+        """The frames as they are decoded; `rgb` makes pictures of those that are wanted."""
+        for frame in self._decoded:
+            self.frames += 1
+            yield frame
+
+    def rgb(self, frame: VideoFrame) -> Frame:
+        """A picture of one of the frames. Raises `DerainError` where its size is not that of the first."""
+        pixels, alpha = pixels_of(frame, self.facts, self._to_rgb, self.frames)
+        pts = self.frames if frame.pts is None else frame.pts
+        return Frame(pixels, pts, frame.duration, alpha)
+
+    def __iter__(self) -> Iterator[Frame]:
+        return map(self.rgb, self.decoded())
+
+
+class _Reading:
+    """What FFmpeg reads from: gives what is there, without waiting for a whole block."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._read: Any = getattr(file, "read1", file.read)
+
+    def read(self, size: int) -> bytes:
+        content: bytes = self._read(size)
+        return content
+
+
+class _Writing:
+    """What FFmpeg writes to; a pipe cannot be wound back."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def write(self, content: bytes) -> int:
+        written = self._file.write(content)
+        self._file.flush()
+        return written
+
+
+@contextlib.contextmanager
+def open_pipe(
+    file: BinaryIO, raw: RawFrames | None = None, *, name: str = "standard input", live: bool = False
+) -> Iterator[FrameStream]:
+    """The frames of a pipe: y4m, an encoded stream (Matroska, NUT, MPEG-TS, ...), or raw ones.
+
+    Args:
+        file: read from where it is, never wound back.
+        raw: what raw frames look like; None for a stream that says so itself.
+        name: what messages call it.
+        live: see `FrameStream`.
+
+    Raises:
+        DerainError: it is empty, or nothing that is known.
+    """
+    options = {"format_whitelist": _PIPED, "protocol_whitelist": "pipe"}
+    if raw is not None:
+        options = {
+            "format_whitelist": "rawvideo",
+            "pixel_format": raw.pixel_format,
+            "video_size": f"{raw.width}x{raw.height}",
+            "framerate": str(raw.rate),
+        }
+    reading = _Reading(file)
+    try:
+        container = av.open(
+            reading,
+            "r",
+            format=None if raw is None else "rawvideo",
+            container_options=options,
+            metadata_errors="replace",
+        )
+    except (av.error.FFmpegError, ValueError) as error:
+        raise DerainError(
+            f"{name}: no video that can be read ({reason_of(error)}); known are y4m, Matroska, WebM, NUT, "
+            "MPEG-TS, MP4 with its index in front, and raw frames whose format and size are given."
+        ) from None
+    with container:
+        yield FrameStream(container, Path(name), raw, live)
+
+
+@contextlib.contextmanager
+def open_address(address: str) -> Iterator[FrameStream]:
+    """The frames of a camera or server on the network, live.
+
+    Args:
+        address: with one of `PROTOCOLS`, e.g. "rtsp://camera/stream".
+
+    Raises:
+        UsageError: another protocol.
+        DerainError: it does not answer, or sends no video that is known.
+    """
+    scheme = address.partition("://")[0].lower()
+    if scheme not in PROTOCOLS:
+        raise unknown_name("protocol", scheme, PROTOCOLS)
+    options = {
+        "protocol_whitelist": PROTOCOLS[scheme],
+        "format_whitelist": _NETWORK,
+        "fflags": "nobuffer",
+        "flags": "low_delay",
+    }
+    if scheme.startswith("rtsp"):
+        options["rtsp_transport"] = "tcp"  # lost packets would be grey blocks
+    shown = without_password(address)
+    try:
+        container = av.open(
+            address, "r", container_options=options, timeout=PATIENCE, metadata_errors="replace"
+        )
+    except (av.error.FFmpegError, ValueError) as error:
+        raise DerainError(f"{shown}: cannot be opened ({reason_of(error)}).") from None
+    with container:
+        yield FrameStream(container, Path(shown), live=True)
+
+
+def without_password(address: str) -> str:
+    """An address as messages may show it."""
+    scheme, _, rest = address.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path.partition('?')[0]}"
+
+
+@contextlib.contextmanager
+def open_file(path: Path) -> Iterator[FrameStream]:
+    """The frames of a video file, as `open_video` reads them."""
+    with open_video(path) as container:
+        yield FrameStream(container, path, live=True)
+
+
+class FrameWriter:
+    """Writes frames as they come; a context that finishes the stream.
+
+    Sound, subtitles and tags of the source are not written.
+    """
+
+    def __init__(
+        self,
+        target: BinaryIO | Path,
+        kind: str,
+        facts: VideoFacts,
+        *,
+        raw_format: str = "rgb24",
+        codec: str | None = None,
+        crf: int | None = None,
+    ) -> None:
+        """
+        Args:
+            target: a pipe, or the file to write.
+            kind: one of `KINDS`, or of `FILE_SUFFIXES`.
+            facts: of the source: size, colour, time base.
+            raw_format: of raw frames, one of `RAW_FORMATS`.
+            codec, crf: of encoded kinds, see `choose_encoding`.
+
+        Raises:
+            UsageError: the kind is not known, or does not go with the codec or quality.
+            DerainError: the target cannot be opened.
+        """
+        kind = kind.removeprefix(".")
+        if kind not in {*KINDS, *(suffix[1:] for suffix in FILE_SUFFIXES)}:
+            raise unknown_name("kind of stream", kind, KINDS)
+        is_plain = kind in ("y4m", "raw")
+        if is_plain and (codec is not None or crf is not None):
+            raise UsageError(f"{kind} frames are not encoded; leave out codec and crf.")
+        self._name = target if isinstance(target, Path) else "standard output"
+        self.frames, self._last = 0, -1
+        self._facts = replace(facts, time_base=1 / facts.rate) if is_plain else facts
+        if is_plain:
+            self._encoding = _plain_encoding(kind, facts, raw_format)
+            encoder, options = self._encoding.codec, {}
+        else:
+            self._encoding = choose_encoding(facts, Path(f"stream.{kind}"), codec, crf)
+            encoder, _, _ = CODECS[self._encoding.codec]
+            options = _QUICK.get(encoder, {})
+        self._is_plain, self._to_stored = is_plain, VideoReformatter()
+        container = self._encoding.container
+        try:
+            self._container = av.open(
+                _Writing(target) if not isinstance(target, Path) else str(target),
+                "w",
+                format=container,
+                options={"strict": "-1", "flush_packets": "1", **_CONTAINERS.get(container, {})},
+            )
+            self._stream: Any = self._container.add_stream(encoder, rate=facts.rate)
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            raise DerainError(f"{self._name}: cannot be written ({reason_of(error)}).") from None
+        context: Any = self._stream.codec_context
+        configure(context, self._facts, self._encoding)
+        self._stream.codec_context.options = {**self._stream.codec_context.options, **options}
+        self._stream.time_base = self._facts.time_base
+
+    def write(self, frame: Frame) -> None:
+        """Writes one frame, upright RGB of the size of the source.
+
+        Raises:
+            DerainError: the disk is full, or the reader of the pipe has gone.
+        """
+        stored = stored_frame(frame, self._facts, self._encoding, self._to_stored)
+        # Players want times that grow, whatever a broken source says.
+        stored.pts = self.frames if self._is_plain else max(frame.pts, self._last + 1)
+        stored.time_base, self._last = self._facts.time_base, stored.pts
+        self._mux(stored)
+        self.frames += 1
+
+    def close(self) -> None:
+        """Writes what is held back, and the end."""
+        if self.frames:
+            self._mux(None)
+        with self._errors():
+            self._container.close()
+
+    def _mux(self, frame: VideoFrame | None) -> None:
+        with self._errors():
+            self._container.mux(self._stream.encode(frame))
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            raise DerainError(f"{self._name}: closed by its reader after {self.frames} frames.") from None
+        except (av.error.FFmpegError, OSError) as error:
+            raise DerainError(f"{self._name}: cannot be written ({reason_of(error)}).") from None
+
+    def __enter__(self) -> FrameWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None or issubclass(kind, KeyboardInterrupt):
+            self.close()
+            return
+        with contextlib.suppress(DerainError):
+            self.close()
+
+
+def _plain_encoding(kind: str, facts: VideoFacts, raw_format: str) -> Encoding:
+    """Frames as they are: with the source's chroma resolution and depth in y4m, in one of two formats raw."""
+    if kind == "raw":
+        return Encoding("rawvideo", "rawvideo", raw_format, facts.colour, (), upright=True)
+    pixel_format, colour = nearest_format(replace(facts, alpha=False), "ffv1")
+    if av.VideoFormat(pixel_format).is_rgb:  # which y4m does not hold
+        pixel_format, colour = nearest_format(replace(facts, alpha=False), "h264")
+        pixel_format = "yuv444p"
+    # Where swscale puts halved chroma, and video as a rule has it; y4m's header says it.
+    siting = (("chroma_sample_location", "left"),)
+    return Encoding("yuv4mpegpipe", "wrapped_avframe", pixel_format, colour, siting, upright=True)

@@ -1,0 +1,255 @@
+"""A network applied to what a camera shows, as it shows it.
+
+The newest frame is restored, always: frames that come while one is in work are dropped and counted, so
+that a slow machine shows fewer frames and never late ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from derain.errors import DerainError
+from derain.pictures.cameras import open_camera
+from derain.pictures.streams import RawFrames, open_address, open_file, open_pipe, without_password
+from derain.pictures.video import Frame, VideoFacts
+from derain.restore.video import to_pixels, to_planes
+
+FIRST_DELAY, LONGEST_DELAY = 1.0, 15.0  # seconds before a source that has gone is tried again
+CLOSING = 2.0  # seconds that a source has to stop
+TICKS = 1000  # of the times of frames, per second
+
+
+class LiveStream(Protocol):
+    """An open source: `derain.pictures.streams.FrameStream`, or that of a camera."""
+
+    facts: VideoFacts
+
+    def decoded(self) -> Iterator[Any]:
+        """The frames as they come."""
+
+    def rgb(self, frame: Any) -> Frame:
+        """A picture of one of them."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where frames come from.
+
+    Attributes:
+        name: as messages call it.
+        open: a context with the open source; called again when it has gone.
+        ends: whether its end is the end of all; else it is tried again.
+        paced: whether its frames are to come at their own times, which a file gives at once.
+    """
+
+    name: str
+    open: Callable[[], contextlib.AbstractContextManager[LiveStream]]
+    ends: bool = False
+    paced: bool = False
+
+
+def source_of(text: str, standard_input: Any = None, raw: RawFrames | None = None) -> Source:
+    """What a user means by a source.
+
+    Args:
+        text: "0" or "/dev/video0", an address such as "rtsp://camera/stream", "-" for `standard_input`,
+            or a video file.
+        standard_input: a binary stream.
+        raw: what raw frames of standard input look like.
+
+    Examples:
+        >>> source_of("rtsp://guard:secret@camera/stream").name
+        'rtsp://camera/stream'
+    """
+    if text == "-":
+        return Source("standard input", lambda: open_pipe(standard_input, raw, live=True), ends=True)
+    if "://" in text:
+        return Source(without_password(text), lambda: open_address(text))
+    if text.isdigit() or text.startswith("/dev/"):
+        return Source(text, lambda: open_camera(text))
+    return Source(text, lambda: open_file(Path(text)), ends=True, paced=True)
+
+
+@dataclass
+class Figures:
+    """What was done since the last report.
+
+    Attributes:
+        frames: that were restored.
+        dropped: that came while another was in work.
+        reconnects: how often the source was opened again.
+        latency: seconds from a frame's coming to its going out, all frames together.
+        worst: the longest of these.
+    """
+
+    frames: int = 0
+    dropped: int = 0
+    reconnects: int = 0
+    latency: float = 0.0
+    worst: float = 0.0
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A frame before and after.
+
+    Attributes:
+        frame: restored, as pixels; its time is in milliseconds since the first.
+        facts: of the source, with milliseconds as time base.
+        rainy, image: (1, 3, H, W) float32 RGB in [0, 1], before and after.
+    """
+
+    frame: Frame
+    facts: VideoFacts
+    rainy: Tensor
+    image: Tensor
+
+
+@dataclass
+class _Newest:
+    """A place for one frame: a newer one takes the place of one that nobody came for."""
+
+    changed: threading.Condition = field(default_factory=threading.Condition)
+    waiting: tuple[LiveStream, Any, float] | None = None
+    dropped: int = 0
+    reconnects: int = 0
+    over: bool = False
+    error: BaseException | None = None
+
+    def put(self, stream: LiveStream, frame: Any, arrived: float) -> None:
+        with self.changed:
+            self.dropped += self.waiting is not None
+            self.waiting = (stream, frame, arrived)
+            self.changed.notify_all()
+
+    def end(self, error: BaseException | None) -> None:
+        with self.changed:
+            self.over, self.error = True, error
+            self.changed.notify_all()
+
+    def take(self) -> tuple[LiveStream, Any, float] | None:
+        """The newest frame as soon as there is one; None at the end. Raises what ended the source."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.waiting is not None or self.over)
+            taken, self.waiting = self.waiting, None
+            if taken is None and self.error is not None:
+                raise self.error
+            return taken
+
+
+class Live:
+    """Iterates over the restored frames of a source for as long as it goes on.
+
+        restore = derain.load("everyday")
+        image = lambda rainy, bits: restore.restore(rainy, bits=bits).image
+        for shown in Live(source_of("rtsp://camera/stream"), image):
+            ...  # shown.frame.pixels: (H, W, 3), the newest frame without its rain
+
+    What the loop does with a frame counts as latency. A source that cannot be opened at first is an
+    error; one that goes away later is tried again.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        restore: Callable[[Tensor, int], Tensor],
+        *,
+        told: Callable[[str], None] = lambda text: None,
+        clock: Callable[[], float] = time.monotonic,
+        wait: Callable[[float], object] | None = None,
+    ) -> None:
+        """
+        Args:
+            source: see `source_of`.
+            restore: maps (1, 3, H, W) float32 RGB in [0, 1], of so many bits a channel, to the same.
+            told: what happens to the source, in words.
+            clock: seconds that never go back.
+            wait: waits for so many seconds; by default it ends early when the loop does.
+        """
+        self._source, self._restore, self._told, self._clock = source, restore, told, clock
+        self._stop = threading.Event()
+        self._wait = wait or self._stop.wait
+        self._newest = _Newest()
+        self._figures = Figures()
+
+    def figures(self) -> Figures:
+        """What was done since the last call."""
+        figures, self._figures = self._figures, Figures()
+        with self._newest.changed:
+            figures.dropped, self._newest.dropped = self._newest.dropped, 0
+            figures.reconnects, self._newest.reconnects = self._newest.reconnects, 0
+        return figures
+
+    def __iter__(self) -> Iterator[Shown]:
+        reader = threading.Thread(target=self._read, daemon=True)
+        reader.start()
+        began = None
+        try:
+            while (taken := self._newest.take()) is not None:
+                stream, decoded, arrived = taken
+                began = arrived if began is None else began
+                yield self._shown(stream, decoded, round((arrived - began) * TICKS))
+                seconds = self._clock() - arrived
+                self._figures.frames += 1
+                self._figures.latency += seconds
+                self._figures.worst = max(self._figures.worst, seconds)
+        finally:
+            self._stop.set()
+            reader.join(CLOSING)  # it may wait for the network
+
+    def _shown(self, stream: LiveStream, decoded: Any, time: int) -> Shown:
+        facts = replace(stream.facts, time_base=Fraction(1, TICKS))
+        rainy = to_planes(stream.rgb(decoded).pixels)[None]
+        with torch.inference_mode():
+            image = self._restore(rainy, facts.bits)
+        return Shown(Frame(to_pixels(image[0], facts.bits), time, 0), facts, rainy, image)
+
+    def _read(self) -> None:
+        """Opens the source, again and again, and puts its frames in their place; in a thread of its own."""
+        delay, error, was_open = FIRST_DELAY, None, False
+        try:
+            while not self._stop.is_set():
+                try:
+                    with self._source.open() as stream:
+                        self._newest.reconnects += was_open
+                        if was_open:
+                            self._told(f"{self._source.name}: there again.")
+                        was_open, delay = True, FIRST_DELAY
+                        self._pass_on(stream)
+                    gone = "no more frames"
+                except DerainError as failure:
+                    if self._source.ends or not was_open:
+                        raise
+                    gone = failure.message.removeprefix(f"{self._source.name}: ").rstrip(".")
+                if self._source.ends or self._stop.is_set():
+                    return
+                self._told(f"{self._source.name}: {gone}; tried again in {delay:g} s.")
+                self._wait(delay)
+                delay = min(2 * delay, LONGEST_DELAY)
+        except BaseException as failure:
+            error = failure
+        finally:
+            self._newest.end(error)
+
+    def _pass_on(self, stream: LiveStream) -> None:
+        began: tuple[float, float] | None = None
+        for frame in stream.decoded():
+            if self._stop.is_set():
+                return
+            if self._source.paced and frame.pts is not None:
+                due = float(frame.pts * stream.facts.time_base)
+                began = began or (self._clock(), due)
+                late = self._clock() - began[0] - (due - began[1])
+                if late < 0:
+                    self._wait(-late)
+            self._newest.put(stream, frame, self._clock())

@@ -1,0 +1,89 @@
+"""Parts of a picture that stay as they are: white in a mask, with a soft edge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from derain.errors import DerainError, UsageError
+from derain.pictures import EXTENSIONS, read_picture, to_tensor
+
+FEATHER = 16  # pixels over which protection fades, outside of what is white
+
+
+def keep_map(mask: Tensor) -> Tensor:
+    """How much of each pixel stays: the mask, and a soft edge around it.
+
+    Args:
+        mask: (1, 1 or 3, H, W) in [0, 1]; of colours the mean counts.
+
+    Returns:
+        (1, 1, H, W): 1 where the mask is white, 0 from `FEATHER` pixels outside of it on.
+    """
+    plane: NDArray[np.float32] = mask.detach().float().cpu().mean(1)[0].numpy()
+    # A blur of what was widened: its middle lies on the edge of the white, its end `FEATHER` pixels away.
+    half = FEATHER // 2
+    round_element = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * half + 1, 2 * half + 1))
+    soft = cv2.GaussianBlur(cv2.dilate(plane, round_element), (2 * half + 1, 2 * half + 1), half / 2)
+    return torch.from_numpy(np.maximum(plane, soft))[None, None]
+
+
+def protected(rainy: Tensor, image: Tensor, keep: Tensor) -> Tensor:
+    """`image` with the pixels of `rainy` where `keep` is 1, and some of both in between; (B, 3, H, W)."""
+    # Not `torch.lerp`: where nothing is kept, or all, the values must be those very ones.
+    mixed = keep * rainy + (1 - keep) * image
+    return torch.where(keep == 1, rainy, torch.where(keep == 0, image, mixed))
+
+
+def read_mask(path: Path) -> Tensor:
+    """The keep map of a mask in a file. Raises `DerainError` when it cannot be read."""
+    return keep_map(to_tensor(read_picture(path)))
+
+
+class Protection:
+    """The masks that a user gave: one for all pictures, or a folder with some of the pictures' names.
+
+    A picture's mask has its path and name below the folder, with any extension.
+    """
+
+    def __init__(self, place: Path) -> None:
+        """Raises `UsageError` if there is nothing there."""
+        if not place.exists():
+            raise UsageError(f"{place}: no such mask, nor a folder of masks.")
+        self._place, self._last = place, (Path(), torch.empty(0))
+
+    def keep(self, size: tuple[int, int], name: Path | None = None) -> Tensor | None:
+        """The keep map of a picture, or None where it has no mask.
+
+        Args:
+            size: (height, width) of the picture.
+            name: of the picture below its folder, without its extension; for a folder of masks.
+
+        Raises:
+            DerainError: the mask cannot be read, or has another size.
+        """
+        path = self.path(name)
+        if path is None:
+            return None
+        if self._last[0] != path:  # of a video's frames all have the same
+            self._last = (path, read_mask(path))
+        keep = self._last[1]
+        if keep.shape[-2:] != size:
+            height, width = keep.shape[-2:]
+            raise DerainError(f"{path}: the mask is {width}x{height}, the picture {size[1]}x{size[0]}.")
+        return keep
+
+    def path(self, name: Path | None) -> Path | None:
+        """The mask of a picture; None where the folder has none."""
+        if not self._place.is_dir():
+            return self._place
+        if name is None:
+            raise UsageError(f"{self._place}: is a folder of masks; give one mask here.")
+        wanted = self._place / name
+        found = (wanted.with_name(wanted.name + suffix) for suffix in EXTENSIONS)
+        return next((path for path in found if path.is_file()), None)

@@ -1,0 +1,129 @@
+"""How much rain there is, from what a network took off a picture.
+
+Rain is everywhere in a picture and falls; what a network takes for rain in a dry one (wires, window bars,
+grass) is in places and lies in any direction. So the signal is the share of pixels that stood out, in the
+middle one of many cells, times how much more upright than level they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from derain.errors import DerainError
+
+LONGEST = 640  # pixels of the longer side at which it is measured
+WINDOW = 25  # pixels, side of the square that is a pixel's surroundings
+STANDS_OUT = 2 / 255  # change of luma, beyond that of the surroundings, from which a pixel counts
+CELLS = 6  # on each side
+NOISE = 4 / 255  # of the change's slope: weaker ones have little say in the direction
+FACT = "rain"  # of weights: what `calibration` gives
+
+
+@dataclass(frozen=True)
+class Rain:
+    """How much rain there is in a picture.
+
+    Attributes:
+        share: of the pixels that stood out as rain, in the middle one of 36 cells; 0 to 1.
+        contrast: mean brightness that was taken off these pixels, 0 to 1.
+        signal: the share times the direction: 1 for upright, 0 for none or level.
+        is_raining: whether the signal is above the threshold of the weights; None if they have none.
+    """
+
+    share: float
+    contrast: float
+    signal: float
+    is_raining: bool | None
+
+    def as_row(self) -> dict[str, float | bool | None]:
+        """For programs to read."""
+        return {
+            "share": round(self.share, 5),
+            "contrast": round(self.contrast, 5),
+            "signal": round(self.signal, 6),
+            "is_raining": self.is_raining,
+        }
+
+
+def measure(rainy: Tensor, image: Tensor, strength: float = 1.0, threshold: float | None = None) -> Rain:
+    """How much rain a network took off a picture.
+
+    Args:
+        rainy, image: (1, 3, H, W) or (3, H, W) float RGB in [0, 1], before and after.
+        strength: of the change, above 0; see `derain.restore.Settings`.
+        threshold: of the weights, see `threshold_of`.
+
+    Examples:
+        >>> import torch
+        >>> image = torch.full((1, 3, 64, 64), 0.5)
+        >>> rainy = image.clone()
+        >>> rainy[..., ::8] += 0.2  # upright streaks
+        >>> measure(rainy, image, threshold=0.01).is_raining
+        True
+        >>> measure(rainy.transpose(2, 3), image, threshold=0.01).is_raining
+        False
+    """
+    change = _luma(rainy - image) / strength
+    height, width = change.shape
+    if max(height, width) > LONGEST:
+        scale = LONGEST / max(height, width)
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        change = np.asarray(cv2.resize(change, size, interpolation=cv2.INTER_AREA), np.float32)
+    stands_out = change - cv2.blur(change, (WINDOW, WINDOW)) > STANDS_OUT
+    cells = cv2.resize(stands_out.astype(np.float32), (CELLS, CELLS), interpolation=cv2.INTER_AREA)
+    share = float(np.median(cells))
+    signal = share * max(0.0, _uprightness(change))
+    return Rain(
+        share=share,
+        contrast=max(0.0, float(change[stands_out].mean())) if stands_out.any() else 0.0,
+        signal=signal,
+        is_raining=None if threshold is None else signal > threshold,
+    )
+
+
+def threshold_of(facts: Mapping[str, Any]) -> float | None:
+    """The signal above which it rains, of the facts in a file of weights; None where there is none."""
+    fact = facts.get(FACT)
+    threshold = fact.get("threshold") if isinstance(fact, Mapping) else None
+    return float(threshold) if isinstance(threshold, int | float) else None
+
+
+def calibration(dry: list[float], false_alarms: float = 0.05) -> dict[str, float | int]:
+    """The fact for weights: the lowest threshold with no more than this share of false alarms.
+
+    Args:
+        dry: signals of photographs without rain that the weights have not learnt from.
+        false_alarms: the greatest share of them above the threshold.
+
+    Examples:
+        >>> calibration([0.1, 0.4, 0.2, 0.3], false_alarms=0.25)
+        {'threshold': 0.3, 'alarms': 1, 'dry': 4}
+
+    Raises:
+        DerainError: there are too few of them to tell.
+    """
+    allowed = int(false_alarms * len(dry))
+    if allowed < 1:
+        raise DerainError(f"{len(dry)} dry pictures cannot tell a false-alarm rate of {false_alarms:g}.")
+    threshold = sorted(dry, reverse=True)[allowed]
+    return {"threshold": threshold, "alarms": sum(signal > threshold for signal in dry), "dry": len(dry)}
+
+
+def _luma(difference: Tensor) -> NDArray[np.float32]:
+    planes = difference.detach().float().cpu().reshape(3, *difference.shape[-2:]).numpy()
+    luma: NDArray[np.float32] = 0.299 * planes[0] + 0.587 * planes[1] + 0.114 * planes[2]
+    return np.ascontiguousarray(luma, np.float32)
+
+
+def _uprightness(change: NDArray[np.float32]) -> float:
+    """1 where all slopes of the change point sideways, as those of upright streaks do; -1 for level ones."""
+    across, down = (cv2.Sobel(change, cv2.CV_32F, *order) for order in ((1, 0), (0, 1)))
+    length = np.hypot(across, down) + NOISE
+    return float((((across / length) ** 2) - (down / length) ** 2).mean())

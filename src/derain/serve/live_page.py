@@ -1,0 +1,148 @@
+"""A page of live pictures, for this machine: Motion JPEG, which browsers and camera programs show."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import threading
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import cv2
+import numpy as np
+from fastapi import FastAPI, Response
+from fastapi.responses import HTMLResponse, StreamingResponse
+from numpy.typing import NDArray
+
+from derain.errors import DerainError, Remedy
+from derain.serve.guard import LOOPBACK_NAMES, Access, Guard, refusal
+from derain.serve.limits import Refused
+from derain.serve.server import http_server
+
+QUALITY = 85  # of the JPEG pictures
+VIEWERS = 16  # at once
+BOUNDARY = "frame"
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>derain live</title></head>
+<body><img src="live.mjpg" alt="Live pictures without their rain"></body></html>
+"""
+
+
+class LivePage:
+    """Shows the newest picture to whoever looks; a context that serves while it is open.
+
+    `/` is the page, `/live.mjpg` the pictures, `/live.jpg` the newest of them, `/live.json` the figures.
+
+    Attributes:
+        address: of the page.
+    """
+
+    def __init__(self, port: int) -> None:
+        """
+        Args:
+            port: of 127.0.0.1; 0 for any that is free.
+
+        Raises:
+            DerainError: it is taken.
+        """
+        try:
+            self._listener = socket.create_server(("127.0.0.1", port))
+        except (OSError, OverflowError) as error:
+            raise DerainError(
+                f"127.0.0.1:{port} cannot be listened on ({getattr(error, 'strerror', None) or error}).",
+                Remedy("take any port that is free", {"page": 0}),
+            ) from None
+        self.address = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._pixels: NDArray[np.uint8] | None = None
+        self._figures: Mapping[str, Any] = {}
+        self._viewers, self._closed = 0, False
+        self._fresh = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._started = threading.Event()
+        self._server = http_server(self._app())
+        sockets = [self._listener]
+        self._thread = threading.Thread(target=lambda: self._server.run(sockets=sockets), daemon=True)
+
+    def show(self, pixels: NDArray[Any]) -> None:
+        """The newest picture, (H, W, 3) RGB bytes or 0 to 65535."""
+        self._pixels = pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
+        if self._loop is not None and self._viewers:
+            self._loop.call_soon_threadsafe(self._wake)
+
+    def tell(self, figures: Mapping[str, Any]) -> None:
+        """The newest figures, which JSON can hold."""
+        self._figures = figures
+
+    def __enter__(self) -> LivePage:
+        self._thread.start()
+        self._started.wait()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed = True
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._wake)
+        self._server.should_exit = True
+        self._thread.join()
+        self._listener.close()
+
+    def _wake(self) -> None:
+        fresh, self._fresh = self._fresh, asyncio.Event()
+        fresh.set()
+
+    def _app(self) -> FastAPI:
+        @contextlib.asynccontextmanager
+        async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+            self._loop = asyncio.get_running_loop()
+            self._started.set()
+            yield
+
+        app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+        app.add_middleware(Guard, hosts=LOOPBACK_NAMES, access=Access(None), responded=lambda status: None)
+
+        @app.get("/")
+        def page() -> Response:
+            return HTMLResponse(PAGE)
+
+        @app.get("/live.mjpg")
+        async def stream() -> Response:
+            if self._viewers >= VIEWERS:
+                return refusal(Refused(503, f"{VIEWERS} viewers look already."))
+            kind = f"multipart/x-mixed-replace; boundary={BOUNDARY}"
+            return StreamingResponse(self._parts(), media_type=kind)
+
+        @app.get("/live.jpg")
+        def newest() -> Response:
+            if self._pixels is None:
+                return refusal(Refused(503, "there is no picture yet."))
+            return Response(_jpeg(self._pixels), media_type="image/jpeg")
+
+        @app.get("/live.json")
+        def figures() -> Response:
+            return Response(json.dumps(self._figures), media_type="application/json")
+
+        return app
+
+    async def _parts(self) -> AsyncIterator[bytes]:
+        """The newest picture again and again; who reads slowly misses some."""
+        self._viewers += 1
+        try:
+            while not self._closed:
+                fresh = self._fresh
+                if self._pixels is not None:
+                    picture = await asyncio.to_thread(_jpeg, self._pixels)
+                    head = (
+                        f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
+                    )
+                    yield head.encode() + picture + b"\r\n"
+                await fresh.wait()
+        finally:
+            self._viewers -= 1
+
+
+def _jpeg(pixels: NDArray[np.uint8]) -> bytes:
+    encoded, content = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    assert encoded
+    return content.tobytes()

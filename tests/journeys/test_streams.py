@@ -1,0 +1,185 @@
+"""Frames in and out of pipes, through the real command line."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from clips import moving_scene, write_clip
+from command_line import derain, environment
+from derain.methods import all_architectures
+from derain.tensors import save_checkpoint
+
+SIZE = (48, 64)
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small network that changes what it gets."""
+    torch.manual_seed(3)
+    architecture = next(a for a in all_architectures() if a.name == "everyday")
+    network = architecture.build(**architecture.tiny)
+    torch.nn.init.normal_(network.head.weight, std=0.05)
+    file = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    save_checkpoint(file, network.state_dict(), {})
+    return file
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    frames = list(moving_scene(6, *SIZE))
+    return write_clip(tmp_path_factory.mktemp("clip") / "rain.mp4", frames, rate=Fraction(30000, 1001))
+
+
+def piped(content: bytes, *arguments: str | Path) -> subprocess.CompletedProcess[bytes]:
+    """`derain ARGUMENTS...` with these bytes as its standard input."""
+    command = [sys.executable, "-m", "derain", *map(str, arguments)]
+    return subprocess.run(command, input=content, env=environment(), capture_output=True, timeout=600)
+
+
+def stored(source: Path | bytes, **options: Any) -> tuple[list[NDArray[np.uint8]], Fraction | None]:
+    """The samples of all frames as they are stored, and the rate."""
+    with av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source), **options) as file:
+        video = file.streams.video[0]
+        return [frame.to_ndarray() for frame in file.decode(video)], video.average_rate
+
+
+def through_a_pipe(source: Path, kind: str, codec: str, pixel_format: str | None = None) -> bytes:
+    """What `ffmpeg -i SOURCE -f KIND -` writes to its pipe."""
+    buffer = io.BytesIO()
+
+    class Pipe:
+        write = buffer.write
+
+    with av.open(str(source)) as file, av.open(Pipe(), "w", format=kind) as pipe:
+        video = file.streams.video[0]
+        # As ffmpeg takes it over from H.264; y4m's header says it.
+        siting = {"chroma_sample_location": "left"}
+        out = pipe.add_stream(codec, rate=video.average_rate, options=siting)
+        out.width, out.height = video.width, video.height
+        out.pix_fmt = pixel_format or video.format.name
+        for number, frame in enumerate(file.decode(video)):
+            plain = frame.reformat(format=out.pix_fmt)
+            plain.pts, plain.time_base, plain.pict_type = number, 1 / video.average_rate, 0
+            pipe.mux(out.encode(plain))
+        pipe.mux(out.encode(None))
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def restored(clip: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> list[NDArray[np.uint8]]:
+    """What `derain run CLIP` makes of it, without loss."""
+    target = tmp_path_factory.mktemp("restored") / "dry.mkv"
+    done = derain("run", clip, "-o", target, "--codec", "ffv1", "--model", weights)
+    assert done.returncode == 0, done.stderr
+    return stored(target)[0]
+
+
+def equal(frames: list[NDArray[np.uint8]], others: list[NDArray[np.uint8]]) -> bool:
+    return len(frames) == len(others) and all(map(np.array_equal, frames, others))
+
+
+def test_y4m_in_and_out_gives_the_frames_of_the_clip(
+    clip: Path, weights: Path, restored: list[NDArray[np.uint8]]
+) -> None:
+    done = piped(through_a_pipe(clip, "yuv4mpegpipe", "wrapped_avframe"), "run", "-", "--model", weights)
+    assert done.returncode == 0, done.stderr
+    frames, rate = stored(done.stdout)
+    assert rate == Fraction(30000, 1001)
+    assert equal(frames, restored)
+    assert not equal(frames, stored(clip)[0])
+    assert b"6 frames restored" in done.stderr
+
+
+def test_an_encoded_stream_becomes_a_file(
+    clip: Path, weights: Path, restored: list[NDArray[np.uint8]], tmp_path: Path
+) -> None:
+    stream, target = through_a_pipe(clip, "matroska", "ffv1"), tmp_path / "dry.mkv"
+    done = piped(stream, "run", "-", "-o", target, "--codec", "ffv1", "--model", weights, "--json")
+    assert done.returncode == 0, done.stderr
+    assert b'"frames": 6' in done.stderr
+    assert equal(stored(target)[0], restored)
+    again = piped(stream, "run", "-", "-o", target, "--model", weights)
+    assert again.returncode == 2
+    assert b"exists already. To replace it, give --overwrite." in again.stderr
+
+
+def test_raw_frames_in_and_out(clip: Path, weights: Path, restored: list[NDArray[np.uint8]]) -> None:
+    raw = through_a_pipe(clip, "rawvideo", "rawvideo")
+    assert len(raw) == 6 * SIZE[0] * SIZE[1] * 3 // 2
+    options = ("--raw", "yuv420p", "--size", f"{SIZE[1]}x{SIZE[0]}", "--rate", "25")
+    done = piped(raw, "run", "-", *options, "--model", weights)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == b"".join(frame.tobytes() for frame in restored)
+
+
+def test_raw_rgb_becomes_an_encoded_stream(clip: Path, weights: Path) -> None:
+    raw = through_a_pipe(clip, "rawvideo", "rawvideo", "rgb24")
+    options = ("--raw", "rgb24", "--size", f"{SIZE[1]}x{SIZE[0]}", "--rate", "25", "--to", "mkv")
+    done = piped(raw, "run", "-", *options, "--model", weights)
+    assert done.returncode == 0, done.stderr
+    frames, rate = stored(done.stdout)
+    assert (len(frames), rate) == (6, 25)
+
+
+def test_one_line_for_what_cannot_be(weights: Path, clip: Path, tmp_path: Path) -> None:
+    y4m = through_a_pipe(clip, "yuv4mpegpipe", "wrapped_avframe")
+    cases = [
+        (b"", ("-",), 1, "no video that can be read"),
+        (b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", ("-",), 1, "no video that can be read"),
+        (y4m, ("-", "--maps"), 2, "--maps: not for frames from standard input. To restore them, leave out"),
+        (y4m, ("-", "--raw", "rgb24"), 2, "give their --size and --rate"),
+        (y4m, ("-", "--size", "64x48"), 2, "for raw frames, whose format"),
+        (y4m, ("-", "-o", str(tmp_path / "a.gif")), 2, "frames are written as"),
+        (y4m, (str(clip), "--to", "y4m"), 2, "--to is for frames from standard input"),
+    ]
+    for content, arguments, code, message in cases:
+        done = piped(content, "run", *arguments, "--model", weights)
+        assert (done.returncode, done.stdout) == (code, b""), done.stderr
+        lines = done.stderr.decode().splitlines()
+        assert len(lines) == 1, lines
+        assert message in lines[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stream_that_breaks_off_is_restored_as_far_as_it_goes(clip: Path, weights: Path) -> None:
+    stream = through_a_pipe(clip, "yuv4mpegpipe", "wrapped_avframe")
+    frame = SIZE[0] * SIZE[1] * 3 // 2 + 6
+    done = piped(stream[: -frame - 100], "run", "-", "--model", weights)
+    assert len(stored(done.stdout)[0]) in (4, 5)
+
+
+def test_a_reader_that_goes_ends_it(clip: Path, weights: Path) -> None:
+    long = through_a_pipe(clip, "yuv4mpegpipe", "wrapped_avframe")
+    head, frames = long.split(b"FRAME", 1)
+    command = [sys.executable, "-m", "derain", "run", "-", "--model", str(weights)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdin.write(head + b"FRAME" + frames)
+        process.stdin.flush()
+        process.stdout.read(1000)
+        process.stdout.close()
+        try:
+            for _ in range(1000):
+                process.stdin.write(b"FRAME" + frames)
+        except BrokenPipeError:
+            pass
+        told = process.stderr.read().decode()
+        process.stdin = None
+    assert process.returncode == 1
+    assert "standard output: closed by its reader after" in told
+    assert "Traceback" not in told
