@@ -21,6 +21,7 @@ from derain.cli import (
     info,
     live,
     models,
+    preview,
     publish,
     run,
     score,
@@ -62,7 +63,7 @@ def _start(
 
 
 COMMANDS = (
-    *(run.run, live.live, adapt.adapt, background.background, serve.serve, models.models),
+    *(run.run, live.live, preview.preview, adapt.adapt, background.background, serve.serve, models.models),
     *(score.score, evaluate.evaluate, compare.compare, train.train, synth.synth),
     *(info.info, convert.convert, export.export, publish.publish, bench.bench, config.config),
 )

@@ -78,7 +78,6 @@ def live(
             report.say(shown_on.address)
         loop = Live(origin, _restoring(restore, protect), told=report.say)
         writer: FrameWriter | None = None
-        stack.callback(report.end, loop.figures)
         with contextlib.suppress(KeyboardInterrupt):  # the ordinary end
             for shown in loop:
                 if output is not None:
@@ -90,6 +89,7 @@ def live(
                     row = report.tell(loop.figures(), _rain(restore, shown))
                     if shown_on is not None:
                         shown_on.tell(row)
+        report.end(loop.figures())
 
 
 def _restoring(restore: Any, protect: Path | None) -> Callable[[Any, int], Any]:
@@ -183,11 +183,11 @@ class _Report:
             print(f"\r\x1b[K{told}", end="", file=sys.stderr, flush=True)
         return row
 
-    def end(self, figures: Callable[[], Figures]) -> None:
+    def end(self, figures: Figures) -> None:
         """Sums up."""
         from derain.cli.progress import duration
 
-        self._count(figures())
+        self._count(figures)
         mean = 1000 * self._latency / max(1, self._frames)
         if self._status:
             print("\r\x1b[K", end="", file=sys.stderr)

@@ -122,6 +122,9 @@ def run(
             help="A mask, or a folder with masks of the same names: what is white in it stays as it is.",
         ),
     ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Of a folder: also restore what arrives there, until Ctrl-C.")
+    ] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Take the rain out of pictures and videos.
@@ -138,11 +141,13 @@ def run(
 
     from derain.cli.outcomes import follow, preview, summarise
     from derain.cli.progress import bar
+    from derain.cli.watching import follow_arrivals
     from derain.errors import UsageError, unknown_name
     from derain.restore import load
     from derain.restore.jobs import plan
     from derain.restore.protecting import Protection
     from derain.restore.run import refuse_unusable, restore_all
+    from derain.restore.watching import watch as watch_folder
 
     pictures, videos, overwrite = picture.options(), video.options(), result.overwrite
     if format not in FORMATS:
@@ -157,6 +162,7 @@ def run(
             resume=video.resume,
             cluster=cluster is not None,
             protect=protect is not None,
+            watch=watch,
             format=format != "same",
             dry_run=dry_run,
         )
@@ -167,6 +173,22 @@ def run(
     if given or output == PIPE:
         option = f"--{given[0]}" if given else "-o -"
         raise UsageError(f"{option} is for frames from standard input: give - as the input.")
+    protection = None if protect is None else Protection(protect)
+    if watch:
+        if len(inputs) != 1 or not inputs[0].is_dir() or cluster is not None or dry_run:
+            raise UsageError("--watch takes one folder, and goes with neither --cluster nor --dry-run.")
+        arriving = watch_folder(
+            load(model.model, **vars(model.settings())),
+            inputs[0],
+            output,
+            suffix=FORMATS[format],
+            overwrite=overwrite,
+            pictures=pictures,
+            videos=videos,
+            protection=protection,
+        )
+        follow_arrivals(arriving, result.as_json)
+        return
     began = time.monotonic()
     planned = plan(inputs, output, suffix=FORMATS[format], videos=cluster is None)
     jobs = planned.jobs
@@ -178,7 +200,6 @@ def run(
         )
     if cluster is not None and protect is not None:
         raise UsageError("--protect: not on a cluster; leave out --cluster.")
-    protection = None if protect is None else Protection(protect)
     refuse_unusable(jobs, model.model, pictures, videos, overwrite)
     if dry_run:
         preview(planned, overwrite, result.as_json)

@@ -94,18 +94,25 @@ def find_pictures(inputs: Sequence[str | Path]) -> list[Found]:
 
 def _below(given: Path) -> Iterator[Found | Unread]:
     if is_folder(given):
-        for entry in _walk(given, ()):
+        for entry in walk(given):
             if isinstance(entry, Unread):
                 yield entry
             else:
-                yield _classified(entry, entry.relative_to(given), named=False)
+                yield classify(entry, entry.relative_to(given))
     elif exists(given) or is_link(given):
-        yield _classified(given, Path(given.name), named=True)
+        yield classify(given, Path(given.name), named=True)
     else:
         raise UsageError(f"{given}: no such file or folder.")
 
 
-def _classified(source: Path, relative: Path, named: bool) -> Found | Unread:
+def classify(source: Path, relative: Path, named: bool = False) -> Found | Unread:
+    """What a file is.
+
+    Args:
+        source: the file.
+        relative: its path below the folder that was given.
+        named: whether the user named the file itself, and no folder.
+    """
     suffix = source.suffix.lower()
     if suffix in EXTENSIONS and not named:
         return Found(source, relative)
@@ -124,8 +131,9 @@ def _classified(source: Path, relative: Path, named: bool) -> Found | Unread:
     return Found(source, relative) if named else Unread(source, label(source, None), "")
 
 
-def _walk(folder: Path, parents: tuple[Path, ...]) -> Iterator[Path | Unread]:
-    """Files below `folder`; links to folders are followed unless they lead back to a parent."""
+def walk(folder: Path, parents: tuple[Path, ...] = ()) -> Iterator[Path | Unread]:
+    """Files below `folder`, sorted and without hidden ones; links to folders are followed unless they lead
+    back to a parent."""
     place = real(folder)
     if place in parents:
         return
@@ -138,7 +146,7 @@ def _walk(folder: Path, parents: tuple[Path, ...]) -> Iterator[Path | Unread]:
         if entry.name.startswith("."):
             continue
         if is_folder(entry):
-            yield from _walk(entry, (*parents, place))
+            yield from walk(entry, (*parents, place))
         else:
             yield entry
 

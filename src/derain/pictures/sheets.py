@@ -58,3 +58,29 @@ def _shortened(title: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, w
     while title and font.getlength("..." + title) > width:
         title = title[1:]
     return "..." + title
+
+
+def labelled_grid(rows: Sequence[Sequence[tuple[str, Array]]]) -> Array:
+    """Rows of pictures with captions, on white, at their own size.
+
+    Args:
+        rows: (caption, (H, W, 3) uint8 RGB); the pictures are about equal in size.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    cells = [cell for row in rows for cell in row]
+    assert cells
+    wide = max(array.shape[1] for _, array in cells)
+    font = ImageFont.load_default(max(12, wide // 20))
+    line = 2 * max(12, wide // 20)
+    tall = line + max(array.shape[0] for _, array in cells) + GAP
+    columns = max(len(row) for row in rows)
+    sheet = Image.new("RGB", (GAP + columns * (wide + GAP), GAP + len(rows) * tall), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for number, row in enumerate(rows):
+        for column, (caption, array) in enumerate(row):
+            left, top = GAP + column * (wide + GAP), GAP + number * tall
+            draw.text((left, top + line // 2), _shortened(caption, font, wide), INK, font, anchor="lm")
+            sheet.paste(Image.fromarray(array), (left, top + line))
+    return np.array(sheet)

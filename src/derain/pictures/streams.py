@@ -236,7 +236,6 @@ def open_address(address: str) -> Iterator[FrameStream]:
     options = {
         "protocol_whitelist": PROTOCOLS[scheme],
         "format_whitelist": _NETWORK,
-        "fflags": "nobuffer",
         "flags": "low_delay",
     }
     if scheme.startswith("rtsp"):

@@ -202,7 +202,7 @@ def plan(
                 raise UsageError("nothing to restore: all pictures found lie in the output folder.")
             unread = [entry for entry in unread if within not in (p := real(entry.source), *p.parents)]
             found = kept
-        jobs = _mirrored(found, output)
+        jobs = mirrored(found, output)
     if suffix is not None:
         jobs = [job if job.is_video else _with_suffix(job, suffix, output) for job in jobs]
     if not jobs and not unread:
@@ -238,7 +238,8 @@ def _names_a_file(given: Path, found: Found, output: Path) -> bool:
     return bool(output.suffix) if found.is_video else output.suffix.lower() in EXTENSIONS
 
 
-def _mirrored(found: Sequence[Found], output: Path) -> list[Job]:
+def mirrored(found: Sequence[Found], output: Path) -> list[Job]:
+    """The jobs of what was found in folders: results have its paths below `output`."""
     # a.jpg and a.png have sheets and maps of their own.
     stems = Counter(entry.relative.with_suffix("") for entry in found)
     taken = {entry.relative for entry in found}
@@ -263,12 +264,24 @@ def _written_name(entry: Found, taken: set[Path]) -> Path:
     return entry.relative.with_name(entry.relative.name + entry.kind.result) if result in taken else result
 
 
-def _beside(given: Path, suffix: str | None, videos: bool) -> Plan:
+def beside(folder: Path) -> Path:
+    """The folder for the results of a folder, if no other is given. Raises `UsageError` if there is none."""
+    place = _named(folder)
+    return place.with_name(f"{place.name}-derained")
+
+
+def _named(given: Path) -> Path:
+    """A path that ends with a name, which "." does not."""
     place = real(given) if given.name in ("", "..") else given
     if not place.name:
         raise UsageError(f"{given}: has no folder beside it; give an output.")
+    return place
+
+
+def _beside(given: Path, suffix: str | None, videos: bool) -> Plan:
+    place = _named(given)
     if is_folder(place):
-        return plan([given], place.with_name(f"{place.name}-derained"), suffix=suffix, videos=videos)
+        return plan([given], beside(place), suffix=suffix, videos=videos)
     (job,) = plan([given], place.parent / "derained", suffix=suffix, videos=videos).jobs
     target = place.with_name(f"{job.target.stem}-derained{job.target.suffix}")
     return Plan((replace(job, target=target, folder=place.parent, name=Path(target.stem)),))

@@ -1,0 +1,64 @@
+"""`derain preview PHOTO`: one sheet to choose a model and a strength by."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from derain.cli.options import path
+from derain.cli.output import say
+from derain.cli.shared import Device, Overwrite, Precision
+
+STRENGTHS = (0.5, 1.0, 1.25)
+
+
+def preview(
+    photo: Annotated[Path, typer.Argument(parser=path, help="A picture.")],
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model", metavar="MODEL", help="As of `derain run`; again for more. Default: all bundled."
+        ),
+    ] = None,
+    strength: Annotated[
+        list[float] | None,
+        typer.Option(min=0.0, max=1.5, help="Of the change; again for more. Default: 0.5, 1 and 1.25."),
+    ] = None,
+    crops: Annotated[int, typer.Option(min=1, max=8, help="Parts of the picture to show.")] = 2,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", parser=path, help="Default: beside the photo, as NAME-preview.jpg."),
+    ] = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Show what models make of one picture, at several strengths, on one sheet of crops.
+
+    The crops are where most of the picture changes; each row is one of them with one model.
+
+    Example: derain preview photo.jpg --model everyday --strength 0.7 --strength 1
+    """
+    from derain.checkpoints.bundled import bundled_names
+    from derain.cli.progress import bar
+    from derain.errors import Remedy, UsageError
+    from derain.pictures import EXTENSIONS, Picture, read_picture, write_picture
+    from derain.restore import load
+    from derain.restore.preview import preview_sheet, strengths_of
+
+    target = output or photo.with_name(f"{photo.stem}-preview.jpg")
+    if target.suffix.lower() not in EXTENSIONS:
+        raise UsageError(f"{target}: pictures are written as {' '.join(EXTENSIONS)}.")
+    if target.exists() and not overwrite:
+        raise UsageError(f"{target}: exists already.", Remedy("replace it", {"overwrite": True}))
+    names = model or list(bundled_names())
+    picture, results = read_picture(photo), {}
+    with bar("restoring", len(names)) as progress:
+        for name in names:
+            restore = load(name, device=device, precision=precision)
+            results[name] = strengths_of(restore, picture, strength or STRENGTHS)
+            progress.advance()
+    write_picture(target, Picture(preview_sheet(picture, results, crops)))
+    say(f"{target}: {', '.join(names)}")

@@ -1,0 +1,43 @@
+"""`derain run FOLDER --watch`: restores what arrives, until Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import typer
+
+from derain.cli.messages import complain, in_words, printable
+from derain.cli.output import say
+from derain.errors import DerainError
+
+if TYPE_CHECKING:
+    from derain.restore.jobs import Outcome
+
+
+def follow_arrivals(outcomes: Iterator[Outcome], as_json: bool) -> None:
+    """A line for each file as it is done, of JSON if wanted; exits with 1 if one failed."""
+    from derain.restore.jobs import STATUSES, as_row
+
+    counts: Counter[str] = Counter()
+    try:
+        for outcome in outcomes:
+            counts[outcome.status] += 1
+            if as_json:
+                typer.echo(json.dumps(as_row(outcome)))
+                sys.stdout.flush()
+            elif outcome.status == "failed":
+                complain(DerainError(outcome.note, outcome.remedy))
+            elif outcome.status == "restored" or outcome.rain is not None:
+                note = in_words(outcome.note, outcome.remedy)
+                said = f"{outcome.job.source} -> {outcome.job.target}" + (f" ({note})" if note else "")
+                say(printable(said))
+                sys.stdout.flush()
+    except KeyboardInterrupt:  # the ordinary end
+        if not as_json:
+            say(", ".join(f"{counts[status]} {status}" for status in STATUSES))
+    if counts["failed"]:
+        raise typer.Exit(1)

@@ -1,0 +1,61 @@
+"""One sheet of crops by which to choose a model and a strength."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from derain.pictures import Picture, labelled_grid, to_rgb8, to_tensor, with_pixels
+from derain.restore.derainer import Derainer
+
+Pixels = NDArray[np.uint8]  # (H, W, 3) RGB
+SIDE = 320  # of a crop, pixels
+
+
+def strengths_of(restore: Derainer, picture: Picture, strengths: Iterable[float]) -> dict[float, Pixels]:
+    """What a network makes of a picture at each of some strengths, as RGB bytes; it runs once."""
+    rainy = to_tensor(picture)
+    image = restore.with_settings(strength=1.0).restore(rainy).image
+    mixed = {strength: (rainy + strength * (image - rainy)).clamp(0, 1) for strength in strengths}
+    return {strength: to_rgb8(with_pixels(picture, pixels)) for strength, pixels in mixed.items()}
+
+
+def preview_sheet(picture: Picture, results: Mapping[str, Mapping[float, Pixels]], crops: int = 2) -> Pixels:
+    """The rainy picture and all results, in crops of its own resolution.
+
+    Args:
+        picture: before.
+        results: {model: {strength: RGB bytes of the same size}}.
+        crops: how many parts to show, at most; where the first results differ most from the picture.
+
+    Returns:
+        (H, W, 3) RGB: a row for each crop of each model, a column for each strength.
+    """
+    before = to_rgb8(picture)
+    first = next(iter(results.values()))
+    changed = np.abs(first[max(first)].astype(np.float32) - before).mean(2)
+    rows = []
+    for top, left in busiest(changed, SIDE, crops):
+        part = np.s_[top : top + SIDE, left : left + SIDE]
+        for name, by_strength in results.items():
+            cells = [("before", before[part])]
+            cells += [(f"{name}, {strength:g}", after[part]) for strength, after in by_strength.items()]
+            rows.append(cells)
+    return labelled_grid(rows)
+
+
+def busiest(values: NDArray[np.float32], side: int, count: int) -> list[tuple[int, int]]:
+    """(top, left) of up to `count` squares that do not overlap, with the largest sums; in this order."""
+    height, width = values.shape
+    tall, wide = min(side, height), min(side, width)
+    sums = cv2.boxFilter(values, cv2.CV_32F, (wide, tall), anchor=(0, 0), borderType=cv2.BORDER_CONSTANT)
+    sums = np.asarray(sums[: height - tall + 1, : width - wide + 1]).copy()
+    found: list[tuple[int, int]] = []
+    while len(found) < count and np.isfinite(sums).any():
+        top, left = (int(place) for place in np.unravel_index(np.argmax(sums), sums.shape))
+        found.append((top, left))
+        sums[max(0, top - tall + 1) : top + tall, max(0, left - wide + 1) : left + wide] = -np.inf
+    return found

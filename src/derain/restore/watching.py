@@ -1,0 +1,133 @@
+"""A folder that fills: pictures and videos are restored when they are complete, and only then."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from derain.errors import UsageError
+from derain.paths import is_folder, real
+from derain.pictures import Unread
+from derain.pictures.finding import classify, walk
+from derain.restore.derainer import Derainer
+from derain.restore.jobs import Job, Outcome, beside, mirrored
+from derain.restore.run import restore_all
+
+SETTLED = 2.0  # seconds without a change after which a file is complete
+EVERY = 1.0  # seconds between looks
+# Endings that programs give a file until it is complete.
+UNFINISHED = (".part", ".partial", ".filepart", ".crdownload", ".download", ".tmp", ".temp", ".upload")
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A file at the last look: what changes with its content, since when, and whether it was handed out."""
+
+    state: tuple[int, int]
+    since: float
+    handed_out: bool = False
+
+
+class Arrivals:
+    """The files that have become complete in a folder and all below it.
+
+    A file is complete when its size and its time of change were the same for `SETTLED` seconds, and its
+    name is not one that programs give to unfinished files. One that changes later is complete anew.
+    """
+
+    def __init__(self, folder: Path, leave_out: Path | None = None) -> None:
+        """
+        Args:
+            folder: to watch.
+            leave_out: a folder in it that is passed over: that of the results.
+        """
+        self._folder, self._leave_out = folder, None if leave_out is None else real(leave_out)
+        self._seen: dict[Path, _Seen] = {}
+
+    def complete(self, now: float) -> list[Path]:
+        """The files that are complete since the last look, in alphabetical order.
+
+        Args:
+            now: seconds, which never go back.
+
+        Raises:
+            UsageError: the folder is no longer there.
+        """
+        if not is_folder(self._folder):
+            raise UsageError(f"{self._folder}: is no folder, or has gone.")
+        before, self._seen = self._seen, {}
+        found = []
+        for path in walk(self._folder):
+            if isinstance(path, Unread) or path.suffix.lower() in UNFINISHED or self._is_result(path):
+                continue
+            try:
+                status = path.stat()
+            except OSError:
+                continue  # gone since, or not ours to read
+            state = (status.st_size, status.st_mtime_ns)
+            seen = before.get(path)
+            if seen is None or seen.state != state:
+                seen = _Seen(state, now)
+            elif not seen.handed_out and status.st_size and now - seen.since >= SETTLED:
+                seen = replace(seen, handed_out=True)
+                found.append(path)
+            self._seen[path] = seen
+        return sorted(found)
+
+    def _is_result(self, path: Path) -> bool:
+        return self._leave_out is not None and self._leave_out in real(path).parents
+
+
+def watch(
+    derainer: Derainer,
+    folder: Path,
+    output: Path | None = None,
+    *,
+    suffix: str | None = None,
+    overwrite: bool = False,
+    clock: Callable[[], float] = time.monotonic,
+    wait: Callable[[float], object] = time.sleep,
+    **options: Any,
+) -> Iterator[Outcome]:
+    """Restores what is in a folder and what arrives there, without end.
+
+    Args:
+        derainer: the network.
+        folder: to watch, with all below it.
+        output: the folder for the results; None for FOLDER-derained beside it.
+        suffix: the extension of all pictures that are written.
+        overwrite: replace results that exist. Those of this call are replaced when their source changes.
+        clock: seconds that never go back.
+        wait: waits for so many seconds.
+        options: see `restore_all`.
+
+    Yields:
+        What became of each file; those that are no picture or video are passed over in silence.
+
+    Raises:
+        UsageError: the folder is none, or has gone.
+    """
+    target = beside(folder) if output is None else output
+    arrivals, made = Arrivals(folder, target), set[Path]()
+    while True:
+        for path in arrivals.complete(clock()):
+            entry = classify(path, path.relative_to(folder))
+            if isinstance(entry, Unread):
+                continue
+            (job,) = mirrored([entry], target)
+            if suffix is not None and not job.is_video:
+                job = replace(job, target=job.target.with_suffix(suffix), note="")
+            again = overwrite or job.target in made
+            for outcome in restore_all(derainer, [_by_path(job, entry.relative)], overwrite=again, **options):
+                if outcome.status != "skipped" or outcome.rain is not None:
+                    made.add(job.target)
+                yield outcome
+        wait(EVERY)
+
+
+def _by_path(job: Job, relative: Path) -> Job:
+    """What else belongs to the result is called by the whole name: a.jpg may arrive after a.png."""
+    return replace(job, name=relative)
