@@ -15,6 +15,7 @@ import typer
 
 from derain.cli.options import ModelOptions, ResultOptions, grouped, path
 from derain.cli.piping import PIPE, Pipes, refuse_target, standard_output
+from derain.cli.shared import OwnCode
 from derain.errors import DerainError, UsageError
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def live(
         int | None,
         typer.Option(min=0, max=65535, help="Show the pictures on a page of this machine, at this port."),
     ] = None,
+    own_code: OwnCode = False,
     protect: Annotated[
         Path | None, typer.Option(parser=path, help="A mask of the frames; what is white in it stays.")
     ] = None,
@@ -69,7 +71,7 @@ def live(
     if source != "-" and any(value is not None for value in (pipes.raw, pipes.size, pipes.rate)):
         raise UsageError("--raw, --size and --rate are for frames from standard input: give - as the source.")
     origin = source_of(source, sys.stdin.buffer, pipes.frames())
-    restore = load(model.model, **vars(model.settings()))
+    restore = load(model.model, **vars(model.settings()), own_code=own_code)
     report = _Report(result.as_json, sys.stderr if output == PIPE else sys.stdout, is_quiet(), restore.name)
     with contextlib.ExitStack() as stack:
         shown_on: LivePage | None = None
@@ -96,7 +98,6 @@ def _restoring(restore: Any, protect: Path | None) -> Callable[[Any, int], Any]:
     from derain.restore.protecting import Protection
 
     protection = None if protect is None else Protection(protect)
-
 
     def image(rainy: Any, bits: int) -> Any:
         keep = None if protection is None else protection.keep(rainy.shape[-2:])

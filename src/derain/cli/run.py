@@ -178,7 +178,7 @@ def run(
         if len(inputs) != 1 or not inputs[0].is_dir() or cluster is not None or dry_run:
             raise UsageError("--watch takes one folder, and goes with neither --cluster nor --dry-run.")
         arriving = watch_folder(
-            load(model.model, **vars(model.settings())),
+            load(model.model, **vars(model.settings()), own_code=own_code),
             inputs[0],
             output,
             suffix=FORMATS[format],
