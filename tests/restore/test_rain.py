@@ -94,7 +94,7 @@ def test_every_kind_of_picture_has_the_same_rain(tmp_path: Path) -> None:
     network = derain.create_network("everyday", widths=(8, 12), encoder=(1, 1), decoder=(1,))
     torch.nn.init.normal_(network.head.weight, std=0.05)
     save_checkpoint(tmp_path / "w.safetensors", network.state_dict(), {FACT: {"threshold": 0.0}})
-    restore = derain.load(tmp_path / "w.safetensors", device="cpu", strength=0.5)
+    restore = derain.load(tmp_path / "w.safetensors", device="cpu", precision="float32", strength=0.5)
     pixels = np.random.default_rng(1).integers(0, 255, (40, 56, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
