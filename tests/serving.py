@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,19 +19,31 @@ from typing import Any
 import httpx
 
 from command_line import environment
+from derain.restore import Settings
 from derain.serve.api import create_app
 from derain.serve.guard import LOOPBACK_NAMES
 from derain.serve.limits import Limits
+from derain.serve.models import offered
 from derain.serve.server import http_server
+from derain.serve.worker import Work
 
 PATIENCE = 120  # seconds for one answer
 
 
 @contextmanager
-def in_thread(folder: Path, limits: Limits, token: str | None = None) -> Iterator[httpx.Client]:
-    """A server whose files lie in `folder`, and a client of it."""
+def in_thread(
+    folder: Path,
+    limits: Limits,
+    token: str | None = None,
+    *,
+    models: Sequence[str] = (),
+    workers: int = 1,
+    callback_hosts: frozenset[str] = frozenset(),
+) -> Iterator[httpx.Client]:
+    """A server whose files lie in `folder`, and a client of it; ready when it comes."""
     before, tempfile.tempdir = tempfile.tempdir, str(folder)
-    app = create_app(limits, token=token, hosts=LOOPBACK_NAMES, device="cpu")
+    work = Work(offered(models), Settings(device="cpu"), threads=1, workers=workers)
+    app = create_app(limits, work, token=token, hosts=LOOPBACK_NAMES, callback_hosts=callback_hosts)
     server = http_server(app)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -39,7 +51,7 @@ def in_thread(folder: Path, limits: Limits, token: str | None = None) -> Iterato
         try:
             address = f"http://127.0.0.1:{listener.getsockname()[1]}"
             with httpx.Client(base_url=address, timeout=PATIENCE) as client:
-                client.get("/health").raise_for_status()
+                until(lambda: client.get("/ready").status_code == 200)
                 yield client
         finally:
             server.should_exit = True
@@ -67,9 +79,9 @@ def send(client: httpx.Client, name: str, content: bytes, **fields: str) -> http
     return client.post("/api/jobs", files={"file": (name, content)}, data=fields)
 
 
-def submit(client: httpx.Client, name: str, content: bytes) -> str:
+def submit(client: httpx.Client, name: str, content: bytes, **fields: str) -> str:
     """The id of a job that is accepted."""
-    answer = send(client, name, content)
+    answer = send(client, name, content, **fields)
     assert answer.status_code == 201, answer.text
     return str(answer.json()["id"])
 

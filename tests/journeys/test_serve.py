@@ -81,7 +81,7 @@ def test_the_command(tmp_path: Path) -> None:
         # Stopped in the middle of a job that someone follows.
         write_picture(tmp_path / "large.png", Picture(np.full((1500, 1500, 3), 90, np.uint8)))
         client = httpx.Client(base_url=address, timeout=120)
-        job = submit(client, "large.png", (tmp_path / "large.png").read_bytes())
+        job = submit(client, "large.png", (tmp_path / "large.png").read_bytes(), model="spanet")
         for _, view in events(client, job):
             if view["state"] == "running":
                 break

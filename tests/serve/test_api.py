@@ -21,10 +21,11 @@ from PIL import Image
 
 import clips
 from clips import moving_scene, write_clip
-from derain.errors import UsageError
+from derain.checkpoints.bundled import DEFAULT
+from derain.errors import DerainError, UsageError
 from derain.pictures import encode_picture, grey_map, read_picture, to_tensor
 from derain.pictures.picture import Picture
-from derain.restore import load
+from derain.restore import Settings, load
 from derain.serve.limits import Limits
 from derain.serve.server import serve
 from serving import ended, events, in_thread, send, submit, until
@@ -278,7 +279,7 @@ def test_unknown_ids_and_paths(client: httpx.Client) -> None:
 
 
 def test_a_full_queue_and_cancelling(client: httpx.Client, folder: Path) -> None:
-    long = submit(client, "long.png", flat_png(1000, 1000))
+    long = submit(client, "long.png", flat_png(1000, 1000), model="spanet")
     assert next(view for _, view in events(client, long) if view["state"] == "running")
     refused(client.get(f"/api/jobs/{long}/result"), 409, "not finished")
     waiting = [submit(client, "a.png", png()), submit(client, "b.png", png())]
@@ -315,7 +316,16 @@ def test_what_is_no_way_to_start() -> None:
     with pytest.raises(UsageError, match="empty"):
         serve("127.0.0.1", 0, LIMITS, token=" ")
     with pytest.raises(UsageError, match="tpu"):
-        serve("127.0.0.1", 0, LIMITS, device="tpu")
+        serve("127.0.0.1", 0, LIMITS, settings=Settings(device="tpu"))
+    with pytest.raises(UsageError, match="unknown model 'spanett'"):
+        serve("127.0.0.1", 0, LIMITS, models=["spanett"])
+    with pytest.raises(UsageError, match="both be called 'spanet'"):
+        serve("127.0.0.1", 0, LIMITS, models=["spanet", "elsewhere/spanet.safetensors"])
+    for host in ("", "http://example.org", "user@example.org", "*.example.org", "example.org/x"):
+        with pytest.raises(UsageError, match="give HOST"):
+            serve("127.0.0.1", 0, LIMITS, callback_hosts=[host])
+    with pytest.raises(DerainError, match=r"missing\.pth"):
+        serve("127.0.0.1", 0, LIMITS, models=["missing.pth"])
 
 
 def test_headers_page_and_description(client: httpx.Client) -> None:
@@ -331,12 +341,12 @@ def test_headers_page_and_description(client: httpx.Client) -> None:
         assert "http" not in page.replace("HTTP API", "").replace("http-equiv", "")  # nothing from outside
         assert "<style" not in page
         assert " style=" not in page
-    described = client.get("/api/openapi.json").json()
-    assert {"/api/jobs", "/api/events", "/api/models", "/api/jobs/{job_id}/result"} <= described[
-        "paths"
-    ].keys()
+    described = client.get("/api/openapi.json").json()["paths"]
+    assert {f"/api/v1/{end}" for end in ("jobs", "events", "models", "jobs/{job_id}/result")} <= set(
+        described
+    )
     models = client.get("/api/models").json()
-    assert [model["name"] for model in models if model["default"]] == ["spanet"]
+    assert [model["name"] for model in models if model["default"]] == [DEFAULT]
     assert client.get("/api/limits").json()["pixels"] == LIMITS.pixels
 
 
@@ -397,7 +407,7 @@ def test_the_token(tmp_path: Path) -> None:
 def test_time_storage_and_deletion(tmp_path: Path) -> None:
     strict = replace(LIMITS, job_seconds=0.3, upload_seconds=0.3, storage_bytes=1, keep_seconds=0.05)
     with in_thread(tmp_path, strict) as client:
-        job = submit(client, "long.png", flat_png(1000, 1000))
+        job = submit(client, "long.png", flat_png(1000, 1000), model="spanet")
         failed = ended(client, job)
         assert failed["state"] == "failed"
         assert failed["note"] == "long.png: took longer than 0.3 s; send a smaller picture or a shorter clip."
@@ -412,7 +422,7 @@ def test_time_storage_and_deletion(tmp_path: Path) -> None:
         assert answer.status == 408
         assert b"took longer than 0.3 s" in answer.read()
         slow.close()
-        running = submit(client, "long.png", flat_png(1000, 1000))
+        running = submit(client, "long.png", flat_png(1000, 1000), model="spanet")
         refused(send(client, "a.png", png()), 503, "too many results")
         assert client.get(f"/api/jobs/{running}").status_code == 200
     assert not list(tmp_path.iterdir())  # stopped in the middle of a job

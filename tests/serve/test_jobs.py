@@ -33,7 +33,7 @@ def test_a_job_lives_as_long_as_it_is_said(tmp_path: Path) -> None:
     taken = store.take()
     assert taken is not None
     assert taken.id == first.id
-    assert store.settle(taken, "done", "")
+    assert store.settle(taken, "done", "") is not None
     assert store.stored == 200
     now = 1059.9
     assert store.get(first.id).state == "done"
@@ -54,7 +54,7 @@ def test_a_running_job_that_is_deleted_keeps_its_files_until_it_stops(tmp_path: 
     assert told
     assert not store.holds(taken.id)
     assert taken.upload.source.exists()
-    assert not store.settle(taken, "done", "")
+    assert store.settle(taken, "done", "") is None
     assert not list(tmp_path.iterdir())
 
 

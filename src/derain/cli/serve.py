@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from derain.cli.shared import Device
+from derain.cli.output import is_quiet
+from derain.cli.shared import MODEL, Device, Precision
 
 
 def serve(
@@ -23,8 +24,28 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"{MODEL} Give several to choose from; the first is the default.", show_default="all bundled"
+        ),
+    ] = None,
     device: Device = "auto",
-    max_upload: Annotated[float, typer.Option(help="Megabytes of one file.")] = 100,
+    precision: Precision = "auto",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Processor cores for each job.", show_default="all")
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Jobs at once, each with its own copy of the models.")
+    ] = 1,
+    callback_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="HOST or HOST:PORT that may be told when a job has ended; give it again for more.",
+            show_default="none",
+        ),
+    ] = None,
+    max_upload: Annotated[float, typer.Option(help="Megabytes of one upload.")] = 100,
     max_pixels: Annotated[float, typer.Option(help="Megapixels of one picture or frame.")] = 40,
     max_clip: Annotated[float, typer.Option(help="Seconds of one clip.")] = 30,
     max_time: Annotated[float, typer.Option(help="Seconds of work on one picture or clip.")] = 900,
@@ -34,7 +55,11 @@ def serve(
 ) -> None:
     """Serve a web page, and an HTTP API, that take the rain out of pictures and short clips.
 
+    A line of JSON on standard error tells each request and each job.
+
     Example: derain serve --port 8080
+
+    Example: derain serve --model everyday --model weights/mine.safetensors --threads 4
 
     Example: DERAIN_TOKEN=$(openssl rand -hex 16) derain serve --host 0.0.0.0
     """
@@ -42,7 +67,9 @@ def serve(
 
     for module in ("fastapi", "python_multipart", "uvicorn"):
         extra(module, "serve")
+    from derain.restore import Settings
     from derain.serve.limits import Limits
+    from derain.serve.logs import to_stderr
     from derain.serve.server import serve as run
 
     limits = Limits(
@@ -58,7 +85,20 @@ def serve(
     def listening(address: str) -> None:
         typer.echo(f"{address}  (Ctrl-C ends it and deletes what it holds)")
 
-    run(host, port, limits, token=token, device=device, listening=listening)
+    if not is_quiet():
+        to_stderr()
+    run(
+        host,
+        port,
+        limits,
+        models=model or (),
+        settings=Settings(device=device, precision=precision),
+        threads=threads,
+        workers=workers,
+        token=token,
+        callback_hosts=callback_host or (),
+        listening=listening,
+    )
 
 
 def _millions(number: float) -> int:

@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import hmac
 import secrets
-from collections.abc import Callable
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
 
@@ -19,14 +18,14 @@ from derain.serve.limits import Refused
 COOKIE = "derain_session"
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 # Everything else but the page itself needs the token, if there is one.
-LOGIN = "/api/login"
+LOGIN = "/api/v1/login"
 # How much longer a refused client may send, so that it comes to read why.
 DRAIN_SECONDS = 10.0
 SILENCE = 1.0  # seconds after which it is taken to have stopped
 HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; "
+        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -73,7 +72,7 @@ class Access:
 
 
 class Guard:
-    """ASGI middleware around the whole application.
+    """ASGI middleware around the application, inside `Front`.
 
     Refuses, before the application sees it, a request
     - for a host name that is not among `hosts` (400): a foreign page whose name was made to point here;
@@ -81,15 +80,12 @@ class Guard:
     - for the API or the figures without the token (401).
     """
 
-    def __init__(
-        self, app: ASGIApp, hosts: frozenset[str] | None, access: Access, responded: Callable[[int], None]
-    ) -> None:
+    def __init__(self, app: ASGIApp, hosts: frozenset[str] | None, access: Access) -> None:
         """
         Args:
             hosts: names that a request may ask for; None for any.
-            responded: told the status of every answer.
         """
-        self._app, self._hosts, self._access, self._responded = app, hosts, access, responded
+        self._app, self._hosts, self._access = app, hosts, access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -100,7 +96,6 @@ class Guard:
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self._responded(message["status"])
                 MutableHeaders(scope=message).update(HEADERS)
                 if message["status"] >= 400:
                     await body.drain()

@@ -23,6 +23,21 @@ State = Literal["waiting", "running", "done", "failed"]
 
 
 @dataclass(frozen=True)
+class Finish:
+    """A result that was changed without another run.
+
+    Attributes:
+        file: to download in place of the job's own.
+        strength: how much of the job's change it has.
+        protect: grey picture, white where nothing was changed; None for nowhere.
+    """
+
+    file: Path
+    strength: float
+    protect: Path | None
+
+
+@dataclass(frozen=True)
 class Job:
     """One picture or clip on its way; changed by replacing it in the store.
 
@@ -30,10 +45,15 @@ class Job:
         id: random; who knows it may see and delete the job.
         folder: holds all its files.
         upload: what is to be restored.
-        model: name of bundled weights.
+        model: name of one that the server offers.
+        strength: how much of the network's change to apply; see `derain.restore.Settings`.
+        callback: address to tell of the end, or "".
+        request_id: of the request that brought it.
         state: where it is.
         fraction: of the work that is done, 0 to 1.
         note: why it failed, or what a user should know of the result.
+        kept: what the result holds besides its pixels, in words.
+        finish: what was made of the result, if anything.
         ended: when it was done or failed.
         stored: bytes in its folder.
     """
@@ -42,9 +62,14 @@ class Job:
     folder: Path
     upload: Upload
     model: str
+    strength: float = 1.0
+    callback: str = ""
+    request_id: str = ""
     state: State = "waiting"
     fraction: float = 0.0
     note: str = ""
+    kept: tuple[str, ...] = ()
+    finish: Finish | None = None
     ended: float | None = None
     stored: int = 0
 
@@ -52,6 +77,16 @@ class Job:
     def result(self) -> Path:
         """The restored file, once the job is done."""
         return self.folder / "out" / f"derained{self.upload.source.suffix}"
+
+    @property
+    def download(self) -> Path:
+        """What a user gets: the result, or what was made of it."""
+        return self.result if self.finish is None else self.finish.file
+
+    @property
+    def film(self) -> Path:
+        """A clip before and after, side by side, for a browser to play; there may be none."""
+        return self.folder / "film.mp4"
 
     @property
     def mask(self) -> Path:
@@ -70,7 +105,7 @@ class Job:
 
 
 class Store:
-    """All jobs, used from the server's thread and the worker's."""
+    """All jobs, used from the server's thread and the workers'."""
 
     def __init__(self, folder: Path, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
         """
@@ -80,7 +115,7 @@ class Store:
         self._folder, self._limits, self._clock = folder, limits, clock
         self._jobs: dict[str, Job] = {}  # in the order of arrival
         self._receiving = 0
-        self._running: str | None = None
+        self._running: set[str] = set()
         self._closed = False
         self._change = threading.Condition()
         self._followers: set[Callable[[], None]] = set()
@@ -106,12 +141,12 @@ class Store:
         finally:
             with self._change:
                 self._receiving -= 1
-                if folder.name not in self._jobs and folder.name != self._running:
+                if folder.name not in self._jobs and folder.name not in self._running:
                     _remove(folder)
 
-    def add(self, folder: Path, upload: Upload, model: str) -> Job:
-        """Puts a checked upload into the queue."""
-        job = Job(folder.name, folder, upload, model, stored=_bytes_below(folder))
+    def add(self, folder: Path, upload: Upload, model: str, **wishes: Any) -> Job:
+        """Puts a checked upload into the queue; `wishes` are attributes of the job."""
+        job = Job(folder.name, folder, upload, model, stored=_bytes_below(folder), **wishes)
         with self._change:
             if self._closed:
                 raise Refused(503, "the server is stopping.")
@@ -137,7 +172,7 @@ class Store:
         with self._change:
             job = self.get(job_id)
             del self._jobs[job_id]
-            if job_id != self._running:
+            if job_id not in self._running:
                 _remove(job.folder)
         self._tell()
 
@@ -161,7 +196,7 @@ class Store:
             while not self._closed:
                 waiting = next((job for job in self._jobs.values() if job.state == "waiting"), None)
                 if waiting is not None:
-                    self._running = waiting.id
+                    self._running.add(waiting.id)
                     self.change(waiting.id, state="running")
                     return self._jobs[waiting.id]
                 self._change.wait()
@@ -174,16 +209,28 @@ class Store:
                 self._jobs[job_id] = replace(self._jobs[job_id], **changes)
         self._tell()
 
-    def settle(self, job: Job, state: State, note: str) -> bool:
-        """The end of a job that was taken. False if it had been deleted; now its files are, too."""
+    def finish(self, job_id: str, finish: Finish | None) -> Job:
+        """Puts another file in place of a job's result; the one before is removed. Raises as `get`."""
         with self._change:
-            self._running = None
+            old = self.get(job_id).finish
+            for path in () if old is None else (old.file, old.protect):
+                if path is not None:
+                    path.unlink(missing_ok=True)
+            job = self._jobs[job_id]
+            self.change(job_id, finish=finish, stored=_bytes_below(job.folder))
+            return self._jobs[job_id]
+
+    def settle(self, job: Job, state: State, note: str, kept: tuple[str, ...] = ()) -> Job | None:
+        """The end of a job that was taken. None if it had been deleted; now its files are, too."""
+        with self._change:
+            self._running.discard(job.id)
             if job.id not in self._jobs:
                 _remove(job.folder)
-                return False
+                return None
             stored = _bytes_below(job.folder)
-            self.change(job.id, state=state, note=note, fraction=1.0, ended=self._clock(), stored=stored)
-        return True
+            now = self._clock()
+            self.change(job.id, state=state, note=note, kept=kept, fraction=1.0, ended=now, stored=stored)
+            return self._jobs[job.id]
 
     def ahead_of(self, job: Job) -> int:
         """How many jobs come before a waiting one, the running one included."""
@@ -201,8 +248,9 @@ class Store:
 
     @property
     def running(self) -> int:
-        """1 while one is worked on."""
-        return int(self._running is not None)
+        """Jobs that are worked on."""
+        with self._change:
+            return len(self._running)
 
     @property
     def stored(self) -> int:

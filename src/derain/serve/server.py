@@ -7,17 +7,20 @@ import contextlib
 import ipaddress
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from derain.errors import DerainError, Remedy, UsageError
-from derain.restore.settings import DEVICES
+from derain.restore import Settings
 from derain.serve.api import create_app
+from derain.serve.callbacks import allowed_hosts
 from derain.serve.guard import LOOPBACK_NAMES
 from derain.serve.limits import Limits
+from derain.serve.models import offered
+from derain.serve.worker import Work
 
 CONNECTIONS = 1024
 PATIENCE = 10  # seconds within which a connection must have sent the head of its first request
@@ -29,8 +32,12 @@ def serve(
     port: int,
     limits: Limits,
     *,
+    models: Sequence[str] = (),
+    settings: Settings = Settings(),  # noqa: B008  # frozen
+    threads: int | None = None,
+    workers: int = 1,
     token: str | None = None,
-    device: str = "auto",
+    callback_hosts: Sequence[str] = (),
     listening: Callable[[str], None] = lambda address: None,
 ) -> None:
     """Serves until Ctrl-C or SIGTERM; then nothing of what was sent or made is left.
@@ -39,13 +46,18 @@ def serve(
         host: an address or name of this machine.
         port: 0 for any that is free.
         limits: what it takes on.
+        models: that users choose from, as `derain.load` takes them, the default first; none for all
+            bundled weights.
+        settings: device and precision.
+        threads: of the processor for each job; None for as many as PyTorch takes.
+        workers: jobs that are worked on at once, each with its own copy of the models.
         token: that clients must know; needed beyond loopback.
-        device: see `derain.restore.Settings`.
+        callback_hosts: HOST or HOST:PORT to which the end of a job may be told.
         listening: told the address of the page.
 
     Raises:
-        UsageError: no token beyond loopback, or an unknown device.
-        DerainError: the address cannot be listened on.
+        UsageError: no token beyond loopback, or an unknown model.
+        DerainError: the address cannot be listened on, or a model not be loaded.
     """
     if token is not None and not token.strip():
         raise UsageError("the token is empty; give a long random one, such as from 'openssl rand -hex 16'.")
@@ -54,11 +66,18 @@ def serve(
             f"{host} can be reached by others, who must know a token; 127.0.0.1 cannot.",
             Remedy("listen there", {"token": "SECRET"}),
         )
-    if device not in DEVICES:
-        raise UsageError(f"device '{device}': choose one of {', '.join(DEVICES)}.")
+    work = Work(offered(models), settings, threads, workers)
+    allowed = allowed_hosts(tuple(callback_hosts))
     written = f"[{host}]" if ":" in host else host
     hosts = LOOPBACK_NAMES | {written.lower()} if is_loopback(host) else None
-    app = create_app(limits, token=token, hosts=hosts, device=device)
+    failures: list[DerainError] = []
+
+    def give_up(error: DerainError) -> None:
+        failures.append(error)
+        server.should_exit = True
+
+    app = create_app(limits, work, token=token, hosts=hosts, callback_hosts=allowed, gave_up=give_up)
+    server = http_server(app)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family)
@@ -70,7 +89,9 @@ def serve(
     with listener:
         listening(f"http://{written}:{listener.getsockname()[1]}")
         with contextlib.suppress(KeyboardInterrupt):  # the ordinary end of a server
-            http_server(app).run(sockets=[listener])
+            server.run(sockets=[listener])
+    if failures:
+        raise failures[0]
 
 
 def http_server(app: FastAPI) -> uvicorn.Server:

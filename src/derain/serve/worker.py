@@ -1,76 +1,156 @@
-"""The one thread that restores, job by job."""
+"""The threads that restore, job by job."""
 
 from __future__ import annotations
 
+import copy
 import logging
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
-from derain.errors import DerainError
+import torch
+
+from derain.errors import DerainError, errors_of
 from derain.pictures import read_picture
 from derain.pictures.video import video_facts
-from derain.restore import Derainer, load
+from derain.restore import Derainer, Settings, load
 from derain.restore import jobs as restoring
 from derain.restore.run import JobProgress, PictureOptions, restore_all
 from derain.serve.jobs import Job, Store
+from derain.serve.kept import held_by_clip, held_by_picture
 from derain.serve.limits import Limits
+from derain.serve.logs import short, tell
 from derain.serve.metrics import Metrics
-from derain.serve.previews import write_preview
+from derain.serve.models import Model
+from derain.serve.previews import write_film, write_preview
 from derain.serve.uploads import first_frame
 from derain.serve.watch import Watch
 
 # Progress is told in steps of this much.
 STEP = 0.01
 
+# State, note, what the result holds.
+Outcome: TypeAlias = tuple[Literal["done", "failed"], str, tuple[str, ...]]
+
 log = logging.getLogger("derain.serve")
+
+
+@dataclass(frozen=True)
+class Work:
+    """How a server restores.
+
+    Attributes:
+        models: that clients choose from; the first is the default.
+        settings: device and precision.
+        threads: of the processor for each job; None for as many as PyTorch takes.
+        workers: jobs that are worked on at once, each with its own copy of the models.
+    """
+
+    models: tuple[Model, ...]
+    settings: Settings
+    threads: int | None = None
+    workers: int = 1
 
 
 class Stopped(BaseException):
     """The job was deleted, or the server stops; no error of a file."""
 
 
-class Worker:
-    """Takes jobs from the store until it is closed. Networks are loaded when first asked for and kept."""
+class Workers:
+    """Threads that load the models and then take jobs from the store until it is closed."""
 
-    def __init__(self, store: Store, limits: Limits, metrics: Metrics, device: str) -> None:
-        self._store, self._limits, self._metrics, self._device = store, limits, metrics, device
-        self._networks: dict[str, tuple[Derainer, Watch]] = {}
-        self._thread = threading.Thread(target=self._work, name="restoring")
+    def __init__(
+        self,
+        work: Work,
+        store: Store,
+        limits: Limits,
+        metrics: Metrics,
+        ended: Callable[[Job], None],
+        gave_up: Callable[[DerainError], None],
+    ) -> None:
+        """
+        Args:
+            ended: told every job that is done or failed.
+            gave_up: told why a model cannot be loaded; no job is done then.
+        """
+        self._work, self._store, self._limits, self._metrics = work, store, limits, metrics
+        self._ended, self._gave_up = ended, gave_up
+        self._lock, self._loaded = threading.Lock(), 0
+        self._threads = [
+            threading.Thread(target=self._run, name=f"restoring-{number}") for number in range(work.workers)
+        ]
+
+    @property
+    def ready(self) -> bool:
+        """Whether all models are loaded, and a job need not wait for that."""
+        return self._loaded == self._work.workers
 
     def start(self) -> None:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def join(self) -> None:
         """Waits for the end; the store must be closed."""
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
-    def _work(self) -> None:
+    def _run(self) -> None:
+        if self._work.threads is not None:
+            torch.set_num_threads(self._work.threads)
+        try:
+            with self._lock:  # one after the other: loading needs more memory than having
+                networks = _open(self._work)
+                self._loaded += 1
+        except DerainError as error:
+            self._gave_up(error)
+            return
+        if self.ready:
+            tell("ready", models=[model.name for model in self._work.models], workers=self._work.workers)
         while (job := self._store.take()) is not None:
             began = time.monotonic()
-            state: Literal["done", "failed"] = "failed"
-            try:
-                note = self._restore(job, began + self._limits.job_seconds)
-                state = "done"
-            except Stopped:
-                note = ""
-            except DerainError as error:
-                note = _in_words(job, str(error))
-            except Exception:
-                log.exception("job %s", job.id)
-                note = f"{job.upload.name}: could not be restored because of an error in the program."
-            kept = self._store.settle(job, state, note)
-            self._metrics.job_ended(state if kept else "cancelled", time.monotonic() - began)
+            state, note, kept = self._outcome(job, *networks[job.model])
+            seconds = time.monotonic() - began
+            settled = self._store.settle(job, state, note, kept)
+            outcome = "cancelled" if settled is None else state
+            self._metrics.job_ended(outcome, seconds)
+            height, width = job.upload.size
+            facts = {"kind": job.upload.kind, "width": width, "height": height, "model": job.model}
+            tell(
+                "job",
+                id=job.request_id,
+                job=short(job.id),
+                outcome=outcome,
+                seconds=round(seconds, 3),
+                **facts,
+            )
+            if settled is not None:
+                self._ended(settled)
 
-    def _restore(self, job: Job, deadline: float) -> str:
-        """Writes result, mask and preview; gives what the user should know.
+    def _outcome(self, job: Job, derainer: Derainer, watch: Watch) -> Outcome:
+        deadline = time.monotonic() + self._limits.job_seconds
+        try:
+            return "done", *self._restore(job, _bent(derainer, job.strength), watch, deadline)
+        except Stopped:
+            return "failed", "", ()
+        except DerainError as error:
+            return "failed", _in_words(job, str(error)), ()
+        except Exception:
+            log.exception("job %s", short(job.id))
+            text = f"{job.upload.name}: could not be restored because of an error in the program."
+            return "failed", text, ()
+
+    def _restore(
+        self, job: Job, derainer: Derainer, watch: Watch, deadline: float
+    ) -> tuple[str, tuple[str, ...]]:
+        """Writes result, mask and previews; gives what the user should know, and what was kept.
 
         Raises:
             DerainError: it failed, or took too long.
             Stopped: the job is gone.
         """
-        derainer, watch = self._network(job.model)
         told = 0.0
 
         def step(fraction: float) -> None:
@@ -87,11 +167,12 @@ class Worker:
         if job.upload.kind == "picture":
             height, width = job.upload.size
             with watch.following(step, height * width):
-                outcome = _outcome(derainer, job)
+                outcome = _restored(derainer, job)
             if outcome.status != "restored":
                 raise DerainError(outcome.note, outcome.remedy)
-            write_preview(job.preview("after"), read_picture(job.result))
-            return outcome.note
+            result = read_picture(job.result)
+            write_preview(job.preview("after"), result)
+            return outcome.note, held_by_picture(result)
         limit = round(self._limits.clip_seconds * float(video_facts(job.upload.source).rate)) + 1
 
         def frames(_: restoring.Job, done: int, expected: int | None) -> None:
@@ -100,21 +181,34 @@ class Worker:
             step(0.0 if expected is None else min(done / expected, 1.0))
 
         with watch.following(lambda _: step(told)):
-            outcome = _outcome(derainer, job, frames)
+            outcome = _restored(derainer, job, frames)
         # A clip that was cut short is restored as far as it goes, and the note says so.
         if not job.result.exists():
             raise DerainError(outcome.note, outcome.remedy)
-        write_preview(job.preview("after"), first_frame(video_facts(job.result)))
-        return _in_words(job, outcome.note)
-
-    def _network(self, model: str) -> tuple[Derainer, Watch]:
-        if model not in self._networks:
-            derainer = load(model, device=self._device)
-            self._networks[model] = derainer, Watch(derainer)
-        return self._networks[model]
+        before, after = video_facts(job.upload.source), video_facts(job.result)
+        write_preview(job.preview("after"), first_frame(after))
+        write_film(job.film, before, after, lambda: step(told))
+        return _in_words(job, outcome.note), held_by_clip(after)
 
 
-def _outcome(
+def _open(work: Work) -> dict[str, tuple[Derainer, Watch]]:
+    """Every model, followed from inside, by its name."""
+    found = {}
+    for model in work.models:
+        with errors_of(model.source):
+            derainer = load(model.source, **vars(work.settings))
+            found[model.name] = derainer, Watch(derainer)
+    return found
+
+
+def _bent(derainer: Derainer, strength: float) -> Derainer:
+    """The same with another strength, around the very network that is followed."""
+    bent = copy.copy(derainer)
+    bent.settings = replace(derainer.settings, strength=strength)
+    return bent
+
+
+def _restored(
     derainer: Derainer, job: Job, progress: JobProgress = lambda job, done, total: None
 ) -> restoring.Outcome:
     result, is_clip = job.result, job.upload.kind == "clip"

@@ -1,0 +1,112 @@
+"""Telling others that a job has ended: a POST to an address whose host the operator allows."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import queue
+import threading
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from derain.errors import UsageError
+from derain.serve.limits import Refused
+from derain.serve.logs import tell
+
+PORTS = {"http": 80, "https": 443}
+TRIES = 3
+PAUSE = 5.0  # seconds between two tries
+PATIENCE = 10.0  # seconds that one answer may take
+WAITING = 1000  # calls that wait at most; more are dropped, and the log says so
+
+
+@dataclass(frozen=True)
+class Call:
+    """One that is to be made."""
+
+    url: str
+    body: bytes
+    request_id: str
+
+
+def allowed_hosts(names: tuple[str, ...]) -> frozenset[str]:
+    """What an operator allows, as HOST or HOST:PORT. Raises `UsageError` for what is neither."""
+    for name in names:
+        if not name or set(name) & set("/@?#*\\") or name != name.strip():
+            raise UsageError(f"callback host '{name}': give HOST or HOST:PORT.")
+    return frozenset(name.lower() for name in names)
+
+
+def refuse_unless_allowed(url: str, hosts: frozenset[str]) -> None:
+    """Raises `Refused` (422) unless an address is plain HTTP(S) to one of `hosts`.
+
+    A host without a port allows the usual one of the scheme.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port or PORTS.get(parts.scheme, 0)
+    except ValueError:
+        raise Refused(422, "the callback is no address.") from None
+    if parts.scheme not in PORTS or not parts.hostname or "@" in parts.netloc or not _is_plain(url):
+        raise Refused(422, "the callback must be an http or https address without a user's name.")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    usual = port == PORTS[parts.scheme]
+    if f"{host}:{port}" not in hosts and not (usual and host in hosts):
+        raise Refused(422, "the operator of this server does not allow callbacks to that host.")
+
+
+def _is_plain(url: str) -> bool:
+    return url.isascii() and url.isprintable() and " " not in url
+
+
+class Callbacks:
+    """Makes calls one after the other in a thread of its own, each up to three times.
+
+    It follows no redirects and reads nothing of the answers but their status.
+    """
+
+    def __init__(self) -> None:
+        self._calls: queue.Queue[Call | None] = queue.Queue(WAITING)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="callbacks", daemon=True)
+        self._thread.start()
+
+    def add(self, call: Call) -> None:
+        """Puts a call in line."""
+        try:
+            self._calls.put_nowait(call)
+        except queue.Full:
+            tell("callback", id=call.request_id, error="too many wait")
+
+    def close(self) -> None:
+        """Makes no more calls."""
+        self._closed.set()
+        with contextlib.suppress(queue.Full):
+            self._calls.put_nowait(None)
+
+    def _work(self) -> None:
+        while (call := self._calls.get()) is not None and not self._closed.is_set():
+            self._make(call)
+
+    def _make(self, call: Call) -> None:
+        for attempt in range(1, TRIES + 1):
+            try:
+                status, error = post(call), ""
+            except (OSError, http.client.HTTPException) as problem:
+                status, error = 0, type(problem).__name__
+            host = urlsplit(call.url).netloc
+            tell("callback", id=call.request_id, host=host, status=status, error=error, attempt=attempt)
+            if 0 < status < 500 or self._closed.wait(PAUSE):
+                return
+
+
+def post(call: Call) -> int:
+    """Sends a call; gives the status of the answer."""
+    parts = urlsplit(call.url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.hostname or "", parts.port, timeout=PATIENCE)
+    with contextlib.closing(connection):
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        headers = {"Content-Type": "application/json", "X-Request-ID": call.request_id}
+        connection.request("POST", target, call.body, headers)
+        return connection.getresponse().status

@@ -1,0 +1,79 @@
+"""Waiting for jobs without asking again and again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+from fastapi.sse import ServerSentEvent
+from starlette.requests import Request
+
+from derain.serve.jobs import Job, Store
+from derain.serve.limits import Refused
+from derain.serve.views import JobView, view
+
+
+async def events(ids: Sequence[str], store: Store) -> AsyncIterator[ServerSentEvent]:
+    """An event "job" at once and after each change of a job, "gone" for one that is deleted; ends with the
+    last of them."""
+    loop, changed = asyncio.get_running_loop(), asyncio.Event()
+
+    def tell() -> None:
+        loop.call_soon_threadsafe(changed.set)
+
+    known: dict[str, JobView | None] = dict.fromkeys(ids)
+    with store.following(tell):
+        while known:
+            changed.clear()
+            for job_id, last in list(known.items()):
+                try:
+                    now = view(store.get(job_id), store)
+                except Refused:
+                    del known[job_id]
+                    yield ServerSentEvent(event="gone", data={"id": job_id})
+                    continue
+                if now != last:
+                    known[job_id] = now
+                    yield ServerSentEvent(event="job", data=now)
+                if now.state in ("done", "failed"):
+                    del known[job_id]
+            if known:
+                await changed.wait()
+
+
+async def end_of(job_id: str, store: Store, request: Request) -> Job:
+    """The job when it is over.
+
+    Raises:
+        Refused: 404 it was deleted, 400 the client has gone.
+    """
+    waiting = asyncio.create_task(_end(job_id, store))
+    leaving = asyncio.create_task(_leaves(request))
+    try:
+        await asyncio.wait({waiting, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if waiting.done():
+            return waiting.result()
+        raise Refused(400, "the client has gone.")
+    finally:
+        waiting.cancel()
+        leaving.cancel()
+
+
+async def _end(job_id: str, store: Store) -> Job:
+    loop, changed = asyncio.get_running_loop(), asyncio.Event()
+
+    def tell() -> None:
+        loop.call_soon_threadsafe(changed.set)
+
+    with store.following(tell):
+        while True:
+            changed.clear()
+            job = store.get(job_id)
+            if job.state in ("done", "failed"):
+                return job
+            await changed.wait()
+
+
+async def _leaves(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,228 @@
+"""What a request may bring: an upload with its fields, or a login. All of it is bounded before it is read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
+
+from derain.errors import UsageError, unknown_name
+from derain.restore import Settings
+from derain.serve.callbacks import refuse_unless_allowed
+from derain.serve.limits import Limits, Refused
+from derain.serve.models import Model
+from derain.serve.views import Login
+
+FORM_BYTES = 10_000  # of an upload besides its files; of a login
+PATIENCE = 10  # seconds that a login may take
+FILES = 500  # in one batch
+
+_FIELDS: dict[str, dict[str, Any]] = {
+    "model": {"type": "string", "description": "One of /api/v1/models; the first unless it is given."},
+    "strength": {
+        "type": "number",
+        "description": "How much of the network's change to apply, 0 to 1.5.",
+        "default": 1,
+    },
+    "callback": {
+        "type": "string",
+        "description": "Address to which the job is posted as JSON when it has ended; only to hosts that the "
+        "operator allows.",
+    },
+}
+_FILE = {
+    "type": "string",
+    "format": "binary",
+    "description": "PNG, JPEG, WebP, TIFF, BMP or AVIF; MP4, MOV, MKV, WebM, AVI or GIF.",
+}
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a client asks for besides its files."""
+
+    model: str
+    strength: float
+    callback: str
+
+
+@dataclass(frozen=True)
+class Form:
+    """An upload; the files lie in memory or, when they are larger, in files without a name."""
+
+    files: tuple[UploadFile, ...]
+    wishes: Wishes
+
+
+def form_body(fields: Sequence[str], *, several: bool = False) -> dict[str, Any]:
+    """The form of an upload, for the description of the API."""
+    file = {"type": "array", "items": _FILE} if several else _FILE
+    properties = {"file": file, **{name: _FIELDS[name] for name in fields}}
+    return _body({"type": "object", "required": ["file"], "properties": properties})
+
+
+def finish_body() -> dict[str, Any]:
+    """The form of `finish_form`, for the description of the API."""
+    protect = {
+        "type": "string",
+        "format": "binary",
+        "description": "A picture of any size, laid over the whole: where it is white, nothing changes.",
+    }
+    return _body({"type": "object", "properties": {"strength": _FIELDS["strength"], "protect": protect}})
+
+
+def _body(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+
+
+def login_body() -> dict[str, Any]:
+    """The JSON of a login, for the description of the API."""
+    content = {"application/json": {"schema": Login.model_json_schema()}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+@asynccontextmanager
+async def upload_form(
+    request: Request,
+    limits: Limits,
+    models: Sequence[Model],
+    callback_hosts: frozenset[str],
+    fields: Sequence[str] = tuple(_FIELDS),
+    most: int = 1,
+) -> AsyncIterator[Form]:
+    """The form of a request; its files are there until the end of the block.
+
+    Args:
+        fields: that it may have besides `file`.
+        most: files.
+
+    Raises:
+        Refused: 415 not a form, 413 too large, 408 too slow, 400 broken, 422 a field is wrong or unknown.
+    """
+    async with _parts(request, limits, most) as parts:
+        files, given = _sorted_out(parts, "file", fields)
+        if not files:
+            raise Refused(422, "no whole file has come in the field 'file'.")
+        if not all(file.size for file in files):
+            raise Refused(422, "the file is empty.")
+        yield Form(files, _wishes(given, models, callback_hosts))
+
+
+@asynccontextmanager
+async def finish_form(request: Request, limits: Limits) -> AsyncIterator[tuple[float, UploadFile | None]]:
+    """Strength and, if anything is to be protected, the picture that says where. Raises as `upload_form`."""
+    async with _parts(request, limits, 1) as parts:
+        files, given = _sorted_out(parts, "protect", ("strength",))
+        yield _strength(given), files[0] if files else None
+
+
+@asynccontextmanager
+async def _parts(
+    request: Request, limits: Limits, most: int
+) -> AsyncIterator[list[tuple[str, UploadFile | str]]]:
+    """The parts of a form, with at most so many files, which are there until the end of the block."""
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        raise Refused(415, "send multipart/form-data, a file in the field 'file'.")
+    parser = MultiPartParser(
+        request.headers,
+        _bounded(request, limits),
+        max_files=most,
+        max_fields=len(_FIELDS),
+        max_part_size=FORM_BYTES,
+    )
+    try:
+        async with asyncio.timeout(limits.upload_seconds):
+            form = await parser.parse()
+    except TimeoutError:
+        raise Refused(408, f"the upload took longer than {limits.upload_seconds:g} s.") from None
+    except (MultiPartException, ClientDisconnect):
+        raise Refused(400, "the upload is broken, was cut short, or has more parts than are taken.") from None
+    try:
+        yield form.multi_items()
+    finally:
+        await form.close()
+
+
+def _sorted_out(
+    parts: Sequence[tuple[str, UploadFile | str]], file: str, fields: Sequence[str]
+) -> tuple[tuple[UploadFile, ...], dict[str, str]]:
+    """Files, and other fields by their names. Raises `Refused` (422) for what the form does not have."""
+    files, given = [], dict[str, str]()
+    for name, value in parts:
+        if name == file and isinstance(value, UploadFile):
+            files.append(value)
+        elif name not in fields or not isinstance(value, str):
+            known = ", ".join(f"'{field}'" for field in (file, *fields))
+            raise Refused(422, f"'{name}' is no field of this form, or not of its kind; they are {known}.")
+        elif name in given:
+            raise Refused(422, f"'{name}' was given twice.")
+        else:
+            given[name] = value
+    return tuple(files), given
+
+
+async def _bounded(request: Request, limits: Limits) -> AsyncGenerator[bytes, None]:
+    """The body as it comes, no more of it than is taken."""
+    most = limits.upload_bytes + FORM_BYTES
+    too_large = Refused(413, f"larger than the {limits.upload_bytes / 1e6:g} MB that are taken.")
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length) > most:
+        raise too_large
+    read = 0
+    async for chunk in request.stream():
+        read += len(chunk)
+        if read > most:
+            raise too_large
+        yield chunk
+
+
+def _wishes(given: dict[str, str], models: Sequence[Model], callback_hosts: frozenset[str]) -> Wishes:
+    names = [model.name for model in models]
+    model = given.get("model", names[0])
+    if model not in names:
+        raise Refused(422, str(unknown_name("model", model, names)))
+    callback = given.get("callback", "")
+    if callback:
+        refuse_unless_allowed(callback, callback_hosts)
+    return Wishes(model, _strength(given), callback)
+
+
+def _strength(given: dict[str, str]) -> float:
+    strength = given.get("strength", "1")
+    try:
+        return Settings(strength=float(strength)).strength
+    except UsageError as error:
+        raise Refused(422, str(error)) from None
+    except ValueError:
+        raise Refused(422, f"strength '{strength}': give a number.") from None
+
+
+async def read_login(request: Request) -> Login:
+    """The body of a login. Anybody may send one, so it is bounded before it is looked at.
+
+    Raises:
+        Refused: 413 too large, 408 too slow, 422 not a login.
+    """
+    body = b""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > FORM_BYTES:
+                    raise Refused(413, "larger than a login can be.")
+        return Login.model_validate_json(body)
+    except TimeoutError:
+        raise Refused(408, f"the login took longer than {PATIENCE} s.") from None
+    except ClientDisconnect:
+        raise Refused(400, "the login was cut short.") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "body"
+        raise Refused(422, f"{place}: {first['msg']}.") from None

@@ -1,0 +1,46 @@
+"""What a result holds besides its pixels, in words."""
+
+from __future__ import annotations
+
+from derain.pictures import Picture
+from derain.pictures.video import VideoFacts, open_video
+
+# Attributes of a `Picture`, and what people call them.
+WORDS = {
+    "alpha": "transparency",
+    "exif": "EXIF",
+    "xmp": "XMP",
+    "iptc": "IPTC",
+    "icc": "colour profile",
+    "texts": "texts",
+    "dpi": "resolution",
+}
+
+
+def held_by_picture(picture: Picture) -> tuple[str, ...]:
+    """What a file held that `picture` was read from."""
+    depth = ("16 bits",) if picture.largest > 255 else ()
+    grey = ("grey",) if picture.pixels.shape[2] == 1 else ()
+    return (
+        depth
+        + grey
+        + tuple(
+            word
+            for name, word in WORDS.items()
+            if getattr(picture, name) is not None and getattr(picture, name) != ()
+        )
+    )
+
+
+def held_by_clip(facts: VideoFacts) -> tuple[str, ...]:
+    """What a clip holds."""
+    with open_video(facts.path) as container:
+        streams = container.streams
+        found = {
+            f"{facts.bits} bits": facts.bits > 8,
+            "sound": bool(streams.audio),
+            "subtitles": bool(streams.subtitles),
+            "chapters": bool(container.chapters()),
+            "transparency": facts.alpha,
+        }
+    return tuple(word for word, there in found.items() if there)

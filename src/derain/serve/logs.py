@@ -1,0 +1,43 @@
+"""The server's log: one JSON object a line, for people and programs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import secrets
+import sys
+from datetime import UTC, datetime
+
+log = logging.getLogger("derain.serve")
+
+SANE = re.compile(r"[\w.-]{1,64}", re.ASCII)
+
+
+def tell(event: str, **facts: object) -> None:
+    """Logs what happened: {"time": ..., "event": event, ...}.
+
+    Neither tokens nor whole ids of jobs belong here: who knows an id may see the job.
+    """
+    if log.isEnabledFor(logging.INFO):
+        time = datetime.now(UTC).isoformat(timespec="milliseconds")
+        log.info("%s", json.dumps({"time": time, "event": event, **facts}, ensure_ascii=False))
+
+
+def to_stderr() -> None:
+    """Writes the log to standard error from now on."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
+def short(job_id: str) -> str:
+    """As much of a job's id as tells it from others in a log, and opens nothing."""
+    return job_id[:6]
+
+
+def request_id(given: str) -> str:
+    """The client's own name for its request where that is harmless, else one of ours."""
+    return given if SANE.fullmatch(given) else secrets.token_hex(8)

@@ -1,0 +1,48 @@
+"""The models that a server offers: named by the operator, chosen by clients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from derain.checkpoints.bundled import DEFAULT, bundled_names, find
+from derain.checkpoints.cards import card_of
+from derain.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Model:
+    """One that clients may choose.
+
+    Attributes:
+        name: that clients know it by; no path.
+        source: as `derain.load` takes it.
+        title: what to call it before people; one line.
+    """
+
+    name: str
+    source: str
+    title: str
+
+
+def offered(sources: Sequence[str]) -> tuple[Model, ...]:
+    """The models of a server, the one that is taken unless another is asked for first.
+
+    Args:
+        sources: as `derain.load` takes them; none for all bundled weights.
+
+    Raises:
+        UsageError: a name is not known, or two would be called the same.
+        DerainError: a card cannot be read.
+    """
+    found: dict[str, Model] = {}
+    for source in sources or sorted(bundled_names(), key=lambda name: (name != DEFAULT, name)):
+        path = find(source)
+        hub = source.startswith("hf:")
+        name = source.removeprefix("hf:") if hub else path.stem
+        if name in found:
+            raise UsageError(f"{found[name].source} and {source} would both be called '{name}'.")
+        card = card_of(path)
+        title = card.rows.get("in short") or card.title.removeprefix(f"{name}:").strip() or name
+        found[name] = Model(name, source, title)
+    return tuple(found.values())

@@ -1,0 +1,104 @@
+"""What the API says: the fields of its answers."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, Field
+
+from derain.serve.jobs import Job, State, Store
+from derain.serve.uploads import Kind
+
+
+class FinishView(BaseModel):
+    """A result that was changed without another run."""
+
+    strength: float = Field(description="How much of the job's change it has.")
+    protect: bool = Field(description="Whether parts of the picture were left as they were.")
+
+
+class JobView(BaseModel):
+    """A picture or clip on its way."""
+
+    id: str = Field(description="Random; who knows it may see and delete the job.")
+    name: str = Field(description="Of the file that was sent, without its path.")
+    kind: Kind = Field(description="A still picture or a clip.")
+    width: int = Field(description="In pixels, upright.")
+    height: int = Field(description="In pixels, upright.")
+    model: str = Field(description="Name of the model; see /api/v1/models.")
+    strength: float = Field(description="How much of the network's change was applied.")
+    state: State = Field(description="waiting, running, and in the end done or failed.")
+    fraction: float = Field(description="Of the work that is done, 0 to 1.")
+    ahead: int = Field(description="Jobs that come before it in the queue.")
+    note: str = Field(description="Why it failed, or what to know of the result; one line.")
+    result: str = Field(description="Name of the file to download.")
+    kept: list[str] = Field(description="What the result holds besides its pixels, in words.")
+    mask: bool = Field(description="Whether there is a rain mask.")
+    film: bool = Field(description="Whether there is a film of before and after; clips only.")
+    finish: FinishView | None = Field(description="What was made of the result, if anything.")
+
+
+class BatchEntry(BaseModel):
+    """One file of a batch: its job, or why there is none."""
+
+    name: str = Field(description="Of the file that was sent, without its path.")
+    job: JobView | None = Field(default=None, description="If it was accepted.")
+    error: str = Field(default="", description="Why it was refused, in one line; else empty.")
+
+
+class ModelView(BaseModel):
+    """A model to choose."""
+
+    name: str = Field(description="To send in the field 'model'.")
+    title: str = Field(description="What to call it before people.")
+    default: bool = Field(description="Whether it is taken unless another is asked for.")
+
+
+class LimitsView(BaseModel):
+    """What the server takes on."""
+
+    upload_bytes: int = Field(description="Of one request.")
+    pixels: int = Field(description="Of one picture, or of one frame of a clip.")
+    clip_seconds: float = Field(description="Length of a clip.")
+    job_seconds: float = Field(description="That restoring one picture or clip may take.")
+    keep_seconds: float = Field(description="After which a finished job is deleted.")
+
+
+class Login(BaseModel):
+    """The token, from the page."""
+
+    token: str = Field(description="That the server was started with.")
+
+
+class Problem(BaseModel):
+    """Why a request was refused, in one line."""
+
+    error: str = Field(description="What was wrong, and what to do.")
+
+
+class Status(BaseModel):
+    """How the server is."""
+
+    status: str = Field(description="ok, or what it is waiting for.")
+
+
+def view(job: Job, store: Store) -> JobView:
+    """A job as the API tells it."""
+    return JobView(
+        id=job.id,
+        name=job.upload.name,
+        kind=job.upload.kind,
+        width=job.upload.size[1],
+        height=job.upload.size[0],
+        model=job.model,
+        strength=job.strength,
+        state=job.state,
+        fraction=round(job.fraction, 3),
+        ahead=store.ahead_of(job),
+        note=job.note,
+        result=job.result_name,
+        kept=list(job.kept),
+        mask=job.state == "done" and job.mask.exists(),
+        film=job.state == "done" and job.film.exists(),
+        finish=None
+        if job.finish is None
+        else FinishView(strength=job.finish.strength, protect=job.finish.protect is not None),
+    )
