@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
-PATIENCE = 60  # seconds for one step
+PATIENCE = 180  # seconds for one step
 
 
 class Tab:
@@ -101,7 +101,7 @@ class Tab:
 
     def press(self, key: str, code: int) -> None:
         """One key, by its name and its virtual key code."""
-        text = {"Enter": "\r"}.get(key, "")
+        text = {"Enter": "\r"}.get(key, key if len(key) == 1 else "")
         for kind in ("keyDown", "keyUp"):
             self.call(
                 "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, text=text

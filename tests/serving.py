@@ -51,7 +51,8 @@ def in_thread(
         try:
             address = f"http://127.0.0.1:{listener.getsockname()[1]}"
             with httpx.Client(base_url=address, timeout=PATIENCE) as client:
-                until(lambda: client.get("/ready").status_code == 200)
+                client.get("/health").raise_for_status()
+                until(lambda: app.state.server.workers.ready)
                 yield client
         finally:
             server.should_exit = True

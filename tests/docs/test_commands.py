@@ -43,7 +43,14 @@ NOT_RUN = {
         "needs ffmpeg",
     ],
     "method.md": ["the tests of a checkout"],
-    "serve.md": ["installs", "serves until it is stopped", "serves until it is stopped", "needs a server"],
+    "serve.md": [
+        "installs",
+        "serves until it is stopped",
+        "serves until it is stopped",
+        "needs a server",
+        "needs a server",
+        "serves until it is stopped",
+    ],
     "train.md": [
         "trains for hours",
         "trains for days",

@@ -22,7 +22,7 @@ def test_side_by_side_keeps_every_pixel() -> None:
 
 def test_a_sheet_has_a_row_for_each_pair_and_captions() -> None:
     red, blue = (200, 0, 0), (0, 0, 200)
-    pairs = [("första.png", plain(30, 40, red), plain(30, 40, blue)) for _ in range(3)]
+    pairs = [("första.png", plain(450, 600, red), plain(450, 600, blue)) for _ in range(3)]
     sheet = comparison_sheet(pairs, width=636)
     assert sheet.shape[1:] == (636, 3)
     assert sheet.dtype == np.uint8
@@ -32,6 +32,15 @@ def test_a_sheet_has_a_row_for_each_pair_and_captions() -> None:
     assert (left == blue).all(axis=2).sum() == (right == red).all(axis=2).sum() == 0
     for half in (left, right):
         assert ((half < 100).all(axis=2)).any(), "no caption"
+
+
+def test_small_pictures_stay_as_they_are_and_the_sheet_fits_them() -> None:
+    red = plain(30, 40, (200, 0, 0))
+    sheet = comparison_sheet([("a", red, red)])
+    assert sheet.shape[1] == 2 * 240 + 36  # room for captions
+    assert (sheet == (200, 0, 0)).all(axis=2).sum() == 2 * 30 * 40
+    wide = plain(30, 400, (200, 0, 0))
+    assert comparison_sheet([("a", red, red), ("b", wide, wide)]).shape[1] == 2 * 400 + 36
 
 
 def test_a_long_title_stays_in_its_column() -> None:

@@ -22,9 +22,11 @@ from PIL import Image
 import clips
 from clips import moving_scene, write_clip
 from derain.pictures import Picture, encode_picture
+from derain.pictures.picture import Text
 from derain.restore import load
 from derain.serve import callbacks
 from derain.serve.finishing import blend
+from derain.serve.kept import held_by_picture
 from derain.serve.limits import Limits, Refused
 from derain.serve.models import offered
 from serving import ended, in_thread, send, submit, until
@@ -47,7 +49,7 @@ def client(
     hosts = frozenset({heard[0]})
     with in_thread(folder, LIMITS, models=["spanet", "everyday"], workers=2, callback_hosts=hosts) as found:
         yield found
-    assert not list(folder.iterdir())
+    assert not list(folder.glob("derain-serve-*"))
 
 
 @contextmanager
@@ -216,7 +218,8 @@ def test_the_end_of_a_job_is_told(client: httpx.Client, heard: tuple[str, list[d
     for url in (
         f"http://localhost:{port}/", f"http://127.0.0.1:{int(port) + 1}/", "http://127.0.0.1/",
         f"ftp://{host}/",
-        f"http://user@{host}/", f"http://{host}@example.org/", "file:///etc/passwd", f"http://{host}/\r\nX: y",
+        f"http://user@{host}/", f"http://{host}@example.org/", "file:///etc/passwd",
+        f"http://{host}/\r\nX: y",
         f"//{host}/", "http://[", f"http://{host}/ü", "http://127.0.0.1:99999/",
     ):  # fmt: skip
         answer = send(client, "a.png", noise(), callback=url)
@@ -249,7 +252,7 @@ def test_models_workers_and_readiness(client: httpx.Client) -> None:
         client.delete(f"/api/jobs/{job}")
     first, *_ = offered([])
     assert first == offered([first.name])[0]
-    assert all(model.title and "`" not in model.title for model in offered([]))
+    assert all(model.title.lower().startswith(f"{model.name}: ") for model in offered([]))  # of the card
     assert offered(["folder/mine.safetensors"])[0].name == "mine"
     assert offered(["hf:someone/network@v1"])[0].name == "someone/network@v1"
 
@@ -363,6 +366,14 @@ def test_a_clip_has_a_film_and_says_what_it_kept(client: httpx.Client, tmp_path:
     assert np.abs(frames[:, :, :64] - frames[:, :, 64:]).mean() < 3  # strength 0: both halves are one
     assert client.put(f"/api/jobs/{job}/finish", files={"strength": (None, "0.5")}).status_code == 409
     client.delete(f"/api/jobs/{job}")
+
+
+def test_what_a_picture_holds_is_said() -> None:
+    assert held_by_picture(Picture(np.zeros((2, 2, 3), np.uint8))) == ()
+    deep = Picture(
+        np.zeros((2, 2, 1), np.uint16), np.zeros((2, 2), np.uint16), exif=b"x", texts=(Text("Title", "rain"),)
+    )
+    assert held_by_picture(deep) == ("16 bits", "grey", "transparency", "EXIF", "texts")
 
 
 def test_blending_keeps_depth_grey_and_memory_small() -> None:

@@ -30,19 +30,9 @@ SETTABLE = frozenset(
     {
         *("backbone", "codec", "compare", "crf", "device", "ensemble", "format", "host", "jpeg-quality"),
         *("keep", "keep-fields", "maps", "max-clip", "max-pixels", "max-storage", "max-time", "max-upload"),
-        *(
-            "max-waiting",
-            "minutes",
-            "model",
-            "overlap",
-            "passes",
-            "port",
-            "precision",
-            "preset",
-            "protocol",
-            "quantise",
-        ),
-        *("quiet", "seed", "sizes", "strength", "temporal", "threads", "tile", "verbose"),
+        *("max-waiting", "minutes", "model", "overlap", "passes", "port", "precision", "preset"),
+        *("protocol", "quantise", "quiet", "seed", "sizes", "strength", "temporal", "threads", "tile"),
+        *("verbose", "workers"),
     }
 )
 

@@ -12,6 +12,7 @@ from derain.pictures.picture import Array
 GAP = 12
 PAPER = (255, 255, 255)
 INK = (40, 40, 40)
+NARROWEST = 240  # pixels of a column, for its caption
 
 
 def side_by_side(before: Array, after: Array) -> Array:
@@ -25,30 +26,41 @@ def comparison_sheet(pairs: Sequence[tuple[str, Array, Array]], width: int = 160
     """Rows of before and after with captions, on white.
 
     Args:
-        pairs: (title, before, after) with (H, W, 3) uint8 RGB, each scaled to half the width.
-        width: of the sheet in pixels.
+        pairs: (title, before, after) with (H, W, 3) uint8 RGB; those wider than half the sheet are scaled
+            down to it, smaller ones stay as they are.
+        width: of the sheet in pixels, at most; it is narrower where all pictures are.
 
     Returns:
-        (H, width, 3) uint8 RGB.
+        (H, W, 3) uint8 RGB.
     """
     assert pairs
-    column = (width - 3 * GAP) // 2
-    size = max(12, width // 80)
-    font = ImageFont.load_default(size)
-    line = 2 * size
-    heights = [max(1, round(before.shape[0] * column / before.shape[1])) for _, before, _ in pairs]
-    sheet = Image.new("RGB", (width, GAP + sum(heights) + len(pairs) * (line + GAP)), PAPER)
+    widest = max(before.shape[1] for _, before, _ in pairs)
+    column = min((width - 3 * GAP) // 2, max(widest, NARROWEST))
+    width = 2 * column + 3 * GAP
+    letters = max(12, width // 80)
+    font = ImageFont.load_default(letters)
+    line = 2 * letters
+    sizes = [_fitting(before, column) for _, before, _ in pairs]
+    height = GAP + sum(size[1] for size in sizes) + len(pairs) * (line + GAP)
+    sheet = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(sheet)
     top = GAP
-    for (title, before, after), height in zip(pairs, heights, strict=True):
+    for (title, before, after), fitting in zip(pairs, sizes, strict=True):
         title = _shortened(title, font, column - font.getlength(": before"))
         cells = ((GAP, f"{title}: before", before), (2 * GAP + column, "after", after))
         for left, caption, array in cells:
             draw.text((left, top + line // 2), caption, INK, font, anchor="lm")
-            scaled = Image.fromarray(array).resize((column, height), Image.Resampling.LANCZOS)
+            scaled = Image.fromarray(array).resize(fitting, Image.Resampling.LANCZOS)
             sheet.paste(scaled, (left, top + line))
-        top += line + height + GAP
+        top += line + fitting[1] + GAP
     return np.array(sheet)
+
+
+def _fitting(array: Array, column: int) -> tuple[int, int]:
+    """(width, height) of a picture (H, W, 3) in a column of so many pixels."""
+    height, width = array.shape[:2]
+    scale = min(1.0, column / width)
+    return round(width * scale), max(1, round(height * scale))
 
 
 def _shortened(title: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> str:

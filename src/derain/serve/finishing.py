@@ -38,7 +38,7 @@ def finish(job: Job, strength: float, protect: BinaryIO | None, limits: Limits) 
         return None
     name = secrets.token_hex(4)
     mask = None if protect is None else job.folder / f"protect-{name}.png"
-    shares = np.float32(strength)
+    shares: np.float32 | Array = np.float32(strength)
     rainy = read_picture(job.upload.source)
     if protect is not None and mask is not None:
         picture = _read_mask(protect, job.folder / f"sent-{name}", limits)

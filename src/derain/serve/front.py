@@ -53,6 +53,10 @@ class Front:
 
         try:
             await self._app(inner, receive, answer)
+        except Exception:  # answered outside of this
+            status = 500
+            self._responded(method, route(inner), status, time.monotonic() - began)
+            raise
         finally:
             facts: dict[str, Any] = {"method": method, "route": route(inner), "status": status}
             job = inner.get("path_params", {}).get("job_id")

@@ -5,31 +5,26 @@ from __future__ import annotations
 from derain.pictures import Picture
 from derain.pictures.video import VideoFacts, open_video
 
-# Attributes of a `Picture`, and what people call them.
+# Attributes of a `Picture` that are None where there is nothing, and what people call them.
 WORDS = {
     "alpha": "transparency",
     "exif": "EXIF",
     "xmp": "XMP",
     "iptc": "IPTC",
     "icc": "colour profile",
-    "texts": "texts",
     "dpi": "resolution",
 }
 
 
 def held_by_picture(picture: Picture) -> tuple[str, ...]:
     """What a file held that `picture` was read from."""
-    depth = ("16 bits",) if picture.largest > 255 else ()
-    grey = ("grey",) if picture.pixels.shape[2] == 1 else ()
-    return (
-        depth
-        + grey
-        + tuple(
-            word
-            for name, word in WORDS.items()
-            if getattr(picture, name) is not None and getattr(picture, name) != ()
-        )
-    )
+    found = {
+        "16 bits": picture.bits > 8,
+        "grey": picture.pixels.shape[2] == 1,
+        **{word: getattr(picture, name) is not None for name, word in WORDS.items()},
+        "texts": bool(picture.texts),
+    }
+    return tuple(word for word, there in found.items() if there)
 
 
 def held_by_clip(facts: VideoFacts) -> tuple[str, ...]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-import logging
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,8 +34,6 @@ STEP = 0.01
 
 # State, note, what the result holds.
 Outcome: TypeAlias = tuple[Literal["done", "failed"], str, tuple[str, ...]]
-
-log = logging.getLogger("derain.serve")
 
 
 @dataclass(frozen=True)
@@ -138,7 +136,7 @@ class Workers:
         except DerainError as error:
             return "failed", _in_words(job, str(error)), ()
         except Exception:
-            log.exception("job %s", short(job.id))
+            tell("error", id=job.request_id, job=short(job.id), traceback=traceback.format_exc())
             text = f"{job.upload.name}: could not be restored because of an error in the program."
             return "failed", text, ()
 

@@ -1,4 +1,9 @@
-// The page: sends files one after the other, follows their jobs, shows before and after.
+// The page: takes files, sends them one after the other, follows their jobs.
+
+import { newCard } from "./card.js";
+import { dropped, isKnown } from "./files.js";
+import { API, api, send, whenLocked } from "./server.js";
+import { offerLanguages, translate, word } from "./words.js";
 
 const byId = (id) => document.getElementById(id);
 const KEPT = "derain-jobs"; // ids in the tab's storage, so that a reload loses nothing
@@ -9,42 +14,10 @@ let sending = false;
 let following = null;
 let wake = null; // ends the pause of the sender
 
-// Server
+const say = (text) => { byId("spoken").textContent = text; };
+const around = { say, removed: remove, ended: overview };
 
-async function api(path, options = {}) {
-  const answer = await fetch(path, options);
-  if (answer.status === 401 && path !== "/api/login") askForToken();
-  if (!answer.ok) {
-    const said = await answer.json().catch(() => ({}));
-    throw Object.assign(new Error(said.error ?? `the server answered ${answer.status}`), { status: answer.status });
-  }
-  return answer.status === 204 ? null : answer.json();
-}
-
-function send(file, model, progress) {
-  const body = new FormData();
-  body.append("model", model);
-  body.append("file", file);
-  const request = new XMLHttpRequest(); // fetch does not tell how much has been sent
-  const done = new Promise((resolve, reject) => {
-    request.upload.onprogress = (event) => event.lengthComputable && progress(event.loaded / event.total);
-    request.onerror = () => reject(new Error("the server cannot be reached."));
-    request.onabort = () => reject(new Error("cancelled"));
-    request.onload = () => {
-      let said = {};
-      try { said = JSON.parse(request.responseText); } catch { /* not ours; told below */ }
-      if (request.status === 201) resolve(said);
-      else {
-        const error = new Error(said.error ?? `the server answered ${request.status}.`);
-        const wait = Number(request.getResponseHeader("Retry-After")) || 5; // seconds
-        reject(Object.assign(error, { status: request.status, wait }));
-      }
-    };
-  });
-  request.open("POST", "/api/jobs");
-  request.send(body);
-  return { done, cancel: () => request.abort() };
-}
+// Following jobs
 
 function follow() {
   following?.close();
@@ -52,7 +25,7 @@ function follow() {
   const open = [...cards.values()].filter((card) => ["waiting", "running"].includes(card.job.state));
   if (!open.length) return;
   const query = new URLSearchParams(open.map((card) => ["id", card.job.id]));
-  following = new EventSource(`/api/events?${query}`);
+  following = new EventSource(`${API}/events?${query}`);
   following.addEventListener("job", (event) => {
     const job = JSON.parse(event.data);
     cards.get(job.id)?.show(job);
@@ -62,7 +35,7 @@ function follow() {
     }
   });
   following.addEventListener("gone", (event) => {
-    cards.get(JSON.parse(event.data).id)?.fail("It was deleted on the server.");
+    cards.get(JSON.parse(event.data).id)?.fail(word("gone"));
     follow();
   });
   following.onerror = () => {
@@ -74,107 +47,12 @@ function follow() {
 async function refresh(open) {
   for (const card of open) {
     try {
-      card.show(await api(`/api/jobs/${card.job.id}`));
+      card.show(await api(`/jobs/${card.job.id}`));
     } catch (error) {
-      card.fail(error.status === 404 ? "It was deleted on the server." : error.message);
+      card.fail(error.status === 404 ? word("gone") : error.message);
     }
   }
   follow();
-}
-
-// Cards
-
-function newCard(name) {
-  const item = byId("card").content.firstElementChild.cloneNode(true);
-  const part = (selector) => item.querySelector(selector);
-  const card = { item, job: { state: "new" }, cancelUpload: null, show, fail, sent, held };
-  const title = part("h3");
-  const bar = part("progress");
-  const slider = part("input");
-  title.textContent = name;
-  bar.setAttribute("aria-label", `Progress of ${name}`);
-  part(".delete").setAttribute("aria-label", `Cancel ${name}`);
-  part(".delete").addEventListener("click", () => remove(card));
-  slider.addEventListener("input", slide);
-  part(".show-mask").addEventListener("click", toggleMask);
-
-  function state(text, fraction) {
-    part(".state").textContent = text;
-    bar.hidden = fraction === null;
-    if (fraction !== null) bar.value = fraction;
-  }
-
-  function sent(fraction) {
-    state(fraction < 1 ? `Sending, ${percent(fraction)}` : "Checking", fraction);
-  }
-
-  function held() {
-    state("Waiting to be sent", 0);
-  }
-
-  function show(job) {
-    const before = card.job.state;
-    card.job = job;
-    title.textContent = job.name;
-    if (job.state === "waiting") state(job.ahead ? `Waiting, ${job.ahead} ahead` : "Next in line", 0);
-    if (job.state === "running") state(`Taking the rain out, ${percent(job.fraction)}`, job.fraction);
-    if (job.state === "failed") fail(job.note);
-    if (job.state === "done" && before !== "done") finish(job);
-  }
-
-  function finish(job) {
-    const base = `/api/jobs/${job.id}`;
-    state("Done", null);
-    part(".before").src = `${base}/before`;
-    part(".before").alt = `${job.name} before`;
-    part(".after").src = `${base}/after`;
-    part(".after").alt = `${job.name} after`;
-    slider.setAttribute("aria-label", `Compare ${job.name} before and after`);
-    slide();
-    part(".stage").hidden = false;
-    part(".note").textContent = [job.kind === "clip" ? "The first frame of the clip is shown." : "", job.note]
-      .filter(Boolean).join(" ");
-    part(".note").hidden = !part(".note").textContent;
-    part(".download").href = `${base}/result`;
-    part(".download").setAttribute("aria-label", `Download ${job.result}`);
-    part(".download").hidden = false;
-    part(".show-mask").setAttribute("aria-label", `Rain mask of ${job.name}`);
-    part(".show-mask").hidden = !job.mask;
-    part(".delete").textContent = "Delete";
-    part(".delete").setAttribute("aria-label", `Delete ${job.name}`);
-    say(`${job.name} is done.`);
-    overview();
-  }
-
-  function fail(text) {
-    card.job = { ...card.job, state: "failed" };
-    state("Not restored", null);
-    for (const selector of [".stage", ".download", ".show-mask", ".note"]) part(selector).hidden = true;
-    part(".problem").textContent = text.charAt(0).toUpperCase() + text.slice(1);
-    part(".problem").hidden = false;
-    part(".delete").textContent = "Remove";
-    part(".delete").setAttribute("aria-label", `Remove ${title.textContent}`);
-    say(`${title.textContent} was not restored: ${text}`);
-    overview();
-  }
-
-  function slide() {
-    part(".stage").style.setProperty("--at", `${slider.value}%`);
-    slider.setAttribute("aria-valuetext", `${slider.value} % before, ${100 - slider.value} % after`);
-  }
-
-  function toggleMask() {
-    const mask = part(".mask");
-    const shown = mask.hidden;
-    if (!mask.src) mask.src = `/api/jobs/${card.job.id}/mask`;
-    mask.alt = `Where rain was found in ${card.job.name}: the brighter, the more`;
-    mask.hidden = !shown;
-    part(".show-mask").setAttribute("aria-pressed", String(shown));
-    part(".tag.right").textContent = shown ? "Rain mask" : "After";
-  }
-
-  byId("jobs").append(item);
-  return card;
 }
 
 async function remove(card) {
@@ -187,7 +65,7 @@ async function remove(card) {
   keep();
   overview();
   if (card.job.id) {
-    await api(`/api/jobs/${card.job.id}`, { method: "DELETE" }).catch(() => {}); // gone is what was wanted
+    await api(`/jobs/${card.job.id}`, { method: "DELETE" }).catch(() => {}); // gone is what was wanted
     follow();
   }
 }
@@ -196,16 +74,16 @@ function overview() {
   const done = [...cards.values()].filter((card) => card.job.state === "done").map((card) => ["id", card.job.id]);
   byId("bar").hidden = !byId("jobs").children.length;
   byId("all").hidden = done.length < 2;
-  byId("all").href = `/api/results.zip?${new URLSearchParams(done)}`;
+  byId("all").href = `${API}/results.zip?${new URLSearchParams(done)}`;
 }
 
 // Sending
 
-function take(files) {
+function take(files, others = 0) {
   for (const file of files) {
-    const card = newCard(file.name);
+    const card = newCard(file.name, around);
     if (file.size > limits.upload_bytes) {
-      card.fail(`It is larger than the ${megabytes(limits.upload_bytes)} that are taken.`);
+      card.fail(word("too_large", { size: megabytes(limits.upload_bytes) }));
       continue;
     }
     card.file = file;
@@ -213,6 +91,7 @@ function take(files) {
     card.sent(0);
     queue.push(card);
   }
+  if (others) say(word("passed_over", { count: others }));
   overview();
   if (!sending) sendAll();
 }
@@ -259,14 +138,14 @@ function pause(seconds) {
 
 // Small things
 
-const percent = (fraction) => `${Math.floor(100 * fraction)} %`;
 const megabytes = (bytes) => `${Math.round(bytes / 1e6)} MB`;
-const say = (text) => { byId("spoken").textContent = text; };
 const keep = () => sessionStorage.setItem(KEPT, JSON.stringify([...cards.keys()]));
 
 function time(seconds) {
-  if (seconds < 120) return `${Math.round(seconds)} seconds`;
-  return seconds < 7200 ? `${Math.round(seconds / 60)} minutes` : `${Math.round(seconds / 3600)} hours`;
+  if (seconds < 120) return word("seconds", { count: Math.round(seconds) });
+  return seconds < 7200
+    ? word("minutes", { count: Math.round(seconds / 60) })
+    : word("hours", { count: Math.round(seconds / 3600) });
 }
 
 function askForToken() {
@@ -279,7 +158,7 @@ byId("login").addEventListener("submit", async (event) => {
   event.preventDefault();
   byId("login-problem").hidden = true;
   try {
-    await api("/api/login", {
+    await api("/login", {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify({ token: byId("token").value }),
@@ -295,43 +174,82 @@ byId("login").addEventListener("submit", async (event) => {
   }
 });
 
-byId("choose").addEventListener("click", () => byId("files").click());
-byId("files").addEventListener("change", () => {
-  take([...byId("files").files]);
-  byId("files").value = "";
-});
+// Files come by choosing, dropping anywhere on the page, and pasting.
 
-// Files may be dropped anywhere on the page.
+byId("choose").addEventListener("click", () => byId("files").click());
+byId("choose-folder").addEventListener("click", () => byId("folder").click());
+for (const list of [byId("files"), byId("folder")]) {
+  list.addEventListener("change", () => {
+    const all = [...list.files];
+    const files = list === byId("folder") ? all.filter(isKnown) : all;
+    list.value = "";
+    take(files, all.length - files.length);
+  });
+}
+
 let inside = 0;
 const light = (by) => byId("drop").classList.toggle("over", (inside = Math.max(0, inside + by)) > 0);
 document.addEventListener("dragenter", (event) => { event.preventDefault(); light(1); });
 document.addEventListener("dragleave", () => light(-1));
 document.addEventListener("dragover", (event) => event.preventDefault());
-document.addEventListener("drop", (event) => {
+document.addEventListener("drop", async (event) => {
   event.preventDefault();
   light(-inside);
-  if (limits) take([...event.dataTransfer.files]);
+  if (!limits) return;
+  const { files, others } = await dropped(event.dataTransfer);
+  take(files, others);
+});
+document.addEventListener("paste", (event) => {
+  const files = [...event.clipboardData.files];
+  if (!limits || !files.length) return;
+  event.preventDefault();
+  take(files);
+});
+
+// A download of all waits for what is still being changed.
+let ready = false;
+byId("all").addEventListener("click", async (event) => {
+  if (ready) return;
+  event.preventDefault();
+  await Promise.all([...cards.values()].map((card) => card.finishing));
+  ready = true;
+  byId("all").click();
+  ready = false;
+});
+
+// Help with the keys
+
+const KEYS = [["Ctrl V", "key_paste"], ["← →", "key_compare"], ["+ −", "key_zoom"], ["0", "key_fit"],
+  ["M", "key_mask"], ["P", "key_protect"], ["← ↑ ↓ →", "key_brush"], ["␣", "key_paint"], ["Esc", "key_leave"],
+  ["K", "key_play"]];
+byId("help-list").replaceChildren(...KEYS.flatMap(([key, meaning]) => {
+  const [term, text] = [document.createElement("dt"), document.createElement("dd")];
+  term.append(Object.assign(document.createElement("kbd"), { textContent: key }));
+  text.textContent = word(meaning);
+  return [term, text];
+}));
+byId("help-open").addEventListener("click", () => byId("help").showModal());
+byId("help-close").addEventListener("click", () => byId("help").close());
+document.addEventListener("keydown", (event) => {
+  if (event.key === "?" && event.target.closest(".job")) byId("help").showModal();
 });
 
 async function start() {
-  const [models, allowed] = await Promise.all([api("/api/models"), api("/api/limits")]);
+  const [models, allowed] = await Promise.all([api("/models"), api("/limits")]);
   limits = allowed;
-  byId("model").replaceChildren(...models.map((model) => {
-    const option = new Option(model.title === model.name ? model.name : `${model.name}: ${model.title}`, model.name);
-    option.selected = model.default;
-    return option;
-  }));
-  byId("limits").textContent =
-    `PNG, JPEG, WebP, TIFF, BMP, AVIF; MP4, MOV, MKV, WebM, AVI, GIF. Up to ${megabytes(limits.upload_bytes)} ` +
-    `and ${Math.round(limits.pixels / 1e6)} megapixels each; clips of up to ${time(limits.clip_seconds)}.`;
-  byId("kept").textContent =
-    `Pictures stay on this server and are deleted ${time(limits.keep_seconds)} after they are done.`;
+  byId("model").replaceChildren(...models.map((model) => new Option(model.title, model.name, false, model.default)));
+  byId("limits").textContent = word("limits", {
+    size: megabytes(limits.upload_bytes),
+    pixels: Math.round(limits.pixels / 1e6),
+    time: time(limits.clip_seconds),
+  });
+  byId("kept").textContent = word("stay", { time: time(limits.keep_seconds) });
   byId("work").hidden = false;
   for (const id of JSON.parse(sessionStorage.getItem(KEPT) ?? "[]")) {
     if (cards.has(id)) continue;
-    const job = await api(`/api/jobs/${encodeURIComponent(id)}`).catch(() => null);
+    const job = await api(`/jobs/${encodeURIComponent(id)}`).catch(() => null);
     if (job === null) continue;
-    const card = newCard(job.name);
+    const card = newCard(job.name, around);
     cards.set(id, card);
     card.show(job);
   }
@@ -340,6 +258,9 @@ async function start() {
   follow();
 }
 
+translate(document);
+offerLanguages(byId("language"));
+whenLocked(askForToken);
 start().catch((error) => {
   if (error.status !== 401) say(error.message);
 });

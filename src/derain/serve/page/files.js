@@ -1,0 +1,34 @@
+// The files that a user drops, pastes or chooses, folders with all below them.
+
+const KNOWN = /\.(png|jpe?g|webp|tiff?|bmp|avif|gif|mp4|m4v|mov|mkv|webm|avi)$/i;
+
+// Of a folder, only what looks like a picture or clip; the rest would be refused one by one.
+export const isKnown = (file) => /^(image|video)\//.test(file.type) || KNOWN.test(file.name);
+
+// {files, others}: what was dropped, with the pictures and clips of folders, and how many files of folders are neither.
+export async function dropped(transfer) {
+  const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
+  if (!entries.some((entry) => entry.isDirectory)) return { files: [...transfer.files], others: 0 };
+  const files = [];
+  let others = 0;
+  for (const entry of entries) {
+    for (const file of await filesOf(entry)) {
+      if (entry.isFile || isKnown(file)) files.push(file);
+      else others += 1;
+    }
+  }
+  return { files, others };
+}
+
+async function filesOf(entry) {
+  if (entry.isFile) return [await new Promise((resolve, reject) => entry.file(resolve, reject))];
+  const reader = entry.createReader();
+  const found = [];
+  for (;;) { // it gives a hundred at a time
+    const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+    if (!some.length) break;
+    found.push(...some);
+  }
+  found.sort((one, other) => one.name.localeCompare(other.name));
+  return (await Promise.all(found.map(filesOf))).flat();
+}
