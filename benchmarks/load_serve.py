@@ -114,7 +114,7 @@ def main(seconds: float, clients: int) -> None:
 
         (folder / "tmp").mkdir()
         server = subprocess.Popen(
-            [*command, "serve", "--port", "0", "--max-upload", str(LIMIT / 1e6), "--max-waiting", "12"],
+            [*command, "serve", "-q", "--port", "0", "--max-upload", str(LIMIT / 1e6), "--max-waiting", "12"],
             env={**os.environ, "TMPDIR": str(folder / "tmp")}, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert server.stdout is not None

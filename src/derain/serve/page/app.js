@@ -91,7 +91,9 @@ function take(files, others = 0) {
     card.sent(0);
     queue.push(card);
   }
-  if (others) say(word("passed_over", { count: others }));
+  byId("passed").hidden = !others;
+  byId("passed").textContent = word("passed_over", { count: others });
+  if (others) say(byId("passed").textContent);
   overview();
   if (!sending) sendAll();
 }
