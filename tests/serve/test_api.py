@@ -104,7 +104,7 @@ def refused(answer: httpx.Response, status: int, said: str = "") -> None:
 
 def test_a_picture_from_upload_to_deletion(client: httpx.Client, folder: Path, tmp_path: Path) -> None:
     content = encode_picture(noise(40, 56), ".png")
-    job = submit(client, "rain.PNG", content)
+    job = submit(client, "rain.PNG", content, model="spanet")  # slow enough to be watched
     told = list(events(client, job))
     fractions = [view["fraction"] for _, view in told]
     assert fractions == sorted(fractions)
@@ -115,9 +115,10 @@ def test_a_picture_from_upload_to_deletion(client: httpx.Client, folder: Path, t
 
     (tmp_path / "rain.png").write_bytes(content)
     rainy = read_picture(tmp_path / "rain.png")
-    restored = load(device="cpu").restore(to_tensor(rainy), with_maps=True, bits=8)
+    spanet = load("spanet", device="cpu")
+    restored = spanet.restore(to_tensor(rainy), with_maps=True, bits=8)
     result = client.get(f"/api/jobs/{job}/result")
-    load(device="cpu")(tmp_path / "rain.png", tmp_path / "dry.png")
+    spanet(tmp_path / "rain.png", tmp_path / "dry.png")
     assert result.content == (tmp_path / "dry.png").read_bytes()
     assert result.headers["content-type"] == "image/png"
     assert 'attachment; filename="rain-derained.PNG"' in result.headers["content-disposition"]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -130,7 +129,7 @@ class Workers:
     def _outcome(self, job: Job, derainer: Derainer, watch: Watch) -> Outcome:
         deadline = time.monotonic() + self._limits.job_seconds
         try:
-            return "done", *self._restore(job, _bent(derainer, job.strength), watch, deadline)
+            return "done", *self._restore(job, derainer.with_settings(strength=job.strength), watch, deadline)
         except Stopped:
             return "failed", "", ()
         except DerainError as error:
@@ -197,13 +196,6 @@ def _open(work: Work) -> dict[str, tuple[Derainer, Watch]]:
             derainer = load(model.source, **vars(work.settings))
             found[model.name] = derainer, Watch(derainer)
     return found
-
-
-def _bent(derainer: Derainer, strength: float) -> Derainer:
-    """The same with another strength, around the very network that is followed."""
-    bent = copy.copy(derainer)
-    bent.settings = replace(derainer.settings, strength=strength)
-    return bent
 
 
 def _restored(
