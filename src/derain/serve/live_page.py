@@ -100,7 +100,7 @@ class LivePage:
             yield
 
         app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
-        app.add_middleware(Guard, hosts=LOOPBACK_NAMES, access=Access(None), responded=lambda status: None)
+        app.add_middleware(Guard, hosts=LOOPBACK_NAMES, access=Access(None))
 
         @app.get("/")
         def page() -> Response:
