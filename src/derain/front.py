@@ -212,7 +212,7 @@ def train(
     recipe: str | Path | Recipe | Mapping[str, Any],
     run: str | Path,
     *,
-    progress: bool = False,
+    progress: Callable[[int, int, str], None] | None = None,
     own_code: bool = False,
     **changes: Any,
 ) -> Path:
@@ -228,7 +228,8 @@ def train(
         recipe: the name of a published recipe (`derain.training.published_recipes()`), a YAML file, a
             `Recipe`, or its content as a dictionary.
         run: the folder of the run. Give the same one, with more `steps`, to go on.
-        progress: show a bar with the time left on standard error.
+        progress: called after each update with the updates done, their number, and the last loss and
+            validation.
         own_code: run the Python code that the recipe names (`package.module:name`), its network or its loss.
         changes: parts of the recipe to replace, as in its file; a dictionary replaces the keys that it
             has, and keeps the others.

@@ -25,7 +25,7 @@ class Bar:
         self._progress, self._title = progress, title
         self._said = self._began = time.monotonic()
         self._task = progress.add_task(title, total=total, note="")
-        self._whole = 0
+        self._whole = self._first = 0
 
     def part(self, done: int, total: int | None, note: str = "") -> None:
         """Part of the current step is done; `note` says which."""
@@ -37,10 +37,16 @@ class Bar:
         self._whole += 1
         self._show(self._whole, note="")
 
-    def reach(self, done: int, total: int | None) -> None:
+    def reach(self, done: int, total: int | None, note: str = "") -> None:
         """So many whole steps are done, of a total that may have become known."""
         self._whole = done
-        self._show(done, total=total)
+        self._show(done, total=total, note=printable(note))
+
+    def restart(self, done: int, total: int | None) -> None:
+        """Begins anew, where `done` steps were done before; they say nothing of the time left."""
+        self._whole = self._first = done
+        self._began = time.monotonic()
+        self._progress.reset(self._task, completed=done, total=total)
 
     def _show(self, done: float, **fields: Any) -> None:
         self._progress.update(self._task, completed=done, **fields)
@@ -51,8 +57,11 @@ class Bar:
         line = f"{self._title}: {int(done)}"
         if task.total:
             line += f" of {int(task.total)}"
-            if done:
-                line += f", about {duration((task.total / done - 1) * (now - self._began))} left"
+            if done > self._first:
+                each = (now - self._began) / (done - self._first)
+                line += f", about {duration((task.total - done) * each)} left"
+            if task.fields["note"]:
+                line += f", {task.fields['note']}"
         print(line, file=sys.stderr, flush=True)
 
     def say(self, text: str, error: bool = False) -> None:

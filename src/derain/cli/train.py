@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from derain.cli.output import is_quiet, say
-from derain.cli.progress import duration
+from derain.cli.output import say
+from derain.cli.progress import bar, duration
 
 if TYPE_CHECKING:
     from derain.training import Recipe, Stopped
+    from derain.training.loop import Progress
 
 
 def train(
@@ -90,8 +94,29 @@ def train(
 def _train(wanted: Recipe, output: Path, own_code: bool) -> None:
     from derain.training import train as run
 
-    run(wanted, output, progress=not is_quiet(), own_code=own_code)
+    with _progress() as progress:
+        run(wanted, output, progress, own_code)
     say(f"{output}: {wanted.steps} steps done; weights in {output / 'last.safetensors'}.")
+
+
+@contextmanager
+def _progress() -> Iterator[Progress | None]:
+    """Shows the progress of training, in the first of several processes."""
+    if os.environ.get("RANK", "0") != "0":
+        yield None
+        return
+    with bar("training", None) as shown:
+        before: int | None = None
+
+        def tell(done: int, steps: int, note: str) -> None:
+            nonlocal before
+            if before is None or done < before:  # the first run, or the next one of a sweep
+                shown.restart(done, steps)
+            else:
+                shown.reach(done, steps, note)
+            before = done
+
+        yield tell
 
 
 def _say_how_to_go_on(stopped: Stopped, own_code: bool, is_sweep: bool) -> None:
@@ -132,7 +157,8 @@ def _sweep(recipe: str, changes: list[str], sweeps: list[str], output: Path, own
     from derain.training.sweep import plan_sweep, run_sweep
 
     runs = plan_sweep(recipe, changes, sweeps)
-    results = run_sweep(runs, output, True, own_code, lambda run: say(f"{output / run.folder}"))
+    with _progress() as progress:
+        results = run_sweep(runs, output, progress, own_code, lambda run: say(f"{output / run.folder}"))
     for result in results:
         settings = ", ".join(f"{key} {value}" for key, value in result.settings.items()) or recipe
         spread = "" if result.deviation is None else f" ± {result.deviation:.3f}"

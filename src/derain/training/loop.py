@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ from derain.errors import DerainError, UsageError
 from derain.locks import only_here
 from derain.training.learner import PRECISIONS, Learner
 from derain.training.log import RunLog
-from derain.training.progress import Progress
 from derain.training.recipe import Recipe, checked
 from derain.training.signals import Signals, Stopped
 from derain.training.state import RunState, load_state, save_state
@@ -34,17 +33,20 @@ from derain.training.streams import HeldOut, batches, open_sources
 from derain.training.tracking import trackers
 from derain.training.validation import means, validate
 
+# Told after each update: updates done, of how many, and the last loss and validation.
+Progress = Callable[[int, int, str], None]
 MAY_CHANGE = ("steps", "workers", "log_every", "save_every", "tensorboard", "wandb", "origin")
 
 
-def train(recipe: Recipe, run: str | Path, progress: bool = False, own_code: bool = False) -> None:
+def train(recipe: Recipe, run: str | Path, progress: Progress | None = None, own_code: bool = False) -> None:
     """Trains into the folder `run`, from the start or from where the run there stopped.
 
     Every process of `torchrun` or `accelerate launch` calls this; results do not depend on their
     number, up to rounding.
 
     Args:
-        progress: show a bar with the time left on standard error.
+        progress: called by the main process before the first update, and after each with the updates done,
+            their number, and the loss and validation that were logged last.
         own_code: run the Python code that the recipe names, its network or its loss, with all rights of
             this process; recipes may come from others.
 
@@ -91,7 +93,7 @@ class _Trainer:
         if state is not None:
             self._restore(state)
 
-    def run(self, show: bool) -> None:
+    def run(self, progress: Progress | None) -> None:
         """Updates up to the recipe's number of steps."""
         recipe, learner, accelerator = self.recipe, self.learner, self.accelerator
         log = self._log() if self.main else None
@@ -99,23 +101,31 @@ class _Trainer:
         stream = batches(recipe, self.sources, learner.step, *mine)
         sums: dict[str, Tensor] = {}
         began, begun_at = time.perf_counter(), learner.step
-        with Progress(recipe.steps, learner.step, show and self.main) as bar, contextlib.closing(stream):
+        loss = validated = ""
+
+        def tell() -> None:
+            if progress and self.main:
+                progress(learner.step, recipe.steps, " ".join(filter(None, (loss, validated))))
+
+        tell()
+        with contextlib.closing(stream):
             for parts in stream:
                 terms = learner.update(parts)
                 for name, value in terms.items():
                     sums[name] = sums.get(name, torch.zeros_like(value)) + value
-                bar.advance(learner.step, terms)
                 if learner.step % recipe.log_every == 0:
                     count = learner.step - begun_at
                     values = {name: float(self._mean(value)) / count for name, value in sums.items()}
                     seconds = (time.perf_counter() - began) / count
                     if log:
                         log.write("training", learner.step, rate=learner.rate, **values, seconds=seconds)
+                    loss = f"loss {sum(values.values()):.4f}"
                     sums, began, begun_at = {}, time.perf_counter(), learner.step
                 last = learner.step == recipe.steps
                 due = recipe.validation and (learner.step % recipe.validation.every == 0 or last)
                 if self.held_out and due:
-                    bar.note(self._validate(self.held_out, log))
+                    validated = self._validate(self.held_out, log)
+                tell()
                 stop = learner.any_process(self.signals.received is not None)
                 if learner.step % recipe.save_every == 0 or last or stop:
                     self._save()
