@@ -16,8 +16,10 @@ from command_line import derain, environment
 from derain.checkpoints import Model, open_checkpoint, save_checkpoint
 from derain.checkpoints.bundled import find
 from derain.errors import DerainError, UsageError
+from derain.export import EXTENSIONS
 from derain.export.files import TOLERANCE, compare, export
-from derain.methods import all_architectures
+from derain.export.integers import LEAST_DB
+from derain.methods import all_architectures, create_network
 from derain.methods.contract import Architecture
 from derain.pictures import Picture, read_picture, write_picture
 from derain.restore import load
@@ -105,6 +107,53 @@ def test_the_command_line_exports_and_runs(tmp_path: Path) -> None:
     results = [read_picture(tmp_path / name / "deep.png").pixels.astype(int) for name in ("found", "wanted")]
     assert abs(results[0] - results[1]).max() <= 1
     assert "exported files give the picture alone" in derain(*run, "--weights", file, "--maps").stderr
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight soft pictures."""
+    folder = tmp_path_factory.mktemp("scenes")
+    generator = torch.Generator().manual_seed(0)
+    for number in range(8):
+        coarse = torch.rand(1, 3, 6, 6, generator=generator)
+        soft = torch.nn.functional.interpolate(coarse, (70, 90), mode="bilinear")[0].permute(1, 2, 0)
+        write_picture(folder / f"{number}.png", Picture((255 * soft).round().byte().numpy()))
+    return folder
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_integers_agree_with_floats(target: str, scenes: Path, tmp_path: Path) -> None:
+    if target == "openvino":
+        pytest.importorskip("openvino", reason="the extra 'openvino' is not installed")
+    model = open_checkpoint(find("everyday"))
+    done = export(model, target, tmp_path / f"x{EXTENSIONS[target]}", scenes)
+    assert done.agreement is not None
+    assert done.agreement >= LEAST_DB
+    exact, integers = load("everyday", device="cpu"), load(done.path)
+    picture = read_picture(scenes / "3.png").pixels.astype(np.float32) / 255
+    error = np.square(integers(picture) - exact(picture)).mean()
+    assert 0 < error < 10 ** (-LEAST_DB / 10)
+    assert (integers.precision_for(8), integers.precision_for(16)) == ("int8", "int8")
+    assert b"QuantizeLinear" in done.path.read_bytes() or target == "openvino"
+
+
+def test_integers_that_do_not_agree_are_not_written(scenes: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = create_network("everyday", widths=(8, 12), encoder=(1, 1), decoder=(1,))
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter)
+    save_checkpoint(tmp_path / "x.safetensors", network.state_dict(), {})
+    with pytest.raises(DerainError, match=r"agrees with PyTorch to .* dB only"):
+        export(open_checkpoint(tmp_path / "x.safetensors"), "onnx", tmp_path / "x.onnx", scenes)
+    assert not (tmp_path / "x.onnx").exists()
+
+
+def test_integers_need_pictures(tmp_path: Path) -> None:
+    told = derain("export", "spanet", "-o", tmp_path / "x.onnx", "--precision", "int8")
+    assert (told.returncode, "--calibrate" in told.stderr) == (2, True)
+    write_picture(tmp_path / "a.png", Picture(np.zeros((9, 9, 3), np.uint8)))
+    with pytest.raises(UsageError, match="at least 4"):
+        export(open_checkpoint(find("spanet")), "onnx", tmp_path / "x.onnx", tmp_path)
 
 
 def test_settings_that_exported_files_do_not_have(spanet: Path) -> None:

@@ -32,6 +32,7 @@ class Facts(BaseModel):
         tile: (size, overlap) of the published protocol where the result depends on it.
         bytes_per_pixel: most memory of intermediate values at once.
         multiply_adds_per_pixel: of a large picture.
+        precision: of its convolutions.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -45,6 +46,7 @@ class Facts(BaseModel):
     tile: tuple[Annotated[int, Field(ge=1, le=1 << 16)], Pixels] | None
     bytes_per_pixel: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     multiply_adds_per_pixel: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    precision: Literal["float32", "int8"] = "float32"
 
     @model_validator(mode="before")
     @classmethod
@@ -59,11 +61,16 @@ class Facts(BaseModel):
             multiple_of=self.multiple_of,
             receptive_field=self.receptive_field,
             tile=None if self.tile is None else Tile(*self.tile),
-            refused_precisions=dict.fromkeys(("bfloat16", "float16"), "an exported file computes in float32"),
+            refused_precisions=dict.fromkeys(
+                ("bfloat16", "float16"), f"an exported file computes in {self.precision}"
+            ),
+            stored_precision=self.precision,
         )
 
 
-def facts_of(model: Model, bytes_per_pixel: float) -> Facts:
+def facts_of(
+    model: Model, bytes_per_pixel: float, precision: Literal["float32", "int8"] = "float32"
+) -> Facts:
     """The facts of a network that is being exported."""
     network, checkpoint = model
     spec, side = network.spec, 1024
@@ -76,6 +83,7 @@ def facts_of(model: Model, bytes_per_pixel: float) -> Facts:
         tile=None if spec.tile is None else (spec.tile.size, spec.tile.overlap),
         bytes_per_pixel=bytes_per_pixel,
         multiply_adds_per_pixel=network.multiply_adds(side, side) / side**2,
+        precision=precision,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,11 @@ from derain.errors import DerainError, UsageError
 from derain.export import TARGETS
 from derain.export.facts import KEY, Facts, facts_of
 from derain.export.graph import trace
+from derain.export.integers import LEAST_DB, agreement, pieces, with_integers
 from derain.export.memory import bytes_per_pixel
 from derain.export.running import onnx_network, openvino_network
 from derain.extras import extra
+from derain.methods.network import RainNetwork
 
 # Half a level of an 8-bit picture: more than rounding, less than anyone can see.
 TOLERANCE = 0.5 / 255
@@ -33,13 +35,16 @@ class Exported:
 
     Attributes:
         path: of the file; OpenVINO's weights lie beside it, as .bin.
-        difference: largest absolute difference from PyTorch over the test pictures, see `compare`.
+        difference: largest absolute difference from PyTorch over the test pictures, see `compare`; 0 for
+            8-bit integers, of which `agreement` tells more.
         shapes: (batch, height, width) of the test pictures.
+        agreement: of 8-bit integers with PyTorch: PSNR in dB of the worst picture; else None.
     """
 
     path: Path
     difference: float
     shapes: tuple[tuple[int, int, int], ...]
+    agreement: float | None = None
 
 
 def files_at(target: str, path: Path) -> tuple[Path, ...]:
@@ -53,39 +58,59 @@ def files_at(target: str, path: Path) -> tuple[Path, ...]:
     return (path, path.with_suffix(".bin")) if target == "openvino" else (path,)
 
 
-def export(model: Model, target: str, path: Path) -> Exported:
+def export(model: Model, target: str, path: Path, calibrate: Path | None = None) -> Exported:
     """Writes a network as ONNX or OpenVINO, for batches and pictures of any size.
 
-    The file appears only if its runtime computes what PyTorch does, within `TOLERANCE`.
+    The file appears only if its runtime computes what PyTorch does, within `TOLERANCE`; in 8-bit
+    integers, to `integers.LEAST_DB`.
 
     Args:
         model: a network in PyTorch.
         target: "onnx" or "openvino"; for "dtmodel" see `darktable.export_package`.
         path: the file to write; see `files_at`, which are replaced when they exist.
+        calibrate: a folder of rainy pictures, to compute in 8-bit integers whose ranges are measured on
+            them; None computes in float32.
 
     Raises:
-        UsageError: the extension does not belong to the target.
+        UsageError: the extension does not belong to the target, or there are too few pictures.
         DerainError: an optional package is missing, the network cannot be exported, the results
             differ, or the file cannot be written.
     """
     places = files_at(target, path)
-    network = model.network
-    shapes = _shapes(network.spec.multiple_of)
+    network, multiple = model.network, model.network.spec.multiple_of
+    measured, compared = pieces(calibrate, multiple) if calibrate else ([], [])
     graph = trace(network)
-    facts = facts_of(model, bytes_per_pixel(graph, network.spec.multiple_of))
+    facts = facts_of(model, bytes_per_pixel(graph, multiple), "int8" if calibrate else "float32")
+    if calibrate:
+        graph = with_integers(graph, measured)
     if target == "onnx":
         graph.metadata_props.add(key=KEY, value=facts.model_dump_json())
         content = graph.SerializeToString()
-        difference = compare(network, onnx_network(content, str(path)), shapes, path)
+        done = _checked(network, onnx_network(content, str(path)), compared, path)
         replace_file(path, content)
-    else:
-        # The new files wait beside their places while they are checked.
-        with new_file(places[0]) as xml, new_file(places[1]) as weights:
-            _save_openvino(graph, facts, xml)
-            xml.with_suffix(".bin").replace(weights)
-            exported = openvino_network(xml.read_bytes(), weights.read_bytes(), str(path))
-            difference = compare(network, exported, shapes, path)
-    return Exported(path, difference, shapes)
+        return done
+    # The new files wait beside their places while they are checked.
+    with new_file(places[0]) as xml, new_file(places[1]) as weights:
+        _save_openvino(graph, facts, xml)
+        xml.with_suffix(".bin").replace(weights)
+        exported = openvino_network(xml.read_bytes(), weights.read_bytes(), str(path))
+        return _checked(network, exported, compared, path)
+
+
+def _checked(network: RainNetwork, exported: RainNetwork, compared: Sequence[Tensor], path: Path) -> Exported:
+    """What to say of a file, on pictures where it has integers. Raises `DerainError` where it differs."""
+    shapes = _shapes(network.spec.multiple_of)
+    if not compared:
+        return Exported(path, compare(network, exported, shapes, path), shapes)
+    for shape in shapes:
+        exported(_pictures(shape, torch.Generator().manual_seed(0)))
+    found = agreement(network, exported, compared)
+    if found < LEAST_DB:
+        raise DerainError(
+            f"{path}: not written, because in 8-bit integers it agrees with PyTorch to {found:.1f} dB only; "
+            f"at least {LEAST_DB:.0f} dB are needed."
+        )
+    return Exported(path, 0.0, shapes, found)
 
 
 def _save_openvino(graph: Any, facts: Facts, xml: Path) -> None:

@@ -37,6 +37,7 @@ class Spec:
         refused_precisions: {"bfloat16": why, ...} for precisions that spoil the result.
         bears_bfloat16: with published weights, results in bfloat16 lie within half a level of 8 bits of
             those in float32 on average, so that it may be chosen for 8-bit pictures because it is faster.
+        stored_precision: that an exported file computes in; "" for networks, whose precision is chosen.
         maps: names of the outputs beside `image` that a user may want to see, (B, 1 or 3, H, W).
         onnx_functions: what the nodes of the domain "derain" in its exported graph mean, each as the
             text of an ONNX function.
@@ -47,6 +48,7 @@ class Spec:
     tile: Tile | None = None
     refused_precisions: Mapping[str, str] = field(default_factory=dict)
     bears_bfloat16: bool = False
+    stored_precision: str = ""
     maps: tuple[str, ...] = ()
     onnx_functions: tuple[str, ...] = ()
 

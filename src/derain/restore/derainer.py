@@ -160,8 +160,8 @@ class Derainer:
         return torch.bfloat16 if not chosen and is_bfloat16_native(self.device) else self.dtype
 
     def precision_for(self, bits: int) -> str:
-        """The name of `dtype_for`, one of `PRECISIONS`."""
-        return str(self.dtype_for(bits)).removeprefix("torch.")
+        """The same by name; "int8" for exported files that have it."""
+        return self.network.spec.stored_precision or str(self.dtype_for(bits)).removeprefix("torch.")
 
     @overload
     def __call__(

@@ -1,0 +1,109 @@
+"""Convolutions in 8-bit integers: faster on processors that have products of them, and not quite the same.
+
+Weights get a scale for each channel; the range of the values between is measured on pictures. What the
+first and the last convolution see and make is the picture itself, so that they stay in float32, and so
+does everything that is not a convolution.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from derain.data.folders import pictures_in, read_rgb
+from derain.errors import UsageError
+from derain.export.facts import INPUT
+from derain.extras import extra
+from derain.nn.padding import pad_to
+from derain.pictures import Picture, to_tensor
+
+LEAST_DB = 45.0
+SIDE = 256  # of the pieces that are looked at
+MOST = 32  # of them
+CHECKED = 4  # one of so many is kept back, to compare with PyTorch
+
+
+def pieces(folder: Path, multiple_of: int) -> tuple[list[Tensor], list[Tensor]]:
+    """The middles of pictures of a folder, (1, 3, H, W) in [0, 1]: to measure on, and to compare on.
+
+    Raises:
+        UsageError: there are fewer than `CHECKED`.
+        DerainError: no such folder, or a picture that cannot be read.
+    """
+    files = pictures_in(folder)
+    if len(files) < CHECKED:
+        raise UsageError(f"{folder}: holds {len(files)} pictures; 8-bit integers need at least {CHECKED}.")
+    chosen = files[:: -(-len(files) // MOST)]
+    found = [_piece(file, multiple_of) for file in chosen]
+    return [x for i, x in enumerate(found) if i % CHECKED], found[::CHECKED]
+
+
+def _piece(file: Path, multiple_of: int) -> Tensor:
+    picture = to_tensor(Picture(read_rgb(file)))
+    top, left = (max(0, side - SIDE) // 2 for side in picture.shape[2:])
+    middle = picture[..., top : top + SIDE, left : left + SIDE]
+    return pad_to(middle, *(-(-side // multiple_of) * multiple_of for side in middle.shape[2:]))
+
+
+def with_integers(graph: Any, measured: Sequence[Tensor]) -> Any:
+    """An `onnx.ModelProto` with its convolutions in 8-bit integers.
+
+    Args:
+        graph: in float32, from `INPUT`.
+        measured: pictures (1, 3, H, W) that the range of values is measured on.
+    """
+    onnx = extra("onnx", "onnx")
+    quantization = extra("onnxruntime.quantization", "onnx")
+    convolutions = [node.name for node in graph.graph.node if node.op_type == "Conv"]
+    with tempfile.TemporaryDirectory() as folder, _without_advice():
+        given, made = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
+        given.write_bytes(graph.SerializeToString())
+        quantization.quantize_static(
+            given,
+            made,
+            _reader(quantization.CalibrationDataReader, measured),
+            per_channel=True,
+            op_types_to_quantize=["Conv"],
+            nodes_to_exclude=[*convolutions[:1], *convolutions[-1:]],
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+        )
+        return onnx.load(made)
+
+
+def _reader(base: type, measured: Sequence[Tensor]) -> Any:
+    """The pictures as ONNX Runtime's quantizer asks for them."""
+
+    class Reader(base):  # type: ignore[misc]  # the class comes with the optional package
+        def __init__(self) -> None:
+            self.left: Iterator[Tensor] = iter(measured)
+
+        def get_next(self) -> dict[str, Any] | None:
+            piece = next(self.left, None)
+            return None if piece is None else {INPUT: piece.numpy()}
+
+    return Reader()
+
+
+class _without_advice:
+    """Keeps to itself what the quantizer would tell its own users through the root logger."""
+
+    def __enter__(self) -> None:
+        self._before = logging.root.manager.disable
+        logging.disable(logging.WARNING)
+
+    def __exit__(self, *_: object) -> None:
+        logging.disable(self._before)
+
+
+def agreement(network: nn.Module, exported: Callable[[Tensor], Tensor], compared: Sequence[Tensor]) -> float:
+    """PSNR in dB of the results of a file against those of PyTorch, of the picture that is worst."""
+    with torch.no_grad():
+        errors = [(exported(x).clamp(0, 1) - network(x).clamp(0, 1)).square().mean() for x in compared]
+    return float(-10 * torch.stack(errors).max().clamp(min=1e-12).log10())
