@@ -109,7 +109,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, hub: Hub) -> Path:
 
     for name in ("photo.jpg", "rainy.jpg", "holiday/beach.jpg", "holiday/lake/boat.png", "archive/2019.jpg"):
         write_picture(folder / name, Picture(rainy(scene())))
-    for number in range(2):
+    for number in range(4):
         write_picture(folder / f"photos/{number}.png", Picture(scene()))
         clean = scene()
         for place in ("rainy/{}.png", "dry/{}.png", "datasets/Rain200L/test/rain/X2/{}x2.png"):

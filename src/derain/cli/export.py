@@ -46,7 +46,7 @@ def export(
 
     Example: derain export spanet --to onnx -o spanet.onnx
 
-    Example: derain export everyday --precision int8 --calibrate rainy/ -o fast.onnx
+    Example: derain export everyday --precision int8 --calibrate rainy -o fast.onnx
     """
     from derain.checkpoints import open_checkpoint
     from derain.errors import Remedy, UsageError, unknown_name
