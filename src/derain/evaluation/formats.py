@@ -85,7 +85,7 @@ def as_latex(table: Table) -> str:
     """
     sources = list(dict.fromkeys(line.source for line in table.published))
     letters = {source: _letter(i) for i, source in enumerate(sources)}
-    parts = []
+    parts: list[str] = []
     for groups, places, costs in _latex_parts(table):
         wide = len(places) + len(costs) > LATEX_COLUMNS // 2
         parts += [
