@@ -1,0 +1,133 @@
+"""Makes docs/gallery.md and its pictures: what the default weights do with kinds of rain, failures included.
+
+    python scripts/gallery.py
+
+The scenes are restored samples of `samples/`, so that the truth is known; figures are of what is shown.
+Run it again after new weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import derain
+from derain.checkpoints.cards import card_of
+from derain.data.synthesis import make_pair, preset
+from derain.data.synthesis.weather import ORDINARY, Weather
+from derain.evaluation.levels import Array
+from derain.pictures import Picture, read_picture, to_rgb8, write_picture
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE, PICTURES = ROOT / "docs" / "gallery.md", ROOT / "docs" / "pictures"
+CELL = (256, 176)  # width and height of a picture
+GAP = 6
+PARTS = {"temple": np.s_[110:286, 190:446], "flower": np.s_[120:296, 160:416], "cat": np.s_[20:196, 100:356]}
+HEAD = """# Gallery
+
+Made by `scripts/gallery.py` with the default weights ({title}), failures included.
+From left to right: rainy, restored, the truth. The scenes are restored samples of this project, on which rain
+was made. The share says how much of the squared error of the rainy picture is gone; the words follow from it.
+"""
+WORDS = ((0.75, "Mostly gone"), (0.3, "Gone in part"), (0.05, "Hardly touched"), (-1e9, "Not removed"))
+
+
+@dataclass(frozen=True)
+class Show:
+    """One row: a kind of rain on a scene.
+
+    Attributes:
+        name: of the file.
+        title: of the row.
+        scene: a key of `PARTS`.
+        rain: a preset of `derain synth`, and which of its kinds; None for no rain.
+        weather: changes to it.
+        on_its_side: the scene is turned before it rains, and turned back.
+        seed: another number gives other rain.
+    """
+
+    name: str
+    title: str
+    scene: str
+    rain: tuple[str, int] | None
+    weather: Weather = ORDINARY
+    on_its_side: bool = False
+    seed: int = 3
+
+
+BRIGHT = Weather(brightness=(1.6, 1.6))
+SLANTED = Weather((35, 35), (1.5, 1.5), (1.5, 1.5))
+SHOWS = (
+    Show("fine", "Fine streaks (`light`)", "temple", ("light", 0), BRIGHT),
+    Show(
+        "slanted",
+        "Fine streaks from the side",
+        "cat",
+        ("light", 0),
+        Weather((35, 35), (1.5, 1.5), (1.5, 1.5)),
+    ),
+    Show("shower", "A dense shower (`heavy`)", "flower", ("heavy", 0)),
+    Show("lines", "Sharp bright lines (`heavy`)", "temple", ("heavy", 1)),
+    Show("real", "Streaks, mist, noise and JPEG (`real`)", "temple", ("real", 2)),
+    Show("columns", "Water close to the lens (`near`)", "cat", ("near", 2), Weather(None, (4, 4), (3, 3))),
+    Show("drops", "Drops on the glass (`drops`)", "flower", ("drops", 1)),
+    Show("sideways", "Rain that falls sideways", "temple", ("light", 0), BRIGHT, on_its_side=True),
+    Show("dry", "No rain at all", "temple", None),
+)
+
+
+def main() -> None:
+    restore = derain.load(device="cpu")
+    assert restore.checkpoint is not None
+    rows = [HEAD.format(title=card_of(restore.checkpoint.path).title.replace("`", ""))]
+    for show in SHOWS:
+        scene = to_rgb8(read_picture(ROOT / "samples" / f"{show.scene}.jpg"))[PARTS[show.scene]]
+        rainy, clean = pair(show, restore(np.ascontiguousarray(scene)))
+        restored = restore(rainy)
+        write_picture(PICTURES / f"gallery-{show.name}.jpg", Picture(beside(rainy, restored, clean)), 82)
+        rows += [
+            f"## {show.title}\n",
+            f"{verdict(rainy, restored, clean)}\n",
+            f"![{show.title}: rainy, restored, truth](pictures/gallery-{show.name}.jpg)\n",
+        ]
+    PAGE.write_text("\n".join(rows), "utf-8")
+
+
+def pair(show: Show, scene: Array) -> tuple[Array, Array]:
+    """The rainy picture of a scene and its truth."""
+    if show.rain is None:
+        return scene, scene
+    name, kind = show.rain
+    kinds = show.weather.over((preset(name)[kind],))
+    turned = np.rot90(scene) if show.on_its_side else scene
+    found = make_pair(np.random.default_rng(show.seed), np.ascontiguousarray(turned), kinds)
+    rainy, clean = (np.rot90(p, -1) if show.on_its_side else p for p in found)
+    return np.ascontiguousarray(rainy), np.ascontiguousarray(clean)
+
+
+def verdict(rainy: Array, restored: Array, clean: Array) -> str:
+    """What became of the rain, in a sentence."""
+    psnr = derain.score(restored, clean, "matlab_y_uint8").mean["psnr"]
+    before, after = (float(np.square(p.astype(float) - clean).mean()) for p in (rainy, restored))
+    if before == 0:
+        return f"What is dry should stay as it is: {psnr:.1f} dB of itself (`matlab_y_uint8`)."
+    gone = 1 - after / before
+    word = next(word for least, word in WORDS if gone >= least)
+    score = derain.score(rainy, clean, "matlab_y_uint8").mean["psnr"]
+    return f"**{word}** ({100 * gone:.0f} %): {score:.1f} dB before, {psnr:.1f} dB after (`matlab_y_uint8`)."
+
+
+def beside(*pictures: Array) -> Array:
+    """Pictures of one size from left to right on white."""
+    width, height = CELL
+    sheet = Image.new("RGB", (len(pictures) * (width + GAP) - GAP, height), "white")
+    for number, picture in enumerate(pictures):
+        sheet.paste(Image.fromarray(picture), (number * (width + GAP), 0))
+    return np.asarray(sheet)
+
+
+if __name__ == "__main__":
+    main()
