@@ -41,6 +41,7 @@ NOT_RUN = {
         "needs podman or docker",
         "changes the system",
         "needs ffmpeg",
+        "needs ffmpeg",
     ],
     "method.md": ["the tests of a checkout"],
     "serve.md": [

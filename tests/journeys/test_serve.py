@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -288,6 +289,12 @@ def test_pasting_folders_clips_and_languages(tmp_path: Path) -> None:
         settled(tab, 2)
         titles = "[...document.querySelectorAll('h3')].map((title) => title.textContent)"
         assert tab.run(titles) == ["a.png", "b.png"]
+        held = tab.run("""(async () => {
+            const answer = await fetch(document.querySelector('#all').href);
+            return [...new Uint8Array(await answer.arrayBuffer())];
+        })()""")
+        with zipfile.ZipFile(io.BytesIO(bytes(held))) as archive:
+            assert archive.namelist() == ["holiday/a-derained.png", "holiday/lake/b-derained.png"]
         # Small pictures are shown large enough to work on.
         assert tab.run("document.querySelector('.stage').clientWidth") >= 240
 

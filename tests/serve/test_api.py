@@ -164,14 +164,16 @@ def test_a_zip_of_several(client: httpx.Client) -> None:
     ended(client, first)
     second = submit(client, "a.png", png(22, 20))
     ended(client, second)
-    answer = client.get("/api/results.zip", params=[("id", first), ("id", second)])
+    third = submit(client, "a.png", png(23, 20), folder="../C:\\lake//./ü ")
+    ended(client, third)
+    answer = client.get("/api/results.zip", params=[("id", first), ("id", second), ("id", third)])
     with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
-        assert archive.namelist() == ["a-derained.png", "a-derained (2).png"]
-        for job, name in zip((first, second), archive.namelist(), strict=True):
+        assert archive.namelist() == ["a-derained.png", "a-derained (2).png", "C_/lake/ü/a-derained.png"]
+        for job, name in zip((first, second, third), archive.namelist(), strict=True):
             assert archive.read(name) == client.get(f"/api/jobs/{job}/result").content
     refused(client.get("/api/results.zip", params=[("id", first), ("id", "x")]), 404)
     refused(client.get("/api/results.zip"), 422)
-    for job in (first, second):
+    for job in (first, second, third):
         client.delete(f"/api/jobs/{job}")
 
 

@@ -15,7 +15,7 @@ from derain.pictures import EXTENSIONS
 from derain.pictures.video import VIDEO_KINDS
 from derain.serve.jobs import Job, Store
 from derain.serve.limits import Limits, Refused
-from derain.serve.uploads import Upload, recognise, safe_name
+from derain.serve.uploads import Upload, recognise, safe_folder, safe_name
 
 
 def add(store: Store) -> Job:
@@ -95,6 +95,16 @@ def test_any_name_becomes_a_plain_file_name(name: str) -> None:
     assert safe.isprintable()
     assert not set(safe) & set('<>:"/\\|?*')
     assert safe_name(safe, ".png") == safe
+
+
+@given(st.text(max_size=400))
+def test_any_path_becomes_folders_that_lead_nowhere_else(path: str) -> None:
+    safe = safe_folder(path)
+    assert not safe.startswith("/")
+    assert len(safe) <= 300
+    parts = safe.split("/") if safe else []
+    assert all(part.strip(" .") and not set(part) & set('<>:"\\|?*') for part in parts)
+    assert safe_folder("a/2019.08/ x") == "a/2019.08/x"
 
 
 @given(st.binary(min_size=0, max_size=64), st.text(max_size=8))

@@ -290,7 +290,7 @@ def test_the_description_says_how_to_sign_in_and_what_comes_back(
     fields = described["components"]["schemas"]["JobView"]["properties"]
     assert all(field.get("description") for field in fields.values())
     body = described["paths"]["/api/v1/jobs"]["post"]["requestBody"]["content"]["multipart/form-data"]
-    assert set(body["schema"]["properties"]) == {"file", "model", "strength", "callback"}
+    assert set(body["schema"]["properties"]) == {"file", "model", "strength", "folder", "callback"}
     with in_thread(tmp_path, LIMITS, token="t") as guarded:
         described = guarded.get("/api/v1/openapi.json", headers={"Authorization": "Bearer t"}).json()
     assert described["components"]["securitySchemes"]["token"]["scheme"] == "bearer"

@@ -7,7 +7,7 @@ import mimetypes
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal
 from urllib.parse import quote
 
@@ -43,7 +43,7 @@ def bytes_answer(content: bytes, name: str) -> Response:
 
 
 def archive_answer(jobs: Sequence[Job]) -> Response:
-    """The results of several jobs under their names, numbered where names recur.
+    """The results of several jobs in their folders and under their names, numbered where names recur.
 
     Raises:
         Refused: 404 one is gone.
@@ -52,11 +52,11 @@ def archive_answer(jobs: Sequence[Job]) -> Response:
     names: set[str] = set()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for job in jobs:
-            name = Path(job.result_name)
+            wanted = name = PurePosixPath(job.place, job.result_name)
             number = 1
             while str(name) in names:
                 number += 1
-                name = Path(job.result_name).with_stem(f"{Path(job.result_name).stem} ({number})")
+                name = wanted.with_stem(f"{wanted.stem} ({number})")
             names.add(str(name))
             try:
                 archive.write(job.download, str(name))

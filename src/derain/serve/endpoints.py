@@ -168,7 +168,7 @@ def _add_uploads(api: APIRouter) -> None:
         "/jobs",
         summary="Send a picture or a short clip",
         status_code=201,
-        openapi_extra=form_body(("model", "strength", "callback")),
+        openapi_extra=form_body(("model", "strength", "folder", "callback")),
     )
     async def submit(request: Request, server: ServerDep) -> JobView:
         with server.store.receiving() as folder:
@@ -182,7 +182,7 @@ def _add_uploads(api: APIRouter) -> None:
         description="Together no larger than one upload may be. Each file becomes a job of its own or is "
         "refused by itself.",
         status_code=201,
-        openapi_extra=form_body(("model", "strength", "callback"), several=True),
+        openapi_extra=form_body(("model", "strength", "folder", "callback"), several=True),
     )
     async def batch(request: Request, server: ServerDep) -> list[BatchEntry]:
         with contextlib.ExitStack() as place:

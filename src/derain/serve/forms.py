@@ -18,6 +18,7 @@ from derain.restore import Settings
 from derain.serve.callbacks import refuse_unless_allowed
 from derain.serve.limits import Limits, Refused
 from derain.serve.models import Model
+from derain.serve.uploads import safe_folder
 from derain.serve.views import Login
 
 FORM_BYTES = 10_000  # of an upload besides its files; of a login
@@ -30,6 +31,10 @@ _FIELDS: dict[str, dict[str, Any]] = {
         "type": "number",
         "description": "How much of the network's change to apply, 0 to 1.5.",
         "default": 1,
+    },
+    "folder": {
+        "type": "string",
+        "description": "Where the file lies, as 'holiday/lake'; so does the result in an archive.",
     },
     "callback": {
         "type": "string",
@@ -50,6 +55,7 @@ class Wishes:
 
     model: str
     strength: float
+    place: str
     callback: str
 
 
@@ -191,7 +197,7 @@ def _wishes(given: dict[str, str], models: Sequence[Model], callback_hosts: froz
     callback = given.get("callback", "")
     if callback:
         refuse_unless_allowed(callback, callback_hosts)
-    return Wishes(model, _strength(given), callback)
+    return Wishes(model, _strength(given), safe_folder(given.get("folder", "")), callback)
 
 
 def _strength(given: dict[str, str]) -> float:

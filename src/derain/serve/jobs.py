@@ -47,6 +47,7 @@ class Job:
         upload: what is to be restored.
         model: name of one that the server offers.
         strength: how much of the network's change to apply; see `derain.restore.Settings`.
+        place: folder of the file where the client has it, "" for none; for archives.
         callback: address to tell of the end, or "".
         request_id: of the request that brought it.
         state: where it is.
@@ -63,6 +64,7 @@ class Job:
     upload: Upload
     model: str
     strength: float = 1.0
+    place: str = ""
     callback: str = ""
     request_id: str = ""
     state: State = "waiting"

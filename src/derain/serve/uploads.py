@@ -16,7 +16,7 @@ from derain.serve.limits import Limits, Refused
 
 Kind = Literal["picture", "clip"]
 
-NAME_LENGTH = 100
+NAME_LENGTH, FOLDER_LENGTH = 100, 300
 FORBIDDEN = set('<>:"/\\|?*')  # in names of files, on one system or another
 
 
@@ -98,6 +98,12 @@ def safe_name(name: str, suffix: str | None = None) -> str:
     path = Path(kept.strip(" .") or "picture")
     stem = path.stem[:NAME_LENGTH].strip(" .") or "picture"
     return stem + (path.suffix[:10] if suffix is None else suffix)
+
+
+def safe_folder(path: str) -> str:
+    """The folders of a client's path, each made harmless, joined by "/"; "" for none."""
+    parts = [part for part in path.replace("\\", "/").split("/") if part.strip(" .")]
+    return "/".join(safe_name(part).strip(" .") for part in parts)[:FOLDER_LENGTH].strip(" ./")
 
 
 def _read_clip(source: Path, limits: Limits) -> Picture:

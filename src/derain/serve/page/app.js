@@ -1,7 +1,7 @@
 // The page: takes files, sends them one after the other, follows their jobs.
 
 import { newCard } from "./card.js";
-import { dropped, isKnown } from "./files.js";
+import { dropped, folderOf, isKnown } from "./files.js";
 import { API, api, send, whenLocked } from "./server.js";
 import { offerLanguages, translate, word } from "./words.js";
 
@@ -102,7 +102,7 @@ async function sendAll() {
   sending = true;
   while (queue.length) {
     const card = queue.shift();
-    const upload = send(card.file, card.model, card.sent);
+    const upload = send(card.file, folderOf(card.file), card.model, card.sent);
     card.cancelUpload = upload.cancel;
     try {
       const job = await upload.done;

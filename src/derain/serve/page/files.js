@@ -5,6 +5,12 @@ const KNOWN = /\.(png|jpe?g|webp|tiff?|bmp|avif|gif|mp4|m4v|mov|mkv|webm|avi)$/i
 // Of a folder, only what looks like a picture or clip; the rest would be refused one by one.
 export const isKnown = (file) => /^(image|video)\//.test(file.type) || KNOWN.test(file.name);
 
+const places = new WeakMap(); // dropped file -> its folder
+
+// Where a file lies in the folder that was dropped or chosen; "" where none was.
+export const folderOf = (file) =>
+  places.get(file) ?? file.webkitRelativePath.split("/").slice(0, -1).join("/");
+
 // {files, others}: what was dropped, with the pictures and clips of folders, and how many files of folders are neither.
 export async function dropped(transfer) {
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
@@ -21,7 +27,11 @@ export async function dropped(transfer) {
 }
 
 async function filesOf(entry) {
-  if (entry.isFile) return [await new Promise((resolve, reject) => entry.file(resolve, reject))];
+  if (entry.isFile) {
+    const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
+    places.set(file, entry.fullPath.split("/").slice(1, -1).join("/"));
+    return [file];
+  }
   const reader = entry.createReader();
   const found = [];
   for (;;) { // it gives a hundred at a time

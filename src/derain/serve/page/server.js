@@ -16,10 +16,11 @@ export async function api(path, options = {}) {
   return answer.status === 204 ? null : answer.json();
 }
 
-// Sends a file; {done: a promise of its job, cancel}.
-export function send(file, model, progress) {
+// Sends a file that lies in `folder`; {done: a promise of its job, cancel}.
+export function send(file, folder, model, progress) {
   const body = new FormData();
   body.append("model", model);
+  body.append("folder", folder);
   body.append("file", file);
   const request = new XMLHttpRequest(); // fetch does not tell how much has been sent
   const done = new Promise((resolve, reject) => {
