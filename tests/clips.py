@@ -33,6 +33,7 @@ def write_clip(
     audio: str | None = None,
     subtitles: bool = False,
     rotation: int | None = None,
+    mirrored: bool = False,
     tags: dict[str, str] | None = None,
     colour: tuple[int, int] | None = None,
     options: dict[str, str] | None = None,
@@ -47,7 +48,7 @@ def write_clip(
         if time_base is not None:
             video.codec_context.time_base = time_base
         if rotation is not None:
-            video.set_display_rotation(rotation)
+            video.set_display_rotation(rotation, hflip=mirrored)
         if colour is not None:
             video.codec_context.colorspace, video.codec_context.color_range = colour
         sound = None if audio is None else file.add_stream(audio, rate=48000)

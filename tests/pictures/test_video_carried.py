@@ -122,15 +122,23 @@ def test_a_clip_lasts_as_long_as_before(tmp_path: Path, suffix: str, times: tupl
     assert shown == pytest.approx([time / 25 for time in times], abs=0.02)
 
 
-@pytest.mark.parametrize("suffix", [".gif", ".avi"])
-@pytest.mark.parametrize("rotation", [90, 180, 270])
+@pytest.mark.parametrize("suffix", [".gif", ".avi", ".mkv"])
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+@pytest.mark.parametrize("mirrored", [False, True])
 def test_frames_stand_upright_where_no_rotation_can_be_stored(
-    tmp_path: Path, suffix: str, rotation: int
+    tmp_path: Path, suffix: str, rotation: int, mirrored: bool
 ) -> None:
-    source = write_clip(tmp_path / "a.mp4", scene(), rotation=rotation)
+    source = write_clip(tmp_path / "a.mp4", scene(2), rotation=rotation, mirrored=mirrored)
     upright = [frame.pixels for frame in VideoReader(video_facts(source))]
+    for frame, stored in zip(upright, content(source).frames, strict=True):
+        # FFmpeg's display matrices are turned first, then mirrored.
+        turned = np.rot90(stored, rotation // 90)
+        right = turned[:, ::-1] if mirrored else turned
+        assert np.abs(frame.astype(int) - right).mean() < 2
     facts, _ = copied(source, tmp_path / f"b{suffix}")
-    assert (facts.turns, facts.height, facts.width) == (0, *upright[0].shape[:2])
+    if suffix != ".mkv":  # which stores how to turn
+        assert (facts.turns, facts.mirrored) == (0, False)
+        assert (facts.height, facts.width) == upright[0].shape[:2]
     for frame, right in zip(VideoReader(facts), upright, strict=True):
         assert np.abs(frame.pixels.astype(int) - right).mean() < 12
 

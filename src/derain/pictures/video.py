@@ -6,6 +6,7 @@ refer to further files or to the network are refused.
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from collections import deque
@@ -93,7 +94,7 @@ class VideoFacts:
         path: the file.
         width, height: of the stored frames, pixels, before any rotation.
         turns: quarter turns anticlockwise that bring the stored frames upright, 0 to 3.
-        display_matrix: the nine numbers from which `turns` follows, None when there are none.
+        display_matrix: the nine numbers from which `turns` and `mirrored` follow, None when there are none.
         aspect: width of a pixel by its height, None when not stated.
         pixel_format: FFmpeg's name.
         bits: per sample, 8 or more.
@@ -109,6 +110,7 @@ class VideoFacts:
             that it was made for, each a fraction.
         light_levels: of HDR: greatest of a pixel and of a frame's mean, cd/m2.
         spherical: whether it is a 360-degree video.
+        mirrored: whether frames are shown with left and right exchanged, once they are turned.
         lost: what the file holds and no copy will, in words.
     """
 
@@ -131,6 +133,7 @@ class VideoFacts:
     mastering: tuple[Fraction, ...] | None = None
     light_levels: tuple[int, int] | None = None
     spherical: bool = False
+    mirrored: bool = False
     lost: tuple[str, ...] = ()
 
     @property
@@ -228,6 +231,7 @@ def facts_of(
     if not stream.time_base or not 0 < rate <= _MAX_RATE:
         raise DerainError(f"{path}: states {float(rate):,.0f} frames a second, which no video has.")
     matrix = _display_matrix(first)
+    turns, mirrored = (0, False) if matrix is None else _position(matrix)
     data: Any = first.side_data  # iterates over its values, whatever a Mapping should do
     kinds = {item.type.name for item in data}
     other = sorted(kinds - _CARRIED_DATA - _MINOR_DATA)
@@ -238,7 +242,7 @@ def facts_of(
         path=path,
         width=first.width,
         height=first.height,
-        turns=0 if matrix is None else round(first.rotation / 90) % 4,
+        turns=turns,
         display_matrix=matrix,
         aspect=stream.sample_aspect_ratio or None,
         pixel_format=first.format.name,
@@ -254,6 +258,7 @@ def facts_of(
         mastering=_mastering(first),
         light_levels=_light_levels(first),
         spherical=_is_plain_sphere(first),
+        mirrored=mirrored,
         lost=tuple(dict.fromkeys(_DATA_WORDS.get(kind, f"{kind} data") for kind in other)),
     )
 
@@ -321,6 +326,14 @@ def _duration(container: InputContainer, stream: VideoStream) -> float | None:
 def _display_matrix(frame: VideoFrame) -> tuple[int, ...] | None:
     data: Any = frame.side_data.get("DISPLAYMATRIX")
     return None if data is None else struct.unpack("=9i", bytes(data)[:36])
+
+
+def _position(matrix: tuple[int, ...]) -> tuple[int, bool]:
+    """Quarter turns anticlockwise that a display matrix asks for, and whether it mirrors after them."""
+    across, down, other_across, other_down = matrix[0], matrix[1], matrix[3], matrix[4]
+    mirrored = across * other_down - down * other_across < 0
+    angle = math.atan2(down, -across if mirrored else across)
+    return round(-angle / (math.pi / 2)) % 4, mirrored
 
 
 def _colour(frame: VideoFrame) -> Colour:
@@ -441,6 +454,7 @@ def pixels_of(
         dst_color_range=RANGE_FULL,
     )
     samples: NDArray[Any] = np.rot90(rgb.to_ndarray(), facts.turns)
+    samples = samples[:, ::-1] if facts.mirrored else samples
     pixels = np.ascontiguousarray(samples[..., :3])
     if not alpha or samples[..., 3].min() == np.iinfo(samples.dtype).max:
         return pixels, None

@@ -315,7 +315,9 @@ def stored_frame(
     if encoding.alpha and not (opaque and encoding.codec == "gif"):
         white = np.full(samples.shape[:2], np.iinfo(samples.dtype).max, samples.dtype)
         samples = np.dstack([samples, white if frame.alpha is None else frame.alpha])
-    samples = np.ascontiguousarray(np.rot90(samples, 0 if encoding.upright else -facts.turns))
+    if not encoding.upright:
+        samples = np.rot90(samples[:, ::-1] if facts.mirrored else samples, -facts.turns)
+    samples = np.ascontiguousarray(samples)
     name = "rgb24" if samples.dtype == np.uint8 else "rgb48le"
     if samples.shape[2] == 4:
         name = "rgba" if samples.dtype == np.uint8 else "rgba64le"
