@@ -168,6 +168,34 @@ def test_other_depths_are_stretched_to_the_full_range(tmp_path: Path, bits: int)
     assert pixels[0, :2].tolist() == [0, full]
 
 
+@pytest.mark.parametrize("bits", [10, 12, 14])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_words_that_say_they_are_not_full_are_stretched(tmp_path: Path, bits: int, channels: int) -> None:
+    most = (1 << bits) - 1
+    samples = np.linspace(0, most, 24 * 30 * channels).round().astype(np.uint16).reshape(24, 30, channels)
+    photometric = "rgb" if channels == 3 else "minisblack"
+    largest = (281, 3, channels, (most,) * channels if channels > 1 else most, True)
+    tifffile.imwrite(tmp_path / "a.tif", samples.squeeze(), photometric=photometric, extratags=[largest])
+    picture = read_picture(tmp_path / "a.tif")
+    assert np.abs(picture.pixels / 65535 - samples / most).max() < 1e-4
+    assert picture.lost == (f"words of 16 bits of which {bits} were used (stretched to 16)",)
+    samples[0, 0, 0] = most + 1  # then it says nothing
+    tifffile.imwrite(tmp_path / "a.tif", samples.squeeze(), photometric=photometric, extratags=[largest])
+    assert np.array_equal(read_picture(tmp_path / "a.tif").pixels, samples)
+
+
+def test_a_compression_that_is_not_read_is_named(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((9, 9), np.uint8))
+    content = (tmp_path / "a.tif").read_bytes()
+    for number, name in ((50002, "JPEG XL"), (34712, "JPEG 2000")):
+        entry = struct.pack("<HHI", 259, 3, 1)
+        assert content.count(entry) == 1
+        changed = content.replace(entry + struct.pack("<H", 1), entry + struct.pack("<H", number))
+        (tmp_path / "a.tif").write_bytes(changed)
+        with pytest.raises(DerainError, match=f"a TIFF compressed as {name}, which is not read"):
+            read_picture(tmp_path / "a.tif")
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 def test_premultiplied_colours_become_straight(tmp_path: Path, dtype: str) -> None:
     largest = np.iinfo(dtype).max

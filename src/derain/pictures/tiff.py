@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import io
+import math
 import struct
 import zlib
 from dataclasses import dataclass, replace
@@ -33,7 +34,7 @@ SUBFILE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 254, 256, 257, 258, 259
 OFFSETS, SAMPLES, ROWS, SIZES, PLANAR, PREDICTOR = 273, 277, 278, 279, 284, 317
 X_RESOLUTION, Y_RESOLUTION, UNIT = 282, 283, 296
 TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_SIZES = 322, 323, 324, 325
-EXTRA, FORMAT, SUBDIRECTORIES = 338, 339, 330
+EXTRA, FORMAT, SUBDIRECTORIES, LARGEST = 338, 339, 330, 281
 # Those that libtiff needs for pixels.
 PIXEL_TAGS = {
     *(WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, 266, OFFSETS, SAMPLES, ROWS, SIZES, PLANAR, 292, 293),
@@ -42,6 +43,11 @@ PIXEL_TAGS = {
 }
 # Of these compressions come bytes: none, LZW, deflate (two numbers), PackBits, LZMA, Zstandard.
 BYTEWISE = {1, 5, 8, 32946, 32773, 34925, 50000}
+# Of these nothing comes: libtiff knows others, but not in Pillow's wheels.
+UNREAD = {
+    **{33003: "JPEG 2000", 33005: "JPEG 2000", 34712: "JPEG 2000", 34887: "LERC", 34892: "lossy JPEG of DNG"},
+    **{22610: "JPEG XR", 34934: "JPEG XR", 34933: "PNG", 50001: "WebP", 50002: "JPEG XL", 52546: "JPEG XL"},
+}
 WITH_PREDICTOR = {5, 8, 32946, 34925, 50000}
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2
 UNSIGNED, FLOAT = 1, 3
@@ -94,6 +100,11 @@ def read(content: bytes, name: str, max_pixels: int) -> Picture:
     refuse_size(name, layout.width, layout.height, max_pixels)
     lost = _other_pages(content, head, first, name)
     _expect_all_pixels(first, head.order, len(content))
+    if layout.compression in UNREAD:
+        raise DerainError(
+            f"{name}: a TIFF compressed as {UNREAD[layout.compression]}, which is not read; save it with "
+            "deflate or LZW."
+        )
     if layout.compression in BYTEWISE and layout.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB):
         if layout.format not in (UNSIGNED, FLOAT) or (layout.format == UNSIGNED and layout.bits > 16):
             raise refuse_kind(name, f"{layout.bits} bits, {'signed' if layout.format == 2 else 'unsigned'}")
@@ -233,6 +244,11 @@ def _numbers(
             _expect_unit_range(values, name)
         lost.append(f"{layout.bits}-bit floating point (16 bits were read)")
         pixels, alpha = _of_16_bits(pixels), None if alpha is None else _of_16_bits(alpha)
+    elif layout.bits == 16 and (bits := _bits_within(first, head.order, samples)):
+        lost.append(f"words of 16 bits of which {bits} were used (stretched to 16)")
+        stretched = ((1 << 16) - 1) / ((1 << bits) - 1)
+        pixels = np.rint(pixels * stretched).astype(np.uint16)
+        alpha = None if alpha is None else np.rint(alpha * stretched).astype(np.uint16)
     largest = np.iinfo(pixels.dtype).max
     if alpha is not None and place is not None and kinds[place] == 1:  # premultiplied
         wide = pixels.astype(np.uint32) * largest
@@ -242,6 +258,14 @@ def _numbers(
     return np.ascontiguousarray(pixels), None if alpha is None else np.ascontiguousarray(alpha), lost
 
 
+def _bits_within(first: tags.Directory, order: tags.Order, samples: Array) -> int | None:
+    """How many bits of words of 16 are used, where the file says it: 4095 is the largest of 12."""
+    found = first.entries[LARGEST].numbers(order) if LARGEST in first.entries else ()
+    most = {int(value) for value in found}
+    bits = next((bits for bits in range(9, 16) if most == {(1 << bits) - 1}), None)
+    return bits if bits is not None and samples.max() < 1 << bits else None
+
+
 def _of_16_bits(values: Array) -> Array:
     """Floats in [0, 1] as uint16."""
     return np.rint(values.astype(np.float64) * 65535).astype(np.uint16)
@@ -249,6 +273,8 @@ def _of_16_bits(values: Array) -> Array:
 
 def _expect_unit_range(values: Array, name: str) -> None:
     low, high = float(values.min()), float(values.max())
+    if math.isnan(low) or math.isnan(high):
+        raise DerainError(f"{name}: floating-point pixels that are no numbers (nan); replace them first.")
     if not (low >= 0 and high <= 1):
         raise DerainError(
             f"{name}: floating-point pixels from {low:.4g} to {high:.4g}; bring them into 0 to 1 first."
