@@ -47,8 +47,12 @@ NESTS = (
 )
 # Counters that training codes store beside the weights.
 STEPS = ("step", "clock", "iter", "iteration", "global_step", "epoch")
-# What data-parallel and Lightning training, compilation and averaging put before the names.
-PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "ema_model.", "generator.")
+# What data-parallel and Lightning training, averaging and pairs of networks put before the names.
+PREFIXES = ("module.", "model.", "net.", "network.", "ema_model.", "generator.", "net_g.", "netG.", "G.")
+# Among them, of networks that lie side by side in one file: averages before what they are of.
+SIDE_BY_SIDE = ("ema_model.", "model_ema.", "ema.", "generator.", "net_g.", "netG.", "G.", *PREFIXES[:4])
+# What wrapped modules put before their names, anywhere in them.
+WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 # Where Lightning training keeps the networks that only its loss needs.
 LOSS_NETWORKS = ("loss_per.",)
 # What weight averaging and profilers leave among the weights.
@@ -136,6 +140,10 @@ def _read_torch(path: Path) -> Tensors:
             warnings.simplefilter("ignore")  # what is odd in a file and does no harm
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the restricted unpickler raises whatever broken bytes provoke
+        if "TorchScript" in str(error):
+            raise DerainError(
+                f"{path}: a TorchScript file, which is a program; give the checkpoint that it was made of."
+            ) from None
         wanted = _more_than_tensors(path, str(error))
         if wanted:
             raise DerainError(
@@ -229,10 +237,20 @@ def _problem(tensor: Tensor) -> str:
 
 def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Removes what training codes put before all names, and the tensors of loss networks beside them."""
+    for wrapper in WRAPPERS:
+        state = {name.replace(wrapper, ""): tensor for name, tensor in state.items()}
     inside = {name: tensor for name, tensor in state.items() if not name.startswith(LOSS_NETWORKS)}
     for prefix in _prefixes(inside):
         inside = state = {name.removeprefix(prefix): tensor for name, tensor in inside.items()}
     return state
+
+
+def parts(state: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """The networks that lie side by side in a state dict, the most wanted first, without their prefixes."""
+    for prefix in dict.fromkeys(SIDE_BY_SIDE):
+        part = {n.removeprefix(prefix): tensor for n, tensor in state.items() if n.startswith(prefix)}
+        if part and len(part) < len(state):
+            yield _without_prefix(part)
 
 
 def _prefixes(state: Mapping[str, Tensor]) -> Iterator[str]:

@@ -149,6 +149,28 @@ def test_what_averaging_and_profilers_leave_is_passed_over(state: dict[str, Tens
     assert found.keys() == state.keys()
 
 
+@pytest.mark.parametrize(
+    "prefixes", [("ema_model.", "model."), ("generator.", "discriminator."), ("net_g.",)]
+)
+@pytest.mark.parametrize("wrapper", ["", "_orig_mod.", "_fsdp_wrapped_module."])
+def test_networks_side_by_side_and_wrapped(
+    state: dict[str, Tensor], tmp_path: Path, prefixes: tuple[str, ...], wrapper: str
+) -> None:
+    wanted, *others = prefixes
+    content = {f"{wanted}{name.replace('.', f'.{wrapper}', 1)}": value for name, value in state.items()}
+    for other in others:
+        content |= {f"{other}{name}": value + 1 for name, value in list(state.items())[:5]}
+    network, _ = open_checkpoint(_saved({**content, "step": torch.tensor(1)}, tmp_path / "x.pth"))
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, state[name])
+
+
+def test_a_program_is_no_checkpoint(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(tmp_path / "x.pth"))
+    with pytest.raises(DerainError, match=r"x\.pth: a TorchScript file, which is a program"):
+        open_checkpoint(tmp_path / "x.pth")
+
+
 def test_options_and_numbers_beside_the_weights_are_harmless(
     state: dict[str, Tensor], tmp_path: Path
 ) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from derain.methods.contract import Architecture, Method, StateDict
 from derain.methods.network import RainNetwork
 from derain.methods.own import is_own, own_method
 from derain.nn.unfilled import unfilled
-from derain.tensors import Tensors, read_tensors, save_checkpoint
+from derain.tensors import Tensors, parts, read_tensors, save_checkpoint
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def _open_file(path: str | Path, own_code: bool | None) -> Model:
         method = _own_method(target, str(path), own_code)
         architecture, config = method.architectures[0], _own_config(tensors)
     else:
-        architecture, config = identify(tensors.state, str(path))
+        architecture, config, tensors = _recognised(tensors, str(path))
         method = method_of(architecture)
     network = _load(architecture, config, tensors, str(path))
     variants = (name for name, wanted in architecture.variants.items() if _same(wanted, config))
@@ -131,6 +132,21 @@ def _own_method(target: str, source: str, own_code: bool | None) -> Method:
 def _own_config(tensors: Tensors) -> dict[str, Any]:
     config = tensors.facts.get("config", {})
     return config if isinstance(config, dict) else {}
+
+
+def _recognised(tensors: Tensors, source: str) -> tuple[Architecture, dict[str, Any], Tensors]:
+    """A known network in a file: all of its tensors, or one of several networks that lie side by side.
+
+    Raises:
+        DerainError: as `identify`.
+    """
+    try:
+        return *identify(tensors.state, source), tensors
+    except DerainError:
+        for state in parts(tensors.state):
+            with suppress(DerainError):
+                return *identify(state, source), replace(tensors, state=state)
+        raise
 
 
 def identify(state: StateDict, source: str = "state dict") -> tuple[Architecture, dict[str, Any]]:
