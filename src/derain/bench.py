@@ -65,7 +65,7 @@ class Measurement:
         seconds: wall time of restoring one picture, median.
         cpu_seconds: of all threads, median.
         peak_bytes: most memory above what the process held before the pictures, with the network loaded;
-            of the accelerator on CUDA; None where it cannot be told (MPS).
+            of the accelerator on CUDA; None where it cannot be measured (MPS).
         matrix_flops: float32 operations a second in a large matrix product, right after the pictures.
         note: how the picture was cut, if it was.
     """

@@ -104,7 +104,7 @@ _REASONS = {
     errno.EPERM: "not permitted",
     errno.EROFS: "the disk is read-only",
     errno.ENAMETOOLONG: "the name is too long",
-    errno.ELOOP: "a link that leads to itself",
+    errno.ELOOP: "a symbolic link to itself",
     errno.ENOENT: "no such file or folder",
     errno.ENOTDIR: "a part of its path is a file, not a folder",
     errno.EISDIR: "it is a folder",

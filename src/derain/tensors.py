@@ -147,7 +147,7 @@ def _read_torch(path: Path) -> Tensors:
         wanted = _more_than_tensors(path, str(error))
         if wanted:
             raise DerainError(
-                f"{path}: refused, beside tensors it asks for {wanted}, which could run code. "
+                f"{path}: refused, besides tensors it asks for {wanted}, which could run code. "
                 "Ask its author for a file with tensors only."
             ) from None
         raise DerainError(f"{path}: not a checkpoint, or damaged ({_first_line(error)}).") from None
@@ -214,7 +214,7 @@ def _usable(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     for name, tensor in state.items():
         problem = _problem(tensor)
         if problem:
-            raise DerainError(f"{path}: {name} {problem}; plain arrays of numbers are needed.")
+            raise DerainError(f"{path}: {name} {problem}; plain tensors are needed.")
     stored = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in state.values()}
     if sum(t.numel() * t.element_size() for t in state.values()) > REPEATS * sum(stored.values()):
         raise DerainError(f"{path}: its tensors share so few numbers that they would fill far more memory.")

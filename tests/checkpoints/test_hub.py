@@ -112,7 +112,7 @@ def test_what_cannot_be_opened_is_told_in_one_line(hub: Hub, weights: Path, tmp_
         "hf:me/good@v2": "no revision v2",
         "hf:me/secret": "private; hf auth login",
         "hf:me/none": "no such repository",
-        "hf:me/pickle": "no safetensors file",
+        "hf:me/pickle": "not a safetensors file",
         "hf:me/torn": "damaged safetensors",
         "hf:me/bare": "holds no config.json",
         "hf:me/empty": "holds no model.safetensors",
@@ -141,7 +141,7 @@ def test_offline_with_an_empty_cache_and_without_the_extra(hub: Hub, tmp_path: P
     offline = {**hub.environment(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
     done = derain("info", "hf:me/good", variables=offline)
     assert done.returncode == 1
-    assert "the cache does not hold it" in done.stderr
+    assert "it is not in the cache" in done.stderr
     (tmp_path / "without").mkdir()
     (tmp_path / "without" / "huggingface_hub.py").write_text("raise ImportError('not installed')")
     paths = f"{tmp_path / 'without'}:{environment()['PYTHONPATH']}"

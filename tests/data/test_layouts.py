@@ -101,7 +101,7 @@ def test_folders_without_pairs(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such folder"):
         find_splits(tmp_path / "nowhere")
     write(tmp_path / "a" / "1.png")
-    with pytest.raises(UsageError, match="known by their names"):
+    with pytest.raises(UsageError, match="recognised by names"):
         find_splits(tmp_path)
     write(tmp_path / "Rain800" / "training" / "1.png")
     with pytest.raises(UsageError, match="Rain800 is published with rainy and clean pictures as halves"):

@@ -94,7 +94,7 @@ def test_weather_and_what_the_folder_says_of_itself(
         (("synth", "PHOTOS", "-o", "PHOTOS/x", "--density", "0"), 2, "density 0 to 0"),
         (("train",), 2, "give a recipe and the run's folder"),
         (("train", "spanet/synthetic", "-o", "PHOTOS/run"), 2, "'data.clean' is not given"),
-        (("train", "--plot", "PHOTOS"), 1, "no run that has logged anything"),
+        (("train", "--plot", "PHOTOS"), 1, "no log of a run"),
     ],
 )
 def test_wrong_usage_is_one_line(

@@ -113,9 +113,9 @@ def test_a_source_that_goes_is_tried_again_and_one_that_never_was_is_an_error(cl
             break
     assert waits[:3] == [1, 2, 4]
     assert told[:4] == [
-        "garden: no more frames; tried again in 1 s.",
-        "garden: no route to host; tried again in 2 s.",
-        "garden: no route to host; tried again in 4 s.",
+        "garden: no more frames; trying again in 1 s.",
+        "garden: no route to host; trying again in 2 s.",
+        "garden: no route to host; trying again in 4 s.",
         "garden: there again.",
     ]
     assert live.figures().reconnects >= 1

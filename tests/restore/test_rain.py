@@ -78,7 +78,7 @@ def test_a_threshold_has_the_false_alarms_that_were_asked_for(dry: list[float], 
 
 
 def test_too_few_dry_pictures_tell_no_rate() -> None:
-    with pytest.raises(DerainError, match="19 dry pictures cannot tell"):
+    with pytest.raises(DerainError, match="19 dry pictures are too few"):
         calibration([0.1] * 19, 0.05)
 
 

@@ -148,5 +148,5 @@ def test_a_folder_that_goes_ends_it(tmp_path: Path, restore: derain.Derainer) ->
     folder = tmp_path / "in"
     folder.mkdir()
     script = Script(iter([folder.rmdir]))
-    with pytest.raises(UsageError, match="is no folder, or has gone"):
+    with pytest.raises(UsageError, match="is not a folder, or is gone"):
         list(watch(restore, folder, clock=script.clock, wait=script.wait))

@@ -426,7 +426,7 @@ def test_time_storage_and_deletion(tmp_path: Path) -> None:
         assert b"took longer than 0.3 s" in answer.read()
         slow.close()
         running = submit(client, "long.png", flat_png(1000, 1000), model="spanet")
-        refused(send(client, "a.png", png()), 503, "too many results")
+        refused(send(client, "a.png", png()), 503, "the store is full")
         assert client.get(f"/api/jobs/{running}").status_code == 200
     assert not list(tmp_path.glob("derain-serve-*"))  # stopped in the middle of a job
 

@@ -199,7 +199,7 @@ def test_a_batch(client: httpx.Client) -> None:
 
 
 def test_unknown_and_repeated_fields_are_refused(client: httpx.Client) -> None:
-    assert "'quality' is no field" in send(client, "a.png", noise(), quality="9").json()["error"]
+    assert "'quality' is not a field" in send(client, "a.png", noise(), quality="9").json()["error"]
     twice = client.post(
         "/api/jobs", files={"file": ("a.png", noise())}, data={"model": ["spanet", "everyday"]}
     )

@@ -69,9 +69,7 @@ def test_it_is_trained_goes_on_and_opens_with_leave_alone(photos: Path, folder: 
     assert_equal(weights(folder / "run"), weights(folder / "whole"))
 
     file = folder / "run" / "last.safetensors"
-    with pytest.raises(
-        UsageError, match=r"holds a network of somebody's own, my_networks:Fine.*own_code=True"
-    ):
+    with pytest.raises(UsageError, match=r"holds a custom network, my_networks:Fine.*own_code=True"):
         derain.load(file)
     _, checkpoint = derain.open_checkpoint(file, own_code=True)
     assert (checkpoint.architecture.name, checkpoint.config) == ("my_networks:Fine", {"width": 6})
@@ -109,7 +107,7 @@ def test_the_code_that_a_file_to_start_from_names_does_not_run(photos: Path, fol
     save_checkpoint(folder / "evil.safetensors", network.state_dict(), {"network": "evil:make"})
     for name in ("my_networks:Fine", "spanet"):
         wanted = recipe(photos, network=name, options={"width": 4}, start=str(folder / "evil.safetensors"))
-        with pytest.raises(UsageError, match=r"does not fit|holds a network of somebody's own"):
+        with pytest.raises(UsageError, match=r"does not fit|holds a custom network"):
             train(wanted, folder / "run", own_code=True)
 
 

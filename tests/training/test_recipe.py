@@ -33,7 +33,7 @@ from training.conftest import content
         ({"steps": "many"}, "'steps': input should be a valid integer.* not 'many'"),
         ({"steps": 0}, "'steps': input should be greater than 0, not 0"),
         ({"optimizer": {}}, "'optimizer.rate' is missing"),
-        ({"accumulate": 3}, r"'stages.0.batch' is 4, no multiple of 'accumulate' 3"),
+        ({"accumulate": 3}, r"'stages.0.batch' is 4, not a multiple of 'accumulate' 3"),
         ({"data": {"clean": "x", "rainy": "y", "rain": "light"}}, "'data.rainy' and 'data.rain' exclude"),
         (
             {"validation": {"clean": "x", "hold_out": 4}},

@@ -26,7 +26,7 @@ class Clip:
         path: what the user named.
         name: for files made from it, without blanks.
         source: the facts of a video, or the picture files in their order.
-        limit: use only so many frames; None uses all.
+        limit: use only this many frames; None uses all.
     """
 
     path: Path
@@ -65,11 +65,11 @@ class Clip:
 def open_clip(path: str | Path, limit: int | None = None) -> Clip:
     """A clip from a video, a folder of numbered pictures, or a pattern such as `rain_%04d.png`.
 
-    Pictures come in the order of the last number in their names; gaps in the numbers are no matter.
+    Pictures come in the order of the last number in their names; gaps in the numbers do not matter.
 
     Args:
         path: see above.
-        limit: use only the first so many frames.
+        limit: use only this many frames, from the first.
 
     Raises:
         UsageError: nothing is found there, or pictures without or with equal numbers.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from derain.background.frame_store import FrameStore
 
-MOMENTS = 12  # at most so many, evenly spread over the clip
+MOMENTS = 12  # at most, evenly spread over the clip
 FRAMES = 5  # in a row, whose median is free of most of the rain
 WINDOW = 512  # pixels, side of the centre that is looked at
 DARKEST = 0.01  # a gain that stands for black, so that the drift stays finite

@@ -92,7 +92,7 @@ def download(source: Repository) -> Download:
     with weights.open("rb") as file:
         head = file.read(9)
     if head[8:] != b"{":
-        raise DerainError(f"{source}: {WEIGHTS} is no safetensors file; nothing else is opened from a hub.")
+        raise DerainError(f"{source}: {WEIGHTS} is not a safetensors file; only those are opened from a hub.")
     return Download(source, weights, _read_config(source, config))
 
 
@@ -134,7 +134,7 @@ def hub_errors(source: Repository) -> Iterator[None]:
         yield
     except errors.GatedRepoError:
         raise DerainError(
-            f"{source}: its owner grants access on request; ask on its page, then hf auth login."
+            f"{source}: access must be requested on its page; then log in with hf auth login."
         ) from None
     except errors.RepositoryNotFoundError:
         raise DerainError(
@@ -147,7 +147,7 @@ def hub_errors(source: Repository) -> Iterator[None]:
         raise DerainError(f"{source}: holds no {name}; it was not made by derain publish.") from None
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, httpx2.TransportError):
         where = huggingface_hub.constants.ENDPOINT
-        raise DerainError(f"{source}: {where} cannot be reached, and the cache does not hold it.") from None
+        raise DerainError(f"{source}: {where} cannot be reached, and it is not in the cache.") from None
     except errors.HfHubHTTPError as error:
         code = error.response.status_code
         raise DerainError(f"{source}: {_refusal(code)} (HTTP {code}).") from None
@@ -159,5 +159,5 @@ def hub_errors(source: Repository) -> Iterator[None]:
 
 def _refusal(code: int) -> str:
     if code in (401, 403):
-        return "the hub refuses this account; log in with hf auth login and a token that may do this"
-    return "the hub does not answer as it should; try again later"
+        return "the hub refuses this account; log in with hf auth login and a token that has the right"
+    return "the hub gave an unexpected answer; try again later"

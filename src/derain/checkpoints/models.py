@@ -50,5 +50,8 @@ def create_model(name: str, *, pretrained: bool = False, **config: Any) -> nn.Mo
     if not pretrained:
         return create_network(name, **config)
     if config:
-        raise UsageError(f"{name}: weights fit one size; leave out {', '.join(config)}, or `pretrained`.")
+        raise UsageError(
+            f"{name}: pretrained weights have fixed hyper-parameters; leave out {', '.join(config)}, "
+            "or `pretrained`."
+        )
     return open_checkpoint(bundled(name)).network.train()

@@ -124,7 +124,7 @@ def _own_method(target: str, source: str, own_code: bool | None) -> Method:
     if own_code:
         return own_method(target)
     raise UsageError(
-        f"{source}: holds a network of somebody's own, {target}, which is Python code with all your rights.",
+        f"{source}: holds a custom network, {target}: Python code that runs with all your rights.",
         None if own_code is None else Remedy("run it", {"own_code": True}),
     )
 

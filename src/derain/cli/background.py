@@ -25,7 +25,7 @@ def background(
     variant: Annotated[
         str, typer.Option(help="fixed, or official: bit for bit as the published notebook.")
     ] = "fixed",
-    frames: Annotated[int | None, typer.Option(help="Use only the first so many frames.")] = None,
+    frames: Annotated[int | None, typer.Option(help="Use only this many frames, from the first.")] = None,
     report: Annotated[
         Path | None,
         typer.Option(help="Folder for report.json and maps of confidence and of where the method fails."),

@@ -29,7 +29,7 @@ def bench(
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads. By default as many as PyTorch takes.")
+        int | None, typer.Option(min=1, help="CPU threads. Default: PyTorch's choice.")
     ] = None,
     passes: Annotated[int, typer.Option(min=1, help="Timed pictures of each size; the median counts.")] = 3,
     plot: Annotated[

@@ -19,14 +19,14 @@ def compare(
         "compare.html"
     ),
     blind: Annotated[
-        bool, typer.Option("--blind", help="Show whose results they were only when all choices are made.")
+        bool, typer.Option("--blind", help="Hide whose results they are until all choices are made.")
     ] = False,
     rainy: Annotated[
         Path | None, typer.Option(help="Folder of the rainy pictures, shown between the two.")
     ] = None,
     count: Annotated[int, typer.Option(min=1, help="Choices at most.")] = 60,
     crop: Annotated[int, typer.Option(min=16, help="Side of the crops in pixels.")] = 320,
-    seed: Annotated[int, typer.Option(min=0, help="Another number gives another order.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random order.")] = 0,
     overwrite: Overwrite = False,
 ) -> None:
     """Write a page on which a person chooses the better of two results of the same crop, by keyboard.

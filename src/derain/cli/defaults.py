@@ -84,7 +84,7 @@ def defaults(options: Options, environment: Mapping[str, str]) -> list[Default]:
     """All that the user set and that is in force.
 
     Raises:
-        UsageError: a file is not TOML, or sets what is no option or may not be set.
+        UsageError: a file is not TOML, or sets something that is not an option or may not be set.
         DerainError: a file cannot be read.
     """
     levels = [dict(_of_environment(options, environment))]

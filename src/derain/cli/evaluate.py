@@ -37,7 +37,9 @@ def evaluate(
     ] = None,
     results: Annotated[
         list[str] | None,
-        typer.Option("--results", metavar="NAME=FOLDER", help="Results that others made; repeatable."),
+        typer.Option(
+            "--results", metavar="NAME=FOLDER", help="Results that others made; may be given several times."
+        ),
     ] = None,
     masks: Annotated[
         Path | None, typer.Option(help="Masks of the rain, for real rain without truth; white is rain.")
@@ -51,7 +53,7 @@ def evaluate(
             help="See `derain score --list`; may be given several times. Default: that of the public set.",
         ),
     ] = None,
-    name: Annotated[str, typer.Option(help="What tables call the set; by default its public name.")] = "",
+    name: Annotated[str, typer.Option(help="Name of the set in tables. Default: its public name.")] = "",
     quantise: Annotated[
         str, typer.Option(metavar="round|floor", help="How results become bytes; PReNet's script truncates.")
     ] = "round",
@@ -81,7 +83,9 @@ def evaluate(
     others: Annotated[
         list[Path] | None,
         typer.Option(
-            "--with", metavar="REPORT", help="Folder of an earlier report, for --table; repeatable."
+            "--with",
+            metavar="REPORT",
+            help="Folder of an earlier report, for --table; may be given several times.",
         ),
     ] = None,
     own_code: OwnCode = False,

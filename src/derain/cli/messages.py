@@ -66,7 +66,7 @@ def terminal() -> Iterator[None]:
     except SystemExit as end:
         if end.code != 130:
             raise
-        print("derain: stopped; nothing half written was left behind.", file=sys.stderr)
+        print("derain: stopped; no partial files were left behind.", file=sys.stderr)
         sys.exit(128 + (signal.SIGTERM if received else signal.SIGINT))
     finally:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)

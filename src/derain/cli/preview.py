@@ -19,12 +19,16 @@ def preview(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            "--model", metavar="MODEL", help="As of `derain run`; again for more. Default: all bundled."
+            "--model",
+            metavar="MODEL",
+            help="As in `derain run`; may be given several times. Default: all bundled ones.",
         ),
     ] = None,
     strength: Annotated[
         list[float] | None,
-        typer.Option(min=0.0, max=1.5, help="Of the change; again for more. Default: 0.5, 1 and 1.25."),
+        typer.Option(
+            min=0.0, max=1.5, help="Of the change; may be given several times. Default: 0.5, 1 and 1.25."
+        ),
     ] = None,
     crops: Annotated[int, typer.Option(min=1, max=8, help="Parts of the picture to show.")] = 2,
     output: Annotated[

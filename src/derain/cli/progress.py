@@ -38,7 +38,7 @@ class Bar:
         self._show(self._whole, note="")
 
     def reach(self, done: int, total: int | None, note: str = "") -> None:
-        """So many whole steps are done, of a total that may have become known."""
+        """This many whole steps are done, of a total that may only be known now."""
         self._whole = done
         self._show(done, total=total, note=printable(note))
 

@@ -15,7 +15,7 @@ def publish(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
     target: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The repository; made if new.")],
     card: Annotated[
-        Path | None, typer.Option(help="Your README.md; by default one with what the weights tell.")
+        Path | None, typer.Option(help="The model card, README.md. Default: one made from the weights.")
     ] = None,
     private: Annotated[
         bool, typer.Option("--private", help="Make a repository that only you can see.")
@@ -24,7 +24,7 @@ def publish(
         bool, typer.Option("--overwrite", help="Add a revision to a repository with weights.")
     ] = False,
 ) -> None:
-    """Put weights into a repository of the Hugging Face Hub, for `derain run --model hf:OWNER/NAME`.
+    """Upload weights to a repository of the Hugging Face Hub, for `derain run --model hf:OWNER/NAME`.
 
     Log in first with hf auth login. Needs pip install 'derain[hub]'.
 

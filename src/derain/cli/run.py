@@ -36,9 +36,9 @@ class Pictures:
         typer.Option(min=1, max=100, help="Of JPEG results. Default: the source's, else 95."),
     ] = None
 
-    skip_dry: Annotated[
-        bool, typer.Option("--skip-dry", help="Copy pictures in which no rain is found as they are.")
-    ] = False
+    skip_dry: Annotated[bool, typer.Option("--skip-dry", help="Copy pictures without rain unchanged.")] = (
+        False
+    )
 
     def options(self) -> PictureOptions:
         """The same for the library."""
@@ -64,11 +64,13 @@ class Videos:
     ] = None
     temporal: Annotated[
         bool,
-        typer.Option("--temporal", help="Steady videos of still or slow scenes over neighbouring frames."),
+        typer.Option(
+            "--temporal", help="Reduce flicker in videos of still or slow scenes, using neighbouring frames."
+        ),
     ] = False
     keep_fields: Annotated[
         bool,
-        typer.Option("--keep-fields", help="Refuse interlaced videos; otherwise they become whole pictures."),
+        typer.Option("--keep-fields", help="Refuse interlaced videos; otherwise they are deinterlaced."),
     ] = False
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a video whose run was interrupted.")

@@ -50,7 +50,7 @@ def score(
 ) -> None:
     """Score restored pictures under one or several published protocols.
 
-    Folders are paired by name, never by rank; a picture without a partner is refused. One that cannot be
+    Folders are paired by name, never by order; a picture without a partner is refused. One that cannot be
     read or scored is named and left out.
 
     Example: derain score restored/ clean/ -p matlab_y_uint8 -p matlab_y_double --json

@@ -19,13 +19,13 @@ Precision: TypeAlias = Annotated[
     str,
     typer.Option(
         help="auto, float32, bfloat16 or float16. auto: bfloat16 for pictures of 8 bits where the processor "
-        "has it and the model bears it, else float32."
+        "supports it and the model tolerates it, else float32."
     ),
 ]
 Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for programs to read.")]
 OwnCode: TypeAlias = Annotated[
-    bool, typer.Option("--own-code", help="Run the Python code that weights of a network of your own name.")
+    bool, typer.Option("--own-code", help="Run the Python code of a custom network that the weights name.")
 ]
 DryRun: TypeAlias = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 # Spellings of earlier versions, which still work and are said nowhere.
@@ -38,7 +38,7 @@ def _shared(
         bool, typer.Option("--quiet", "-q", help="Print errors and what was asked for, and nothing else.")
     ] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Also say how it is done, and where errors come from.")
+        bool, typer.Option("--verbose", "-v", help="Also say how work is done, and where errors come from.")
     ] = False,
 ) -> None:
     """Not a command: its options are those of all commands."""

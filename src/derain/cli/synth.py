@@ -24,24 +24,24 @@ def synth(
     video: Annotated[
         int | None,
         typer.Option(
-            help="Make a clip of so many frames from each picture instead, of rain that falls.", min=1
+            help="Make a clip of this many frames from each picture instead, with falling rain.", min=1
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Another number gives other rain.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random rain.", min=0)] = 0,
     angle: Annotated[
         str | None,
         typer.Option(
             metavar="LOW,HIGH",
             help="Degrees from vertical, drawn for each picture or clip; positive leans right going down. "
-            "Default: as the preset.",
+            "Default: the preset's.",
         ),
     ] = None,
     density: Annotated[
         str,
-        typer.Option(metavar="LOW,HIGH", help="How much rain, by what the preset has: 2 is twice."),
+        typer.Option(metavar="LOW,HIGH", help="Amount of rain, relative to the preset: 2 is twice as much."),
     ] = "1",
     brightness: Annotated[
-        str, typer.Option(metavar="LOW,HIGH", help="How bright its streaks are, by what the preset has.")
+        str, typer.Option(metavar="LOW,HIGH", help="Brightness of its streaks, relative to the preset.")
     ] = "1",
     overwrite: Overwrite = False,
     dry_run: DryRun = False,

@@ -150,7 +150,7 @@ def find_splits(root: Path, required: bool = True) -> list[Split]:
                 "cut them into two folders, rainy and clean."
             )
         raise UsageError(
-            f"{root}: no folders of rainy and clean pictures; they are known by their names, such as rainy "
+            f"{root}: no folders of rainy and clean pictures; they are recognised by names such as rainy "
             "and clean, input and target, rain and norain."
         )
     return splits

@@ -72,7 +72,7 @@ def finished_results(name: str, folder: Path, cases: Sequence[Case], taken: Sequ
     if name in taken:
         raise UsageError(f"results '{name}': another row has that name; choose another.")
     if not name or {"/", "\\"} & set(name):
-        raise UsageError(f"results '{name}': no file can be named so; choose another name.")
+        raise UsageError(f"results '{name}': cannot be a file name; choose another name.")
     results = pictures_below(folder)
     rainy = {case.name: case.rainy for case in cases}
     found = {pair.name: pair.clean for pair in best_pairing(rainy, results).pairs}
@@ -88,7 +88,7 @@ def candidate_of(model: Any, settings: Mapping[str, Any], taken: Sequence[str] =
     """A model of whatever kind as a candidate with a name that is not `taken`.
 
     Args:
-        model: a name or file of a model, "hf:OWNER/NAME", a `Derainer`, a network in hand, an ONNX file
+        model: a name or file of a model, "hf:OWNER/NAME", a `Derainer`, a `torch.nn.Module`, an ONNX file
             of anybody, "package.module:factory" (whose code is run), or a `Candidate`.
         settings: as `derain.load` takes them; for models that are opened here and belong to this project.
 
@@ -180,7 +180,7 @@ def from_factory(target: str) -> Candidate:
     THE CODE OF THAT MODULE IS RUN, with all rights of this process. The factory takes no arguments and
     returns a function or `torch.nn.Module` that maps (1, 3, H, W) float32 RGB in [0, 1] to the same, or
     to a list whose last, or a dictionary whose "image", is the result. A module is set to evaluation and
-    runs whole pictures in float32 on the CPU. Where it only takes multiples of so many pixels, it says
+    runs whole pictures in float32 on the CPU. Where it only takes multiples of some number of pixels, it says
     so in an attribute `multiple_of`; pictures are then extended by reflection and cut.
 
     Raises:
@@ -197,7 +197,7 @@ def from_factory(target: str) -> Candidate:
 
 
 def from_network(network: Callable[[Tensor], Any], name: str) -> Candidate:
-    """A network in hand, of whatever kind; see `from_factory` for what it must map."""
+    """A network of any kind, given as an object; see `from_factory` for what it must map."""
     count = None
     if isinstance(network, nn.Module):
         network.eval()

@@ -77,7 +77,7 @@ def find_cases(
         usual = [s.protocol for s in split.sets]
         if not chosen and not usual:
             raise UsageError(
-                f"{rainy}: no protocol is usual for it, as it is not a known public set; name one, such as "
+                f"{rainy}: not a known public set, so it has no default protocol; name one, such as "
                 "matlab_y_uint8."
             )
         chosen = chosen or tuple(dict.fromkeys(usual))

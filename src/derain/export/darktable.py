@@ -261,14 +261,14 @@ def _entries(archive: zipfile.ZipFile, source: str) -> tuple[str, list[str]]:
             or "\\" in info.orig_filename
             or stat.S_ISLNK(info.external_attr >> 16)
         ):
-            raise DerainError(f"{source}: {info.filename!r} is no plain path of a file.")
+            raise DerainError(f"{source}: {info.filename!r} is not a plain path of a file.")
     if len(set(names)) < len(names):
         raise DerainError(f"{source}: holds two files of one name.")
     return folder, [info.filename for info in infos if not info.is_dir()]
 
 
 def _config(content: bytes, folder: str, source: str) -> dict[str, Any]:
-    """config.json, with all that is required. Raises `DerainError` for what is wrong with it."""
+    """The checked content of config.json. Raises `DerainError` for the first thing that is wrong."""
     try:
         config = json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError):

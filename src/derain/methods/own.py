@@ -46,4 +46,4 @@ def own_method(target: str) -> Method:
         tiny={},
         loss=AbsoluteError,
     )
-    return Method(target, "a network of one's own", "", (architecture,))
+    return Method(target, "a custom network", "", (architecture,))

@@ -115,7 +115,7 @@ def _even_parts(length: int, most: int) -> Iterator[tuple[int, int]]:
 
 
 def crop(x: Tensor, sides: Sides, pixels: int) -> Tensor:
-    """(B, C, H, W) without so many pixels on those sides; a view."""
+    """(B, C, H, W) without these pixels on those sides; a view."""
     if not any(sides):
         return x
     height, width = x.shape[2:]

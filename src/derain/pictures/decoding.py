@@ -37,7 +37,7 @@ def behind_the_end(rest: bytes) -> str:
     rest = rest.strip(b"\0\xff")
     if not rest:
         return ""
-    return "the clip of a motion photo" if b"ftyp" in rest[:64] else f"{len(rest):,} bytes behind its end"
+    return "the clip of a motion photo" if b"ftyp" in rest[:64] else f"{len(rest):,} bytes after its end"
 
 
 def refuse_several(name: str, frames: int) -> None:
@@ -49,7 +49,7 @@ def refuse_several(name: str, frames: int) -> None:
 def refuse_kind(name: str, kind: str) -> DerainError:
     """The error for pixels that cannot be held."""
     return DerainError(
-        f"{name}: pixels of the kind '{kind}' are not supported; save it with 8 or 16 bits per channel, "
+        f"{name}: pixels of type '{kind}' are not supported; save it with 8 or 16 bits per channel, "
         "grey or RGB."
     )
 

@@ -118,7 +118,7 @@ def _set_sizes(block: bytearray, head: tags.Header, found: tags.Directory, width
 
 
 def _thumbnail(pixels: Array, most_bytes: int) -> bytes | None:
-    """A JPEG of at most so many bytes, its longer side 160 pixels or less; None when there is none."""
+    """A JPEG of at most this many bytes, its longer side 160 pixels or less; None when there is none."""
     step = max(1, max(pixels.shape[:2]) // (4 * THUMBNAIL_SIDES[0]))
     few = to_8_bits(pixels[::step, ::step])
     image = Image.fromarray(few.squeeze(2) if few.shape[2] == 1 else few)

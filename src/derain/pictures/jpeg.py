@@ -304,7 +304,7 @@ def _deep_pixels(content: bytes, end: int, components: int) -> Array:
 
 
 def _decoded_deep(content: bytes, components: int) -> Array:
-    import av  # brings along much that few pictures need
+    import av  # loads slowly, and few pictures need it
     from av.video.codeccontext import VideoCodecContext
     from av.video.reformatter import VideoReformatter
 

@@ -71,7 +71,7 @@ def read(content: bytes, name: str, max_pixels: int) -> Picture:
 def write(picture: Picture, samples: Array) -> bytes:
     """(H, W, 1 to 4) uint8 or uint16 samples as a PNG file with all that `picture` carries."""
     if samples.dtype == np.uint16:
-        import cv2  # brings along much that few pictures need
+        import cv2  # loads slowly, and few pictures need it
 
         order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[samples.shape[2]]
         done, encoded = cv2.imencode(".png", samples[..., order], [cv2.IMWRITE_PNG_COMPRESSION, 6])

@@ -57,7 +57,7 @@ def comparison_sheet(pairs: Sequence[tuple[str, Array, Array]], width: int = 160
 
 
 def _fitting(array: Array, column: int) -> tuple[int, int]:
-    """(width, height) of a picture (H, W, 3) in a column of so many pixels."""
+    """(width, height) of a picture (H, W, 3) in a column of a given width in pixels."""
     height, width = array.shape[:2]
     scale = min(1.0, column / width)
     return round(width * scale), max(1, round(height * scale))

@@ -26,7 +26,7 @@ from derain.restore.tiles import even_axis, pad_to, run_tiles
 
 NETWORK_FILE = "network.safetensors"
 KEPT = "kept"
-# Larger pictures go through a network in tiles of this side, which overlap by so many pixels.
+# Side of the tiles in which larger pictures go through a network, and their overlap, in pixels.
 TILE, OVERLAP = 512, 128
 
 
@@ -89,7 +89,7 @@ def starting_point(way: SelfSupervision, network: str | None = None, model: str 
         return Start(architecture.name, dict(architecture.variants[variant]), None, way.seed)
     if network is not None:
         raise UsageError(
-            f"{model}: the weights say which network it is, and '{network}' is named besides.",
+            f"{model}: the weights already say which network it is; '{network}' is not needed.",
             Remedy("start from the weights", {"backbone": None}),
         )
     if not way.takes_trained:

@@ -66,10 +66,10 @@ def load(
     Args:
         model: None for the default; the name of bundled weights (`list_models(pretrained=True)`); a
             checkpoint or exported file; "hf:OWNER/NAME" or "hf:OWNER/NAME@REVISION" for a repository of
-            the Hugging Face Hub; or a network in hand, which is copied as it is now.
+            the Hugging Face Hub; or a `torch.nn.Module`, which is copied as it is now.
         device: "auto" (the best there is), "cpu", "cuda" or "mps".
         precision: "float32", "bfloat16", "float16", or "auto"; see `Settings`.
-        tile: side of a tile in pixels; None chooses by the memory at hand, 0 never tiles.
+        tile: side of a tile in pixels; None chooses by the available memory, 0 never tiles.
         overlap: pixels that neighbouring tiles share; None takes what the network needs.
         ensemble: average over "flips" (four), "turns" (eight), or what the weights have learnt (True).
         strength: how much of the change to apply, 0 to 1.5; see `Settings`.
@@ -78,7 +78,7 @@ def load(
 
     Raises:
         UsageError: the name is not known, or a setting is impossible for this model or machine.
-        DerainError: the file cannot be opened, or the network in hand cannot be used.
+        DerainError: the file cannot be opened, or the module cannot be used.
     """
     settings = Settings(device, precision, tile, overlap, ensemble, strength, phases)
     if isinstance(model, nn.Module):
@@ -109,7 +109,7 @@ class Derainer:
         derain.errors.DerainError: the picture holds values from 255 to 255; floats must lie in [0, 1].
 
     Attributes:
-        checkpoint: the file behind it; None for a network that was given in hand.
+        checkpoint: the file behind it; None for a module that was given.
         network: in eval mode, on `device`.
         name: of the network, as users type it; the class's name for one that is not in the registry.
         settings: as given.
@@ -155,7 +155,7 @@ class Derainer:
         return digest.hexdigest()
 
     def dtype_for(self, bits: int) -> torch.dtype:
-        """What the network computes in for pictures of so many bits a channel."""
+        """What the network computes in for pictures of this many bits a channel."""
         chosen = self.settings.precision != "auto" or bits > 8 or not self.network.spec.bears_bfloat16
         return torch.bfloat16 if not chosen and is_bfloat16_native(self.device) else self.dtype
 

@@ -174,7 +174,7 @@ class Live:
             restore: maps (1, 3, H, W) float32 RGB in [0, 1], of so many bits a channel, to the same.
             told: what happens to the source, in words.
             clock: seconds that never go back.
-            wait: waits for so many seconds; by default it ends early when the loop does.
+            wait: waits for this many seconds; by default it ends early when the loop does.
         """
         self._source, self._restore, self._told, self._clock = source, restore, told, clock
         self._stop = threading.Event()
@@ -233,7 +233,7 @@ class Live:
                     gone = failure.message.removeprefix(f"{self._source.name}: ").rstrip(".")
                 if self._source.ends or self._stop.is_set():
                     return
-                self._told(f"{self._source.name}: {gone}; tried again in {delay:g} s.")
+                self._told(f"{self._source.name}: {gone}; trying again in {delay:g} s.")
                 self._wait(delay)
                 delay = min(2 * delay, LONGEST_DELAY)
         except BaseException as failure:

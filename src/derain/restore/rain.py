@@ -111,7 +111,7 @@ def calibration(dry: list[float], false_alarms: float = 0.05) -> dict[str, float
     """
     allowed = int(false_alarms * len(dry))
     if allowed < 1:
-        raise DerainError(f"{len(dry)} dry pictures cannot tell a false-alarm rate of {false_alarms:g}.")
+        raise DerainError(f"{len(dry)} dry pictures are too few for a false-alarm rate of {false_alarms:g}.")
     threshold = sorted(dry, reverse=True)[allowed]
     return {"threshold": threshold, "alarms": sum(signal > threshold for signal in dry), "dry": len(dry)}
 

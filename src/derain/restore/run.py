@@ -214,7 +214,7 @@ def restore_all(
     pictures, videos = pictures or PictureOptions(), videos or VideoOptions()
     if pictures.skip_dry and derainer.rain_threshold is None:
         raise UsageError(
-            f"{derainer.name}: nobody has measured for these weights from where on it rains.",
+            f"{derainer.name}: no threshold of rain has been measured for these weights.",
             Remedy("restore all pictures", {"skip_dry": None}),
         )
 
@@ -254,7 +254,7 @@ def _restore_picture(
         write_picture(job.companion(COMPARE, ".jpg"), sheet)
     # Last, so that a result that exists means that all of the picture's files do.
     lost = write_picture(job.target, result, options.jpeg_quality)
-    unprotected = "no mask of it, so nothing is protected" if protection is not None and keep is None else ""
+    unprotected = "no mask for it, so nothing is protected" if protection is not None and keep is None else ""
     note = "; ".join(part for part in (restored.note, left_out(lost), unprotected) if part)
     return Made(note, precision, rain)
 

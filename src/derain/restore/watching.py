@@ -57,7 +57,7 @@ class Arrivals:
             UsageError: the folder is no longer there.
         """
         if not is_folder(self._folder):
-            raise UsageError(f"{self._folder}: is no folder, or has gone.")
+            raise UsageError(f"{self._folder}: is not a folder, or is gone.")
         before, self._seen = self._seen, {}
         found = []
         for path in walk(self._folder):
@@ -101,11 +101,11 @@ def watch(
         suffix: the extension of all pictures that are written.
         overwrite: replace results that exist. Those of this call are replaced when their source changes.
         clock: seconds that never go back.
-        wait: waits for so many seconds.
+        wait: waits for this many seconds.
         options: see `restore_all`.
 
     Yields:
-        What became of each file; those that are no picture or video are passed over in silence.
+        What became of each file; those that are neither pictures nor videos are passed over in silence.
 
     Raises:
         UsageError: the folder is none, or has gone.

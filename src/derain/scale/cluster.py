@@ -129,8 +129,7 @@ def restore_on_cluster(
             if not left:
                 return
     lost = [
-        Outcome(job, "failed", f"{job.source}: its worker died or broke off; see Ray's logs.")
-        for job in left.values()
+        Outcome(job, "failed", f"{job.source}: its worker died; see Ray's logs.") for job in left.values()
     ]
     manifest.add(lost)
     yield from lost

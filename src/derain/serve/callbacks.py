@@ -46,7 +46,7 @@ def refuse_unless_allowed(url: str, hosts: frozenset[str]) -> None:
         parts = urlsplit(url)
         port = parts.port or PORTS.get(parts.scheme, 0)
     except ValueError:
-        raise Refused(422, "the callback is no address.") from None
+        raise Refused(422, "the callback is not an address.") from None
     if parts.scheme not in PORTS or not parts.hostname or "@" in parts.netloc or not _is_plain(url):
         raise Refused(422, "the callback must be an http or https address without a user's name.")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname

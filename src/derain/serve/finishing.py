@@ -31,7 +31,7 @@ def finish(job: Job, strength: float, protect: BinaryIO | None, limits: Limits) 
         What was written, under new names; None where it would be the job's own result.
 
     Raises:
-        Refused: 422 `protect` is no picture.
+        Refused: 422 `protect` is not a picture.
         DerainError: a file cannot be read or written.
     """
     if strength == 1 and protect is None:

@@ -115,7 +115,7 @@ async def upload_form(
     async with _parts(request, limits, most) as parts:
         files, given = _sorted_out(parts, "file", fields)
         if not files:
-            raise Refused(422, "no whole file has come in the field 'file'.")
+            raise Refused(422, "no complete file arrived in the field 'file'.")
         if not all(file.size for file in files):
             raise Refused(422, "the file is empty.")
         yield Form(files, _wishes(given, models, callback_hosts))
@@ -133,7 +133,7 @@ async def finish_form(request: Request, limits: Limits) -> AsyncIterator[tuple[f
 async def _parts(
     request: Request, limits: Limits, most: int
 ) -> AsyncIterator[list[tuple[str, UploadFile | str]]]:
-    """The parts of a form, with at most so many files, which are there until the end of the block."""
+    """The parts of a form, with at most this many files, which are there until the end of the block."""
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise Refused(415, "send multipart/form-data, a file in the field 'file'.")
     parser = MultiPartParser(
@@ -166,7 +166,9 @@ def _sorted_out(
             files.append(value)
         elif name not in fields or not isinstance(value, str):
             known = ", ".join(f"'{field}'" for field in (file, *fields))
-            raise Refused(422, f"'{name}' is no field of this form, or not of its kind; they are {known}.")
+            raise Refused(
+                422, f"'{name}' is not a field of this form, or not of its type; the fields are {known}."
+            )
         elif name in given:
             raise Refused(422, f"'{name}' was given twice.")
         else:

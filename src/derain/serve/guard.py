@@ -108,7 +108,7 @@ class Guard:
     def _refusal(self, headers: Headers, method: str, path: str) -> Refused | None:
         host = headers.get("host", "")
         if self._hosts is not None and _name(host) not in self._hosts:
-            return Refused(400, "this server does not go by that host name.")
+            return Refused(400, "this server does not answer to that host name.")
         origin = headers.get("origin")
         if method not in ("GET", "HEAD") and origin is not None and not _is_of(host, origin):
             return Refused(403, "pages of other sites may not use this server.")

@@ -134,7 +134,7 @@ class Store:
             if self._receiving + self.waiting >= self._limits.waiting:
                 raise Refused(429, "the queue is full; try again in a minute.")
             if sum(job.stored for job in self._jobs.values()) >= self._limits.storage_bytes:
-                raise Refused(503, "too many results are kept; delete some, or try again later.")
+                raise Refused(503, "the store is full; delete some results, or try again later.")
             self._receiving += 1
         folder = self._folder / secrets.token_urlsafe(16)
         try:

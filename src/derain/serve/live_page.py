@@ -109,14 +109,14 @@ class LivePage:
         @app.get("/live.mjpg")
         async def stream() -> Response:
             if self._viewers >= VIEWERS:
-                return refusal(Refused(503, f"{VIEWERS} viewers look already."))
+                return refusal(Refused(503, f"there are {VIEWERS} viewers already; try again later."))
             kind = f"multipart/x-mixed-replace; boundary={BOUNDARY}"
             return StreamingResponse(self._parts(), media_type=kind)
 
         @app.get("/live.jpg")
         def newest() -> Response:
             if self._pixels is None:
-                return refusal(Refused(503, "there is no picture yet."))
+                return refusal(Refused(503, "no picture has arrived yet."))
             return Response(_jpeg(self._pixels), media_type="image/jpeg")
 
         @app.get("/live.json")

@@ -63,7 +63,7 @@ def serve(
         raise UsageError("the token is empty; give a long random one, such as from 'openssl rand -hex 16'.")
     if not is_loopback(host) and token is None:
         raise UsageError(
-            f"{host} can be reached by others, who must know a token; 127.0.0.1 cannot.",
+            f"{host} can be reached by others, so a token is needed; 127.0.0.1 cannot.",
             Remedy("listen there", {"token": "SECRET"}),
         )
     work = Work(offered(models), settings, threads, workers)

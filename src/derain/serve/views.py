@@ -26,7 +26,7 @@ class JobView(BaseModel):
     model: str = Field(description="Name of the model; see /api/v1/models.")
     strength: float = Field(description="How much of the network's change was applied.")
     state: State = Field(description="waiting, running, and in the end done or failed.")
-    fraction: float = Field(description="Of the work that is done, 0 to 1.")
+    fraction: float = Field(description="Share of the work that is done, 0 to 1.")
     ahead: int = Field(description="Jobs that come before it in the queue.")
     note: str = Field(description="Why it failed, or what to know of the result; one line.")
     result: str = Field(description="Name of the file to download.")
@@ -48,7 +48,7 @@ class ModelView(BaseModel):
     """A model to choose."""
 
     name: str = Field(description="To send in the field 'model'.")
-    title: str = Field(description="What to call it before people.")
+    title: str = Field(description="Name to show to people.")
     default: bool = Field(description="Whether it is taken unless another is asked for.")
 
 

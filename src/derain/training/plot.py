@@ -21,7 +21,7 @@ def plot_run(run: str | Path) -> Path:
     training = [e for e in events if e["kind"] == "training"]
     validation = [e for e in events if e["kind"] == "validation"]
     if not training and not validation:
-        raise DerainError(f"{run}: no run that has logged anything; a run writes log.jsonl into its folder.")
+        raise DerainError(f"{run}: no log of a run; a run writes log.jsonl into its folder.")
     charts = []
     if training:
         names = [name for name in training[0] if name not in ("kind", "step", "rate", "seconds")]

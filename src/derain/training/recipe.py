@@ -173,8 +173,8 @@ class Validation(_Part):
         every: steps between validations.
         protocol: a key of `derain.evaluation.PROTOCOLS`.
         clean, rainy, rain: as in `Data`; made rain is the same at every validation.
-        hold_out: every so many pictures of each training folder are not trained on.
-        count: at most so many pictures.
+        hold_out: N keeps every Nth picture of each training folder for validation.
+        count: at most this many pictures.
         patch: None for whole pictures, else the middle square of this side.
     """
 
@@ -205,7 +205,7 @@ class Recipe(_Part):
         start: checkpoint to start from, None for fresh weights.
         steps: how many updates.
         stages: progressive patches; `batch` counts the pictures of an update over all processes.
-        accumulate: an update's batch goes through the network in so many parts.
+        accumulate: the batch of an update goes through the network in this many parts.
         ema: decay of the moving average of the weights; None for none.
         validation: what the run is judged by; None for no validation.
         optimizer: how gradients become updates.
@@ -439,14 +439,13 @@ def _contradiction(recipe: Recipe) -> str | None:
         return f"'data.sources.{shares.index(min(shares))}.share' is below a thousandth of all shares."
     optimizer = recipe.optimizer
     if optimizer.momentum is not None and optimizer.name in ("adam", "adamw"):
-        return f"'optimizer.momentum' is not used by {optimizer.name}; its 'betas' take that part."
+        return f"'optimizer.momentum' is not used by {optimizer.name}; it has 'betas'."
     if optimizer.betas != Optimizer.model_fields["betas"].default and optimizer.name == "sgd":
         return "'optimizer.betas' is not used by sgd; it has 'momentum'."
     for number, stage in enumerate(recipe.stages):
         if stage.batch % recipe.accumulate:
-            return (
-                f"'stages.{number}.batch' is {stage.batch}, no multiple of 'accumulate' {recipe.accumulate}."
-            )
+            given = f"'stages.{number}.batch' is {stage.batch}"
+            return f"{given}, not a multiple of 'accumulate' {recipe.accumulate}."
         if stage.steps is None and number + 1 < len(recipe.stages):
             return f"'stages.{number}.steps' is missing; only the last stage may leave it out."
     return None

@@ -239,7 +239,7 @@ def _check_sizes(dim: int, num_blocks: Sequence[int], heads: Sequence[int], norm
     if dim < 2 or dim % 2:
         raise DerainError(f"NeRD-Rain's dim must be even and positive, not {dim}.")
     if len(num_blocks) != 3 or len(heads) != 3:
-        raise DerainError("NeRD-Rain has three sizes per scale: num_blocks and heads are lists of three.")
+        raise DerainError("NeRD-Rain has three levels per scale: num_blocks and heads are lists of three.")
     for level, count in enumerate(heads):
         if count < 1 or (dim << level) % count:
             raise DerainError(

@@ -4,7 +4,7 @@ Horizontal sweeps run on the transposed picture, where the convolution after the
 transposed kernels; so both sweeps of an axis lie side by side, and nothing is joined.
 
 Ordinary tiles are wrong for this network, because a sweep has an unlimited receptive field. Everything
-else is local, so a large picture is worked off in strips. The state of a vertical sweep is handed from
+else is local, so a large picture is processed in strips. The state of a vertical sweep is handed from
 strip to strip; since a strip needs the sweep from below and the one from above at the same time,
 earlier passes store one row of states per strip. That costs about half as much again in arithmetic as
 the whole picture at once, and needs a tenth of the memory.

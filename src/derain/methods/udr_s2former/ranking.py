@@ -54,7 +54,7 @@ def scrambled_windows(u: Tensor, window: int) -> Tensor:
 
 
 def share_of(count: int) -> int:
-    """80 % of so many entries, rounded down."""
+    """80 % of the number of entries, rounded down."""
     return count * 4 // 5
 
 
