@@ -64,12 +64,13 @@ def pictures(folder: Path) -> list[Path]:
 def signals(restore: Derainer, files: Iterable[Path]) -> dict[str, float]:
     found = {}
     for file in files:
-        rainy = to_tensor(read_picture(file))
+        picture = read_picture(file)
+        rainy = to_tensor(picture)
         height, width = rainy.shape[-2:]
         if height * width > LARGEST:
             top, left = max(0, height // 2 - 512), max(0, width // 2 - 512)
             rainy = rainy[..., top : top + 1024, left : left + 1024]
-        found[file.name] = measure(rainy, restore.restore(rainy).image).signal
+        found[file.name] = measure(rainy, restore.restore(rainy, bits=picture.bits).image).signal
     return found
 
 
