@@ -46,14 +46,16 @@ def main() -> None:
         pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_CUBIC)
         jump, change = through(session, pixels, tile)
         print(
-            f"{photo}: enlarged {scale:.2f} times to {size[0]}x{size[1]}; neighbouring tiles differ by at most "
-            f"{255 * jump:.4f} levels; the whole changes by {255 * change:.2f} on average",
+            f"{photo}: enlarged {scale:.2f} times to {size[0]}x{size[1]}; neighbouring tiles "
+            f"differ by at most {255 * jump:.4f} levels; the whole changes by {255 * change:.2f} on average",
             flush=True,
         )
         assert jump < LIMIT
 
 
-def through(session: onnxruntime.InferenceSession, pixels: NDArray[np.uint8], tile: int) -> tuple[float, float]:
+def through(
+    session: onnxruntime.InferenceSession, pixels: NDArray[np.uint8], tile: int
+) -> tuple[float, float]:
     """The largest difference of neighbouring tiles' means where they overlap, and the mean change."""
     linear = to_linear(pixels.astype(np.float32) / 255)
     height, width = linear.shape[:2]

@@ -43,6 +43,12 @@ NOT_RUN = {
         "needs ffmpeg",
         "needs ffmpeg",
     ],
+    "live.md": [
+        "needs ffmpeg",
+        "needs a camera",
+        "goes on until it is stopped",
+        "needs a mask",
+    ],
     "method.md": ["the tests of a checkout"],
     "serve.md": [
         "installs",
