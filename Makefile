@@ -9,7 +9,7 @@ SAMPLES := demo_output
 .PHONY: demo test lint docs clean
 
 demo: .venv/installed
-	$(BIN)/derain run samples -o $(SAMPLES) --compare --overwrite
+	$(BIN)/derain run samples/*.jpg -o $(SAMPLES) --compare --overwrite
 	$(BIN)/python scripts/demo_sheet.py samples $(SAMPLES) $(SAMPLES)/before-after.jpg
 
 test: .venv/ready
