@@ -15,7 +15,7 @@ from derain.data.synthesis.drops import DropLook, add_drops
 from derain.data.synthesis.mixing import mix
 from derain.data.synthesis.near import NearLook, add_near_rain, near_cover
 from derain.data.synthesis.presets import FINE, SMEAR
-from derain.data.synthesis.scene import SceneLook, expose, set_scene
+from derain.data.synthesis.scene import SceneLook, add_stripes, expose, set_scene
 from derain.data.synthesis.streaks import streak_layer, trapezoids
 from derain.data.synthesis.veil import VeilLook, add_veil
 from derain.errors import UsageError
@@ -207,6 +207,17 @@ def test_near_rain_is_never_brighter_than_its_light_nor_darkens_what_is_darker()
     assert rainy.max() <= 0.6 + 0.07
     lit = add_near_rain(np.random.default_rng(2), dark, replace(look, ambient=1.0))
     assert lit.max() <= 0.1 * 1.3 + 0.08 + 0.07
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_stripes_of_a_scene_are_evenly_spaced(seed: int) -> None:
+    grey = np.full((96, 160, 3), 0.4, np.float32)
+    striped = add_stripes(np.random.default_rng(seed), grey)
+    assert striped.shape == grey.shape
+    assert 0 <= striped.min() < striped.max() <= 1
+    # One direction and one spacing: few frequencies have nearly all the power, of noise they would have 0.2.
+    power = np.sort(np.abs(np.fft.fft2(striped[..., 1] - striped[..., 1].mean())).ravel() ** 2)
+    assert power[-power.size // 20 :].sum() > 0.8 * power.sum()
 
 
 def test_a_scene_changes_both_pictures_of_a_pair_alike() -> None:

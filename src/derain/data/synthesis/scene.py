@@ -1,7 +1,8 @@
-"""What scenes in the rain look like before it falls: dark, soft, noisy, compressed.
+"""What scenes in the rain look like before it falls: dark, soft, noisy, compressed, some of them striped.
 
 Rainy pictures and their clean twins go through the same camera, with the same noise, so that a
-network learns to take off the rain and nothing else.
+network learns to take off the rain and nothing else. Corrugated iron, fences, bars, planks and blinds are
+as straight and bright as streaks, but evenly spaced: stripes like theirs belong to both pictures.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ class SceneLook:
     Attributes:
         gamma: exponent above 1 darkens.
         gain: factor on the values, after the exponent.
+        striped: share of scenes with evenly spaced stripes.
         soft: standard deviation of the blur, pixels: defocus, or a frame enlarged from a smaller one.
         softened: share of scenes that are blurred at all.
         noise: standard deviation at white; the same noise lies over both pictures of a pair.
@@ -31,6 +33,7 @@ class SceneLook:
 
     gamma: Range = (0.9, 2.2)
     gain: Range = (0.35, 1.0)
+    striped: float = 0.15
     soft: Range = (0.4, 3.0)
     softened: float = 0.6
     noise: Range = (0.0, 0.015)
@@ -40,11 +43,39 @@ class SceneLook:
 
 def set_scene(rng: np.random.Generator, picture: FloatArray, look: SceneLook) -> FloatArray:
     """`picture` (H, W, 3) in [0, 1] as a dull day shows it; the same shape and range."""
+    if rng.random() < look.striped:
+        picture = add_stripes(rng, picture)
     dark: FloatArray = picture ** np.float32(rng.uniform(*look.gamma)) * np.float32(rng.uniform(*look.gain))
     if rng.random() >= look.softened:
         return dark
     sigma = float(np.exp(rng.uniform(*np.log(look.soft))))
     return np.asarray(cv2.GaussianBlur(dark, (0, 0), sigma), np.float32)
+
+
+def add_stripes(rng: np.random.Generator, picture: FloatArray) -> FloatArray:
+    """`picture` (H, W, 3) in [0, 1] with evenly spaced stripes, most of them nearly upright, on all of it or
+    beyond a straight edge; the same shape and range."""
+    height, width = picture.shape[:2]
+    upright = rng.random() < 0.75
+    angle = rng.normal(0, 0.08) if upright else rng.uniform(-np.pi / 2, np.pi / 2)
+    period, duty = np.exp(rng.uniform(*np.log((4.0, 40.0)))), rng.uniform(0.1, 0.6)
+    down, across = np.mgrid[:height, :width].astype(np.float32)
+    place = (across * np.cos(angle) + down * np.sin(angle)) / period + rng.uniform()
+    number = np.floor(place).astype(int)
+    wave = np.sin(2 * np.pi * place) if rng.random() < 0.5 else np.where(place - number < duty, 1.0, 0.0)
+    number -= number.min()
+    uneven = rng.normal(1, 0.2, number.max() + 1)[number]  # no two bars are quite alike
+    stripes = cv2.GaussianBlur((wave * uneven).astype(np.float32), (0, 0), rng.uniform(0.4, 1.2))
+    if rng.random() < 0.5:
+        edge = rng.uniform(-np.pi, np.pi)
+        beyond = (across - width / 2) * np.cos(edge) + (down - height / 2) * np.sin(edge)
+        stripes = np.where(beyond > rng.uniform(-0.3, 0.3) * width, stripes, np.float32(0))
+    strength = np.float32(np.exp(rng.uniform(*np.log((0.05, 0.5)))) * rng.choice([-1, 1]))
+    if rng.random() < 0.6:
+        striped = picture * (1 + strength * stripes[..., None])
+    else:
+        striped = picture + strength * stripes[..., None] * rng.uniform(0.7, 1, 3).astype(np.float32)
+    return np.clip(striped, 0, 1, dtype=np.float32)
 
 
 def expose(
