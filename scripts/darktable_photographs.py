@@ -81,7 +81,7 @@ def through(
                 jump = max(jump, abs(float(shared)))
             above[x] = done[:, -OVERLAP:].copy()
             left = done
-    joined = to_srgb((total / weights)[:height, :width])
+    joined = to_srgb(total[:height, :width] / weights[:height, :width])
     return jump, float(np.abs(joined - pixels.astype(np.float32) / 255).mean())
 
 

@@ -72,7 +72,7 @@ def test_figures_and_dry_pictures(folder: Path, weights: Path, tmp_path: Path) -
     unknown = weights_with(tmp_path / "unknown.safetensors", 0.05, {})
     refused = derain("run", folder, "-o", tmp_path / "other", "--skip-dry", "--model", unknown)
     assert refused.returncode == 2
-    assert "nobody has measured for these weights from where on it rains" in refused.stderr
+    assert "no threshold of rain has been measured for these weights" in refused.stderr
     assert "leave out --skip-dry" in refused.stderr
 
 

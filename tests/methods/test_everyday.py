@@ -8,6 +8,7 @@ import torch
 
 from derain.checkpoints import open_checkpoint, save_checkpoint
 from derain.methods import create_network
+from derain.restore import Derainer
 
 
 def test_the_small_size_stays_within_what_cameras_can_pay() -> None:
@@ -20,3 +21,4 @@ def test_each_size_is_recognised_as_itself(tmp_path: Path) -> None:
     for name, variant in (("everyday", "default"), ("everyday-small", "small")):
         save_checkpoint(tmp_path / f"{name}.safetensors", create_network(name).state_dict(), {})
         assert open_checkpoint(tmp_path / f"{name}.safetensors").checkpoint.variant == variant
+        assert Derainer(open_checkpoint(tmp_path / f"{name}.safetensors")).name == name

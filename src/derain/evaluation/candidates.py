@@ -155,7 +155,7 @@ def from_derainer(derainer: Derainer, name: str) -> Candidate:
     from derain.methods import network_names
 
     checkpoint = derainer.checkpoint
-    size = (derainer.name, checkpoint.variant if checkpoint else None)
+    size = (checkpoint.architecture.name, checkpoint.variant) if checkpoint else None
     known = (n for n, (found, variant) in network_names().items() if (found.name, variant) == size)
     network: Any = derainer.network
 

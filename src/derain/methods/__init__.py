@@ -63,12 +63,11 @@ def method_of(architecture: Architecture) -> Method:
 @functools.cache
 def network_names() -> dict[str, tuple[Architecture, str]]:
     """Names as users type them: "drsformer" (default variant), "drsformer-light", ..."""
-    names = {}
-    for architecture in all_architectures():
-        for position, variant in enumerate(architecture.variants):
-            name = architecture.name if position == 0 else f"{architecture.name}-{variant}"
-            names[name] = (architecture, variant)
-    return names
+    return {
+        architecture.called(variant): (architecture, variant)
+        for architecture in all_architectures()
+        for variant in architecture.variants
+    }
 
 
 def create_network(name: str, **overrides: Any) -> RainNetwork:

@@ -81,6 +81,11 @@ class Architecture:
     unused_parameters: tuple[str, ...] = ()
     loss: type[Loss] | None = None
 
+    def called(self, variant: str | None) -> str:
+        """What users call a variant; None, an unusual size, goes by the architecture alone."""
+        is_default = variant in (None, next(iter(self.variants)))
+        return self.name if is_default else f"{self.name}-{variant}"
+
 
 @dataclass(frozen=True)
 class Method:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from derain.checkpoints import Model, open_checkpoint
+from derain.checkpoints import Checkpoint, Model, open_checkpoint
 from derain.checkpoints.bundled import find
 from derain.errors import DerainError, Remedy, UsageError
 from derain.export import is_exported
@@ -132,7 +132,7 @@ class Derainer:
                 f"a {type(network).__name__} does not say what sizes it takes; "
                 "derive it from derain.RainNetwork."
             )
-        self.name = self.checkpoint.architecture.name if self.checkpoint else _name(network)
+        self.name = _name(network, self.checkpoint)
         self.settings = settings
         self.device = choose_device(settings.device)
         self.dtype = choose_precision(settings.precision, self.name, network)
@@ -349,7 +349,9 @@ class Derainer:
         return Derainer(model, replace(self.settings, **changes))
 
 
-def _name(network: nn.Module) -> str:
+def _name(network: nn.Module, checkpoint: Checkpoint | None) -> str:
+    if checkpoint is not None:
+        return checkpoint.architecture.called(checkpoint.variant)
     known = (each.name for each in all_architectures() if each.build is type(network))
     return next(known, type(network).__name__)
 
