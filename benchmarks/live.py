@@ -1,8 +1,8 @@
 """What a live frame costs, part by part: python benchmarks/live.py MODEL...
 
-CPU seconds of one thread, so other programs do not disturb: decoding and encoding H.264, colours in and
-out, the network, the rain signal. Their sum is the latency of a frame on one core that does nothing else. A name
-without weights here is measured with fresh ones, which cost the same.
+CPU seconds of one thread, so that other programs do not disturb: decoding and encoding H.264, colours in
+and out, the network, the rain signal. Their sum is the latency of a frame on one core that does nothing
+else. A name without weights here is measured with fresh ones, which cost the same.
 """
 
 from __future__ import annotations
