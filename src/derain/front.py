@@ -37,7 +37,7 @@ def score(
     masks: str | Path | Picture | None = None,
     crop_to_common: bool = False,
 ) -> SetScore:
-    """Scores restored pictures, two folders of them or two files, under a published protocol.
+    """Scores restored pictures, two folders of them, two files or two clips, under a published protocol.
 
     Examples:
         >>> import derain, numpy
@@ -64,15 +64,17 @@ def score(
     from PIL import Image
 
     from derain.evaluation import Scores
-    from derain.evaluation.scoring import plan, score_files
+    from derain.evaluation.clips import with_frames
+    from derain.evaluation.scoring import plan_of, score_files
 
     others = {"clean": clean, "rainy": rainy, "mask": masks}
     given = [restored, *(other for other in others.values() if other is not None)]
     are_paths = [isinstance(picture, str | Path) for picture in given]
     if all(are_paths):
-        paths = {kind: None if path is None else Path(path) for kind, path in others.items()}  # type: ignore[arg-type]
-        items = plan(Path(restored), paths["clean"], [protocol], rainy=paths["rainy"], masks=paths["mask"])  # type: ignore[arg-type]
-        return score_files(items, [protocol], crop_to_common).sets[0]
+        named = {"restored": restored, "clean": clean, "rainy": rainy, "masks": masks}
+        paths = {kind: None if path is None else Path(path) for kind, path in named.items()}  # type: ignore[arg-type]
+        with with_frames(paths) as places:
+            return score_files(plan_of(places, [protocol]), [protocol], crop_to_common).sets[0]
     if any(are_paths):
         raise UsageError("give paths alone or pictures alone, not some of each.")
     import numpy as np

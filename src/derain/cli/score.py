@@ -24,12 +24,12 @@ def _list_protocols(wanted: bool) -> None:
 
 
 def score(
-    restored: Annotated[Path, typer.Argument(help="A restored picture, or a folder of them.")],
+    restored: Annotated[Path, typer.Argument(help="A restored picture or video, or a folder of pictures.")],
     clean: Annotated[
-        Path | None, typer.Argument(help="The clean picture or folder; NIQE and BRISQUE need none.")
+        Path | None, typer.Argument(help="The clean picture, video or folder; NIQE and BRISQUE need none.")
     ] = None,
     rainy: Annotated[
-        Path | None, typer.Option(help="The rainy picture or folder, for real rain without truth.")
+        Path | None, typer.Option(help="The rainy picture, video or folder, for real rain without truth.")
     ] = None,
     masks: Annotated[
         Path | None, typer.Option(help="The mask of the rain, or a folder of them; white is rain.")
@@ -57,20 +57,24 @@ def score(
 
     Example: derain score restored/ --rainy rainy/ --masks masks/ -p real_rain
 
+    Example: derain score dry.mp4 clean.mp4 -p flicker_truth
+
     Example: derain score restored/ -p niqe_stable
     """
     from derain.cli.messages import printable
     from derain.cli.progress import bar
     from derain.errors import UsageError
-    from derain.evaluation.scoring import plan, score_files
+    from derain.evaluation.clips import with_frames
+    from derain.evaluation.scoring import plan_of, score_files
 
     if as_json and as_csv:
         raise UsageError("--json and --csv exclude each other; give one.")
     if not protocols:
         raise UsageError("no protocol is named; `derain score --list` shows them.")
-    items = plan(restored, clean, protocols, rainy=rainy, masks=masks)
-    with bar("scoring", len(items)) as progress:
-        scored = score_files(items, protocols, crop_to_common, progress.advance)
+    with with_frames({"restored": restored, "clean": clean, "rainy": rainy, "masks": masks}) as places:
+        items = plan_of(places, protocols)
+        with bar("scoring", len(items)) as progress:
+            scored = score_files(items, protocols, crop_to_common, progress.advance)
     failed = dict.fromkeys(message for s in scored.sets for message in s.failed)
     for line in (*scored.notes, *failed):
         print(f"derain: {printable(line)}", file=sys.stderr)

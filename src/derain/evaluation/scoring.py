@@ -72,7 +72,7 @@ def plan(
             if need in given and given[need] is None:
                 raise UsageError(f"{name} compares with {PLURALS[need]}; give them as well.")
         if protocol(name).needs_frames and not restored.is_dir():
-            raise UsageError(f"{restored}: {name} compares frames; give the folder of them.")
+            raise UsageError(f"{restored}: {name} compares frames; give a video or a folder of frames.")
     others = {kind: path for kind, path in given.items() if path is not None}
     for kind, path in others.items():
         if not any(kind in protocol(name).needs for name in protocols):
@@ -94,6 +94,13 @@ def plan(
     if any(protocol(name).needs_frames for name in protocols):
         items = [items[0], *(_after(*two) for two in itertools.pairwise(items))]
     return tuple(items)
+
+
+def plan_of(places: Mapping[str, Path | None], protocols: Sequence[str]) -> tuple[Item, ...]:
+    """`plan` of the paths that `derain.evaluation.clips.with_frames` gives: restored, clean, rainy, masks."""
+    restored = places["restored"]
+    assert restored is not None
+    return plan(restored, places["clean"], protocols, rainy=places["rainy"], masks=places["masks"])
 
 
 def _after(before: Item, item: Item) -> Item:

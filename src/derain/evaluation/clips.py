@@ -1,0 +1,54 @@
+"""Clips to score: their frames, as pictures in a folder that lasts as long as it is needed."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from derain.errors import DerainError
+from derain.pictures import Picture, to_rgb8, write_picture
+from derain.pictures.kinds import file_kind
+from derain.pictures.video import VideoReader, video_facts
+
+
+@contextmanager
+def with_frames(paths: Mapping[str, Path | None]) -> Iterator[dict[str, Path | None]]:
+    """Paths with a folder of frames in place of every video: `00001.png`, `00002.png`, ... of 8 bits.
+
+    The frames are as they are shown, upright, and lie in the system's folder for temporary files; they
+    are removed at the end. What is no video stays as it is.
+
+    Raises:
+        DerainError: a video cannot be read to its end, videos have different numbers of frames, or the
+            disk is full.
+    """
+    with ExitStack() as kept:
+        found: dict[str, Path | None] = {}
+        counts: dict[Path, int] = {}
+        for name, path in paths.items():
+            if path is None or not _is_video(path):
+                found[name] = path
+                continue
+            folder = Path(kept.enter_context(tempfile.TemporaryDirectory(prefix="derain-frames-")))
+            counts[path] = _write_frames(path, folder)
+            found[name] = folder
+        if len(set(counts.values())) > 1:
+            told = " and ".join(f"{path} has {count} frames" for path, count in counts.items())
+            raise DerainError(f"{told}; clips that are compared must have the same frames.")
+        yield found
+
+
+def _is_video(path: Path) -> bool:
+    kind = file_kind(path) if path.is_file() else None
+    return kind is not None and kind.media == "video"
+
+
+def _write_frames(path: Path, folder: Path) -> int:
+    reader = VideoReader(video_facts(path))
+    for number, frame in enumerate(reader, 1):
+        write_picture(folder / f"{number:05d}.png", Picture(to_rgb8(Picture(frame.pixels))))
+    if reader.shortfall:
+        raise DerainError(f"{path}: {reader.shortfall}.")
+    return reader.frames
