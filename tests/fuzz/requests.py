@@ -137,14 +137,14 @@ def _upload(rng: np.random.Generator, broken: bool) -> bytes:
 
 def use(source: Path, _: Path) -> None:
     (client,) = clients
-    status = _status(client.base_url.port or 0, source.read_bytes())
+    status = status_of(client.base_url.port or 0, source.read_bytes())
     assert status is None or status < 500 or status == 503, status
     assert client.get("/health").json() == {"status": "ok"}
     if status is None or status >= 400:
         raise DerainError(f"answered with {status}")
 
 
-def _status(port: int, request: bytes) -> int | None:
+def status_of(port: int, request: bytes) -> int | None:
     """That of the answer; None where the server closed the connection without one."""
     with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
         try:
