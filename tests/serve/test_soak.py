@@ -46,7 +46,7 @@ def soak(folder: Path, clients: int, goes_on: Callable[[int], bool]) -> Findings
     found, lock = Findings(), threading.Lock()
     pictures = [_picture(folder.parent / "good", number) for number in range(4)]
     (folder).mkdir()
-    options = ("--max-pixels", "1000000", "--max-waiting", str(clients))
+    options = ("--max-pixels", "1", "--max-waiting", str(clients))
     with as_command(folder, *options, stop=signal.SIGTERM) as address:
         (server,) = (p for p in psutil.Process().children(recursive=True) if "serve" in p.cmdline())
         port = int(address.rpartition(":")[2])
@@ -88,7 +88,7 @@ def _picture(folder: Path, number: int) -> tuple[bytes, np.ndarray]:
     rng = np.random.default_rng(number)
     pixels = rng.integers(0, 255, (24 + number, 30, 3), dtype=np.uint8)
     write_picture(folder / f"{number}.png", Picture(pixels))
-    load().file(folder / f"{number}.png", folder / f"dry{number}.png")
+    load()(folder / f"{number}.png", output=folder / f"dry{number}.png")
     return (folder / f"{number}.png").read_bytes(), read_picture(folder / f"dry{number}.png").pixels
 
 
