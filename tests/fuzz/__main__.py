@@ -13,6 +13,7 @@ import faulthandler
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,17 +26,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from fuzz.kinds import KINDS
 from fuzz.trial import SLOW, Kind, Verdict, judged
 
-HANGS = 6 * SLOW  # seconds by the clock, as other work may go on beside it
+HANGS = 1.5 * SLOW  # seconds of processors
+WAITS = 3600  # seconds by the clock, as other work may go on beside it
 
 
 def work(kind: Kind, first: int, end: int, report: Path) -> None:
     """Judges inputs one after the other and adds a line for each to the report."""
-    with report.open("a") as file, kind.around():
+    with report.open("a") as file, kind.around(), os.fdopen(os.dup(2), "w") as traces:
+        faulthandler.register(signal.SIGPROF, file=traces, chain=True)  # and then it ends
         for number in range(first, end):
             with tempfile.TemporaryDirectory() as folder:
-                faulthandler.dump_traceback_later(HANGS, exit=True)
+                signal.setitimer(signal.ITIMER_PROF, HANGS)
+                faulthandler.dump_traceback_later(WAITS, exit=True, file=traces)
                 verdict = judged(kind, number, Path(folder))
                 faulthandler.cancel_dump_traceback_later()
+                signal.setitimer(signal.ITIMER_PROF, 0)
                 if not verdict.is_right:
                     shutil.copytree(folder, kept(report, kind, number), symlinks=True, dirs_exist_ok=True)
             file.write(json.dumps({"kind": kind.name, **asdict(verdict)}) + "\n")
