@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from derain.checkpoints import open_checkpoint, save_checkpoint
 from derain.methods import create_network
+from derain.methods.everyday import fast
+from derain.nn.peak_bytes import PeakBytes
 from derain.restore import Derainer
 
 
@@ -22,3 +25,36 @@ def test_each_size_is_recognised_as_itself(tmp_path: Path) -> None:
         save_checkpoint(tmp_path / f"{name}.safetensors", create_network(name).state_dict(), {})
         assert open_checkpoint(tmp_path / f"{name}.safetensors").checkpoint.variant == variant
         assert Derainer(open_checkpoint(tmp_path / f"{name}.safetensors")).name == name
+
+
+@pytest.mark.parametrize("size", [(16, 24), (72, 40), (136, 104)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_bands_change_nothing(
+    size: tuple[int, int], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    network = create_network("everyday", widths=(8, 12, 16), encoder=(1, 2, 1), decoder=(2, 1)).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    rainy = torch.rand(2, 3, *size)
+    away = 1e-5 if dtype == torch.float32 else 0.05
+    with torch.no_grad(), torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        wanted = network.plain(rainy)
+        for pixels in (64, 300, 1000):
+            monkeypatch.setattr(fast, "PIXELS", pixels)
+            found = network(rainy), network.outputs(rainy)["mask"]
+            for name, value in zip(("image", "mask"), found, strict=True):
+                torch.testing.assert_close(value, wanted[name], rtol=0, atol=away)
+
+
+def test_bands_take_less_memory_and_say_how_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = create_network("everyday").eval()
+    rainy = torch.rand(1, 3, 512, 384).contiguous(memory_format=torch.channels_last)
+    peaks = []
+    for pixels in (4096, 1 << 18):
+        monkeypatch.setattr(fast, "PIXELS", pixels)
+        with torch.no_grad(), PeakBytes() as peak:
+            network(rainy)
+        peaks.append(peak.most)
+        assert peak.most <= 1.15 * network.activation_bytes(512, 384) <= 3 * peak.most
+    assert peaks[0] < 0.85 * peaks[1]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from derain.methods.contract import Architecture, Method, StateDict
+from derain.methods.everyday.fast import FastEveryday
 from derain.methods.everyday.loss import EverydayLoss
-from derain.methods.everyday.network import Everyday
 
 
 def _recognise(state: StateDict) -> dict[str, Any] | None:
@@ -32,7 +32,7 @@ METHOD = Method(
     architectures=(
         Architecture(
             name="everyday",
-            build=Everyday,
+            build=FastEveryday,
             variants={
                 "default": {
                     "widths": (32, 64, 128, 176),
