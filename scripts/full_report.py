@@ -72,7 +72,7 @@ PARTS = (
     ),
     Part("spa_masks", "SPA-Data crops, real", ("real_rain",)),
     Part("internet_rain", "internet photographs, real", ("niqe_stable", "brisque_stable"), most=12),
-    Part("rain100l", "three of Rain100L", ("matlab_y_uint8",), most=3, self_taught=True),
+    Part("rain100l", "two of Rain100L", ("matlab_y_uint8",), most=2, self_taught=True),
 )
 
 
