@@ -76,7 +76,7 @@ class _Part(BaseModel):
 
 
 class Data(_Part):
-    """What is trained on: a folder of clean pictures with made rain, or folders of pairs.
+    """What is trained on: a folder of clean pictures with synthetic rain, or folders of pairs.
 
     Attributes:
         clean: folder of clean pictures.
@@ -89,7 +89,7 @@ class Data(_Part):
             equally likely; "upright_twice_as_likely", the same with no turn twice as likely, as
             NeRD-Rain does.
         saturation: with probability 1/3, colours are made up to 20 % stronger or weaker.
-        sideways: share of made pairs that are turned once more after it rained on them.
+        sideways: share of synthetic pairs that are turned once more after it rained on them.
         keep: keep decoded pictures in memory, up to 1 GiB of each folder in each process that makes
             patches.
     """
@@ -172,7 +172,7 @@ class Validation(_Part):
     Attributes:
         every: steps between validations.
         protocol: a key of `derain.evaluation.PROTOCOLS`.
-        clean, rainy, rain: as in `Data`; made rain is the same at every validation.
+        clean, rainy, rain: as in `Data`; synthetic rain is the same at every validation.
         hold_out: N keeps every Nth picture of each training folder for validation.
         count: at most this many pictures.
         patch: None for whole pictures, else the middle square of this side.
