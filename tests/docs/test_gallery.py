@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from derain.pictures import read_picture, to_rgb8
+from derain.pictures import read_picture
 from docs.script import script
 
 GALLERY = script("gallery")
