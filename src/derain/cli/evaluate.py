@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from derain.cli.options import grouped
 from derain.cli.output import say
 from derain.cli.shared import MODEL, AsJson, Device, OwnCode
 
@@ -19,6 +21,52 @@ if TYPE_CHECKING:
 WIDE = 120  # columns of a terminal from which intervals are printed; they are in the page in any case
 
 
+@dataclass(frozen=True)
+class Restoring:
+    """How the networks run."""
+
+    device: Device = "auto"
+    precision: Annotated[str, typer.Option(help="auto (float32), float32, bfloat16 or float16.")] = "auto"
+    tile: Annotated[int | None, typer.Option(help="Side of a tile in pixels; 0: never tile.")] = None
+    ensemble: Annotated[
+        bool,
+        typer.Option("--ensemble", help="Average over the flips and turns that the weights have learnt."),
+    ] = False
+    test_time: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--test-time",
+            metavar="flips|turns|phases",
+            help="Measure every network with this as well: averages over flips or turns, or the four "
+            "half-size phases one by one; may be given several times.",
+        ),
+    ] = None
+    own_code: OwnCode = False
+
+
+@dataclass(frozen=True)
+class Printing:
+    """What is printed."""
+
+    table: Annotated[
+        str | None,
+        typer.Option(
+            metavar="latex|markdown|csv|html",
+            help="Print one table in this form, and write it into the report's folder.",
+        ),
+    ] = None
+    others: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--with",
+            metavar="REPORT",
+            help="Folder of an earlier report, for --table; may be given several times.",
+        ),
+    ] = None
+    as_json: AsJson = False
+
+
+@grouped
 def evaluate(
     rainy: Annotated[Path, typer.Argument(help="A public set as unpacked, or the folder of rainy pictures.")],
     clean: Annotated[Path | None, typer.Argument(help="The folder of clean pictures.")] = None,
@@ -57,39 +105,9 @@ def evaluate(
     quantise: Annotated[
         str, typer.Option(metavar="round|floor", help="How results become bytes; PReNet's script truncates.")
     ] = "round",
-    device: Device = "auto",
-    precision: Annotated[str, typer.Option(help="auto (float32), float32, bfloat16 or float16.")] = "auto",
-    tile: Annotated[int | None, typer.Option(help="Side of a tile in pixels; 0: never tile.")] = None,
-    ensemble: Annotated[
-        bool,
-        typer.Option("--ensemble", help="Average over the flips and turns that the weights have learnt."),
-    ] = False,
-    test_time: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--test-time",
-            metavar="flips|turns|phases",
-            help="Measure every network with this as well: averages over flips or turns, or the four "
-            "half-size phases one by one; may be given several times.",
-        ),
-    ] = None,
-    table: Annotated[
-        str | None,
-        typer.Option(
-            metavar="latex|markdown|csv|html",
-            help="Print one table in this form, and write it into the report's folder.",
-        ),
-    ] = None,
-    others: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--with",
-            metavar="REPORT",
-            help="Folder of an earlier report, for --table; may be given several times.",
-        ),
-    ] = None,
-    own_code: OwnCode = False,
-    as_json: AsJson = False,
+    *,
+    restoring: Restoring,
+    printing: Printing,
 ) -> None:
     """Restore and score a set with one or several networks: tables, an HTML page, a sheet of pictures.
 
@@ -110,12 +128,13 @@ def evaluate(
     from derain.evaluation.tables import make_table, read_report
     from derain.front import evaluate as run
 
+    table, as_json = printing.table, printing.as_json
     if table is not None and table not in FORMATS:
         raise unknown_name("form of a table", table, FORMATS)
     if as_json and table:
         raise UsageError("--json and --table exclude each other; give one.")
     chosen: list[str | None] = [*models] if models else [] if results else [None]
-    earlier = [read_report(folder) for folder in others or ()]
+    earlier = [read_report(folder) for folder in printing.others or ()]
     with bar("evaluating", None) as progress:
         report = run(
             rainy,
@@ -127,12 +146,7 @@ def evaluate(
             name=name,
             output=output,
             quantise=cast(Any, quantise),
-            device=device,
-            precision=precision,
-            tile=tile,
-            ensemble=ensemble,
-            test_time=test_time or (),
-            own_code=own_code,
+            **{**vars(restoring), "test_time": restoring.test_time or ()},
             on_picture=progress.reach,
         )
     content = to_json(report)

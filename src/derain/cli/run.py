@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,8 +15,9 @@ from derain.cli.piping import PIPE, Pipes, refuse_options, restore_pipe
 from derain.cli.shared import DryRun, OwnCode
 
 if TYPE_CHECKING:
-    from derain.restore import PictureOptions, Settings, VideoOptions
+    from derain.restore import Derainer, PictureOptions, Settings, VideoOptions
     from derain.restore.jobs import Job, Outcome
+    from derain.restore.run import JobProgress
 
 FORMATS = {"same": None, "png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tif"}
 
@@ -83,6 +84,34 @@ class Videos:
         return VideoOptions(**vars(self))
 
 
+@dataclass(frozen=True)
+class Work:
+    """Where the work is done, on what, and into which format."""
+
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="local|HOST:PORT",
+            help="Spread pictures over a Ray cluster: a running one, or one started on this machine.",
+        ),
+    ] = None
+    format: Annotated[
+        str,
+        typer.Option(metavar="png|jpg|webp|tiff|same", help="Of restored pictures; same as the source."),
+    ] = "same"
+    own_code: OwnCode = False
+    protect: Annotated[
+        Path | None,
+        typer.Option(
+            parser=path,
+            help="A mask, or a folder with masks of the same names: what is white in it stays as it is.",
+        ),
+    ] = None
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Of a folder: also restore what arrives there, until Ctrl-C.")
+    ] = False
+
+
 @grouped
 def run(
     inputs: Annotated[
@@ -96,6 +125,7 @@ def run(
     video: Videos,
     pipes: Pipes,
     result: ResultOptions,
+    work: Work,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -105,28 +135,6 @@ def run(
             "Default: beside the input, as NAME-derained. Of frames: a video file, or - (the default).",
         ),
     ] = None,
-    cluster: Annotated[
-        str | None,
-        typer.Option(
-            metavar="local|HOST:PORT",
-            help="Spread pictures over a Ray cluster: a running one, or one started on this machine.",
-        ),
-    ] = None,
-    format: Annotated[
-        str,
-        typer.Option(metavar="png|jpg|webp|tiff|same", help="Of restored pictures; same as the source."),
-    ] = "same",
-    own_code: OwnCode = False,
-    protect: Annotated[
-        Path | None,
-        typer.Option(
-            parser=path,
-            help="A mask, or a folder with masks of the same names: what is white in it stays as it is.",
-        ),
-    ] = None,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Of a folder: also restore what arrives there, until Ctrl-C.")
-    ] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Take the rain out of pictures and videos.
@@ -139,10 +147,7 @@ def run(
 
     Example: ffmpeg -i clip.mp4 -f yuv4mpegpipe - | derain run - | ffplay -
     """
-    import torch
-
-    from derain.cli.outcomes import follow, preview, summarise
-    from derain.cli.progress import bar
+    from derain.cli.outcomes import preview, summarise
     from derain.cli.watching import follow_arrivals
     from derain.errors import UsageError, unknown_name
     from derain.restore import load
@@ -152,38 +157,23 @@ def run(
     from derain.restore.watching import watch as watch_folder
 
     pictures, videos, overwrite = picture.options(), video.options(), result.overwrite
-    if format not in FORMATS:
-        raise unknown_name("--format", format, FORMATS)
+    if work.format not in FORMATS:
+        raise unknown_name("--format", work.format, FORMATS)
     if PIPE in inputs:
-        if len(inputs) > 1:
-            raise UsageError("-, standard input, is given alone.")
-        refuse_options(
-            **{name: bool(value) for name, value in vars(picture).items()},
-            temporal=video.temporal,
-            keep_fields=video.keep_fields,
-            resume=video.resume,
-            cluster=cluster is not None,
-            protect=protect is not None,
-            watch=watch,
-            format=format != "same",
-            dry_run=dry_run,
-        )
-        derainer = load(model.model, **vars(model.settings()), own_code=own_code)
+        _refuse_beside_frames(inputs, picture, video, work, dry_run)
+        derainer = load(model.model, **vars(model.settings()), own_code=work.own_code)
         restore_pipe(derainer, output or PIPE, pipes, videos, overwrite, result.as_json)
         return
-    given = [name for name, value in vars(pipes).items() if value is not None]
-    if given or output == PIPE:
-        option = f"--{given[0]}" if given else "-o -"
-        raise UsageError(f"{option} is for frames from standard input: give - as the input.")
-    protection = None if protect is None else Protection(protect)
-    if watch:
-        if len(inputs) != 1 or not inputs[0].is_dir() or cluster is not None or dry_run:
+    _refuse_pipe_options(pipes, output)
+    protection = None if work.protect is None else Protection(work.protect)
+    if work.watch:
+        if len(inputs) != 1 or not inputs[0].is_dir() or work.cluster is not None or dry_run:
             raise UsageError("--watch takes one folder, and goes with neither --cluster nor --dry-run.")
         arriving = watch_folder(
-            load(model.model, **vars(model.settings()), own_code=own_code),
+            load(model.model, **vars(model.settings()), own_code=work.own_code),
             inputs[0],
             output,
-            suffix=FORMATS[format],
+            suffix=FORMATS[work.format],
             overwrite=overwrite,
             pictures=pictures,
             videos=videos,
@@ -192,21 +182,90 @@ def run(
         follow_arrivals(arriving, result.as_json)
         return
     began = time.monotonic()
-    planned = plan(inputs, output, suffix=FORMATS[format], videos=cluster is None)
+    planned = plan(inputs, output, suffix=FORMATS[work.format], videos=work.cluster is None)
     jobs = planned.jobs
-    if cluster is not None and (output is None or any(job.is_video or job.target == output for job in jobs)):
-        raise UsageError("--cluster is for pictures, with a folder for the results as --output.")
-    if cluster is not None and own_code:
-        raise UsageError(
-            "--cluster and --own-code exclude each other; other machines may not have that code."
-        )
-    if cluster is not None and protect is not None:
-        raise UsageError("--protect: not on a cluster; leave out --cluster.")
+    if work.cluster is not None:
+        _refuse_on_cluster(jobs, output, work.own_code, work.protect)
     refuse_unusable(jobs, model.model, pictures, videos, overwrite)
     if dry_run:
         preview(planned, overwrite, result.as_json)
         return
-    derainer = load(model.model, **vars(model.settings()), own_code=own_code)
+    derainer = load(model.model, **vars(model.settings()), own_code=work.own_code)
+
+    def outcomes(progress: JobProgress) -> Iterator[Outcome]:
+        if work.cluster is not None:
+            assert output is not None
+            return _on_cluster(
+                work.cluster, jobs, model.model, derainer.settings, pictures, output, overwrite
+            )
+        return restore_all(
+            derainer,
+            jobs,
+            pictures=pictures,
+            videos=videos,
+            overwrite=overwrite,
+            protection=protection,
+            progress=progress,
+        )
+
+    done = _follow(jobs, outcomes, result.as_json)
+    where = output or (jobs[0].target.parent if jobs else "nowhere")
+    how, facts = _used(derainer, done)
+    summarise(done, planned.unread, result.as_json, began, f"{how} -> {where}", facts)
+
+
+def _refuse_beside_frames(
+    inputs: Sequence[Path], picture: Pictures, video: Videos, work: Work, dry_run: bool
+) -> None:
+    """Raises `UsageError` for what does not go with frames from standard input."""
+    from derain.errors import UsageError
+
+    if len(inputs) > 1:
+        raise UsageError("-, standard input, is given alone.")
+    refuse_options(
+        **{name: bool(value) for name, value in vars(picture).items()},
+        temporal=video.temporal,
+        keep_fields=video.keep_fields,
+        resume=video.resume,
+        cluster=work.cluster is not None,
+        protect=work.protect is not None,
+        watch=work.watch,
+        format=work.format != "same",
+        dry_run=dry_run,
+    )
+
+
+def _refuse_pipe_options(pipes: Pipes, output: Path | None) -> None:
+    from derain.errors import UsageError
+
+    given = [name for name, value in vars(pipes).items() if value is not None]
+    if given or output == PIPE:
+        option = f"--{given[0]}" if given else "-o -"
+        raise UsageError(f"{option} is for frames from standard input: give - as the input.")
+
+
+def _refuse_on_cluster(
+    jobs: Sequence[Job], output: Path | None, own_code: bool, protect: Path | None
+) -> None:
+    from derain.errors import UsageError
+
+    if output is None or any(job.is_video or job.target == output for job in jobs):
+        raise UsageError("--cluster is for pictures, with a folder for the results as --output.")
+    if own_code:
+        raise UsageError(
+            "--cluster and --own-code exclude each other; other machines may not have that code."
+        )
+    if protect is not None:
+        raise UsageError("--protect: not on a cluster; leave out --cluster.")
+
+
+def _follow(
+    jobs: Sequence[Job], outcomes: Callable[[JobProgress], Iterator[Outcome]], as_json: bool
+) -> list[Outcome]:
+    """The outcomes, under a bar that shows the frames of videos, too."""
+    from derain.cli.outcomes import follow
+    from derain.cli.progress import bar
+
     at_work: list[Job] = []
     with bar("restoring", len(jobs)) as progress:
 
@@ -215,30 +274,21 @@ def run(
             frames = f"{job.source.name}: frame {done}" + (f" of {total}" if total else "")
             progress.part(done, total, frames if job.is_video else "")
 
-        if cluster is None:
-            outcomes = restore_all(
-                derainer,
-                jobs,
-                pictures=pictures,
-                videos=videos,
-                overwrite=overwrite,
-                protection=protection,
-                progress=told,
-            )
-        else:
-            assert output is not None
-            outcomes = _on_cluster(cluster, jobs, model.model, derainer.settings, pictures, output, overwrite)
         try:
-            done = follow(outcomes, progress, result.as_json)
+            return follow(outcomes(told), progress, as_json)
         except KeyboardInterrupt:
             if at_work and at_work[0].is_video:
                 progress.say(f"{at_work[0].source}: finished parts are kept; --resume goes on.", error=True)
             raise
-    where = output or (jobs[0].target.parent if jobs else "nowhere")
+
+
+def _used(derainer: Derainer, done: Sequence[Outcome]) -> tuple[str, dict[str, Any]]:
+    """With what pictures were restored, in words and as facts."""
+    import torch
+
     precisions = "".join(f", {name}" for name in dict.fromkeys(o.precision for o in done if o.precision))
-    how = f"with {derainer.name}{precisions} -> {where}"
     facts = {"model": derainer.name, "device": str(derainer.device), "threads": torch.get_num_threads()}
-    summarise(done, planned.unread, result.as_json, began, how, facts)
+    return f"with {derainer.name}{precisions}", facts
 
 
 def _on_cluster(
