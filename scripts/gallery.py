@@ -8,7 +8,7 @@ Run it again after new weights.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +60,7 @@ class Show:
 
 BRIGHT = Weather(brightness=(1.6, 1.6))
 SLANTED = Weather((35, 35), (1.5, 1.5), (1.5, 1.5))
+CLOSE = Weather(density=(3, 3), brightness=(2, 2))
 SHOWS = (
     Show("fine", "Fine streaks (`light`)", "temple", ("light", 0), BRIGHT),
     Show(
@@ -72,7 +73,7 @@ SHOWS = (
     Show("shower", "A dense shower (`heavy`)", "flower", ("heavy", 0)),
     Show("lines", "Sharp bright lines (`heavy`)", "temple", ("heavy", 1)),
     Show("real", "Streaks, mist, noise and JPEG (`real`)", "temple", ("real", 2)),
-    Show("columns", "Water close to the lens (`near`)", "cat", ("near", 2), Weather(None, (4, 4), (3, 3))),
+    Show("columns", "Water close to the lens (`near`)", "temple", ("near", 2), CLOSE, seed=6),
     Show("drops", "Drops on the glass (`drops`)", "flower", ("drops", 1)),
     Show("sideways", "Rain that falls sideways", "temple", ("light", 0), BRIGHT, on_its_side=True),
     Show("dry", "No rain at all", "temple", None),
@@ -101,7 +102,7 @@ def pair(show: Show, scene: Array) -> tuple[Array, Array]:
     if show.rain is None:
         return scene, scene
     name, kind = show.rain
-    kinds = show.weather.over((preset(name)[kind],))
+    kinds = show.weather.over((replace(preset(name)[kind], scene=None),))  # the sample is the scene
     turned = np.rot90(scene) if show.on_its_side else scene
     found = make_pair(np.random.default_rng(show.seed), np.ascontiguousarray(turned), kinds)
     rainy, clean = (np.rot90(p, -1) if show.on_its_side else p for p in found)
