@@ -31,6 +31,9 @@ def test_the_command_measures_each_size_and_draws(tmp_path: Path) -> None:
     assert large["seconds"] * large["pictures_per_second"] == pytest.approx(1)
     assert large["megapixels_per_second"] == pytest.approx(0.08192 / large["seconds"])
     assert small["matrix_flops"] > 1e8
+    assert large["multiply_adds"] == network.multiply_adds(256, 320)
+    rate = 2 * large["multiply_adds"] / large["seconds"]
+    assert large["share_of_matrix_rate"] == pytest.approx(rate / large["matrix_flops"])
     # The peak is that of the pictures alone, and near what the network itself says.
     expected = network.activation_bytes(256, 320)
     assert 0.5 * expected < large["peak_bytes"] < 2 * expected + (16 << 20)

@@ -24,6 +24,7 @@ from derain.checkpoints import open_checkpoint
 from derain.checkpoints.bundled import bundled_names
 from derain.errors import DerainError, UsageError
 from derain.methods import create_network, network_names
+from derain.methods.network import RainNetwork
 from derain.peak_memory import most_memory, start_memory
 from derain.pictures.charts import chart_sheet
 from derain.restore import Derainer, Settings
@@ -66,7 +67,9 @@ class Measurement:
         cpu_seconds: of all threads, median.
         peak_bytes: most memory above what the process held before the pictures, with the network loaded;
             of the accelerator on CUDA; None where it cannot be measured (MPS).
-        matrix_flops: float32 operations a second in a large matrix product, right after the pictures.
+        matrix_flops: operations a second in a large matrix product in the same precision, right after
+            the pictures.
+        multiply_adds: of the network's plain form on the picture in one piece.
         note: how the picture was cut, if it was.
     """
 
@@ -82,11 +85,18 @@ class Measurement:
     cpu_seconds: float
     peak_bytes: int | None
     matrix_flops: float
+    multiply_adds: int
     note: str
 
     @property
     def megapixels(self) -> float:
         return self.height * self.width / 1e6
+
+    @property
+    def share(self) -> float:
+        """How fast it was against a matrix product with as many multiply-adds; fast forms that do with
+        fewer may be above 1."""
+        return 2 * self.multiply_adds / self.matrix_flops / self.seconds
 
     @property
     def how(self) -> str:
@@ -98,6 +108,7 @@ class Measurement:
         rates = {
             "pictures_per_second": 1 / self.seconds,
             "megapixels_per_second": self.megapixels / self.seconds,
+            "share_of_matrix_rate": self.share,
         }
         return {**asdict(self), **rates}
 
@@ -169,14 +180,20 @@ def measure_here(task: Task) -> Measurement:
         seconds=statistics.median(wall for wall, _ in turns),
         cpu_seconds=statistics.median(cpu for _, cpu in turns),
         peak_bytes=None if before is None or after is None else max(0, after - before),
-        matrix_flops=matrix_flops(derainer.device),
+        matrix_flops=matrix_flops(derainer.device, derainer.dtype_for(BITS)),
+        multiply_adds=derainer.network.multiply_adds(*_padded(derainer.network, task)),
         note=note,
     )
 
 
-def matrix_flops(device: torch.device, size: int = 2048) -> float:
-    """Operations a second of the best of five float32 products of `size` x `size` matrices."""
-    a = torch.rand(size, size, device=device)
+def _padded(network: RainNetwork, task: Task) -> tuple[int, int]:
+    multiple = network.spec.multiple_of
+    return -(-task.height // multiple) * multiple, -(-task.width // multiple) * multiple
+
+
+def matrix_flops(device: torch.device, dtype: torch.dtype = torch.float32, size: int = 2048) -> float:
+    """Operations a second of the best of five products of `size` x `size` matrices."""
+    a = torch.rand(size, size, device=device).to(dtype)
     best = float("inf")
     for _ in range(5):
         began = time.perf_counter()

@@ -78,7 +78,7 @@ def _print(measured: list[Measurement]) -> None:
 
     table = Table("model", box=None, pad_edge=False, header_style="bold")
     table.columns[0].overflow = "fold"
-    for title in ("pixels", "s", "CPU s", "pictures/s", "Mpixel/s", "MiB"):
+    for title in ("pixels", "s", "CPU s", "pictures/s", "Mpixel/s", "MiB", "of peak"):
         table.add_column(title, justify="right", no_wrap=True)
     for m in measured:
         table.add_row(
@@ -89,13 +89,16 @@ def _print(measured: list[Measurement]) -> None:
             f"{1 / m.seconds:.3g}",
             f"{m.megapixels / m.seconds:.3g}",
             "" if m.peak_bytes is None else f"{m.peak_bytes / 2**20:,.0f}",
+            f"{m.share:.0%}",
         )
     Console().print(table)
     first, rates = measured[0], sorted(m.matrix_flops / 1e9 for m in measured)
     typer.echo(
         f"\n{first.how}; median of {first.passes} pictures.\n"
         "MiB: most memory above that of the process with the network loaded.\n"
-        f"Beside it, float32 matrix products ran at {rates[0]:,.0f} to {rates[-1]:,.0f} GFLOP/s."
+        f"Beside it, matrix products in {first.precision} ran at {rates[0]:,.0f} to {rates[-1]:,.0f} "
+        "GFLOP/s.\n"
+        "Of peak: the network's multiply-adds a second against theirs."
     )
     for m in measured:
         if m.note:
