@@ -75,7 +75,7 @@ def add_stripes(rng: np.random.Generator, picture: FloatArray) -> FloatArray:
         striped = picture * (1 + strength * stripes[..., None])
     else:
         striped = picture + strength * stripes[..., None] * rng.uniform(0.7, 1, 3).astype(np.float32)
-    return np.clip(striped, 0, 1, dtype=np.float32)
+    return np.asarray(np.clip(striped, 0, 1), np.float32)
 
 
 def expose(
