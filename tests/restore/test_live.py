@@ -14,10 +14,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from clips import moving_scene, write_clip
+from clips import content, moving_scene, write_clip
 from derain.errors import DerainError
 from derain.methods import all_architectures
-from derain.pictures.streams import open_file
+from derain.pictures.streams import FrameWriter, open_file
+from derain.pictures.video import Frame
 from derain.restore import Derainer
 from derain.restore.live import Live, LiveStream, Source, source_of
 
@@ -122,6 +123,19 @@ def test_a_source_that_goes_is_tried_again_and_one_that_never_was_is_an_error(cl
     opened = 1
     with pytest.raises(DerainError, match="no route to host"):
         next(iter(Live(Source("garden", open_it), through, wait=waits.append)))
+
+
+def test_what_was_turned_is_written_upright(tmp_path: Path) -> None:
+    turned = write_clip(tmp_path / "turned.mp4", list(moving_scene(3, 48, 64)), rotation=90)
+    with open_file(turned) as stream, FrameWriter(tmp_path / "dry.mkv", "mkv", stream.facts) as writer:
+        shown = [frame.pixels for frame in stream]
+        for number, pixels in enumerate(shown):
+            writer.write(Frame(pixels, 1000 * number, 0))
+    assert shown[0].shape == (64, 48, 3)
+    written = content(tmp_path / "dry.mkv")
+    assert (written.rotation, written.frames[0].shape) == (0, (64, 48, 3))
+    for before, after in zip(shown, written.frames, strict=True):
+        assert abs(after.astype(int) - before).mean() < 4
 
 
 @pytest.mark.parametrize("address", ["concat:a|b", "file:///etc/passwd", "gopher://a/b", "data://text"])

@@ -306,7 +306,8 @@ class FrameWriter:
             self._encoding = _plain_encoding(kind, facts, raw_format)
             encoder, options = self._encoding.codec, {}
         else:
-            self._encoding = choose_encoding(facts, Path(f"stream.{kind}"), codec, crf)
+            chosen = choose_encoding(facts, Path(f"stream.{kind}"), codec, crf)
+            self._encoding = replace(chosen, upright=True)  # a stream says nothing of rotation
             encoder, _, _ = CODECS[self._encoding.codec]
             options = _QUICK.get(encoder, {})
         self._is_plain, self._to_stored = is_plain, VideoReformatter()
