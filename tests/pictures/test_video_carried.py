@@ -122,6 +122,15 @@ def test_a_clip_lasts_as_long_as_before(tmp_path: Path, suffix: str, times: tupl
     assert shown == pytest.approx([time / 25 for time in times], abs=0.02)
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif"])
+def test_the_same_clip_becomes_the_same_bytes(tmp_path: Path, suffix: str) -> None:
+    source = write_clip(tmp_path / "a.mp4", scene())
+    first, second = tmp_path / f"b{suffix}", tmp_path / f"c{suffix}"
+    for target in (first, second):
+        copied(source, target)
+    assert first.read_bytes() == second.read_bytes()
+
+
 @pytest.mark.parametrize("suffix", [".gif", ".avi", ".mkv"])
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])
 @pytest.mark.parametrize("mirrored", [False, True])

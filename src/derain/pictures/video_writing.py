@@ -154,8 +154,10 @@ def _muxer_options(
         return {"loop": str(0 if facts.loops is None else facts.loops), **delay}
     if encoding.container in ("mp4", "mov") and any("." in key for key in source.metadata):
         return {"movflags": "use_metadata_tags"}  # the dotted tags of telephones and cameras
-    if encoding.container in ("avi", "matroska", "webm"):
+    if encoding.container == "avi":
         return {"avoid_negative_ts": "disabled"}
+    if encoding.container in ("matroska", "webm"):  # numbers of tracks, too, are the same each time
+        return {"avoid_negative_ts": "disabled", "fflags": "+bitexact"}
     return {}
 
 
