@@ -52,6 +52,13 @@ def client(
     assert not list(folder.glob("derain-serve-*"))
 
 
+@pytest.fixture(autouse=True)
+def _at_rest(client: httpx.Client) -> Iterator[None]:
+    """What one test cancels has ended before the next one begins."""
+    yield
+    until(lambda: "derain_jobs_running 0" in client.get("/metrics").text)
+
+
 @contextmanager
 def listener() -> Iterator[tuple[str, list[dict[str, object]]]]:
     told: list[dict[str, object]] = []
@@ -129,7 +136,7 @@ def test_requests_have_ids_and_a_line_in_the_log(
     found = rows(caplog)
     (upload,) = [row for row in found if row.get("id") == answer.headers["x-request-id"] and "route" in row]
     assert (upload["method"], upload["route"], upload["status"]) == ("POST", "/api/v1/jobs", 201)
-    (done,) = [row for row in found if row["event"] == "job"]
+    (done,) = [row for row in found if row["event"] == "job" and row["job"] == job[:6]]
     assert (done["id"], done["outcome"], done["model"]) == (upload["id"], "done", "everyday")
     assert (done["width"], done["height"]) == (32, 24)
     (asked,) = [row for row in found if row.get("id") == "order-17.b"]
@@ -162,7 +169,7 @@ def test_waiting_for_a_picture(client: httpx.Client, tmp_path: Path) -> None:
     assert "derain_stored_bytes 0" in client.get("/metrics").text  # nothing is kept
     for files, data, said in (
         ({"file": ("a.png", b"no picture")}, {}, "neither a picture"),
-        ({"file": ("a.png", noise())}, {"callback": "http://127.0.0.1"}, "no field"),
+        ({"file": ("a.png", noise())}, {"callback": "http://127.0.0.1"}, "not a field"),
         ({"file": ("a.png", noise())}, {"strength": "1.6"}, "strength 1.6"),
         ({"file": ("a.png", noise())}, {"strength": "much"}, "strength 'much'"),
     ):

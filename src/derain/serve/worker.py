@@ -184,7 +184,14 @@ class Workers:
             raise DerainError(outcome.note, outcome.remedy)
         before, after = video_facts(job.upload.source), video_facts(job.result)
         write_preview(job.preview("after"), first_frame(after))
-        write_film(job.film, before, after, lambda: step(told))
+        try:
+            with errors_of(job.film):
+                write_film(job.film, before, after, lambda: step(told))
+        except DerainError as error:  # no reason to lose the result; the page shows the first frames then
+            job.film.unlink(missing_ok=True)
+            tell(
+                "film", id=job.request_id, job=short(job.id), error=error.message.rpartition("film.mp4: ")[2]
+            )
         return _in_words(job, outcome.note), held_by_clip(after)
 
 
