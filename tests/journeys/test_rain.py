@@ -53,9 +53,10 @@ def pixels(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path))
 
 
-def test_the_default_weights_know_from_where_on_it_rains() -> None:
+@pytest.mark.parametrize("name", [DEFAULT, "everyday-small"])
+def test_weights_that_come_along_know_from_where_on_it_rains(name: str) -> None:
     """If this fails, the weights are new: see scripts/calibrate_rain.py."""
-    assert threshold_of(read_tensors(bundled(DEFAULT)).facts) is not None
+    assert threshold_of(read_tensors(bundled(name)).facts) is not None
 
 
 def test_figures_and_dry_pictures(folder: Path, weights: Path, tmp_path: Path) -> None:

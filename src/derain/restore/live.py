@@ -150,7 +150,7 @@ class _Newest:
 class Live:
     """Iterates over the restored frames of a source for as long as it goes on.
 
-        restore = derain.load("everyday")
+        restore = derain.load("everyday-small")
         image = lambda rainy, bits: restore.restore(rainy, bits=bits).image
         for shown in Live(source_of("rtsp://camera/stream"), image):
             ...  # shown.frame.pixels: (H, W, 3), the newest frame without its rain
