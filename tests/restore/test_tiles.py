@@ -25,11 +25,11 @@ def total(axis: Axis, length: int) -> Tensor:
     multiple=st.sampled_from([1, 8, 16, 64]),
     size=st.integers(1, 900),
     overlap=st.integers(0, 400),
-    trim=st.sampled_from([None, 0, 5, 40]),
+    hard_cut=st.booleans(),
 )
-def test_even_tiles(units: int, multiple: int, size: int, overlap: int, trim: int | None) -> None:
+def test_even_tiles(units: int, multiple: int, size: int, overlap: int, hard_cut: bool) -> None:
     length = units * multiple
-    axis = even_axis(length, size, overlap, multiple, trim)
+    axis = even_axis(length, size, overlap, multiple, hard_cut)
     torch.testing.assert_close(total(axis, length), torch.ones(length))
     assert len({last - first for first, last in axis.spans}) == 1
     assert all(first % multiple == 0 and last % multiple == 0 for first, last in axis.spans)
@@ -61,7 +61,7 @@ def test_tiled_equals_whole_for_a_bounded_network(height: int, width: int, size:
     def network(x: Tensor) -> dict[str, Tensor]:
         return {"image": F.conv2d(x, kernel, padding=3)}
 
-    axes = [even_axis(length, size, 2 * (3 + 2), 1, 3) for length in (height, width)]
+    axes = [even_axis(length, size, 2 * (3 + 2), 1, hard_cut=True) for length in (height, width)]
     counted: list[tuple[int, int]] = []
     tiled = run_tiles(picture, network, *axes, lambda *count: counted.append(count))["image"]
     assert torch.equal(tiled, network(picture)["image"].float())

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from derain.nn.halo_windows import Sides, by_windows
 from derain.nn.pixels import as_map, as_pixels
-from derain.nn.windows import Sides, by_windows
 
 
 @dataclass(frozen=True)

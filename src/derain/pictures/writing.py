@@ -50,13 +50,13 @@ WRITERS: dict[str, Callable[[Picture, Array], bytes]] = {
     "BMP": bmp.write,
     "AVIF": avif.write,
 }
-# XMP that tells of what is not in the file any more (gain maps, clips of motion photos), or of its turn.
-GONE = re.compile(
+# XMP about what is not in the file any more: gain maps, clips of motion photos.
+STALE_XMP = re.compile(
     rb"""\s(?:hdrgm|HDRGainMap|GCamera):(?:\w*)\s*=\s*(?:"[^"]*"|'[^']*')"""
     rb"|<Container:Directory>.{0,20000}?</Container:Directory>",
     re.DOTALL,
 )
-TURN = re.compile(rb"""(tiff:Orientation(?:\s*=\s*["']|>))[1-8]""")
+XMP_ORIENTATION = re.compile(rb"""(tiff:Orientation(?:\s*=\s*["']|>))[1-8]""")
 
 
 def write_picture(path: str | Path, picture: Picture, jpeg_quality: int | None = None) -> tuple[str, ...]:
@@ -156,7 +156,7 @@ def _fitted(picture: Picture, name: str, samples: Array) -> tuple[Picture, tuple
         lost.append("EXIF with odd values, which AVIF's encoder does not take")
         picture = replace(picture, exif=None)
     if picture.xmp is not None:
-        picture = replace(picture, xmp=TURN.sub(rb"\g<1>1", GONE.sub(b"", picture.xmp)))
+        picture = replace(picture, xmp=XMP_ORIENTATION.sub(rb"\g<1>1", STALE_XMP.sub(b"", picture.xmp)))
     if name == "JPEG":
         parts = {"EXIF": picture.exif, "XMP": picture.xmp, "IPTC": picture.iptc}
         lost += [

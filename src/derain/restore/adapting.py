@@ -109,7 +109,7 @@ def apply(
     multiple = network.spec.multiple_of
     padded = pad_to(picture, *(max(least_side, -(-side // multiple) * multiple) for side in (height, width)))
     size = TILE if height * width > TILE * TILE else max(padded.shape[2:])
-    rows, columns = (even_axis(side, size, OVERLAP, multiple, None) for side in padded.shape[2:])
+    rows, columns = (even_axis(side, size, OVERLAP, multiple, hard_cut=False) for side in padded.shape[2:])
     network = network.to(device).eval()
     with torch.inference_mode():
         outputs = run_tiles(

@@ -146,9 +146,9 @@ class Inference:
         radius = spec.receptive_field
         if wanted is None:
             wanted = OVERLAP if radius is None else 2 * (radius + MARGIN)
-        bounded = radius is not None and wanted >= 2 * radius
         overlap = min(wanted, size // 2)
-        return even_axis(length, size, overlap, spec.multiple_of, radius if bounded else None)
+        wide_enough = radius is not None and overlap >= 2 * radius
+        return even_axis(length, size, overlap, spec.multiple_of, hard_cut=wide_enough)
 
     def _run(
         self,

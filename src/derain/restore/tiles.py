@@ -27,7 +27,7 @@ class Axis:
     weights: tuple[Tensor, ...]
 
 
-def even_axis(length: int, size: int, overlap: int, multiple: int, trim: int | None) -> Axis:
+def even_axis(length: int, size: int, overlap: int, multiple: int, hard_cut: bool) -> Axis:
     """Tiles of equal size, as few as cover the axis.
 
     Args:
@@ -36,9 +36,9 @@ def even_axis(length: int, size: int, overlap: int, multiple: int, trim: int | N
         overlap: the fewest pixels that neighbours share.
         multiple: sizes and starts of tiles are multiples of it, so that a network that halves
             the picture sees every pixel in the same phase as in the whole picture.
-        trim: results within this distance of a tile's inner edge are wrong and never used; the
-            rest of the overlap is right in both tiles, so the cut is hard. None: every pixel is
-            only nearly right, so the outer quarter of the overlap is dropped and the rest blended.
+        hard_cut: True: tiles take over from each other in the middle of their overlap, which must be wide
+            enough that both are right there. False: every pixel is only nearly right, so the outer
+            quarters of the overlap are dropped and the rest is blended.
     """
     size = max(size // multiple * multiple, multiple)
     if size >= length:
@@ -51,7 +51,7 @@ def even_axis(length: int, size: int, overlap: int, multiple: int, trim: int | N
     spans = tuple((start, start + size) for start in starts)
     weights = [torch.ones(size) for _ in spans]
     for i, ((_, end), (start, _)) in enumerate(itertools.pairwise(spans)):
-        ramp = _ramp(end - start, trim)
+        ramp = _ramp(end - start, hard_cut)
         weights[i][size - len(ramp) :] *= 1 - ramp
         weights[i + 1][: len(ramp)] *= ramp
     # With much overlap three tiles share a pixel, and the products of ramps no longer sum to 1.
@@ -61,10 +61,10 @@ def even_axis(length: int, size: int, overlap: int, multiple: int, trim: int | N
     return Axis(spans, tuple(w / total[start:end] for w, (start, end) in zip(weights, spans, strict=True)))
 
 
-def _ramp(shared: int, trim: int | None) -> Tensor:
+def _ramp(shared: int, hard_cut: bool) -> Tensor:
     """Weight of the later tile over the pixels that two tiles share: 0 first, 1 last."""
     position = torch.arange(shared, dtype=torch.float32) + 0.5
-    if trim is not None:
+    if hard_cut:
         return (position > shared / 2).float()
     outer = shared / 4
     return ((position - outer) / (shared - 2 * outer)).clamp(0, 1)

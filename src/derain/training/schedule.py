@@ -1,6 +1,6 @@
-"""Learning rates as pure functions of the step, as the five methods publish them.
+"""Learning rates as pure functions of the step, as the published methods use them.
 
-Steps count from 0 here: the rate of the first update is `rate(0)`. Where a method changes its rate
+Steps count from 0 here: the first update has the rate of step 0. Where a method changes its rate
 once an epoch, `every` is the number of steps of an epoch and all other counts are in epochs.
 """
 
@@ -24,7 +24,7 @@ class _Schedule(BaseModel):
     """What all schedules have.
 
     Attributes:
-        every: steps of an epoch, in which all other counts are given; 1 counts in steps.
+        every: steps per unit of all other counts: 1 counts in steps, the length of an epoch in epochs.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

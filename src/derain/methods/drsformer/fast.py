@@ -4,7 +4,7 @@ What differs from the plain form:
 
 - Weights are laid out once (`nn/prepared.py`): norms are part of the 1x1 convolutions after them,
   reductions part of the upsampling before them, and kernels lie as the processor wants them.
-- The wide layers run window by window (`nn/windows.py`) on channels-last data, and those of the
+- The wide layers run window by window (`nn/halo_windows.py`) on channels-last data, and those of the
   feed-forward parts a few channels at a time, so that their buffers stay in the processor's cache.
 - Attention needs neither normalised Q and K nor A V (`nn/channel_attention.py`): the four matrices A
   are added up, and one product takes V to what is added to the block's input.
@@ -25,10 +25,10 @@ from derain.methods.drsformer import network as plain
 from derain.nn.blocks import Block, Stage
 from derain.nn.channel_attention import CosineSums, merged_projection
 from derain.nn.convolution import Activation, Convolution
+from derain.nn.halo_windows import CPU_NUMBERS, Sides, by_windows, crop, crop_to, padding
 from derain.nn.joining import Joining, doubled, halved
 from derain.nn.norms import ChannelNorm
 from derain.nn.prepared import once_per_weights
-from derain.nn.windows import CPU_NUMBERS, Sides, by_windows, crop, crop_to, padding
 
 PAIRS = 32  # of hidden channels that a CPU computes at a time
 NO_CHANNEL = -1

@@ -4,7 +4,7 @@ What differs from the plain form:
 
 - Weights are laid out once (`nn/prepared.py`): norms are part of the 1x1 convolutions after them,
   reductions part of the upsampling before them, and kernels lie as oneDNN wants them.
-- The wide layers of a block run window by window (`nn/windows.py`) on channels-last data.
+- The wide layers of a block run window by window (`nn/halo_windows.py`) on channels-last data.
 - Attention needs neither normalised Q and K nor A V (`nn/channel_attention.py`): a matrix takes V to
   what is added to the block's input, and the windows of the feed-forward part apply it.
 - The INRs are convolutions, the fusions compute the positions that survive their decimation, and no
@@ -23,11 +23,11 @@ from derain.methods.nerd_rain import network as plain
 from derain.nn.blocks import Block, Stage
 from derain.nn.channel_attention import CosineSums, merged_projection
 from derain.nn.convolution import Activation, Convolution
+from derain.nn.halo_windows import Sides, by_windows, crop, crop_to, padding
 from derain.nn.joining import Joining, doubled, halved
 from derain.nn.norms import ChannelNorm
 from derain.nn.prepared import once_per_weights
 from derain.nn.resizing import Upsample
-from derain.nn.windows import Sides, by_windows, crop, crop_to, padding
 
 
 class FastNeRDRain(plain.NeRDRain):

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from derain.errors import DerainError
 from derain.methods.network import RainNetwork, Spec, Tile
+from derain.nn.halo_windows import CPU_NUMBERS
 from derain.nn.norms import ChannelNorm
 from derain.nn.resizing import Downsample, PatchEmbedding, Upsample
-from derain.nn.windows import CPU_NUMBERS
 
 INR_WIDTH = 256
 
@@ -47,7 +47,7 @@ class NeRDRain(RainNetwork):
 
     spec = Spec(
         multiple_of=16,
-        # Attention looks at the whole window, so the published cut into windows is part of the result.
+        # Attention spans the whole tile, so the published tiles of 256x256 are part of the result.
         tile=Tile(size=256, overlap=0),
         refused_precisions={
             "bfloat16": "on real pictures it came within 46 dB of float32 with fresh weights, "
