@@ -109,7 +109,7 @@ def test_folders_are_clips(tmp_path: Path) -> None:
     assert flicker.pictures[1].values == {
         "flicker": flicker_truth(restored[2], restored[1], clean[2], clean[1])
     }
-    with pytest.raises(DerainError, match="give the folder of them"):
+    with pytest.raises(DerainError, match="give a video or a folder of frames"):
         plan(tmp_path / "dry/a/0.png", None, ["flicker_static"])
     with pytest.raises(DerainError, match="only one picture"):
         score_files(plan(tmp_path / "dry/b", None, ["flicker_static"]), ["flicker_static"])
