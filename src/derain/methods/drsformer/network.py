@@ -92,7 +92,7 @@ class DRSformer(RainNetwork):
         """`image` (B, 3, H, W), not clamped; with `mefc` also the weights of the experts before the
         encoder and after the decoder, `encoder_experts` and `refinement_experts` (B, 4 steps, 8)."""
         experts = {}
-        x = self.patch_embed(rainy)
+        x = self.patch_embed(rainy.contiguous(memory_format=torch.channels_last))
         if self.mefc:
             experts["encoder_experts"] = self.encoder_level0.expert_weights(x)
             x = self.encoder_level0(x)
