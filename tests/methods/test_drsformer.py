@@ -21,7 +21,7 @@ from derain.methods.drsformer import METHOD
 from derain.methods.drsformer.fast import FastDRSformer as DRSformer
 from derain.methods.drsformer.network import kept, sparse_attentions
 from derain.methods.drsformer.recognition import recognise
-from derain.nn import windows
+from derain.nn import halo_windows
 
 SMALL = {"dim": 16, "num_blocks": (1, 1, 1, 1), "heads": (1, 2, 2, 4)}
 # Odd and even numbers of hidden channels, biases, both norms, with and without compensators.
@@ -62,7 +62,7 @@ def test_fast_equals_plain(config: dict[str, Any], size: tuple[int, int]) -> Non
 @pytest.mark.parametrize("config", CONFIGS)
 def test_windows_equal_the_whole(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows of 16 pixels a side, interior ones among them."""
-    monkeypatch.setattr(windows, "CPU_NUMBERS", 1)
+    monkeypatch.setattr(halo_windows, "CPU_NUMBERS", 1)
     _assert_forms_agree(_network(config), _picture(1, 3, 56, 72))
 
 

@@ -22,7 +22,7 @@ from derain.methods.nerd_rain import fast
 from derain.methods.nerd_rain.fast import FastNeRDRain
 from derain.methods.nerd_rain.loss import NeRDRainLoss
 from derain.methods.nerd_rain.network import Block, ImplicitRepresentation, NeRDRain
-from derain.nn import windows
+from derain.nn import halo_windows
 from derain.nn.resizing import Upsample
 
 TINY: dict[str, Any] = {"dim": 8, "num_blocks": (1, 2, 1), "heads": (1, 2, 4)}
@@ -54,14 +54,14 @@ def _disturb(module: nn.Module) -> None:
 SQUARES, BANDS = 2000, 24000  # numbers in the buffers of a window of the tests below, by its shape
 
 
-@pytest.mark.parametrize("numbers", [SQUARES, BANDS, windows.CPU_NUMBERS])
+@pytest.mark.parametrize("numbers", [SQUARES, BANDS, halo_windows.CPU_NUMBERS])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("config", [TINY, UNUSUAL])
 def test_fast_equals_plain(
     config: dict[str, Any], dtype: torch.dtype, numbers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In float64 by the library's convolutions, in float32 by oneDNN's, where they are."""
-    monkeypatch.setattr(windows, "CPU_NUMBERS", numbers)
+    monkeypatch.setattr(halo_windows, "CPU_NUMBERS", numbers)
     network = _network(config, dtype)
     rainy = torch.rand(1, 3, 80, 48, dtype=dtype)
     with torch.inference_mode():
@@ -76,7 +76,7 @@ def test_fast_equals_plain(
 def test_fast_block_equals_the_plain_one(
     channels: int, heads: int, hidden: int, bias: bool, bias_free_norm: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(windows, "CPU_NUMBERS", SQUARES)
+    monkeypatch.setattr(halo_windows, "CPU_NUMBERS", SQUARES)
     block = Block(channels, heads, hidden, bias, bias_free_norm).double()
     _disturb(block)
     x = torch.randn(2, channels, 40, 36, dtype=torch.float64)
