@@ -265,13 +265,13 @@ def test_a_flood_of_scans_is_refused_before_it_is_decoded(tmp_path: Path) -> Non
         read_picture(tmp_path / "a.jpg")
 
 
-@pytest.mark.parametrize(("marker", "depth"), [(0xC1, 12), (0xC3, 8), (0xC3, 16)])
+@pytest.mark.parametrize(("marker", "depth"), [(0xC3, 8), (0xC3, 16)])
 def test_jpegs_that_are_not_read_say_so(tmp_path: Path, marker: int, depth: int) -> None:
     content = bytearray(jpeg())
     frame = content.index(b"\xff\xc0")
     content[frame + 1], content[frame + 4] = marker, depth
     (tmp_path / "a.jpg").write_bytes(content)
-    with pytest.raises(DerainError, match=r"(12-bit|16-bit|lossless) JPEG"):
+    with pytest.raises(DerainError, match=r"(16-bit|lossless) JPEG"):
         read_picture(tmp_path / "a.jpg")
 
 
