@@ -39,6 +39,8 @@ class Tab:
         while True:
             said = json.loads(self._socket.recv(PATIENCE))
             if said.get("id") == number:
+                if "navigated" in said.get("error", {}).get("message", ""):  # the page is loading anew
+                    return self.call(method, **parameters)
                 assert "error" not in said, f"{method}: {said['error']}"
                 return said["result"]
             self._events.append(said)
