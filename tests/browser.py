@@ -39,8 +39,6 @@ class Tab:
         while True:
             said = json.loads(self._socket.recv(PATIENCE))
             if said.get("id") == number:
-                if "navigated" in said.get("error", {}).get("message", ""):  # the page is loading anew
-                    return self.call(method, **parameters)
                 assert "error" not in said, f"{method}: {said['error']}"
                 return said["result"]
             self._events.append(said)
@@ -69,9 +67,9 @@ class Tab:
         return done["result"].get("value")
 
     def until(self, condition: str) -> Any:
-        """Waits until an expression of the page is true; looks after every change of the page."""
-        return self.run(
-            f"""new Promise((done) => {{
+        """Waits until an expression of the page is true; looks after every change of the page, and anew where
+        the page loads itself anew."""
+        wait = f"""new Promise((done) => {{
                 const look = () => {{
                     const found = {condition};
                     if (found) {{ seen.disconnect(); done(found); }}
@@ -81,7 +79,12 @@ class Tab:
                 seen.observe(document, all);
                 look();
             }})"""
-        )
+        while True:
+            try:
+                return self.run(wait)
+            except AssertionError as error:
+                if "navigated" not in str(error):
+                    raise
 
     def open(self, address: str) -> None:
         self.call("Page.navigate", url=address)
