@@ -15,6 +15,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from derain.data.folders import read_rgb
+from derain.data.pairing import pair_folders
+
 FAINTEST = 2  # levels; less than that is noise and JPEG
 BRIGHT = 200  # level that the brightest streaks of a layer are raised to
 MOST_GAIN = 6.0
@@ -37,14 +40,14 @@ def rain_layer(rainy: NDArray[np.uint8], restored: NDArray[np.uint8]) -> NDArray
 
 
 def main(rainy: Path, restored: Path, layers: Path) -> None:
-    layers.mkdir(parents=True, exist_ok=True)
-    for path in sorted(rainy.iterdir()):
-        result = next(restored.glob(f"{path.stem}.*"), None)
-        before, after = cv2.imread(str(path)), cv2.imread(str(result)) if result else None
-        if before is None or after is None or before.shape != after.shape:
-            print(f"{path.name}: left out, no result of the same size", file=sys.stderr)
+    for pair in pair_folders(rainy, restored):
+        before, after = read_rgb(pair.restored), read_rgb(pair.clean)
+        if before.shape != after.shape:
+            print(f"{pair.name}: left out, its result has another size", file=sys.stderr)
             continue
-        cv2.imwrite(str(layers / f"{path.stem}.png"), rain_layer(before, after))
+        target = layers / Path(pair.name).with_suffix(".png")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(target), rain_layer(before, after))
 
 
 if __name__ == "__main__":
