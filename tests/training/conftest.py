@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,16 @@ def content(photos: Path, **changes: Any) -> dict[str, Any]:
 def recipe(photos: Path, **changes: Any) -> Recipe:
     """The same, validated."""
     return checked(content(photos, **changes), "test")
+
+
+@contextlib.contextmanager
+def own_code(folder: Path, module: str, code: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A module of the user's own in the working folder, forgotten afterwards."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (folder / f"{module}.py").write_text(code)
+    yield
+    sys.modules.pop(module, None)
 
 
 def python(arguments: list[str]) -> subprocess.Popen[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import yaml
 from derain.errors import UsageError
 from derain.training import train
 from derain.training.log import read_log
-from training.conftest import content, recipe
+from training.conftest import content, own_code, recipe
 from training.test_loop import assert_equal, weights
 
 CODE = """
@@ -42,11 +41,8 @@ class Two(Loss):
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    (tmp_path / "my_losses.py").write_text(CODE)
-    yield tmp_path
-    sys.modules.pop("my_losses", None)
+    with own_code(tmp_path, "my_losses", CODE, monkeypatch):
+        yield tmp_path
 
 
 def test_nothing_runs_without_leave(photos: Path, folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from derain.checkpoints import save_checkpoint
 from derain.errors import UsageError
 from derain.training import train
 from derain.training.dry_run import dry_run
-from training.conftest import content, recipe
+from training.conftest import content, own_code, recipe
 from training.test_loop import assert_equal, weights
 
 CODE = """
@@ -48,11 +47,8 @@ def broken():
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    (tmp_path / "my_networks.py").write_text(CODE)
-    yield tmp_path
-    sys.modules.pop("my_networks", None)
+    with own_code(tmp_path, "my_networks", CODE, monkeypatch):
+        yield tmp_path
 
 
 def test_it_is_trained_goes_on_and_opens_with_leave_alone(photos: Path, folder: Path) -> None:
