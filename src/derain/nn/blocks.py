@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,23 +12,38 @@ from derain.nn.halo_windows import Sides, by_windows
 from derain.nn.pixels import as_map, as_pixels
 
 
+class Attention(Protocol):
+    """Finds what is mixed into each pixel."""
+
+    @property
+    def bias(self) -> Tensor | None:
+        """Of the projection after attention, (C,)."""
+
+    def __call__(self, x: Tensor, /) -> tuple[Tensor, Tensor]:
+        """(B, C, h, w) -> V of the same shape, and the matrix that it meets, (B, C, C)."""
+
+
+class FeedForward(Protocol):
+    """Works on one window at a time."""
+
+    @property
+    def halo(self) -> int:
+        """Pixels of a window that it looks at on each side."""
+
+    @property
+    def buffer_channels(self) -> int:
+        """That it holds at once."""
+
+    def __call__(self, x: Tensor, sides: Sides, /) -> Tensor:
+        """A window with a halo -> its inside; the window may be overwritten."""
+
+
 @dataclass(frozen=True)
 class Block:
-    """Attention finds a matrix for V; windows apply it, add the skip and go through the feed-forward part.
+    """Attention finds a matrix for V; windows apply it, add the skip and go through the feed-forward part."""
 
-    Attributes:
-        attention: (B, C, h, w) -> V of the same shape, and the matrix that it meets, (B, C, C).
-        bias: of the projection after attention, (C,).
-        feed_forward: a window with a halo -> its inside; the window may be overwritten.
-        halo: pixels of a window that the feed-forward part looks at on each side.
-        buffer_channels: that the feed-forward part holds at once.
-    """
-
-    attention: Callable[[Tensor], tuple[Tensor, Tensor]]
-    bias: Tensor | None
-    feed_forward: Callable[[Tensor, Sides], Tensor]
-    halo: int
-    buffer_channels: int
+    attention: Attention
+    feed_forward: FeedForward
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> the same."""
@@ -36,11 +51,11 @@ class Block:
 
         def block(window: Tensor, sides: Sides, v: Tensor) -> Tensor:
             attended = torch.baddbmm(as_pixels(window), as_pixels(v), matrix)
-            if self.bias is not None:
-                attended += self.bias
+            if self.attention.bias is not None:
+                attended += self.attention.bias
             return self.feed_forward(as_map(attended, window), sides)
 
-        return by_windows(block, x, self.halo, self.buffer_channels, others=[v])
+        return by_windows(block, x, self.feed_forward.halo, self.feed_forward.buffer_channels, others=[v])
 
 
 @dataclass(frozen=True)

@@ -134,9 +134,7 @@ def stage(blocks: nn.Sequential) -> Stage:
 def block_of(block: nn.Module) -> Block:
     """`network.Block`, prepared."""
     assert isinstance(block, plain.Block)
-    attention = Attention.of(block.norm1, block.attn)
-    feed_forward = FeedForward.of(block.norm2, block.ffn)
-    return Block(attention, attention.bias, feed_forward, FeedForward.halo, feed_forward.buffer_channels)
+    return Block(Attention.of(block.norm1, block.attn), FeedForward.of(block.norm2, block.ffn))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ What differs from the plain form:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -170,9 +171,7 @@ def stage(blocks: nn.Sequential) -> Stage:
 def block_of(block: nn.Module) -> Block:
     """`network.Block`, prepared."""
     assert isinstance(block, plain.Block)
-    attention = Attention.of(block.norm1, block.attn)
-    feed_forward = FeedForward.of(block.norm2, block.ffn)
-    return Block(attention, attention.bias, feed_forward, 1, feed_forward.buffer_channels)
+    return Block(Attention.of(block.norm1, block.attn), FeedForward.of(block.norm2, block.ffn))
 
 
 @dataclass(frozen=True)
@@ -223,6 +222,7 @@ class FeedForward:
     second: WideHalf
     project_out: Convolution
     buffer_channels: int
+    halo: ClassVar = 1
 
     @classmethod
     def of(cls, norm: ChannelNorm, ffn: plain.FeedForward) -> FeedForward:
@@ -241,7 +241,7 @@ class FeedForward:
 
     def __call__(self, x: Tensor, sides: Sides) -> Tensor:
         """A window with a halo of 1 -> its inside."""
-        z, inside = self.norm.standardised(x), crop(x, sides, 1)
+        z, inside = self.norm.standardised(x), crop(x, sides, self.halo)
         gated = self.first(z, inside, sides, "gelu").mul_(self.second(z, inside, sides, "none"))
         return self.project_out.add_to(inside, gated)
 
