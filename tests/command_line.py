@@ -1,12 +1,16 @@
-"""Runs the real command line in a process of its own."""
+"""Runs the real command line, in a process of its own or in this one."""
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
+
+from derain.cli import main
 
 
 def derain(
@@ -22,3 +26,17 @@ def environment() -> dict[str, str]:
     """The environment of a process that uses one core and finds this package."""
     source = Path(__file__).resolve().parents[1] / "src"
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(source)}
+
+
+def derain_here(*arguments: str | Path) -> tuple[int, str]:
+    """`derain ARGUMENTS...` in this process, which saves its start: its exit code, and what it printed."""
+    before, sys.argv = sys.argv, ["derain", *map(str, arguments)]
+    said = io.StringIO()
+    try:
+        with redirect_stdout(said):
+            main()
+    except SystemExit as end:
+        return int(end.code or 0), said.getvalue()
+    finally:
+        sys.argv = before
+    return 0, said.getvalue()

@@ -348,8 +348,3 @@ def test_a_loop_that_need_not_end_is_refused_and_a_sweep_is_not(tmp_path: Path) 
     ]
     picture = torch.rand(3, 8, 9)
     assert torch.equal(load(looping(rows, tmp_path))(picture), picture)
-
-
-def test_an_endless_graph_that_hung_is_refused(shared: Path) -> None:
-    with pytest.raises(DerainError, match="a loop that need not end"):
-        load(shared / "cases" / "checkpoints" / "loop.onnx")

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import functools
-import io
 import json
 import os
 import socket
-import sys
 import tempfile
-from contextlib import redirect_stdout, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
+from command_line import derain_here
 from derain.checkpoints import save_checkpoint
-from derain.cli import main
 from derain.errors import DerainError
 from derain.pictures import read_picture
 from fuzz import clips, pictures
@@ -92,8 +90,7 @@ def _write(path: bytes, content: bytes) -> None:
 
 def use(source: Path, output: Path) -> None:
     """All pictures that can be read are restored, whatever lies beside them."""
-    command = ["derain", "run", str(source), "-o", str(output), "--model", str(network()), "--json"]
-    code, told = _called(command)
+    code, told = derain_here("run", source, "-o", output, "--model", network(), "--json")
     if code == 2:  # nothing to restore, or two would become one
         raise DerainError("refused as a whole")
     assert code in (0, 1), (code, told)
@@ -112,20 +109,6 @@ def use(source: Path, output: Path) -> None:
         assert "an unexpected error" not in row["note"], row
     complete = not report["failed"] and not any(entry["advice"] for entry in report["unread"])
     assert code == (0 if complete else 1), (code, report)
-
-
-def _called(command: list[str]) -> tuple[int, str]:
-    """The command in this process: its exit code, and what it printed."""
-    before, sys.argv = sys.argv, command
-    said = io.StringIO()
-    try:
-        with redirect_stdout(said):
-            main()
-    except SystemExit as end:
-        return int(end.code or 0), said.getvalue()
-    finally:
-        sys.argv = before
-    return 0, said.getvalue()
 
 
 FOLDERS_OF_FILES = Kind("folders", 1_000, make, use, quiet=False)

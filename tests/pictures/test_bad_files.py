@@ -41,14 +41,25 @@ def refusal(path: Path) -> str:
     return message
 
 
-def png(width: int, height: int, depth: int, colour_type: int, rows: bytes) -> bytes:
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        checksum = zlib.crc32(kind + content)
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    checksum = zlib.crc32(kind + content)
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
 
-    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
-    pixels = chunk(b"IDAT", zlib.compress(rows))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b"")
+
+def png(
+    width: int,
+    height: int,
+    depth: int,
+    colour_type: int,
+    rows: bytes,
+    *,
+    more: bytes = b"",
+    packed: bytes | None = None,
+    methods: tuple[int, int, int] = (0, 0, 0),
+) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, *methods)
+    pixels = png_chunk(b"IDAT", zlib.compress(rows) if packed is None else packed)
+    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + more + pixels + png_chunk(b"IEND", b"")
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
@@ -118,6 +129,75 @@ def test_broken_bytes_give_a_picture_or_one_line(tmp_path: Path, extension: str)
             refused.append(str(error))
     assert refused
     assert not any("\n" in message for message in refused)
+
+
+DEEP = noise(4, 5, 3, np.uint16)
+DEEP_ROWS = b"".join(b"\0" + row.astype(">u2").tobytes() for row in DEEP)
+KEY = png_chunk(b"tRNS", DEEP[1, 2].astype(">u2").tobytes())
+ODDITIES = {
+    "too many pixels": png(5, 4, 16, 2, DEEP_ROWS + bytes(50)),
+    "something behind the pixels": png(5, 4, 16, 2, b"", packed=zlib.compress(DEEP_ROWS) + b"rain"),
+    "a palette of odd length": png(5, 4, 16, 2, DEEP_ROWS, more=png_chunk(b"PLTE", b"12")),
+    "transparency of odd length": png(5, 4, 16, 2, DEEP_ROWS, more=png_chunk(b"tRNS", b"12345678")),
+    "transparency twice": png(5, 4, 16, 2, DEEP_ROWS, more=2 * KEY),
+    "transparency behind the pixels": png(5, 4, 16, 2, DEEP_ROWS)[:-12] + KEY + png_chunk(b"IEND", b""),
+}
+BROKEN = {
+    "no checksum": (png(5, 4, 16, 2, b"", packed=zlib.compress(DEEP_ROWS)[:-4]), "fewer pixels"),
+    "a wrong checksum": (png(5, 4, 16, 2, b"", packed=zlib.compress(DEEP_ROWS)[:-1] + b"x"), "damaged"),
+    "too few pixels": (png(5, 4, 16, 2, DEEP_ROWS[:-7]), "damaged"),
+    "an unknown compression": (png(5, 4, 16, 2, DEEP_ROWS, methods=(1, 0, 0)), "an unknown compression"),
+    "too wide": (png(1_000_001, 1, 16, 2, bytes(1 + 6 * 1_000_001)), "1,000,001 x 1 pixels of 16 bits"),
+    "no header": (b"\x89PNG\r\n\x1a\n" + KEY + png_chunk(b"IEND", b""), "its header is missing"),
+}
+
+
+@pytest.mark.parametrize("what", ODDITIES)
+def test_what_is_odd_about_a_png_of_16_bits_spoils_nothing(
+    tmp_path: Path, what: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.png").write_bytes(ODDITIES[what])
+    picture = read_picture(tmp_path / "a.png")
+    assert np.array_equal(picture.pixels, DEEP)
+    assert (picture.alpha is not None) == (KEY in ODDITIES[what])
+    assert picture.alpha is None or np.argwhere(picture.alpha == 0).tolist() == [[1, 2]]
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_broken_png_of_16_bits_is_refused_in_one_line(
+    tmp_path: Path, what: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    content, words = BROKEN[what]
+    (tmp_path / "a.png").write_bytes(content)
+    assert words in refusal(tmp_path / "a.png")
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("colour_type", "channels"), [(2, 3), (4, 2), (6, 4)])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 5), (9, 17)])
+def test_interlaced_pictures_of_16_bits(
+    tmp_path: Path, colour_type: int, channels: int, height: int, width: int
+) -> None:
+    """Seven passes over the pixels, as Adam M. Costello thought them out (PNG, section 8)."""
+    values = noise(height, width, channels, np.uint16)
+    starts = [
+        (0, 0, 8, 8),
+        (0, 4, 8, 8),
+        (4, 0, 8, 4),
+        (0, 2, 4, 4),
+        (2, 0, 4, 2),
+        (0, 1, 2, 2),
+        (1, 0, 2, 1),
+    ]
+    passes = [values[y::down, x::across] for y, x, down, across in starts]
+    rows = [b"\0" + row.astype(">u2").tobytes() for part in passes if part.size for row in part]
+    content = png(width, height, 16, colour_type, b"".join(rows), methods=(0, 0, 1))
+    (tmp_path / "a.png").write_bytes(content)
+    picture = read_picture(tmp_path / "a.png")
+    colours = channels if channels == 3 else channels - 1
+    assert np.array_equal(picture.pixels, values[..., :colours])
+    assert channels == 3 or np.array_equal(picture.alpha, values[..., -1])
 
 
 @pytest.mark.parametrize(("depth", "colour_type"), [(8, 2), (16, 2), (16, 6), (1, 0)])

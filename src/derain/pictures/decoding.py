@@ -40,10 +40,17 @@ def behind_the_end(rest: bytes) -> str:
     return "the clip of a motion photo" if b"ftyp" in rest[:64] else f"{len(rest):,} bytes after its end"
 
 
-def refuse_several(name: str, frames: int) -> None:
-    """Raises `DerainError` for a file of more than one picture."""
+def refuse_several(name: str, frames: int, *, and_more: bool = False) -> None:
+    """Raises `DerainError` for a file of more than one picture.
+
+    Args:
+        name: of the file.
+        frames: how many were counted.
+        and_more: whether it may hold more than that.
+    """
     if frames > 1:
-        raise DerainError(f"{name}: holds {frames} frames or pages; save each as a picture, or use a video.")
+        count = f"{frames:,} or more" if and_more else f"{frames:,}"
+        raise DerainError(f"{name}: holds {count} frames or pages; save each as a picture, or use a video.")
 
 
 def refuse_kind(name: str, kind: str) -> DerainError:

@@ -1,7 +1,8 @@
 """PNG (third edition of the W3C recommendation): chunks, and what they carry.
 
 Pillow decodes 8 bits, OpenCV 16-bit colour, for which Pillow has no mode. Both get the chunks that make up
-the pixels and nothing else, so that no oddity of a remark can spoil the picture.
+the pixels and nothing else, so that no oddity of a remark can spoil the picture; and OpenCV nothing that its
+libpng would remark on at the terminal.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image, PngImagePlugin
 
+from derain.errors import DerainError
 from derain.pictures import exif as exif_blocks
 from derain.pictures.decoding import (
     behind_the_end,
@@ -33,6 +35,13 @@ XMP_KEYWORD = "XML:com.adobe.xmp"
 INCH = 0.0254  # metres
 MOST_BYTES = 64 << 20  # of what is not pixels, unpacked
 MOST_TEXTS = 1000
+LIBPNG_SIDE = 1_000_000  # pixels; its limit
+STRIP_BYTES = 1 << 20
+# Of each pass over the pixels: first column and row, and the steps to the next (section 8.1).
+ADAM7 = (
+    *((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2)),
+    (0, 1, 1, 2),
+)
 
 
 def read(content: bytes, name: str, max_pixels: int) -> Picture:
@@ -53,10 +62,12 @@ def read(content: bytes, name: str, max_pixels: int) -> Picture:
     if behind := behind_the_end(content[end + 4 :]):
         carried = _without(carried, behind)
     clean = b"".join(pieces)
+    if clean[12:16] != b"IHDR":
+        raise ValueError("its header is missing")
     depth, colour_type = clean[24:26]
     if depth == 16 and colour_type != 0:
         PngImagePlugin.PngImageFile(io.BytesIO(clean), name).load()  # its errors are clearer
-        pixels, alpha = opencv_16_bits(clean, grey=colour_type == 4)
+        pixels, alpha = opencv_16_bits(_without_oddities(pieces, name), grey=colour_type == 4)
         return replace(carried, pixels=pixels, alpha=alpha)
     image = PngImagePlugin.PngImageFile(io.BytesIO(clean), name)
     if image.mode.startswith("I;16"):
@@ -66,6 +77,50 @@ def read(content: bytes, name: str, max_pixels: int) -> Picture:
     else:
         pixels, alpha = colours_and_alpha(image)
     return replace(carried, pixels=pixels, alpha=alpha)
+
+
+def _without_oddities(pieces: list[bytes], name: str) -> bytes:
+    """A file of 16-bit colour, of its signature and chunks, with nothing but what its pixels are made of.
+
+    Raises:
+        DerainError, ValueError, zlib.error: it has other pixels than its header says.
+    """
+    bodies: dict[bytes, list[bytes]] = {}
+    for piece in pieces[1:]:
+        bodies.setdefault(piece[4:8], []).append(piece[8:-4])
+    header = bodies[b"IHDR"][0]
+    width, height, _, colour_type, *methods = struct.unpack(">IIBBBBB", header)
+    if max(width, height) > LIBPNG_SIDE:
+        raise DerainError(
+            f"{name}: {width:,} x {height:,} pixels of 16 bits; sides up to {LIBPNG_SIDE:,} are read."
+        )
+    if methods not in ([0, 0, 0], [0, 0, 1]):
+        raise ValueError("an unknown compression, filter or order of rows")
+    passes = ADAM7 if methods[2] else ((0, 0, 1, 1),)
+    sizes = [(-((x - width) // across), -((y - height) // down)) for x, y, across, down in passes]
+    row = 2 * {2: 3, 4: 2, 6: 4}[colour_type]
+    length = sum(rows * (1 + columns * row) for columns, rows in sizes if columns > 0 and rows > 0)
+    packed = _exactly(b"".join(bodies.get(b"IDAT", [])), length)
+    clear = [body for body in bodies.get(b"tRNS", []) if colour_type == 2 and len(body) == 6]
+    chunks = [(b"IHDR", header), *((b"tRNS", body) for body in clear[:1]), (b"IDAT", packed), (b"IEND", b"")]
+    return SIGNATURE + b"".join(_chunk(kind, body) for kind, body in chunks)
+
+
+def _exactly(packed: bytes, length: int) -> bytes:
+    """Compressed bytes of this length when unpacked, without what some programs put behind them.
+
+    Raises:
+        ValueError, zlib.error: there are fewer, or their checksum is wrong.
+    """
+    unpacker, found, rest = zlib.decompressobj(), 0, packed
+    while rest and not unpacker.eof and found <= length:
+        found += len(unpacker.decompress(rest, STRIP_BYTES))
+        rest = unpacker.unconsumed_tail
+    if found > length or unpacker.unused_data:
+        return zlib.compress(zlib.decompressobj().decompress(packed, length), 1)
+    if not unpacker.eof or found < length:
+        raise ValueError("fewer pixels than it says")
+    return packed
 
 
 def write(picture: Picture, samples: Array) -> bytes:

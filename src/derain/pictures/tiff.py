@@ -188,7 +188,7 @@ def _other_pages(content: bytes, head: tags.Header, first: tags.Directory, name:
         else:
             pages += 1
         at = page.following
-    refuse_several(name, pages)
+    refuse_several(name, pages, and_more=len(seen) == MOST_PAGES)
     if SUBDIRECTORIES in first.entries:
         lost.append("its smaller copies")
     return list(dict.fromkeys(lost))
