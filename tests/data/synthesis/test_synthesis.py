@@ -170,7 +170,7 @@ def near(kind: str, **changes: object) -> NearLook:
     return replace(look, **changes)
 
 
-@pytest.mark.parametrize("kind", ["lines", "bundles", "beads", "splashes", "spots"])
+@pytest.mark.parametrize("kind", ["lines", "ribbons", "bundles", "beads", "splashes", "spots"])
 def test_near_rain_covers_a_part_and_more_of_it_more(kind: str) -> None:
     def cover(opacity: float) -> np.ndarray:
         look = near(kind, opacity=(opacity, opacity))
@@ -264,3 +264,21 @@ def test_trapezoids_are_drawn_as_their_corners_say() -> None:
             rise = np.clip(np.minimum(below, left) / ramps[number], 0, 1)
             slow += heights[number] * rise
         np.testing.assert_allclose(drawn[column], slow, atol=1e-5)
+
+
+def test_a_ribbon_is_as_wide_as_said_and_fades_towards_its_ends() -> None:
+    widths, middles, ends = [], [], []
+    for seed in range(120):
+        look = near("ribbons", count=(1e-9, 1e-9), length=(80, 80), width=(10, 10), blur=(1, 1), tail=0.0)
+        cover = near_cover(np.random.default_rng(seed), 120, 60, look)
+        column = cover.sum(0).argmax()
+        rows = np.flatnonzero(cover[:, column] > 0.02)
+        if rows.size < 40 or rows[0] < 5 or rows[-1] > 114:
+            continue  # cut by the edge
+        middle = (rows[0] + rows[-1]) // 2
+        widths.append((cover[middle] > cover[middle].max() / 2).sum())
+        middles.append(cover[middle, column])
+        ends.append(cover[rows[0] + 8, column])
+    assert len(widths) > 5
+    assert 8 <= np.median(widths) <= 13
+    assert np.median(middles) > 1.3 * np.median(ends)

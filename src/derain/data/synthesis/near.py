@@ -7,7 +7,7 @@ All marks of one distance are drawn as thin lines and dots on one canvas, which 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import cv2
@@ -20,8 +20,9 @@ SUBPIXEL = 4  # bits of OpenCV's fixed-point coordinates
 MEDIAN = 120  # level of a typical mark on the canvas; one twice as bright still fits below 255
 MOST = 400  # marks of a picture, before each becomes several
 DRAWN = 1.35  # pixels that OpenCV's anti-aliased line is wide
+FADE = ((1.0, 0.3), (0.85, 0.55), (0.7, 0.8), (0.5, 1.0))  # length and light of a ribbon's layers
 LINES, BEADS, SPARKS = 9, 6, 10  # of a bundle, a string, a splash
-Kind = Literal["lines", "bundles", "beads", "splashes", "spots"]
+Kind = Literal["lines", "ribbons", "bundles", "beads", "splashes", "spots"]
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,13 @@ class NearLook:
     """The ranges that each picture's near rain is drawn from, uniformly unless said otherwise.
 
     Attributes:
-        kind: "lines" are single streaks; "bundles" are many lines side by side, as water off a roof;
-            "beads" are strings of short pieces; "splashes" are short marks in all directions about
-            a place; "spots" are drops that hardly move.
+        kind: "lines" are single streaks; "ribbons" are wide ones that fade towards their ends;
+            "bundles" are many lines side by side, as water off a roof; "beads" are strings of short
+            pieces; "splashes" are short marks flying away from a place; "spots" are short marks in any
+            direction.
         count: of marks per 100 x 100 pixels, log-uniform.
         length: of a mark, pixels, log-uniform.
+        width: of a typical mark before the blur, pixels, log-uniform.
         blur: standard deviation of the disc of confusion, pixels, log-uniform.
         opacity: of a typical mark, log-uniform.
         spread: how far the lines of a bundle, the pieces of a string or the marks of a splash lie from
@@ -49,6 +52,7 @@ class NearLook:
     length: Range
     blur: Range
     opacity: Range
+    width: Range = (1.0, 1.0)
     spread: Range = (1.0, 2.0)
     angle: Range = (-25.0, 25.0)
     tail: float = 0.4
@@ -63,7 +67,7 @@ def add_near_rain(rng: np.random.Generator, picture: FloatArray, look: NearLook)
     light = rng.uniform(*look.light)
     if rng.random() < look.ambient:
         light = min(light, float(np.quantile(picture[::4, ::4], 0.97)) * rng.uniform(0.9, 1.3) + 0.08)
-    blue = rng.uniform(-0.02, 0.06)  # water shows the sky
+    blue = rng.uniform(-0.02, 0.1)  # water shows the sky
     color = np.clip(light + np.array([-blue, 0, blue]), 0, 1).astype(np.float32)
     rainy: FloatArray = picture + cover[..., None] * (color - picture)
     return rainy
@@ -73,7 +77,8 @@ def near_cover(rng: np.random.Generator, height: int, width: int, look: NearLook
     """How much of each pixel the water covers, (height, width) in [0, 1]."""
     sigma, opacity = _log_uniform(rng, look.blur), _log_uniform(rng, look.opacity)
     length, spread = _log_uniform(rng, look.length), _log_uniform(rng, look.spread)
-    margin = int(length / 2 + 3 * sigma + 2 * spread)
+    thickness = _log_uniform(rng, look.width)
+    margin = int(length / 2 + thickness + 3 * sigma + 2 * spread)
     area = (height + 2 * margin) * (width + 2 * margin)
     count = min(rng.poisson(_log_uniform(rng, look.count) * area / 1e4), MOST) + 1
     marks = Marks(
@@ -81,18 +86,23 @@ def near_cover(rng: np.random.Generator, height: int, width: int, look: NearLook
         lengths=length * rng.uniform(0.6, 1.5, count),
         angles=np.deg2rad(rng.uniform(*look.angle) + rng.normal(0, 1.5, count)),
         lights=np.exp(rng.normal(0, look.tail, count)),
+        widths=thickness * np.exp(rng.normal(0, 0.3, count)),
     )
     match look.kind:
+        case "ribbons":
+            marks = _ribbons(marks)
         case "bundles":
             marks = _bundles(rng, marks, spread)
         case "beads":
             marks = _beads(rng, marks, spread)
         case "splashes":
             marks = _splashes(rng, marks, spread)
+        case "spots":
+            marks = replace(marks, angles=rng.uniform(-np.pi / 2, np.pi / 2, count))
     soft = cv2.GaussianBlur(_drawn(height, width, marks), (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)
     # The blur makes a line fainter across, a short one along as well; where lines lie close they add up.
     typical = float(np.median(marks.lengths))
-    peak = min(1.0, 0.4 * DRAWN / sigma) * min(1.0, 0.4 * typical / sigma)
+    peak = min(1.0, 0.4 * (DRAWN + thickness - 1) / sigma) * min(1.0, 0.4 * typical / sigma)
     if look.kind == "bundles":
         peak = max(peak, min(1.0, 0.25 * LINES / float(np.hypot(sigma, spread))))
     saturated: FloatArray = 1 - np.exp(soft * np.float32(-opacity / (MEDIAN * peak)))
@@ -101,18 +111,25 @@ def near_cover(rng: np.random.Generator, height: int, width: int, look: NearLook
 
 @dataclass(frozen=True)
 class Marks:
-    """Short lines: middles (N, 2) as x and y, lengths in pixels, angles in radians from vertical, and
-    lights, 1 is a typical one."""
+    """Short lines: middles (N, 2) as x and y, lengths in pixels, angles in radians from vertical, lights,
+    1 is a typical one, and widths in pixels."""
 
     middles: NDArray[np.float64]
     lengths: NDArray[np.float64]
     angles: NDArray[np.float64]
     lights: NDArray[np.float64]
+    widths: NDArray[np.float64]
 
     def repeated(self, times: int) -> Marks:
-        return Marks(
-            *(np.repeat(x, times, 0) for x in (self.middles, self.lengths, self.angles, self.lights))
-        )
+        return Marks(*(np.repeat(getattr(self, field.name), times, 0) for field in fields(self)))
+
+
+def _ribbons(marks: Marks) -> Marks:
+    """A faint long mark under a brighter shorter one under the brightest and shortest."""
+    layers = len(FADE)
+    parts = np.tile(FADE, (len(marks.lengths), 1))
+    marks = marks.repeated(layers)
+    return replace(marks, lengths=marks.lengths * parts[:, 0], lights=marks.lights * parts[:, 1])
 
 
 def _bundles(rng: np.random.Generator, marks: Marks, spread: float) -> Marks:
@@ -124,6 +141,7 @@ def _bundles(rng: np.random.Generator, marks: Marks, spread: float) -> Marks:
         marks.lengths * rng.uniform(0.4, 1.0, count),
         marks.angles + rng.normal(0, 0.01, count),
         marks.lights * rng.uniform(0.2, 1.2, count),
+        marks.widths,
     )
 
 
@@ -136,6 +154,7 @@ def _beads(rng: np.random.Generator, marks: Marks, spread: float) -> Marks:
         marks.lengths * rng.uniform(0.02, 0.12, count),
         marks.angles,
         marks.lights * rng.uniform(0.3, 1.5, count),
+        marks.widths,
     )
 
 
@@ -150,6 +169,7 @@ def _splashes(rng: np.random.Generator, marks: Marks, spread: float) -> Marks:
         marks.lengths * rng.uniform(0.3, 1.2, count),
         -direction,
         marks.lights * rng.uniform(0.2, 1.3, count),
+        marks.widths,
     )
 
 
@@ -161,14 +181,16 @@ def _offsets(
 
 
 def _drawn(height: int, width: int, marks: Marks) -> FloatArray:
-    """Lines one pixel wide on black, brighter ones over darker ones; (height, width) in [0, 255]."""
+    """Lines on black, brighter ones over darker ones; (height, width) in [0, 255]."""
     canvas = np.zeros((height, width), np.uint8)
     half = marks.lengths[:, None] / 2 * np.stack([np.sin(marks.angles), np.cos(marks.angles)], 1)
     order = np.argsort(marks.lights)
     ends = np.stack([marks.middles - half, marks.middles + half], 1)[order]
     levels = np.clip(MEDIAN * marks.lights[order], 0, 255).tolist()
-    for (top, bottom), level in zip(np.round(2**SUBPIXEL * ends).astype(int).tolist(), levels, strict=True):
-        cv2.line(canvas, top, bottom, level, 1, cv2.LINE_AA, SUBPIXEL)
+    widths = np.maximum(1, np.round(marks.widths[order]).astype(int)).tolist()
+    ends_fixed = np.round(2**SUBPIXEL * ends).astype(int).tolist()
+    for (top, bottom), level, wide in zip(ends_fixed, levels, widths, strict=True):
+        cv2.line(canvas, top, bottom, level, wide, cv2.LINE_AA, SUBPIXEL)
     return canvas.astype(np.float32)
 
 

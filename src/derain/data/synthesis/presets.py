@@ -96,6 +96,8 @@ CURTAINS = StreakLook(
     gusts=(0.3, 1.0),
     glint=(0.0, 0.5),
 )
+# So many curtains one behind the other that most of what they add is light everywhere.
+SHEETS = replace(CURTAINS, coverage=(2.5, 12.0), brightness=(0.006, 0.025), width=(2.0, 9.0))
 DRIZZLE = StreakLook(
     angle=(-45, 45),
     spread=(0.0, 2.0),
@@ -154,6 +156,19 @@ COLUMNS = NearLook(
     "bundles", count=(0.2, 3), length=(40, 220), blur=(0.6, 5.0), opacity=(0.15, 1.0), spread=(1.5, 14.0),
     angle=(-8, 8),
 )  # fmt: skip
+# Water out of focus: a drop within an arm's length, or what runs off a gutter, before a dark ground.
+SOFT_COLUMNS = NearLook(
+    "lines", count=(0.1, 2), length=(60, 350), blur=(2.5, 10), opacity=(0.1, 0.9), angle=(-8, 8)
+)
+SOFT_DROPS = NearLook(
+    "lines", count=(1.5, 12), length=(8, 45), blur=(2.5, 7), opacity=(0.15, 0.8), angle=(-12, 12)
+)
+# Streaks as wide as the drop is large, with edges: near and sharp, or a jet from a roof.
+RIBBONS = NearLook(
+    "ribbons", count=(0.1, 4), length=(20, 300), width=(2, 14), blur=(0.7, 3.5), opacity=(0.08, 0.9),
+    angle=(-12, 12),
+)  # fmt: skip
+SPECKS = NearLook("spots", count=(3, 70), length=(1.5, 9), blur=(0.4, 0.9), opacity=(0.08, 0.9), tail=0.6)
 BEADS = NearLook(
     "beads", count=(0.5, 6), length=(40, 160), blur=(0.8, 2.5), opacity=(0.2, 1.0), angle=(-12, 12)
 )
@@ -170,6 +185,7 @@ LIGHT = (Rain((FINE,)),)
 HEAVY = (Rain((SHOWER,)), Rain((LINES,)), Rain((LINES, SHOWER)))
 DDN = (
     Rain((CURTAINS,)),
+    Rain((SHEETS,)),
     Rain((DRIZZLE,)),
     Rain((DASHES,)),
     Rain((CURTAINS, DRIZZLE)),
@@ -188,15 +204,26 @@ NEAR_RAIN = (
     Rain(near=(COLUMNS, WISPS), scene=DULL),
     Rain(near=(SOFT_LINES, WISPS), scene=DULL),
     Rain(near=(SOFT_LINES, SPOTS), scene=DULL),
+    Rain(near=(SOFT_COLUMNS, WISPS), scene=DULL),
+    Rain(near=(SOFT_COLUMNS, LIT_LINES), scene=DULL),
+    Rain(near=(SOFT_DROPS, WISPS), scene=DULL),
+    Rain(near=(RIBBONS, WISPS), scene=DULL),
+    Rain(near=(RIBBONS, SPECKS), scene=DULL),
+    Rain(near=(SPECKS,), scene=DULL),
+    Rain(near=(SPECKS, LIT_LINES, SOFT_LINES), scene=DULL),
     Rain(near=(BEADS, LIT_LINES), scene=DULL),
     Rain(near=(SPLASHES, LIT_LINES), scene=DULL),
     Rain(streaks=(NEAR,), mixing=("linear", "screen"), near=(SOFT_LINES,), scene=DULL),
     Rain(scene=DULL),
 )
-DROPS = (Rain(drops=DropLook()), Rain(drops=DropLook(density=(0.2, 1.0), radius=(8.0, 40.0))))
 # Glass so close to the lens that its drops are soft discs of light.
 BLURRED_DROPS = Rain(
-    drops=DropLook(density=(0.3, 2.0), radius=(10, 45), defocus=(0.3, 0.8), glow=(0.0, 0.2)),
+    drops=DropLook(density=(0.3, 3.0), radius=(10, 45), defocus=(0.3, 0.8), glow=(0.0, 0.35)),
+)
+DROPS = (
+    Rain(drops=DropLook()),
+    Rain(drops=DropLook(density=(0.2, 1.0), radius=(8.0, 40.0))),
+    *(3 * (BLURRED_DROPS,)),
 )
 
 # The noise lies over both pictures of a pair, so that a network learns to leave it.
@@ -211,7 +238,7 @@ PRESETS: dict[str, tuple[Rain, ...]] = {
     "drops": DROPS,
     "near": NEAR_RAIN,
     "dry": (Rain(), Rain(scene=DULL)),
-    "falling": (*(14 * LIGHT), Rain(), HEAVY[0], *DDN[1:], *(2 * DDN[-1:]), REAL[0]),
+    "falling": (*(14 * LIGHT), Rain(), HEAVY[0], *DDN[2:], *(2 * DDN[-1:]), REAL[0]),
     "everyday": (
         *(10 * LIGHT),
         HEAVY[0],
@@ -222,7 +249,6 @@ PRESETS: dict[str, tuple[Rain, ...]] = {
         *REAL_SCENES,
         *(2 * NEAR_RAIN),
         *DROPS,
-        *(2 * (BLURRED_DROPS,)),
         Rain(),
     ),
     "mixed": (*LIGHT, *HEAVY, *DDN, *DID, *REAL, *DROPS),
