@@ -22,7 +22,7 @@ from torch import Tensor
 
 import derain
 from derain.atomic import replace_file
-from derain.evaluation.candidates import Candidate, candidate_of, input_unchanged
+from derain.evaluation.candidates import Candidate, candidate_of, input_unchanged, with_option
 from derain.evaluation.cases import find_cases
 from derain.evaluation.evaluate import evaluate
 from derain.evaluation.formats import as_csv, as_html, as_latex
@@ -31,6 +31,7 @@ from derain.evaluation.report import Report, repeats_of, to_json
 from derain.evaluation.tables import make_table
 from derain.methods.self_supervision import FitOptions
 from derain.restore.adapting import adapt_one, preset, starting_point
+from derain.restore.test_time import TEST_TIME
 
 SELF_TAUGHT = "rain2avoid-quick"
 SHEET_WIDTH = 1200
@@ -47,6 +48,7 @@ class Part:
         most: take at most so many pictures, evenly spread; None takes all.
         is_clip: of a clip, the first frames are taken, since flicker compares neighbours.
         self_taught: Rain2Avoid learns from each of its pictures, which takes a minute a picture.
+        test_time: every network is measured with flips, turns and phases, too.
     """
 
     folder: str
@@ -55,11 +57,12 @@ class Part:
     most: int | None = None
     is_clip: bool = False
     self_taught: bool = False
+    test_time: bool = False
 
     @property
     def name(self) -> str:
         """Of its folder in OUT/parts."""
-        return f"{self.folder}-few" if self.self_taught else self.folder
+        return self.folder + "-few" * self.self_taught + "-options" * self.test_time
 
 
 TRUTH = ("matlab_y_uint8", "matlab_y_double")
@@ -73,6 +76,8 @@ PARTS = (
     Part("spa_masks", "SPA-Data crops, real", ("real_rain",)),
     Part("internet_rain", "internet photographs, real", ("niqe_stable", "brisque_stable"), most=12),
     Part("rain100l", "two of Rain100L", ("matlab_y_uint8",), most=2, self_taught=True),
+    Part("rain100l", "three of Rain100L", ("matlab_y_uint8",), most=3, test_time=True),
+    Part("spa_masks", "three crops of SPA-Data, real", ("real_rain",), most=3, test_time=True),
 )
 
 
@@ -102,10 +107,13 @@ def main() -> None:
 def networks(part: Part, official: Path | None, precision: str) -> Iterator[Candidate]:
     """The bundled weights, the published ones of SPANet, and what learns from the picture itself."""
     settings = {"device": "cpu", "precision": precision}
-    for name in derain.list_models(pretrained=True):
-        yield candidate_of(name, settings)
+    found = [candidate_of(name, settings) for name in derain.list_models(pretrained=True)]
     if official is not None:
-        yield replace(candidate_of(official, settings), name="spanet-published")
+        found.append(replace(candidate_of(official, settings), name="spanet-published"))
+    for candidate in found:
+        yield candidate
+        if part.test_time:
+            yield from (with_option(candidate, option) for option in TEST_TIME)
     if part.self_taught:
         yield Candidate(SELF_TAUGHT, self_taught, "quick, 1", precision="float32")
 

@@ -178,6 +178,8 @@ def evaluate(
 
     if quantise not in ("round", "floor"):
         raise UsageError(f"quantise '{quantise}': choose round or floor.")
+    if ensemble and test_time:
+        raise UsageError("ensemble and test_time: both average over positions; give one of them.")
     truth, marks = (None if folder is None else Path(folder) for folder in (clean, masks))
     test_set = find_cases(Path(rainy), truth, marks, protocols, name)
     settings = {

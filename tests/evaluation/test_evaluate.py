@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+import derain
 from derain import DerainError
 from derain.evaluation import protocol
 from derain.evaluation.baselines import baselines, costs, published
@@ -320,6 +321,17 @@ def test_a_factory_of_the_users_own_code(
             from_factory(target)
 
 
+def test_averages_stand_in_the_name_and_in_the_work() -> None:
+    derainer = derain.load("everyday-small", device="cpu")
+    plain, averaged = (
+        candidate_of(derainer.with_settings(ensemble=ensemble), {}) for ensemble in (False, True)
+    )
+    assert (plain.name, averaged.name) == ("everyday-small", "everyday-small+flips")
+    assert averaged.multiply_adds(64, 64) == 4 * plain.multiply_adds(64, 64)
+    with pytest.raises(derain.UsageError, match="both average"):
+        derain.evaluate("rainy", "clean", ensemble=True, test_time=["flips"])
+
+
 def test_an_onnx_file_of_anybody(cases: tuple[Case, ...], tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
@@ -353,6 +365,8 @@ def test_published_figures() -> None:
     assert (best.method, best.psnr, best.ssim) == ("NeRD-Rain", 49.58, 0.9940)
     assert published("Rain100L", "matlab_y_double")[0].psnr == 37.63
     assert costs()["NeRD-Rain"].parameters == 22_893_146
+    assert (costs()["BRN"].parameters, costs()["BRN"].multiply_adds) == (None, 147e9)
+    assert set(costs()) <= {b.method for b in baselines()}  # spelt as in the rows that they stand beside
     newest = published("SPA-Data", "")[0]
     assert (newest.method, newest.psnr, newest.ssim) == ("SWFormer-l (2025)", 50.28, 0.9943)
     (unchanged, weights) = published("LHP-Rain", "")

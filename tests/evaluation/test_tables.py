@@ -93,6 +93,27 @@ def test_one_name_for_two_networks_gets_numbers(runs: list[Path]) -> None:
     assert names == [UNCHANGED, "one", "two", "one (2)", "three"]
 
 
+def test_reports_of_the_same_pictures_share_their_columns(runs: list[Path], tmp_path: Path) -> None:
+    """Another day, another network: one table with the wins counted among all."""
+    first = read_report(runs[0])
+    test_set = find_cases(runs[0].parent / "rainy", runs[0].parent / "clean", protocols=[ADD, "rgb_psnr"])
+    candidates = [input_unchanged(test_set.cases), better("late", 0.95)]
+    results = evaluate(candidates, test_set.cases, test_set.protocols, tmp_path)
+    write_report(Report(test_set, results, tmp_path, "cpu", "round"))
+    table = make_table([first, read_report(tmp_path)])
+    assert [(g.dataset, g.protocol) for g in table.groups] == [
+        ("Rain200L (6)", ADD), ("Rain200L (6)", "rgb_psnr")
+    ]  # fmt: skip
+    assert [line.name for line in table.measured] == [UNCHANGED, "one", "two", "late"]
+    assert [line.cells[2].value for line in table.measured] == [0, 0, 0, 6]
+    assert [line.cells[0].place for line in table.measured] == [0, 2, 0, 1]
+    assert [line.cells[3] is None for line in table.measured] == [False, True, True, False]
+    assert table.published
+    cut = read_report(tmp_path)
+    cut["quantise"] = "floor"
+    assert len(make_table([first, cut]).groups) == 3  # results of another kind of rounding stand apart
+
+
 def test_csv_holds_every_figure(table) -> None:
     rows = list(csv.DictReader(io.StringIO(as_csv(table))))
     found = {(r["network"], r["set"], r["measure"]): r for r in rows}
@@ -138,8 +159,8 @@ def test_latex(table) -> None:
 
 def test_a_wide_table_is_set_in_parts(runs: list[Path]) -> None:
     """Every figure stands in one part, in its own column."""
-    reports = [{**read_report(run), "dataset": f"{run.parent.name}{i}"} for i in range(4) for run in runs]
-    table = make_table(reports)
+    sets = [(f"{run.parent.name}{i}", read_report(run)) for i in range(4) for run in runs]
+    table = make_table([{**report, "dataset": name, "files": [name]} for name, report in sets])
     text = as_latex(table)
     parts = text.split(r"\begin{tabular}")[1:]
     assert len(parts) > 2

@@ -30,7 +30,10 @@ class Restoring:
     tile: Annotated[int | None, typer.Option(help="Side of a tile in pixels; 0: never tile.")] = None
     ensemble: Annotated[
         bool,
-        typer.Option("--ensemble", help="Average over the flips and turns that the weights have learnt."),
+        typer.Option(
+            "--ensemble",
+            help="Take the average over the flips and turns that the weights have learnt.",
+        ),
     ] = False
     test_time: Annotated[
         list[str] | None,

@@ -209,7 +209,7 @@ def run(
         )
 
     done = _follow(jobs, outcomes, result.as_json)
-    where = output or (jobs[0].target.parent if jobs else "nowhere")
+    where = jobs[0].target if len(jobs) == 1 else output or (jobs[0].target.parent if jobs else "nowhere")
     how, facts = _used(derainer, done)
     summarise(done, planned.unread, result.as_json, began, f"{how} -> {where}", facts)
 

@@ -39,7 +39,7 @@ class Baseline:
 class Cost:
     """Published size and work of a method, at 256 x 256 pixels; None where nobody printed it."""
 
-    parameters: int
+    parameters: int | None
     multiply_adds: float | None
     source: str
 
@@ -66,7 +66,7 @@ def costs() -> dict[str, Cost]:
     """Published costs by method."""
     return {
         row["method"]: Cost(
-            int(row["parameters"]),
+            int(row["parameters"]) if row["parameters"] else None,
             float(row["multiply_adds"]) if row["multiply_adds"] else None,
             row["source"],
         )

@@ -151,24 +151,26 @@ def _is_own(path: Path) -> bool:
 
 
 def from_derainer(derainer: Derainer, name: str) -> Candidate:
-    """A network that this project restores with, all settings included."""
+    """A network that this project restores with, all settings included; averages stand in the name."""
     from derain.methods import network_names
+    from derain.restore.test_time import FLIPS, PLAIN, TURNS
 
     checkpoint = derainer.checkpoint
     size = (checkpoint.architecture.name, checkpoint.variant) if checkpoint else None
     known = (n for n, (found, variant) in network_names().items() if (found.name, variant) == size)
     network: Any = derainer.network
+    averaged = {PLAIN: "", FLIPS: "+flips", TURNS: "+turns"}[derainer.positions]
 
     def restore(rainy: Tensor) -> Tensor:
         return derainer.restore(rainy).image
 
     return Candidate(
-        name=name,
+        name=name + averaged + ("+phases" if derainer.settings.phases else ""),
         restore=restore,
         identity=f"{derainer.identity} {derainer.device}",
         method=next(known, ""),
         parameters=sum(p.numel() for p in network.parameters()),
-        multiply_adds=network.multiply_adds,
+        multiply_adds=lambda height, width: len(derainer.positions) * network.multiply_adds(height, width),
         device=derainer.device,
         precision=str(derainer.dtype).removeprefix("torch."),
     )

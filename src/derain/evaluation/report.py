@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,18 +115,21 @@ class Report:
     def wins(self, name: str) -> dict[str, int]:
         """On how many pictures each candidate is the best by the first measure of a protocol; ties count."""
         distance = protocol(name).distance
-        rows = [[distance(p.values) for p in r.scores(name).pictures] for r in self.results]
-        best = [min(values) for values in zip(*rows, strict=True)]
-        return {
-            r.candidate.name: sum(v == b for v, b in zip(row, best, strict=True))
-            for r, row in zip(self.results, rows, strict=True)
-        }
+        return best_on(
+            {r.candidate.name: [distance(p.values) for p in r.scores(name).pictures] for r in self.results}
+        )
 
     def better_than_input(self, result: Result, name: str) -> int:
         """On how many pictures a candidate is better than the unchanged input, by the first measure."""
         distance, before = protocol(name).distance, self.results[0]
         both = zip(result.scores(name).pictures, before.scores(name).pictures, strict=True)
         return sum(distance(a.values) < distance(b.values) for a, b in both)
+
+
+def best_on(distances: Mapping[str, Sequence[float]]) -> dict[str, int]:
+    """On how many pictures each candidate has the smallest distance from the ideal; ties count for all."""
+    best = [min(values) for values in zip(*distances.values(), strict=True)]
+    return {name: sum(v == b for v, b in zip(row, best, strict=True)) for name, row in distances.items()}
 
 
 def repeats_of(cases: Sequence[Case]) -> tuple[tuple[str, str], ...]:

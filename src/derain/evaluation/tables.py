@@ -19,7 +19,8 @@ from derain.data.duplicates import find_duplicates
 from derain.errors import DerainError
 from derain.evaluation.candidates import UNCHANGED
 from derain.evaluation.measures import MEASURES
-from derain.evaluation.report import SIDE
+from derain.evaluation.registry import protocol
+from derain.evaluation.report import SIDE, best_on
 from derain.evaluation.scoring import cores
 
 Json = Mapping[str, Any]
@@ -161,9 +162,10 @@ def read_report(folder: Path) -> dict[str, Any]:
 def make_table(reports: Sequence[Json]) -> Table:
     """One table of one or several reports, see `to_json`.
 
-    Networks of one name are one row; where their weights or settings differ, they get numbers.
+    Networks of one name are one row; where their weights or settings differ, they get numbers. Reports of the
+    same pictures share their columns, with the wins counted anew.
     """
-    reports = [_with_own_names(report, reports[:i]) for i, report in enumerate(reports)]
+    reports = _joined([_with_own_names(report, reports[:i]) for i, report in enumerate(reports)])
     titles = list(_titles(reports))
     columns = tuple(
         Column(title, report["pictures"], protocol, measure)
@@ -206,6 +208,54 @@ def _with_own_names(report: Json, earlier: Sequence[Json]) -> Json:
             for protocol, found in report["protocols"].items()
         },
     }
+
+
+def _joined(reports: Sequence[Json]) -> list[Json]:
+    """Reports of the same pictures as one; a report in which something failed stands for itself."""
+    found: dict[Any, dict[str, Any]] = {}
+    for number, report in enumerate(reports):
+        key = number if report.get("failed") else (*report["files"], report["quantise"])
+        earlier = found.get(key)
+        found[key] = dict(report) if earlier is None else _both(earlier, report)
+    return list(found.values())
+
+
+def _both(first: Json, second: Json) -> dict[str, Any]:
+    """Two reports of the same pictures; what stands in both is the first one's."""
+    protocols = {**second["protocols"], **first["protocols"]}
+    for name in first["protocols"].keys() & second["protocols"].keys():
+        ours, theirs = first["protocols"][name], second["protocols"][name]
+        protocols[name] = {
+            **ours,
+            "models": _with_wins(name, {**ours["models"], **_without(theirs["models"], ours["models"])}),
+            "published": ours["published"] or theirs["published"],
+        }
+    return {
+        **first,
+        "dataset": first["dataset"] or second["dataset"],
+        "notes": list(dict.fromkeys((*first["notes"], *second["notes"]))),
+        "settings": " ".join(dict.fromkeys((first["settings"], second["settings"]))),
+        "protocols": {n: protocols[n] for n in dict.fromkeys((*first["protocols"], *second["protocols"]))},
+        "models": {**first["models"], **_without(second["models"], first["models"])},
+    }
+
+
+def _without(models: Json, known: Json) -> dict[str, Any]:
+    return {name: facts for name, facts in models.items() if name not in known}
+
+
+def _with_wins(name: str, models: Json) -> dict[str, Any]:
+    """The scores of all models under a protocol, with `best_on` counted among all of them."""
+    distance = protocol(name).distance
+    values = {
+        model: [
+            distance({m: math.inf if v is None else v for m, v in picture.items() if m != "name"})
+            for picture in scored["pictures"]
+        ]
+        for model, scored in models.items()
+    }
+    wins = best_on(values)
+    return {model: {**scored, "best_on": wins[model]} for model, scored in models.items()}
 
 
 def _measured(name: str, reports: Sequence[Json]) -> Line:

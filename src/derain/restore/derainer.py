@@ -115,6 +115,7 @@ class Derainer:
         settings: as given.
         device: what the settings came to on this machine.
         dtype: that the network computes in; see `dtype_for` for pictures of 8 bits.
+        positions: of a picture that are averaged over; the plain one alone without `ensemble`.
     """
 
     def __init__(self, model: Model | nn.Module, settings: Settings | None = None) -> None:
@@ -142,8 +143,8 @@ class Derainer:
             network = copy.deepcopy(network)
         self.network = network.eval().to(self.device).in_channels_last()
         facts = self.checkpoint.facts if self.checkpoint else {}
-        turns = positions(settings.ensemble, facts.get("positions", "flips"))
-        self._inference = Inference(self.network, settings, self.device, turns)
+        self.positions = positions(settings.ensemble, facts.get("positions", "flips"))
+        self._inference = Inference(self.network, settings, self.device, self.positions)
 
     @property
     def identity(self) -> str:
