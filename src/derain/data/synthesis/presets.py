@@ -151,6 +151,9 @@ NEAR = StreakLook(
 )
 # What falls within a few metres of the lens; pixels are those of a frame some 500 high.
 LIT_LINES = NearLook("lines", count=(2, 40), length=(12, 110), blur=(0.45, 1.3), opacity=(0.08, 0.9))
+SHORT_LINES = NearLook(
+    "lines", count=(5, 60), length=(5, 40), blur=(0.4, 0.8), opacity=(0.06, 0.7), angle=(-15, 15), tail=0.6
+)
 SOFT_LINES = NearLook("lines", count=(0.5, 12), length=(6, 70), blur=(1.2, 7.0), opacity=(0.1, 0.8))
 COLUMNS = NearLook(
     "bundles", count=(0.2, 3), length=(40, 220), blur=(0.6, 5.0), opacity=(0.15, 1.0), spread=(1.5, 14.0),
@@ -198,9 +201,13 @@ REAL = (
     Rain((NEAR, FINE), ("linear",), veil=MIST, camera=CAMERA),
 )
 DULL = SceneLook()
+BRIGHT = SceneLook(gamma=(0.8, 1.3), gain=(0.75, 1.0), softened=0.2)
 NEAR_RAIN = (
     Rain(near=(LIT_LINES,), scene=DULL),
     Rain(near=(LIT_LINES, WISPS), veil=THIN_MIST, scene=DULL),
+    Rain(near=(SHORT_LINES,), scene=BRIGHT),
+    Rain(near=(SHORT_LINES, LIT_LINES), scene=BRIGHT),
+    Rain(near=(SHORT_LINES, SPECKS), scene=DULL),
     Rain(near=(COLUMNS, WISPS), scene=DULL),
     Rain(near=(SOFT_LINES, WISPS), scene=DULL),
     Rain(near=(SOFT_LINES, SPOTS), scene=DULL),
