@@ -78,10 +78,19 @@ def test_weather_and_what_the_folder_says_of_itself(
     assert derain(monkeypatch, "data", "check", output) == 0
     said = capsys.readouterr().out
     assert said.startswith("made by derain synth (preset light, seed 4, angle -20,-10, density 0.5,2,")
-    assert "6 pairs" in said
+    assert "6 pairs, equal names" in said
     clips = tmp_path / "clips"
     assert derain(monkeypatch, "synth", photos, "-o", clips, "--video", 2, "--angle", 30) == 0
     assert len(list((clips / "rainy").glob("*.mkv"))) == 6
+    capsys.readouterr()
+    assert derain(monkeypatch, "data", "check", clips) == 0
+    said = capsys.readouterr().out
+    assert said == (
+        "made by derain synth (preset clips, seed 0, angle 30): 6 rainy clips, each with its clean picture\n"
+    )
+    (clips / "clean" / "p3.png").unlink()
+    assert derain(monkeypatch, "data", "check", clips) == 1
+    assert "WRONG  1 clips without a clean picture, first p3" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

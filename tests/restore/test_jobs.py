@@ -84,6 +84,15 @@ def test_names_are_kept_where_they_can_be_written(tmp_path: Path) -> None:
     assert beside.target == rainy / "b-derained.jpg"
 
 
+@pytest.mark.parametrize("name", ["out.heic", "out.CR2", "out.mp4", "out.jfif"])
+def test_a_result_of_another_kind_is_no_folder(name: str, tmp_path: Path) -> None:
+    files(tmp_path, **{"a.png": b""})
+    with pytest.raises(UsageError, match=r"pictures are written as \.png"):
+        plan([tmp_path / "a.png"], tmp_path / name)
+    (tmp_path / name).mkdir()
+    assert targets([tmp_path / "a.png"], tmp_path / name) == {"a.png": "a.png"}
+
+
 def test_results_in_the_input_folder_are_no_input(tmp_path: Path) -> None:
     files(tmp_path, **{"a.png": b"", "dry/a.png": b"", "dry/notes.txt": b"x"})
     assert targets([tmp_path], tmp_path / "dry") == {"a.png": "a.png"}

@@ -42,9 +42,22 @@ def check(
     """
     from derain.cli.progress import bar
     from derain.data.duplicates import find_duplicates
-    from derain.data.layouts import find_splits, pictures_to_compare, problems
+    from derain.data.layouts import find_splits, made_clips, pictures_to_compare, problems
     from derain.evaluation.scoring import cores
 
+    clips = made_clips(folder)
+    if clips is not None:
+        if as_json:
+            typer.echo(json.dumps({"clips": asdict(clips)}, indent=2))
+        else:
+            typer.echo(
+                f"{printable(clips.made)}: {len(clips.clips)} rainy clips, each with its clean picture"
+            )
+            for line in clips.problems:
+                typer.echo(f"  WRONG  {printable(line)}")
+        if clips.problems:
+            raise typer.Exit(1)
+        return
     splits = find_splits(folder, required=against is None)
     with bar("checking", sum(len(split.pairing.pairs) for split in splits)) as progress:
         found = [(split, problems(split, progress.advance)) for split in splits]
@@ -107,11 +120,12 @@ def sources(
 def _print(
     found: list[tuple[Split, list[str]]], compared: tuple[int, int], duplicates: list[Duplicate]
 ) -> None:
+    from derain.data.pairing import RULES
+
     for split, wrong in found:
-        typer.echo(
-            f"{printable(split.title)}: {len(split.pairing.pairs)} pairs, names like "
-            f"{split.pairing.rule.summary}"
-        )
+        rule = split.pairing.rule
+        names = "equal names" if rule == RULES[0] else f"names like {rule.summary}"
+        typer.echo(f"{printable(split.title)}: {len(split.pairing.pairs)} pairs, {names}")
         typer.echo(f"  rainy  {split.rainy}\n  clean  {split.clean}")
         for line in wrong:
             typer.echo(f"  WRONG  {line}")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from derain.data.pairing import RULES, Pairing, best_pairing, pictures_below
+from derain.data.pairing import RULES, Pairing, best_pairing, natural_order, pictures_below
 from derain.errors import DerainError, UsageError
 from derain.made_pairs import read_note
 from derain.pictures import EXTENSIONS
@@ -154,6 +154,33 @@ def find_splits(root: Path, required: bool = True) -> list[Split]:
             "and clean, input and target, rain and norain."
         )
     return splits
+
+
+@dataclass(frozen=True)
+class MadeClips:
+    """Rainy clips with the clean picture behind each, as `derain synth` makes them.
+
+    Attributes:
+        made: how, in words.
+        clips: names of those that have their clean picture.
+        problems: what is missing, one line each.
+    """
+
+    made: str
+    clips: tuple[str, ...]
+    problems: tuple[str, ...]
+
+
+def made_clips(folder: Path) -> MadeClips | None:
+    """The clips that this project made into a folder; None where it holds anything else."""
+    made = read_note(folder)
+    rainy = {path.stem for path in (folder / "rainy").glob("*.mkv")} if made else set()
+    if not rainy:
+        return None
+    clean = {path.stem for path in (folder / "clean").glob("*") if _is_picture(path)}
+    missing = {"clips without a clean picture": rainy - clean, "clean pictures without a clip": clean - rainy}
+    problems = [f"{len(names)} {what}, first {min(names)}" for what, names in missing.items() if names]
+    return MadeClips(made, tuple(sorted(rainy & clean, key=natural_order)), tuple(problems))
 
 
 def split_of(rainy: Path, clean: Path) -> Split:

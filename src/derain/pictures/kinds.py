@@ -113,6 +113,18 @@ PROGRAM = _video("MPEG", ".mpg", ".mpeg", ".vob", result=".mkv")
 WMV = _video("Windows Media", ".wmv", ".asf", result=".mkv")
 FLASH = _video("Flash Video", ".flv", result=".mkv")
 
+# Extensions of files that hold pictures or video, read or not.
+KNOWN_EXTENSIONS = {
+    *(*VIDEO_KINDS, *JPEG.extensions, *HEIC.extensions, *RAW.extensions, *JPEG_XL.extensions),
+    *(
+        *JPEG_2000.extensions,
+        *JPEG_XR.extensions,
+        *PHOTOSHOP.extensions,
+        *OPENEXR.extensions,
+        *RADIANCE.extensions,
+    ),
+}
+
 _STARTS = {
     b"\x89PNG\r\n\x1a\n": PNG,
     b"\xff\xd8\xff": JPEG,

@@ -12,7 +12,7 @@ from derain.atomic import refuse_unwritable, remove_leftovers
 from derain.errors import DerainError, Remedy, UsageError, errors_of
 from derain.paths import exists, is_folder, real
 from derain.pictures import EXTENSIONS, Found, Unread, find
-from derain.pictures.kinds import VIDEO_KINDS
+from derain.pictures.kinds import KNOWN_EXTENSIONS, VIDEO_KINDS
 from derain.restore.rain import Rain
 
 Status = Literal["restored", "skipped", "failed"]
@@ -232,10 +232,13 @@ def _with_suffix(job: Job, suffix: str, output: Path) -> Job:
 
 
 def _names_a_file(given: Path, found: Found, output: Path) -> bool:
-    """Whether the output of a single input is a file and not a folder."""
+    """Whether the output of a single input is a file and not a folder; refuses a file that is not written."""
     if is_folder(given) or is_folder(output):
         return False
-    return bool(output.suffix) if found.is_video else output.suffix.lower() in EXTENSIONS
+    suffix = output.suffix.lower()
+    if not found.is_video and suffix in KNOWN_EXTENSIONS - set(EXTENSIONS):
+        raise UsageError(f"{output}: pictures are written as {' '.join(EXTENSIONS)}; choose one of these.")
+    return bool(output.suffix) if found.is_video else suffix in EXTENSIONS
 
 
 def mirrored(found: Sequence[Found], output: Path) -> list[Job]:

@@ -18,6 +18,7 @@ from derain.training.recipe import Recipe
 from derain.training.streams import batches, open_sources
 
 KEEP = 0.9  # of the running mean of the loss, from step to step
+SETTLED = 10  # updates until the running mean is more than the noise of single batches
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,13 @@ def _diverged(losses: list[float]) -> bool:
 
 
 def _steepest(rates: list[float], losses: list[float]) -> float:
-    best = int(np.argmin(losses)) if losses else 0
+    """The rate at which the loss falls fastest, between where its mean has settled and where it is lowest."""
+    settled = losses[SETTLED:]
+    best = int(np.argmin(settled)) if settled else 0
     if best < 2:
         raise DerainError(
             "the loss never fell; the network may be trained already, or the lowest rate too large."
         )
-    slopes = np.gradient(np.array(losses[: best + 1]), np.log(rates[: best + 1]))
-    return float(rates[int(np.argmin(slopes))])
+    window = slice(SETTLED, SETTLED + best + 1)
+    slopes = np.gradient(np.array(losses[window]), np.log(rates[window]))
+    return float(rates[SETTLED + int(np.argmin(slopes))])
