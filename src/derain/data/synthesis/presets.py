@@ -202,26 +202,28 @@ REAL = (
 )
 DULL = SceneLook()
 BRIGHT = SceneLook(gamma=(0.8, 1.3), gain=(0.75, 1.0), softened=0.2)
+# What is out of focus is learnt last, so it comes most often.
 NEAR_RAIN = (
     Rain(near=(LIT_LINES,), scene=DULL),
     Rain(near=(LIT_LINES, WISPS), veil=THIN_MIST, scene=DULL),
     Rain(near=(SHORT_LINES,), scene=BRIGHT),
     Rain(near=(SHORT_LINES, LIT_LINES), scene=BRIGHT),
     Rain(near=(SHORT_LINES, SPECKS), scene=DULL),
-    Rain(near=(COLUMNS, WISPS), scene=DULL),
-    Rain(near=(SOFT_LINES, WISPS), scene=DULL),
+    *(2 * (Rain(near=(COLUMNS, WISPS), scene=DULL),)),
+    *(2 * (Rain(near=(SOFT_LINES, WISPS), scene=DULL),)),
     Rain(near=(SOFT_LINES, SPOTS), scene=DULL),
-    Rain(near=(SOFT_COLUMNS, WISPS), scene=DULL),
+    *(3 * (Rain(near=(SOFT_COLUMNS,), scene=DULL),)),
     Rain(near=(SOFT_COLUMNS, LIT_LINES), scene=DULL),
+    *(3 * (Rain(near=(SOFT_DROPS,), scene=DULL),)),
     Rain(near=(SOFT_DROPS, WISPS), scene=DULL),
-    Rain(near=(RIBBONS, WISPS), scene=DULL),
+    *(3 * (Rain(near=(RIBBONS,), scene=DULL),)),
     Rain(near=(RIBBONS, SPECKS), scene=DULL),
-    Rain(near=(SPECKS,), scene=DULL),
+    *(2 * (Rain(near=(SPECKS,), scene=DULL),)),
     Rain(near=(SPECKS, LIT_LINES, SOFT_LINES), scene=DULL),
     Rain(near=(BEADS, LIT_LINES), scene=DULL),
     Rain(near=(SPLASHES, LIT_LINES), scene=DULL),
     Rain(streaks=(NEAR,), mixing=("linear", "screen"), near=(SOFT_LINES,), scene=DULL),
-    Rain(scene=DULL),
+    *(2 * (Rain(scene=DULL),)),
 )
 # Glass so close to the lens that its drops are soft discs of light.
 BLURRED_DROPS = Rain(
@@ -254,7 +256,7 @@ PRESETS: dict[str, tuple[Rain, ...]] = {
         DDN[-1],
         *DID[:1],
         *REAL_SCENES,
-        *(2 * NEAR_RAIN),
+        *NEAR_RAIN,
         *DROPS,
         Rain(),
     ),
