@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 
 from derain.errors import DerainError
 from derain.pictures import read_picture, write_picture
+from derain.pictures import tiff as tiff_room
 
 HEIGHT, WIDTH = 37, 53
 ALPHA = {"unassalpha": 2, "assocalpha": 1, "unspecified": 0}
@@ -58,6 +59,7 @@ def expected(samples: NDArray[Any], colours: int, white_is_zero: bool) -> NDArra
     compression=st.sampled_from([None, "zlib"]),
     order=st.sampled_from("<>"),
     big=st.booleans(),
+    at_once=st.sampled_from([1, 2000, 1 << 24]),
 )
 def test_every_layout_is_read_as_it_was_written(
     dtype: str,
@@ -70,6 +72,7 @@ def test_every_layout_is_read_as_it_was_written(
     compression: str | None,
     order: Any,
     big: bool,
+    at_once: int,
 ) -> None:
     colours = 3 if photometric == "rgb" else 1
     samples = noise(colours + len(extra), dtype)
@@ -90,7 +93,9 @@ def test_every_layout_is_read_as_it_was_written(
             extratags=[(0x0112, "H", 1, orientation, True)],
             metadata=None,
         )
-        picture = read_picture(path)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tiff_room, "GROUP_BYTES", at_once)
+            picture = read_picture(path)
         right = turned(expected(samples, colours, photometric == "miniswhite"), orientation)
         assert np.array_equal(picture.pixels, right)
         if "unassalpha" in extra:

@@ -20,11 +20,14 @@ from derain.checkpoints import Model, save_checkpoint
 from derain.checkpoints.bundled import bundled_names
 from derain.errors import DerainError, UsageError
 from derain.methods import create_network
+from derain.methods.everyday import fast
 from derain.methods.network import RainNetwork
-from derain.pictures import Picture, read_picture, write_picture
+from derain.pictures import Picture, grey_map, read_picture, to_tensor, with_pixels, write_picture
 from derain.restore import Derainer, Settings
 from derain.restore.memory import fitting_tile
 from derain.restore.precision import is_bfloat16_native
+from derain.restore.protecting import protected
+from derain.restore.rain import measure
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 
@@ -192,6 +195,7 @@ def test_the_largest_tile_that_fits() -> None:
     assert network.activation_bytes(side, side) <= limit < network.activation_bytes(side + 64, side + 64)
 
 
+TINY = {"widths": (8, 12), "encoder": (1, 1), "decoder": (1,)}
 STARVED = """
 import resource, sys, torch, derain
 d = derain.load(sys.argv[1], tile=0, overlap=200)
@@ -220,6 +224,33 @@ def test_halves_the_tile_when_memory_runs_out(weights: Path) -> None:
     )
     assert result.returncode == 0, result.stderr
     assert "memory ran out, went on with tiles of" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"tile": 64}, {"tile": 48, "overlap": 40}, {"strength": 0.5, "tile": 32}, {"ensemble": "flips"}],
+    ids=str,
+)
+@pytest.mark.parametrize("name", ["everyday", "spanet"])
+def test_bands_of_whole_numbers_give_what_floats_do(
+    name: str, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fast, "PIXELS", 64)
+    monkeypatch.setattr(fast, "LOWEST", 16)
+    network = create_network(name, **({"width": 4} if name == "spanet" else TINY))
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    restore = derain.load(network, device="cpu", precision="float32", **changes)
+    levels = np.random.default_rng(1).integers(0, 65536, (117, 83, 3), np.uint16)
+    keep = torch.rand(1, 1, 117, 83).round()
+    for picture in (Picture(levels), Picture((levels[..., :1] >> 8).astype(np.uint8))):
+        found = restore.restore_picture(picture, with_maps=True, protect=keep)
+        wanted = restore.restore(to_tensor(picture), with_maps=True)
+        image = protected(to_tensor(picture), wanted.image, keep)
+        assert np.array_equal(found.picture.pixels, with_pixels(picture, image).pixels)
+        for map_name, values in wanted.maps.items():
+            assert np.array_equal(found.maps[map_name].pixels, grey_map(values).pixels)
+        assert found.rain == measure(to_tensor(picture), wanted.image, restore.settings.strength)
 
 
 def test_a_turned_photograph_comes_back_upright(derainer: Derainer, pixels: np.ndarray) -> None:

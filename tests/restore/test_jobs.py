@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,8 @@ from derain.errors import DerainError, UsageError
 from derain.methods import create_network
 from derain.pictures import Picture, encode_picture, read_picture, write_picture
 from derain.restore import Derainer, PictureOptions, VideoOptions, load, restore_files
-from derain.restore.jobs import plan
+from derain.restore import jobs as jobs_room
+from derain.restore.jobs import Job, Made, carry_out_in_stages, plan
 from derain.restore.run import restore_all
 
 JPEG = b"\xff\xd8\xff\xe0"
@@ -199,3 +202,60 @@ def test_a_picture_without_a_known_name_is_read_by_its_content(derainer: Deraine
     (outcome,) = restore_all(derainer, plan([tmp_path / "photo"], tmp_path / "dry").jobs)
     assert (outcome.status, outcome.note) == ("restored", "written as photo.png")
     assert read_picture(tmp_path / "dry" / "photo.png").size == (20, 30)
+
+
+def some_jobs(folder: Path, count: int) -> list[Job]:
+    return [Job(folder / f"{n}.png", folder / "dry" / f"{n}.png", folder, Path(str(n))) for n in range(count)]
+
+
+def test_the_next_is_read_and_the_last_is_written_during_the_work(tmp_path: Path) -> None:
+    jobs = some_jobs(tmp_path, 4)
+    was_read, may_write = ([threading.Event() for _ in jobs] for _ in range(2))
+
+    def read(job: Job) -> int:
+        number = int(job.name.name)
+        was_read[number].set()
+        return number
+
+    def work(job: Job, number: int) -> Callable[[], Made]:
+        if job is not jobs[-1]:
+            assert was_read[number + 1].wait(30)
+        if number:
+            may_write[number - 1].set()  # which it waits for
+        return lambda: Made("written in time" if may_write[number].wait(30) else "late")
+
+    may_write[-1].set()
+    outcomes = carry_out_in_stages(jobs, read, work, held=lambda number: 0)
+    assert [(o.job, o.note) for o in outcomes] == [(job, "written in time") for job in jobs]
+
+
+def test_large_pictures_are_worked_on_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs_room, "MOST_HELD", 10)
+    jobs, steps = some_jobs(tmp_path, 3), list[str]()
+
+    def read(job: Job) -> int:
+        steps.append(f"read {job.name}")
+        return 11
+
+    def work(job: Job, _: int) -> Callable[[], Made]:
+        steps.append(f"work {job.name}")
+        return lambda: steps.append(f"write {job.name}") or Made()
+
+    list(carry_out_in_stages(jobs, read, work, held=lambda size: size))
+    assert steps == [f"{step} {n}" for n in range(3) for step in ("read", "work", "write")]
+
+
+def test_a_failing_stage_stops_nothing(tmp_path: Path) -> None:
+    jobs = some_jobs(tmp_path, 4)
+
+    def fails_at(number: int, job: Job) -> None:
+        if job is jobs[number]:
+            raise OSError(f"stage {number}")
+
+    def work(job: Job, _: None) -> Callable[[], Made]:
+        fails_at(1, job)
+        return lambda: fails_at(2, job) or Made()
+
+    outcomes = list(carry_out_in_stages(jobs, lambda job: fails_at(0, job), work, held=lambda _: 0))
+    assert [o.status for o in outcomes] == ["failed", "failed", "failed", "restored"]
+    assert [f"stage {n}" in outcomes[n].note for n in range(3)] == [True] * 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -15,6 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from derain.errors import DerainError
 from derain.nn.peak_bytes import PeakBytes
 from derain.nn.tracing import is_tracing
+
+# Rows of a picture from the first up to the last + 1, (B, 3, rows, W).
+Rows = Callable[[int, int], Tensor]
 
 
 @dataclass(frozen=True)
@@ -80,16 +83,36 @@ class RainNetwork(nn.Module):
         Raises:
             DerainError: height or width is 0 or not a multiple of `spec.multiple_of`.
         """
-        height, width = rainy.shape[-2:]
+        self._refuse_size(*rainy.shape[-2:])
+        if torch.is_grad_enabled() or is_tracing():
+            return self.plain(rainy)
+        return self.fast(rainy)
+
+    def in_bands(self, rainy: Rows, height: int, width: int) -> Iterator[dict[str, Tensor]]:
+        """The same for a picture of which not all rows are at hand at once, without gradients.
+
+        Args:
+            rainy: gives rows of the picture, some of them more than once.
+            height, width: of the picture.
+
+        Returns:
+            The outputs in bands of rows, from the top to the bottom; in one band, unless a network needs
+            less memory in several.
+
+        Raises:
+            DerainError: height or width is 0 or not a multiple of `spec.multiple_of`.
+        """
+        with torch.no_grad():
+            found = self.outputs(rainy(0, height))
+        yield found
+
+    def _refuse_size(self, height: int, width: int) -> None:
         multiple = self.spec.multiple_of
         if height % multiple or width % multiple or not height or not width:
             raise DerainError(
                 f"a picture of {width}x{height} pixels: {type(self).__name__} needs sides that are multiples "
                 f"of {multiple}; pad it first, as `derain.load` does."
             )
-        if torch.is_grad_enabled() or is_tracing():
-            return self.plain(rainy)
-        return self.fast(rainy)
 
     def forward(self, rainy: Tensor) -> Tensor:
         """The restored picture, (B, 3, H, W) RGB; values may leave [0, 1] slightly."""

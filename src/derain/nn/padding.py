@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -14,6 +16,24 @@ def pad_to(picture: Tensor, height: int, width: int) -> Tensor:
             index = _reflected(picture.shape[axis], total).to(picture.device)
             picture = picture.index_select(axis, index)
     return picture
+
+
+def padded_rows(
+    rows: Callable[[int, int], Tensor], there: int, height: int, width: int
+) -> Callable[[int, int], Tensor]:
+    """`pad_to(picture, height, width)` for a picture of `there` rows, given and wanted as rows from the
+    first up to the last + 1."""
+    source = _reflected(there, height).tolist()
+
+    def padded(first: int, end: int) -> Tensor:
+        wanted = source[first:end]
+        lowest, highest = min(wanted), max(wanted) + 1
+        found = rows(lowest, highest)
+        if end > there:
+            found = found.index_select(-2, torch.tensor(wanted, device=found.device) - lowest)
+        return pad_to(found, end - first, width)
+
+    return padded
 
 
 def _reflected(length: int, total: int) -> Tensor:

@@ -112,13 +112,17 @@ class Picture:
         return int(np.iinfo(self.pixels.dtype).max)
 
 
-def to_tensor(picture: Picture) -> Tensor:
-    """The colours as a (1, 3, H, W) float32 tensor in [0, 1]; grey is repeated in the three channels."""
-    height, width = picture.size
-    tensor = torch.empty(1, 3, height, width)
+def to_tensor(picture: Picture, first: int = 0, end: int | None = None) -> Tensor:
+    """The colours as a (1, 3, H, W) float32 tensor in [0, 1]; grey is repeated in the three channels.
+
+    Args:
+        first, end: the first row that is wanted, and the last + 1; None for all below.
+    """
+    pixels = picture.pixels[first:end]
+    tensor = torch.empty(1, 3, *pixels.shape[:2])
     # One pass from interleaved integers to planar floats, without a copy in between.
     np.divide(
-        picture.pixels.transpose(2, 0, 1),
+        pixels.transpose(2, 0, 1),
         np.float32(picture.largest),
         out=tensor[0].numpy(),
         dtype=np.float32,
@@ -139,12 +143,21 @@ def with_pixels(picture: Picture, tensor: Tensor) -> Picture:
     Raises:
         DerainError: a value is not finite.
     """
+    assert tensor.shape[-2:] == picture.size, (tensor.shape, picture.size)
+    return replace(picture, pixels=to_pixels(picture, tensor))
+
+
+def to_pixels(picture: Picture, tensor: Tensor) -> Array:
+    """Rows of a tensor, (1, 3, h, W) or (3, h, W), as (h, W, C) pixels of the picture's kind.
+
+    See `with_pixels`.
+    """
     tensor = tensor[0] if tensor.ndim == 4 else tensor
-    assert tensor.shape == (3, *picture.size), (tensor.shape, picture.size)
+    assert tensor.shape[::2] == (3, picture.size[1]), (tensor.shape, picture.size)
     if picture.pixels.shape[2] == 1:
         # In float64 the mean of three equal float32 values is that value exactly.
         tensor = tensor.mean(0, keepdim=True, dtype=torch.float64)
-    return replace(picture, pixels=_quantised(tensor, picture.largest))
+    return _quantised(tensor, picture.largest)
 
 
 def grey_map(tensor: Tensor) -> Picture:
@@ -153,9 +166,14 @@ def grey_map(tensor: Tensor) -> Picture:
     Raises:
         DerainError: a value is not finite.
     """
+    return Picture(grey_pixels(tensor))
+
+
+def grey_pixels(tensor: Tensor) -> Array:
+    """The same as (H, W, 1) uint8."""
     assert tensor.ndim == 4, tensor.shape
     assert tensor.shape[:2] == (1, 1), tensor.shape
-    return Picture(_quantised(tensor[0], 255))
+    return _quantised(tensor[0], 255)
 
 
 def _quantised(tensor: Tensor, largest: int) -> Array:

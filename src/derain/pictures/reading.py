@@ -51,7 +51,8 @@ def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Picture:
         with path.open("rb") as file:
             head = file.read(kinds.HEAD)
             kind = _readable_kind(head, path.stat().st_size, str(path), max_pixels)
-            content = head + file.read()
+            file.seek(0)
+            content = file.read()
     except DerainError:
         raise
     except OSError as error:

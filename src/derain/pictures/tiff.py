@@ -14,8 +14,10 @@ import io
 import math
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import PIL
@@ -27,7 +29,9 @@ from derain.pictures import tags
 from derain.pictures.decoding import checked, colours_and_alpha, refuse_kind, refuse_several, refuse_size
 from derain.pictures.picture import Array, Picture
 
-STRIP_BYTES = 1 << 20
+STRIP_BYTES = 1 << 20  # of files that are written
+GROUP_BYTES = 1 << 24  # unpacked at once of files that are read
+HEADER_BYTES = 8
 MOST_PAGES = 1000
 # Tags
 SUBFILE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 254, 256, 257, 258, 259, 262
@@ -268,7 +272,10 @@ def _bits_within(first: tags.Directory, order: tags.Order, samples: Array) -> in
 
 def _of_16_bits(values: Array) -> Array:
     """Floats in [0, 1] as uint16."""
-    return np.rint(values.astype(np.float64) * 65535).astype(np.uint16)
+    result = np.empty(values.shape, np.uint16)
+    for row, some in zip(result, values, strict=True):
+        row[:] = np.rint(some.astype(np.float64) * 65535)
+    return result
 
 
 def _expect_unit_range(values: Array, name: str) -> None:
@@ -319,18 +326,67 @@ def _plane(
     described[WIDTH] = tags.numbers(tags.LONG, order, [row])
     if tile is not None:
         described[TILE_WIDTH] = tags.numbers(tags.LONG, order, [tile[0] * bits // 8])
-    image = TiffImagePlugin.TiffImageFile(_twin(content, order, described))
-    packed = np.asarray(image)
-    if packed.shape != (layout.height, row):
-        raise ValueError("fewer pixels than it says")
     spans = [(0, width)] if tile is None else [(x, tile[0]) for x in range(0, width, tile[0])]
-    parts, at = [], 0
-    for _, span in spans:
-        size = row if tile is None else span * bits // 8
-        parts.append(_unpacked(packed[:, at : at + size], span, samples, layout, order))
-        at += size
-    whole: Array = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-    return whole[:, :width]
+    whole, top = None, 0
+    for twin, height in _groups(content, head, described, layout, row):
+        image = TiffImagePlugin.TiffImageFile(twin)
+        if image.size != (row, height):
+            raise ValueError("fewer pixels than it says")
+        # In strips, as Pillow makes arrays by way of copies of the whole.
+        few = max(1, GROUP_BYTES // row)
+        for first in range(0, height, few):
+            packed = np.asarray(image.crop((0, first, row, min(first + few, height))))
+            at = 0
+            for x, span in spans:
+                size = row if tile is None else span * bits // 8
+                part = _unpacked(packed[:, at : at + size], span, samples, layout, order)
+                if whole is None:
+                    whole = np.empty((layout.height, width, samples), part.dtype)
+                whole[top : top + len(packed), x : x + span] = part[:, : width - x]
+                at += size
+            top += len(packed)
+    assert whole is not None
+    return whole
+
+
+def _groups(
+    content: bytes, head: tags.Header, described: dict[int, tags.Entry], layout: _Layout, row: int
+) -> Iterator[tuple[io.BytesIO, int]]:
+    """Files of some rows of the picture each, which libtiff can read, and how many rows they have.
+
+    The whole picture in one where the file does not say where its strips or tiles lie as it ought to.
+    """
+    order, tiled = head.order, layout.tile is not None
+    at, length, high = (TILE_OFFSETS, TILE_SIZES, TILE_HEIGHT) if tiled else (OFFSETS, SIZES, ROWS)
+    offsets, sizes = (
+        [int(n) for n in described[tag].numbers(order)] if tag in described else [] for tag in (at, length)
+    )
+    rows = min(int(tags.Directory(described).number(high, order) or layout.height), layout.height)
+    across = -(-layout.width // layout.tile[0]) if layout.tile is not None else 1
+    if layout.compression == 1 and not tiled and len(offsets) == 1 and sizes == [layout.height * row]:
+        # One strip of plain bytes is as many as one likes.
+        rows = max(1, GROUP_BYTES // row)
+        tops = range(0, layout.height, rows)
+        offsets = [offsets[0] + top * row for top in tops]
+        sizes = [min(rows, layout.height - top) * row for top in tops]
+    usual = len(offsets) == len(sizes) == across * -(-layout.height // rows) and sum(sizes) <= len(content)
+    if not usual or layout.height * row <= GROUP_BYTES:
+        yield _twin(content, order, described), layout.height
+        return
+    together = max(1, GROUP_BYTES // (rows * row))
+    for first in range(0, -(-layout.height // rows), together):
+        parts = slice(first * across, (first + together) * across)
+        height = min(together * rows, layout.height - first * rows)
+        stored = b"".join(content[o : o + n] for o, n in zip(offsets[parts], sizes[parts], strict=True))
+        places = [int(before) for before in np.cumsum([0, *sizes[parts][:-1]])]
+        some = {
+            **described,
+            HEIGHT: tags.numbers(tags.LONG, order, [height]),
+            at: tags.numbers(tags.LONG, order, [HEADER_BYTES + place for place in places]),
+            length: tags.numbers(tags.LONG, order, sizes[parts]),
+            high: tags.numbers(tags.LONG, order, [rows]),
+        }
+        yield _twin(bytes(HEADER_BYTES) + stored, order, some), height
 
 
 def _unpacked(packed: Array, width: int, samples: int, layout: _Layout, order: tags.Order) -> Array:
@@ -415,18 +471,24 @@ def _dpi(first: tags.Directory, order: tags.Order) -> tuple[float, float] | None
     return across * inch, down * inch
 
 
-def write(picture: Picture, samples: Array) -> bytes:
+def write(file: BinaryIO, picture: Picture, samples: Array) -> None:
     """(H, W, 1 to 4) uint8 or uint16 samples as a TIFF file with all that `picture` carries.
 
-    Strips, deflated after horizontal differencing (predictor 2), in the byte order of the EXIF data.
+    Strips, deflated after horizontal differencing (predictor 2), in the byte order of the EXIF data; each
+    is written before the next is made.
+
+    Args:
+        file: empty, and can be sought in.
+
+    Raises:
+        ValueError: it grows too large for a TIFF file.
     """
     height, width, channels = samples.shape
     colours = 3 if channels >= 3 else 1
     described = None if picture.exif is None else exif_blocks.to_tiff(picture.exif)
     found, order = (tags.Directory({}), LITTLE) if described is None else described
     rows = max(1, STRIP_BYTES // (width * channels * samples.itemsize))
-    strips = [zlib.compress(_differences(samples[y : y + rows], order)) for y in range(0, height, rows)]
-    sizes = [len(strip) for strip in strips]
+    count = -(-height // rows)
     entries = dict(found.entries)
     short = {
         BITS: [8 * samples.itemsize] * channels,
@@ -439,7 +501,7 @@ def write(picture: Picture, samples: Array) -> bytes:
         **({UNIT: [INCH]} if picture.dpi is not None else {}),
     }
     entries |= {tag: tags.numbers(tags.SHORT, order, values) for tag, values in short.items()}
-    long = {WIDTH: [width], HEIGHT: [height], ROWS: [rows], SIZES: sizes, OFFSETS: [0] * len(sizes)}
+    long = {WIDTH: [width], HEIGHT: [height], ROWS: [rows], SIZES: [0] * count, OFFSETS: [0] * count}
     entries |= {tag: tags.numbers(tags.LONG, order, values) for tag, values in long.items()}
     held = {exif_blocks.ICC: picture.icc, exif_blocks.XMP: picture.xmp, exif_blocks.IPTC: picture.iptc}
     for tag, value in held.items():
@@ -448,12 +510,17 @@ def write(picture: Picture, samples: Array) -> bytes:
     if picture.dpi is not None:
         entries[X_RESOLUTION], entries[Y_RESOLUTION] = (tags.rational(order, value) for value in picture.dpi)
     # The directory's length does not depend on the numbers in it.
-    start = len(tags.block(tags.Directory(entries, found.nested), order))
+    start = file.write(tags.block(tags.Directory(entries, found.nested), order))
+    sizes = [
+        file.write(zlib.compress(_differences(samples[top : top + rows], order)))
+        for top in range(0, height, rows)
+    ]
     if start + sum(sizes) >= 1 << 32:
         raise ValueError("larger than the 4 GB of a TIFF file")
     offsets = [start + int(before) for before in np.cumsum([0, *sizes[:-1]])]
-    entries[OFFSETS] = tags.numbers(tags.LONG, order, offsets)
-    return b"".join([tags.block(tags.Directory(entries, found.nested), order), *strips])
+    entries[SIZES], entries[OFFSETS] = (tags.numbers(tags.LONG, order, values) for values in (sizes, offsets))
+    file.seek(0)
+    file.write(tags.block(tags.Directory(entries, found.nested), order))
 
 
 def _differences(rows: Array, order: tags.Order) -> bytes:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import re
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from derain.atomic import replace_file
+from derain.atomic import new_file
 from derain.errors import DerainError, UsageError
 from derain.pictures import avif, bmp, jpeg, png, tiff, webp
 from derain.pictures import exif as exif_blocks
@@ -46,7 +48,6 @@ SRGB_GAMMA = 45455  # in gAMA's hundred thousandths
 WRITERS: dict[str, Callable[[Picture, Array], bytes]] = {
     "PNG": png.write,
     "WebP": webp.write,
-    "TIFF": tiff.write,
     "BMP": bmp.write,
     "AVIF": avif.write,
 }
@@ -76,11 +77,10 @@ def write_picture(path: str | Path, picture: Picture, jpeg_quality: int | None =
         DerainError: the format cannot hold the picture, the folder cannot be written, the disk is full.
     """
     path = Path(path)
-    try:
-        content, notes = _encoded(picture, path.suffix, jpeg_quality)
-    except DerainError as error:
-        raise type(error)(f"{path}: {error}") from None
-    replace_file(path, content)
+    with _named(path):
+        write, notes = _encoding(picture, path.suffix, jpeg_quality)
+    with new_file(path) as temporary, temporary.open("wb") as file, _named(path):
+        write(file)
     return notes
 
 
@@ -91,28 +91,58 @@ def left_out(lost: Sequence[str]) -> str:
 
 def encode_picture(picture: Picture, extension: str, jpeg_quality: int | None = None) -> bytes:
     """The bytes of the file that `write_picture` writes; raises the same."""
-    return _encoded(picture, extension, jpeg_quality)[0]
+    buffer = io.BytesIO()
+    _encoding(picture, extension, jpeg_quality)[0](buffer)
+    return buffer.getvalue()
 
 
-def _encoded(picture: Picture, extension: str, jpeg_quality: int | None) -> tuple[bytes, tuple[str, ...]]:
+def _encoding(
+    picture: Picture, extension: str, jpeg_quality: int | None
+) -> tuple[Callable[[BinaryIO], object], tuple[str, ...]]:
+    """What writes a picture to a file, and what is left out. TIFF, which may be large, is encoded as it is
+    written, all others before."""
     name = FORMATS.get(extension.lower())
     if name is None:
         raise UsageError(f"pictures cannot be written as '{extension}'; use one of {', '.join(FORMATS)}.")
     if jpeg_quality is not None and not 1 <= jpeg_quality <= 100:
         raise UsageError(f"JPEG quality {jpeg_quality} is outside 1 to 100.")
     samples = _samples(picture, name)
-    picture, lost = _fitted(picture, name, samples)
+    fitted, lost = _fitted(picture, name, samples)
+    if name == "TIFF":
+        return lambda file: _write_tiff(file, fitted, samples), lost
+    with _encoders_errors(name):
+        content = (
+            jpeg.write(fitted, samples, jpeg_quality) if name == "JPEG" else WRITERS[name](fitted, samples)
+        )
+    return lambda file: file.write(content), lost
+
+
+def _write_tiff(file: BinaryIO, picture: Picture, samples: Array) -> None:
+    with _encoders_errors("TIFF", OSError):  # those are the file's
+        tiff.write(file, picture, samples)
+
+
+@contextmanager
+def _encoders_errors(name: str, *others: type[Exception]) -> Iterator[None]:
+    """Makes all that an encoder raises, but these others, a `DerainError`."""
     try:
-        if name == "JPEG":
-            content = jpeg.write(picture, samples, jpeg_quality)
-        else:
-            content = WRITERS[name](picture, samples)
+        yield
+    except others:
+        raise
     except MemoryError:
         raise DerainError(f"not enough memory to write it as {name}.") from None
     except Exception as error:  # encoders raise whatever odd sizes provoke
         reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise DerainError(f"cannot be written as {name} ({reason}).") from None
-    return content, lost
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Puts the file's name before what is wrong with it."""
+    try:
+        yield
+    except DerainError as error:
+        raise type(error)(f"{path}: {error}") from None
 
 
 def _samples(picture: Picture, name: str) -> Array:

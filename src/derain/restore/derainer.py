@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import logging
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
@@ -22,13 +22,14 @@ from derain.errors import DerainError, Remedy, UsageError
 from derain.export import is_exported
 from derain.methods import all_architectures
 from derain.methods.network import RainNetwork
-from derain.pictures import EXTENSIONS, left_out, read_picture, to_tensor, with_pixels, write_picture
+from derain.pictures import EXTENSIONS, Picture, left_out, read_picture, to_tensor, write_picture
 from derain.pictures.kinds import VIDEO_KINDS, file_kind
+from derain.pictures.picture import grey_pixels, to_pixels
 from derain.restore.in_memory import picture_planes, restore_array, restore_pil, restore_tensor
-from derain.restore.inference import Inference, Restored
+from derain.restore.inference import Inference, Restored, Source
 from derain.restore.precision import choose_precision, is_bfloat16_native
 from derain.restore.protecting import keep_map, protected
-from derain.restore.rain import Rain, measure, threshold_of
+from derain.restore.rain import Change, Rain, measure, threshold_of
 from derain.restore.settings import Changes, Settings, choose_device
 from derain.restore.test_time import positions
 
@@ -89,6 +90,23 @@ def load(
 
         return Derainer(open_exported(path), settings)
     return Derainer(open_checkpoint(path, own_code=own_code), settings)
+
+
+@dataclass(frozen=True)
+class RestoredPicture:
+    """A restored picture in memory.
+
+    Attributes:
+        picture: with all that the rainy one carried.
+        maps: {"mask" or "uncertainty": grey}; empty when not asked for.
+        rain: how much there was; None where nothing was to be changed (strength 0).
+        note: what a user should know of how it was done, or "".
+    """
+
+    picture: Picture
+    maps: Mapping[str, Picture]
+    rain: Rain | None
+    note: str
 
 
 class Derainer:
@@ -316,10 +334,51 @@ class Derainer:
         found = self._inference.restore(rainy, self.dtype_for(bits), with_maps, progress)
         if protect is None:
             return found
-        if protect.shape[-2:] != rainy.shape[-2:]:
-            sizes = (f"{side.shape[-1]}x{side.shape[-2]}" for side in (protect, rainy))
-            raise DerainError("the mask is {}, the picture {}.".format(*sizes))
+        _refuse_mask(protect, rainy.shape[-2:])
         return replace(found, image=protected(rainy.to(found.image), found.image, protect))
+
+    def restore_picture(
+        self,
+        picture: Picture,
+        with_maps: bool = False,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+        *,
+        protect: Tensor | None = None,
+    ) -> RestoredPicture:
+        """As `restore`, from whole numbers to whole numbers: no more floats are held than the network takes.
+
+        Args:
+            picture: as files give it.
+            with_maps, progress, protect: see `restore`.
+
+        Raises:
+            DerainError: the mask is of another size, memory runs out, or the network gives values that are
+                not finite.
+        """
+        _refuse_mask(protect, picture.size)
+        height, width = picture.size
+        source = Source(height, width, lambda first, end: to_tensor(picture, first, end))
+        pixels, maps, note = np.empty_like(picture.pixels), dict[str, NDArray[np.uint8]](), ""
+        strength = self.settings.strength
+        change = Change(height, width, strength) if strength else None
+        for band in self._inference.bands(source, self.dtype_for(picture.bits), with_maps, progress):
+            rows, image, note = slice(band.top, band.bottom), band.image, band.note
+            rainy = source.rows(band.top, band.bottom)
+            if change is not None:
+                change.add(band.top, rainy, image)
+            if protect is not None:
+                image = protected(rainy, image, protect[:, :, rows])
+            pixels[rows] = to_pixels(picture, image)
+            for name, values in band.maps.items():
+                if name not in maps:
+                    maps[name] = np.empty((height, width, 1), np.uint8)
+                maps[name][rows] = grey_pixels(values)
+        return RestoredPicture(
+            replace(picture, pixels=pixels),
+            {name: Picture(values) for name, values in maps.items()},
+            change.measured(self.rain_threshold) if change is not None else None,
+            note,
+        )
 
     def _restore_file(self, source: Path, output: str | Path | None, overwrite: bool, protect: Any) -> Path:
         if _is_video(source):
@@ -332,8 +391,8 @@ class Derainer:
             return target
         target = _target(source, output, overwrite)
         found = read_picture(source)
-        restored = self.restore(to_tensor(found), bits=found.bits, protect=self._keep(protect)).image
-        lost = write_picture(target, with_pixels(found, restored))
+        restored = self.restore_picture(found, protect=self._keep(protect)).picture
+        lost = write_picture(target, restored)
         if lost:
             log.warning("%s: %s", target, left_out(lost))
         return target
@@ -348,6 +407,14 @@ class Derainer:
         """
         model = Model(self.network, self.checkpoint) if self.checkpoint else self.network
         return Derainer(model, replace(self.settings, **changes))
+
+
+def _refuse_mask(protect: Tensor | None, size: Sequence[int]) -> None:
+    """Raises `DerainError` for a mask that is not of a picture's size."""
+    if protect is not None and protect.shape[-2:] != tuple(size):
+        raise DerainError(
+            f"the mask is {protect.shape[-1]}x{protect.shape[-2]}, the picture {size[1]}x{size[0]}."
+        )
 
 
 def _name(network: nn.Module, checkpoint: Checkpoint | None) -> str:

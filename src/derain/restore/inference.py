@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from derain.errors import DerainError
-from derain.methods.network import RainNetwork
+from derain.methods.network import RainNetwork, Rows
 from derain.restore import memory
 from derain.restore.settings import Settings
 from derain.restore.test_time import Position, join_phases, split_phases, turned, turned_back
-from derain.restore.tiles import Axis, even_axis, pad_to, published_axis, run_tiles
+from derain.restore.tiles import Axis, even_axis, padded_rows, published_axis, run_tiles, tile_bands
 
 # Shared pixels of neighbouring tiles for networks that look at the whole picture.
 OVERLAP = 128
@@ -41,6 +41,30 @@ class Restored:
 
 
 @dataclass(frozen=True)
+class Source:
+    """A picture (B, 3, height, width), float32 RGB in [0, 1], whose rows are made when they are asked for."""
+
+    height: int
+    width: int
+    rows: Rows
+
+
+@dataclass(frozen=True)
+class Band:
+    """Rows of a restored picture from `top` on; see `Restored` for the other attributes."""
+
+    top: int
+    image: Tensor
+    maps: Mapping[str, Tensor]
+    note: str
+
+    @property
+    def bottom(self) -> int:
+        """The last row + 1."""
+        return self.top + self.image.shape[2]
+
+
+@dataclass(frozen=True)
 class Inference:
     """A network with all that decides how it is applied.
 
@@ -62,53 +86,42 @@ class Inference:
         """See `Derainer.restore`; the network computes in `dtype`."""
         if not torch.isfinite(rainy.sum()):  # in one pass, and without a map of answers
             raise DerainError("the picture holds values that are not finite.")
-        forward = self._forward(with_maps, dtype)
         if not self.settings.phases:
-            return self._restore_batch(rainy, forward, progress)
-        found = self._restore_batch(split_phases(rainy), forward, progress)
+            return self._restore_batch(rainy, dtype, with_maps, progress)
+        found = self._restore_batch(split_phases(rainy), dtype, with_maps, progress)
         size = rainy.shape[-2:]
         maps = {name: join_phases(value, *size) for name, value in found.maps.items()}
         return Restored(join_phases(found.image, *size), maps, found.note)
 
-    def _restore_batch(
-        self, rainy: Tensor, forward: Forward, progress: Callable[[int, int], None]
-    ) -> Restored:
-        count = self._together(rainy.shape[2], rainy.shape[3]) if len(rainy) > 1 else 1
-        parts = [rainy[first : first + count] for first in range(0, len(rainy), count)]
+    def bands(
+        self, source: Source, dtype: torch.dtype, with_maps: bool, progress: Callable[[int, int], None]
+    ) -> Iterator[Band]:
+        """The same for one picture of which neither all rows nor all of the result are needed at once.
 
-        done = []
-        for number, part in enumerate(parts):
+        Bands go from the top to the bottom. Where memory runs out, they begin at the top once more. What
+        looks at the whole picture several times (phases, an average over turns) gives one band.
+        """
+        if self.settings.phases:
+            found = self.restore(source.rows(0, source.height), dtype, with_maps, progress)
+            yield Band(0, found.image, found.maps, found.note)
+        else:
+            yield from self._bands(source, dtype, with_maps, progress)
 
-            def tell(tiles: int, total: int, number: int = number) -> None:
-                progress(number * total + tiles, len(parts) * total)
-
-            done.append(self._restore_part(part, forward, tell))
-        if len(done) == 1:
-            return done[0]
-        maps = {name: torch.cat([part.maps[name] for part in done]) for name in done[0].maps}
-        notes = dict.fromkeys(part.note for part in done if part.note)
-        return Restored(torch.cat([part.image for part in done]), maps, "; ".join(notes))
-
-    def _together(self, height: int, width: int) -> int:
-        """How many pictures of a size may go through the network at once."""
+    def _bands(
+        self, source: Source, dtype: torch.dtype, with_maps: bool, progress: Callable[[int, int], None]
+    ) -> Iterator[Band]:
         multiple = self.network.spec.multiple_of
-        height, width = (-(-side // multiple) * multiple for side in (height, width))
-        size, _ = self._tile_size(height, width)
-        each = self.network.activation_bytes(min(size, height), min(size, width))
-        return max(1, memory.budget(self.device) // max(1, each))
-
-    def _restore_part(
-        self, rainy: Tensor, forward: Forward, progress: Callable[[int, int], None]
-    ) -> Restored:
-        height, width = rainy.shape[2:]
-        multiple = self.network.spec.multiple_of
-        padded = pad_to(rainy, -(-height // multiple) * multiple, -(-width // multiple) * multiple)
-        size, note = self._tile_size(padded.shape[2], padded.shape[3])
+        height, width = (-(-side // multiple) * multiple for side in (source.height, source.width))
+        padded = Source(height, width, padded_rows(source.rows, source.height, height, width))
+        size, note = self._tile_size(height, width)
         while True:
-            rows, columns = (self._axis(length, size) for length in padded.shape[2:])
+            rows, columns = (self._axis(length, size) for length in (height, width))
             try:
-                outputs = self._run(padded, rows, columns, forward, progress)
-                break
+                top = 0
+                for outputs in self._run(padded, rows, columns, dtype, with_maps, progress):
+                    yield self._finished(source, top, outputs, note)
+                    top += outputs["image"].shape[2]
+                return
             except (RuntimeError, MemoryError) as error:
                 if not memory.ran_out(error):
                     raise
@@ -121,11 +134,60 @@ class Inference:
                 note = f"memory ran out, went on with tiles of {size} pixels"
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
-        cut = {name: value[..., :height, :width] for name, value in outputs.items()}
+
+    def _finished(self, source: Source, top: int, outputs: Mapping[str, Tensor], note: str) -> Band:
+        """Rows of the network's outputs without the padding, as strong as they are wanted."""
+        cut = {name: value[..., : source.height - top, : source.width] for name, value in outputs.items()}
         image = cut.pop("image").clamp_(0, 1)
         if self.settings.strength != 1:
+            rainy = source.rows(top, top + image.shape[2])
             image = torch.lerp(rainy.to(image), image, self.settings.strength).clamp_(0, 1)
-        return Restored(image, cut, note)
+        return Band(top, image, cut, note)
+
+    def _restore_batch(
+        self, rainy: Tensor, dtype: torch.dtype, with_maps: bool, progress: Callable[[int, int], None]
+    ) -> Restored:
+        count = self._together(rainy.shape[2], rainy.shape[3]) if len(rainy) > 1 else 1
+        parts = [rainy[first : first + count] for first in range(0, len(rainy), count)]
+
+        done = []
+        for number, part in enumerate(parts):
+
+            def tell(tiles: int, total: int, number: int = number) -> None:
+                progress(number * total + tiles, len(parts) * total)
+
+            done.append(self._restore_part(part, dtype, with_maps, tell))
+        if len(done) == 1:
+            return done[0]
+        maps = {name: torch.cat([part.maps[name] for part in done]) for name in done[0].maps}
+        notes = dict.fromkeys(part.note for part in done if part.note)
+        return Restored(torch.cat([part.image for part in done]), maps, "; ".join(notes))
+
+    def _restore_part(
+        self, rainy: Tensor, dtype: torch.dtype, with_maps: bool, progress: Callable[[int, int], None]
+    ) -> Restored:
+        height, width = rainy.shape[2:]
+        source = Source(height, width, lambda first, end: rainy[:, :, first:end])
+        whole: dict[str, Tensor] = {}
+        note = ""
+        for band in self._bands(source, dtype, with_maps, progress):
+            note = band.note
+            for name, value in {"image": band.image, **band.maps}.items():
+                if band.image.shape[2] == source.height:
+                    whole[name] = value
+                    continue
+                if name not in whole:
+                    whole[name] = value.new_empty((*value.shape[:2], source.height, source.width))
+                whole[name][:, :, band.top : band.bottom] = value
+        return Restored(whole.pop("image"), whole, note)
+
+    def _together(self, height: int, width: int) -> int:
+        """How many pictures of a size may go through the network at once."""
+        multiple = self.network.spec.multiple_of
+        height, width = (-(-side // multiple) * multiple for side in (height, width))
+        size, _ = self._tile_size(height, width)
+        each = self.network.activation_bytes(min(size, height), min(size, width))
+        return max(1, memory.budget(self.device) // max(1, each))
 
     def _tile_size(self, height: int, width: int) -> tuple[int, str]:
         """Side of a tile for a padded picture, and what to tell the user."""
@@ -152,6 +214,24 @@ class Inference:
 
     def _run(
         self,
+        padded: Source,
+        rows: Axis,
+        columns: Axis,
+        dtype: torch.dtype,
+        with_maps: bool,
+        progress: Callable[[int, int], None],
+    ) -> Iterator[dict[str, Tensor]]:
+        """Outputs of the network in bands, from the top to the bottom."""
+        if len(self.turns) > 1:
+            picture = padded.rows(0, padded.height)
+            yield self._averaged(picture, rows, columns, self._forward(with_maps, dtype), progress)
+        elif len(rows.spans) == len(columns.spans) == 1:
+            yield from self._in_bands(padded, with_maps, dtype, progress)
+        else:
+            yield from tile_bands(padded.rows, self._forward(with_maps, dtype), rows, columns, progress)
+
+    def _averaged(
+        self,
         picture: Tensor,
         rows: Axis,
         columns: Axis,
@@ -170,19 +250,41 @@ class Inference:
             for name, value in run_tiles(seen, forward, *axes, count).items():
                 back = turned_back(value, position)
                 total[name] = total[name].add_(back) if name in total else back
-        return {name: value / len(turns) for name, value in total.items()} if len(turns) > 1 else total
+        return {name: value / len(turns) for name, value in total.items()}
 
     def _forward(self, with_maps: bool, dtype: torch.dtype) -> Forward:
         def run(tile: Tensor) -> Mapping[str, Tensor]:
-            tile = tile.to(self.device).contiguous(memory_format=torch.channels_last)
-            mixed = dtype is not torch.float32
-            precision: contextlib.AbstractContextManager[Any] = (
-                torch.autocast(self.device.type, dtype) if mixed else contextlib.nullcontext()
-            )
-            with torch.no_grad(), precision:
+            tile = self._placed(tile)
+            with torch.no_grad(), self._precision(dtype):
                 if not with_maps:
                     return {"image": self.network(tile).cpu()}
                 found = self.network.outputs(tile)
-                return {name: found[name].cpu() for name in ("image", *self.network.spec.maps)}
+                return {name: found[name].cpu() for name in self._names(with_maps)}
 
         return run
+
+    def _in_bands(
+        self, padded: Source, with_maps: bool, dtype: torch.dtype, progress: Callable[[int, int], None]
+    ) -> Iterator[dict[str, Tensor]]:
+        bands = self.network.in_bands(
+            lambda first, end: self._placed(padded.rows(first, end)), padded.height, padded.width
+        )
+        done = 0
+        while True:
+            with torch.no_grad(), self._precision(dtype):  # and not where the band is used
+                found = next(bands, None)
+            if found is None:
+                return
+            first, done = done, done + found["image"].shape[2]
+            yield {name: found[name].cpu().float() for name in self._names(with_maps)}
+            progress(*((done, padded.height) if first or done < padded.height else (1, 1)))
+
+    def _names(self, with_maps: bool) -> tuple[str, ...]:
+        return ("image", *self.network.spec.maps) if with_maps else ("image",)
+
+    def _placed(self, picture: Tensor) -> Tensor:
+        return picture.to(self.device).contiguous(memory_format=torch.channels_last)
+
+    def _precision(self, dtype: torch.dtype) -> contextlib.AbstractContextManager[Any]:
+        mixed = dtype is not torch.float32
+        return torch.autocast(self.device.type, dtype) if mixed else contextlib.nullcontext()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from derain.atomic import refuse_unwritable, remove_leftovers
 from derain.errors import DerainError, Remedy, UsageError, errors_of
@@ -17,6 +19,10 @@ from derain.restore.rain import Rain
 
 Status = Literal["restored", "skipped", "failed"]
 STATUSES: tuple[Status, ...] = ("restored", "skipped", "failed")
+# Bytes beyond which a job is worked on alone: those of a picture of 50 megapixels and its result.
+MOST_HELD = 300 << 20
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -123,19 +129,83 @@ def carry_out(jobs: Sequence[Job], work: Callable[[Job], Made], overwrite: bool 
     """
     unwritable = prepare_folders([job for job in jobs if overwrite or not exists(job.target)])
     for job in jobs:
-        if exists(job.target) and not overwrite:
-            yield skipped(job)
-            continue
-        try:
-            with errors_of(job.source, job.target):
-                if job.target.parent in unwritable:
-                    raise unwritable[job.target.parent]
-                made = work(job)
-        except DerainError as error:
-            yield failed(job, error)
-        else:
-            note = "; ".join(part for part in (job.note, made.note) if part)
-            yield Outcome(job, made.status, note, precision=made.precision, rain=made.rain)
+        begun = _begun(job, lambda job: None, overwrite, unwritable)
+        yield begun if isinstance(begun, Outcome) else _ended(job, work, job)
+
+
+def carry_out_in_stages(
+    jobs: Sequence[Job],
+    read: Callable[[Job], Item],
+    work: Callable[[Job, Item], Callable[[], Made]],
+    overwrite: bool = False,
+    *,
+    held: Callable[[Item], int],
+) -> Iterator[Outcome]:
+    """As `carry_out`: while a job is worked on, the next is read and the one before is written.
+
+    Outcomes come in the order of the jobs, each once the work of the next job is done.
+
+    Args:
+        jobs, overwrite: see `carry_out`.
+        read: gives what `work` takes; in a thread of its own.
+        work: gives what writes the result; that is called in a thread of its own.
+        held: bytes that a job holds until it is written. One that holds more than `MOST_HELD` is alone: the
+            next is read when it is written.
+
+    Raises:
+        DerainError: no result could be written; found before the work.
+    """
+    unwritable = prepare_folders([job for job in jobs if overwrite or not exists(job.target)])
+    reading: Future[Item | Outcome] | None = None
+    writing: Future[Outcome] | None = None
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        for job, following in itertools.zip_longest(jobs, jobs[1:]):
+            begun = reading.result() if reading else _begun(job, read, overwrite, unwritable)
+            is_alone = following is None or (not isinstance(begun, Outcome) and held(begun) > MOST_HELD)
+            reading = None if is_alone else reader.submit(_begun, following, read, overwrite, unwritable)
+            worked = begun if isinstance(begun, Outcome) else _tried(job, work, job, begun)
+            if writing is not None:
+                yield writing.result()
+            writing = None if isinstance(worked, Outcome) else writer.submit(_ended, job, worked)
+            del begun
+            if isinstance(worked, Outcome):
+                yield worked
+            del worked
+            if is_alone and writing is not None:
+                yield writing.result()
+                writing = None
+
+
+def _begun(
+    job: Job, read: Callable[[Job], Item], overwrite: bool, unwritable: Mapping[Path, DerainError]
+) -> Item | Outcome:
+    """What was read for a job, or its outcome if there is nothing to do."""
+    if exists(job.target) and not overwrite:
+        return skipped(job)
+
+    def checked() -> Item:
+        if job.target.parent in unwritable:
+            raise unwritable[job.target.parent]
+        return read(job)
+
+    return _tried(job, checked)
+
+
+def _tried(job: Job, step: Callable[..., Item], *given: Any) -> Item | Outcome:
+    """What a step gives of what it is given, or the outcome of a job that failed in it."""
+    try:
+        with errors_of(job.source, job.target):
+            return step(*given)
+    except DerainError as error:
+        return failed(job, error)
+
+
+def _ended(job: Job, write: Callable[..., Made], *given: Any) -> Outcome:
+    made = _tried(job, write, *given)
+    if isinstance(made, Outcome):
+        return made
+    note = "; ".join(part for part in (job.note, made.note) if part)
+    return Outcome(job, made.status, note, precision=made.precision, rain=made.rain)
 
 
 def prepare_folders(jobs: Sequence[Job]) -> dict[Path, DerainError]:

@@ -70,22 +70,47 @@ def measure(rainy: Tensor, image: Tensor, strength: float = 1.0, threshold: floa
         >>> measure(rainy.transpose(2, 3), image, threshold=0.01).is_raining
         False
     """
-    change = _luma(rainy - image) / strength
-    height, width = change.shape
-    if max(height, width) > LONGEST:
-        scale = LONGEST / max(height, width)
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        change = np.asarray(cv2.resize(change, size, interpolation=cv2.INTER_AREA), np.float32)
-    stands_out = change - cv2.blur(change, (WINDOW, WINDOW)) > STANDS_OUT
-    cells = cv2.resize(stands_out.astype(np.float32), (CELLS, CELLS), interpolation=cv2.INTER_AREA)
-    share = float(np.median(cells))
-    signal = share * max(0.0, _uprightness(change))
-    return Rain(
-        share=share,
-        contrast=max(0.0, float(change[stands_out].mean())) if stands_out.any() else 0.0,
-        signal=signal,
-        is_raining=None if threshold is None else signal > threshold,
-    )
+    height, width = rainy.shape[-2:]
+    change = Change(height, width, strength)
+    change.add(0, rainy, image)
+    return change.measured(threshold)
+
+
+class Change:
+    """What a network took off a picture, for `measure`, where not all rows are at hand at once."""
+
+    def __init__(self, height: int, width: int, strength: float = 1.0) -> None:
+        scale = min(1, LONGEST / max(height, width))
+        self._size = max(1, round(width * scale)), max(1, round(height * scale))
+        self._strength = strength
+        self._narrow = np.empty((height, self._size[0]), np.float32)
+
+    def add(self, top: int, rainy: Tensor, image: Tensor) -> None:
+        """Rows from `top` on, (1, 3, h, W) or (3, h, W), before and after."""
+        luma = _luma(rainy - image) / self._strength
+        rows = slice(top, top + len(luma))
+        self._narrow[rows] = _resized(luma, (self._size[0], len(luma)))
+
+    def measured(self, threshold: float | None = None) -> Rain:
+        """How much rain there was, once all rows are there."""
+        change = _resized(self._narrow, self._size)
+        stands_out = change - cv2.blur(change, (WINDOW, WINDOW)) > STANDS_OUT
+        cells = cv2.resize(stands_out.astype(np.float32), (CELLS, CELLS), interpolation=cv2.INTER_AREA)
+        share = float(np.median(cells))
+        signal = share * max(0.0, _uprightness(change))
+        return Rain(
+            share=share,
+            contrast=max(0.0, float(change[stands_out].mean())) if stands_out.any() else 0.0,
+            signal=signal,
+            is_raining=None if threshold is None else signal > threshold,
+        )
+
+
+def _resized(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """(h, w) smaller, to `size` = (width, height): the mean of what a pixel covers."""
+    if size == values.shape[::-1]:
+        return values
+    return np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_AREA), np.float32)
 
 
 def threshold_of(facts: Mapping[str, Any]) -> float | None:

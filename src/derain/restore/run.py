@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,19 +16,15 @@ from derain.paths import exists
 from derain.pictures import (
     Picture,
     Unread,
-    grey_map,
     left_out,
     read_picture,
     side_by_side,
     to_rgb8,
-    to_tensor,
-    with_pixels,
     write_picture,
 )
-from derain.restore.derainer import Derainer, load
-from derain.restore.jobs import Job, Made, Outcome, carry_out, plan
-from derain.restore.protecting import Protection, protected
-from derain.restore.rain import measure
+from derain.restore.derainer import Derainer, RestoredPicture, load
+from derain.restore.jobs import Job, Made, Outcome, carry_out_in_stages, plan
+from derain.restore.protecting import Protection
 from derain.restore.settings import Settings
 
 COMPARE, MAPS = "compare", "maps"
@@ -218,44 +215,47 @@ def restore_all(
             Remedy("restore all pictures", {"skip_dry": None}),
         )
 
-    def restore(job: Job) -> Made:
-        if job.is_video:
-            return _restore_video(derainer, job, videos, protection, progress)
-        return _restore_picture(derainer, job, pictures, protection, progress)
+    def restore(job: Job, picture: Picture | None) -> Callable[[], Made]:
+        if picture is None:
+            made = _restore_video(derainer, job, videos, protection, progress)
+            return lambda: made
+        keep = None if protection is None else protection.keep(picture.size, job.name)
+        told = functools.partial(progress, job)
+        restored = derainer.restore_picture(picture, pictures.maps, told, protect=keep)
+        unprotected = protection is not None and keep is None
+        precision = derainer.precision_for(picture.bits)
+        return functools.partial(_written, job, picture, restored, pictures, precision, unprotected)
 
-    return carry_out(jobs, restore, overwrite)
-
-
-def _restore_picture(
-    derainer: Derainer,
-    job: Job,
-    options: PictureOptions,
-    protection: Protection | None,
-    progress: JobProgress,
-) -> Made:
-    picture = read_picture(job.source)
-    rainy, keep = to_tensor(picture), None
-    if protection is not None:
-        keep = protection.keep(picture.size, job.name)
-    restored = derainer.restore(
-        rainy, options.maps, lambda done, total: progress(job, done, total), bits=picture.bits
+    return carry_out_in_stages(
+        jobs,
+        lambda job: None if job.is_video else read_picture(job.source),
+        restore,
+        overwrite,
+        held=lambda picture: 0 if picture is None else 2 * picture.pixels.nbytes,
     )
-    strength, precision = derainer.settings.strength, derainer.precision_for(picture.bits)
-    rain = measure(rainy, restored.image, strength, derainer.rain_threshold) if strength else None
+
+
+def _written(
+    job: Job,
+    picture: Picture,
+    restored: RestoredPicture,
+    options: PictureOptions,
+    precision: str,
+    unprotected: bool,
+) -> Made:
+    """Writes all that is wanted of a picture."""
+    rain = restored.rain
     if options.skip_dry and rain is not None and not rain.is_raining:
         return Made(_copied(job, picture), precision, rain, "skipped")
-    image = restored.image if keep is None else protected(rainy, restored.image, keep)
-    result = with_pixels(picture, image)
-    if options.maps:
-        for name, values in restored.maps.items():
-            write_picture(job.companion(MAPS, f"-{name}.png"), grey_map(values))
+    for name, values in restored.maps.items():
+        write_picture(job.companion(MAPS, f"-{name}.png"), values)
     if options.compare:
-        sheet = Picture(side_by_side(to_rgb8(picture), to_rgb8(result)))
+        sheet = Picture(side_by_side(to_rgb8(picture), to_rgb8(restored.picture)))
         write_picture(job.companion(COMPARE, ".jpg"), sheet)
     # Last, so that a result that exists means that all of the picture's files do.
-    lost = write_picture(job.target, result, options.jpeg_quality)
-    unprotected = "no mask for it, so nothing is protected" if protection is not None and keep is None else ""
-    note = "; ".join(part for part in (restored.note, left_out(lost), unprotected) if part)
+    lost = write_picture(job.target, restored.picture, options.jpeg_quality)
+    without_mask = "no mask for it, so nothing is protected" if unprotected else ""
+    note = "; ".join(part for part in (restored.note, left_out(lost), without_mask) if part)
     return Made(note, precision, rain)
 
 

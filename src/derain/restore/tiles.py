@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from derain.methods.network import Rows
 from derain.nn.padding import pad_to as pad_to
+from derain.nn.padding import padded_rows as padded_rows
 
 Span = tuple[int, int]  # (first, last + 1) along one axis
 
@@ -96,21 +99,46 @@ def run_tiles(
     The network gives named maps of the tile's size; the same names of full size come back, float32
     on the picture's device. `progress(done, total)` is called after each tile.
     """
+    bands = tile_bands(lambda first, end: picture[:, :, first:end], network, rows, columns, progress)
+    found = list(bands)
+    return {
+        name: torch.cat([band[name] for band in found], 2) if found[1:] else found[0][name]
+        for name in found[0]
+    }
+
+
+def tile_bands(
+    picture: Rows,
+    network: Callable[[Tensor], Mapping[str, Tensor]],
+    rows: Axis,
+    columns: Axis,
+    progress: Callable[[int, int], None],
+) -> Iterator[dict[str, Tensor]]:
+    """As `run_tiles`, in bands from the top to the bottom: rows that no further tile touches.
+
+    Args:
+        picture: gives its rows.
+    """
+    done, total = 0, len(rows.spans) * len(columns.spans)
+    width = columns.spans[-1][1]
+    ends = [*(first for first, _ in rows.spans[1:]), rows.spans[-1][1]]
     canvas: dict[str, Tensor] = {}
-    tiles = list(_tiles(rows, columns))
-    for done, ((top, bottom), (left, right), weight) in enumerate(tiles, 1):
-        for name, tile in network(picture[..., top:bottom, left:right]).items():
-            if len(tiles) == 1:
-                canvas[name] = tile.float()
-                continue
-            if name not in canvas:
-                canvas[name] = picture.new_zeros((*tile.shape[:2], *picture.shape[2:]), dtype=torch.float32)
-            canvas[name][..., top:bottom, left:right].add_(tile.float() * weight.to(tile.device))
-        progress(done, len(tiles))
-    return canvas
-
-
-def _tiles(rows: Axis, columns: Axis) -> Iterator[tuple[Span, Span, Tensor]]:
-    for row, vertical in zip(rows.spans, rows.weights, strict=True):
-        for column, horizontal in zip(columns.spans, columns.weights, strict=True):
-            yield row, column, vertical[:, None] * horizontal
+    for (top, bottom), vertical, end in zip(rows.spans, rows.weights, ends, strict=True):
+        seen = picture(top, bottom)
+        canvas = {
+            name: F.pad(value, (0, 0, 0, bottom - top - value.shape[2])) for name, value in canvas.items()
+        }
+        for (left, right), horizontal in zip(columns.spans, columns.weights, strict=True):
+            weight = vertical[:, None] * horizontal
+            for name, tile in network(seen[..., left:right]).items():
+                if total == 1:
+                    canvas[name] = tile.float()
+                    continue
+                if name not in canvas:
+                    shape = (*tile.shape[:2], bottom - top, width)
+                    canvas[name] = seen.new_zeros(shape, dtype=torch.float32)
+                canvas[name][..., left:right].add_(tile.float() * weight.to(tile.device))
+            done += 1
+            progress(done, total)
+        yield {name: value[:, :, : end - top] for name, value in canvas.items()}
+        canvas = {name: value[:, :, end - top :] for name, value in canvas.items()}

@@ -1,23 +1,26 @@
 """Everyday's restored picture without gradients, in less memory than `network.py` takes.
 
-A level of the network is done in bands of rows as wide as the picture. A band sees as many rows beyond
-its own as its convolutions do, so that the result is that of the whole picture; what lies between the
-convolutions of a level is never there for more than one band.
+Rows of the picture flow through the network as through a pipe. A block takes the rows that arrive, holds
+back those whose lower neighbours are not there yet, and hands on the rest; the rows of a skip connection
+wait for those that come back up. So no map is ever there as a whole, and every row is computed once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from derain.methods.everyday.network import SHOWN, Everyday
+from derain.methods.everyday.network import SHOWN, Block, Everyday
+from derain.methods.network import Rows
+from derain.nn.halo_windows import Sides, conv, crop, crop_to
 
-# Of a level in a band, without the rows that it sees beyond: as many as make those a small share.
+# Of the finest level in the rows that arrive at once, and the fewest rows.
 PIXELS = 1 << 18
+LOWEST = 64
 
 
 class FastEveryday(Everyday):
@@ -26,105 +29,159 @@ class FastEveryday(Everyday):
     @torch.no_grad()
     def fast(self, rainy: Tensor) -> dict[str, Tensor]:
         """As `plain`."""
-        if rainy.shape[2] * rainy.shape[3] <= 4 * PIXELS:
-            return self.plain(rainy)  # one band, and nothing to copy
-        x, skips = rainy, []
-        for level, down in enumerate(self.down):
-            skip, x = self._encoded(level, x, down)
-            skips.append(skip)
-        x = self.encoder[-1](x)
-        for level in range(len(self.up) - 1, 0, -1):
-            x = self._decoded(level, x, skips.pop())
-        return self._restored(rainy, x, skips.pop())
+        height, width = rainy.shape[2:]
+        if not self._flows(height, width):
+            return self.plain(rainy)  # all rows at once, and nothing to copy
+        whole: dict[str, Tensor] = {}
+        top = 0
+        for part in self.in_bands(lambda first, end: rainy[:, :, first:end], height, width):
+            bottom = top + part["image"].shape[2]
+            for name, value in part.items():
+                if name not in whole:
+                    whole[name] = value.new_empty((*value.shape[:2], height, width))
+                whole[name][:, :, top:bottom] = value
+            top = bottom
+        return whole
+
+    @torch.no_grad()
+    def in_bands(self, rainy: Rows, height: int, width: int) -> Iterator[dict[str, Tensor]]:
+        """As `RainNetwork.in_bands`, in memory that grows with the width alone."""
+        if not self._flows(height, width):
+            yield from super().in_bands(rainy, height, width)
+            return
+        self._refuse_size(height, width)
+        top = 0
+        for rain in self._rain(rainy, height, width):
+            seen = rainy(top, top + rain.shape[2])
+            yield {"image": seen - rain, "mask": (SHOWN * rain.abs().mean(1, keepdim=True)).clamp(max=1)}
+            top += rain.shape[2]
 
     def activation_bytes(self, height: int, width: int) -> int:
-        """Those of `plain` for small pictures; else a map of the finest level and two of every other, four
-        in a band, and the picture twice."""
-        pixels = height * width
-        if pixels <= 4 * PIXELS:
+        """Those of `plain` for small pictures; else the result, five maps of the finest level in the rows
+        that arrive at once, and at each level the rows that wait, thrice as many on their way."""
+        if not self._flows(height, width):
             return super().activation_bytes(height, width)
-        finest, *others = (channels / 4 ** (level + 1) for level, channels in enumerate(self.widths))
-        return int(4 * ((finest + 2 * sum(others) + 6) * pixels + 4 * self.widths[0] * PIXELS))
+        assert self.spec.receptive_field is not None
+        rows = _arriving(width)
+        # The decoder is behind the encoder by all rows that an output depends on below itself.
+        late = rows + self.spec.receptive_field // 2
+        waiting = sum(channels / 4 ** (level + 1) for level, channels in enumerate(self.widths))
+        return int(4 * width * (4 * height + 5 * rows * self.widths[0] / 2 + 4 * late * waiting))
 
-    def _encoded(self, level: int, x: Tensor, down: nn.Module) -> tuple[Tensor, Tensor]:
-        """What a level hands over to the decoder, and to the next level; at level 0, of the picture."""
-        blocks = _sequence(self.encoder[level])
-        scale = 1 if level else 2
-        skips, coarser = _Rows(), _Rows()
-        for band in _bands(x.shape[2] // scale, x.shape[3] // scale, 2 * len(blocks) + (not level)):
-            seen = x[:, :, scale * band.first : scale * band.end]
-            if not level:
-                seen = self.stem(F.pixel_unshuffle(seen, 2))
-            part = blocks(seen)[:, :, band.kept]
-            skips.add(part, band.height)
-            coarser.add(down(part), band.height // 2)
-        return skips.whole, coarser.whole
+    def _flows(self, height: int, width: int) -> bool:
+        return height * width > 4 * PIXELS and height // 2 > _arriving(width)
 
-    def _decoded(self, level: int, x: Tensor, skip: Tensor) -> Tensor:
-        """What a level of the decoder makes of the coarser one and of what the encoder handed over."""
-        blocks, result = _sequence(self.decoder[level]), _Rows()
-        for band in _bands(skip.shape[2], skip.shape[3], 2 * len(blocks)):
-            result.add(blocks(self._joined(level, x, skip, band))[:, :, band.kept], band.height)
-        return result.whole
+    def _rain(self, rainy: Rows, height: int, width: int) -> Iterator[Tensor]:
+        """What the rain added, rows after rows."""
+        levels = len(self.widths)
+        heights, skips = [height // 2 >> level for level in range(levels)], [_Waiting() for _ in self.down]
+        x = self._stem(rainy, height // 2, _arriving(width))
+        for level, down in enumerate(self.down):
+            x = self._through(self.encoder[level], x, heights[level])
+            x = map(down, _even(skips[level].passing(x)))
+        x = self._through(self.encoder[-1], x, heights[-1])
+        for level in reversed(range(levels - 1)):
+            x = self._through(self.decoder[level], skips[level].added(map(self.up[level], x)), heights[level])
+        for part in _flow(x, heights[0], 1, functools.partial(_same, self.head)):
+            yield F.pixel_shuffle(part, 2)
 
-    def _restored(self, rainy: Tensor, x: Tensor, skip: Tensor) -> dict[str, Tensor]:
-        blocks, image, mask = _sequence(self.decoder[0]), _Rows(), _Rows()
-        for band in _bands(skip.shape[2], skip.shape[3], 2 * len(blocks) + 1):
-            rain = self.head(blocks(self._joined(0, x, skip, band)))[:, :, band.kept]
-            rain = F.pixel_shuffle(rain, 2)
-            rows = slice(2 * (band.first + band.kept.start), 2 * (band.first + band.kept.stop))
-            image.add(rainy[:, :, rows] - rain, 2 * band.height)
-            mask.add((SHOWN * rain.abs().mean(1, keepdim=True)).clamp(max=1), 2 * band.height)
-        return {"image": image.whole, "mask": mask.whole}
+    def _stem(self, rainy: Rows, height: int, rows: int) -> Iterator[Tensor]:
+        for top in range(0, height, rows):
+            bottom = min(top + rows, height)
+            sides = Sides(top=top > 0, bottom=bottom < height)
+            seen = rainy(2 * (top - sides.top), 2 * (bottom + sides.bottom))
+            yield _same(self.stem, F.pixel_unshuffle(seen, 2), sides)
 
-    def _joined(self, level: int, x: Tensor, skip: Tensor, band: Band) -> Tensor:
-        coarse = x[:, :, band.first // 2 : band.end // 2]
-        joined: Tensor = self.up[level](coarse) + skip[:, :, band.first : band.end]
-        return joined
-
-
-def _sequence(blocks: nn.Module) -> nn.Sequential:
-    assert isinstance(blocks, nn.Sequential)
-    return blocks
+    def _through(self, blocks: nn.Module, x: Iterator[Tensor], height: int) -> Iterator[Tensor]:
+        assert isinstance(blocks, nn.Sequential)
+        for block in blocks:
+            assert isinstance(block, Block)
+            x = _flow(x, height, 2, functools.partial(_block, block))
+        return x
 
 
-@dataclass(frozen=True)
-class Band:
-    """Rows of a level; all counts are even, because two rows become one of the next level.
+def _arriving(width: int) -> int:
+    """Rows of the finest level that arrive at once."""
+    return max(PIXELS // width * 2 // 16 * 16, LOWEST)
 
-    Attributes:
-        first, end: of the rows that it sees.
-        kept: those of them that are its own.
-        height: of the whole level.
+
+def _block(block: Block, x: Tensor, sides: Sides) -> Tensor:
+    """The rows of a block that have their neighbours."""
+    first, second = block.first, block.second
+    residual = conv(conv(x, first.weight, first.bias, sides).relu_(), second.weight, second.bias, sides)
+    own = crop(x, sides, 2)
+    return crop_to(residual, own, sides).add_(own)
+
+
+def _same(convolution: nn.Module, x: Tensor, sides: Sides) -> Tensor:
+    """The rows of a 3x3 convolution that have their neighbours."""
+    assert isinstance(convolution, nn.Conv2d)
+    result = conv(x, convolution.weight, convolution.bias, sides)
+    return crop_to(result, crop(x, sides, 1), sides)
+
+
+def _flow(
+    parts: Iterator[Tensor], height: int, reach: int, step: Callable[[Tensor, Sides], Tensor]
+) -> Iterator[Tensor]:
+    """The parts of a map of `height` rows through a step whose rows depend on `reach` more on each side.
+
+    Args:
+        step: called with rows, of which `reach` on open sides are neighbours alone; gives the others.
     """
-
-    first: int
-    end: int
-    kept: slice
-    height: int
-
-
-def _bands(height: int, width: int, reach: int) -> Iterator[Band]:
-    """Bands of even numbers of rows that cover a level, each with at least `reach` rows beyond."""
-    rows = max(2, PIXELS // width // 2 * 2)
-    beyond = reach + reach % 2
-    for top in range(0, height, rows):
-        bottom = min(top + rows, height)
-        first, end = max(top - beyond, 0), min(bottom + beyond, height)
-        yield Band(first, end, slice(top - first, bottom - first), height)
+    held, arrived, above = None, 0, False
+    for part in parts:
+        arrived += part.shape[2]
+        seen = part if held is None else torch.cat((held, part), 2)
+        sides = Sides(top=above, bottom=arrived < height)
+        if sides.bottom and seen.shape[2] <= 2 * reach:
+            held = seen
+            continue
+        held, above = seen[:, :, -2 * reach :].clone(), True
+        made = [step(seen, sides)]
+        del part, seen  # what this generator knows while it waits is not freed
+        yield made.pop()
 
 
-class _Rows:
-    """A map that is filled from above; `whole` once it is full."""
+def _even(parts: Iterator[Tensor]) -> Iterator[Tensor]:
+    """The same rows in parts of even numbers of them."""
+    odd = None
+    for part in parts:
+        seen = part if odd is None else torch.cat((odd, part), 2)
+        count = seen.shape[2] // 2 * 2
+        odd = seen[:, :, count:].clone() if count < seen.shape[2] else None
+        made = [seen[:, :, :count]]
+        del part, seen
+        if count:
+            yield made.pop()
+
+
+class _Waiting:
+    """Rows of a skip connection, from the encoder until the decoder has theirs."""
 
     def __init__(self) -> None:
-        self._filled = 0
+        self._parts: list[Tensor] = []
 
-    def add(self, part: Tensor, height: int) -> None:
-        """The next rows of a map that is `height` rows high."""
-        if not self._filled:
-            shape = (*part.shape[:2], height, part.shape[3])
-            layout = torch.channels_last
-            self.whole = torch.empty(shape, dtype=part.dtype, device=part.device, memory_format=layout)
-        self.whole[:, :, self._filled : self._filled + part.shape[2]] = part
-        self._filled += part.shape[2]
+    def passing(self, parts: Iterator[Tensor]) -> Iterator[Tensor]:
+        """The same parts, remembered."""
+        for part in parts:
+            self._parts.append(part)
+            del part
+            yield self._parts[-1]
+
+    def added(self, parts: Iterator[Tensor]) -> Iterator[Tensor]:
+        """The parts with the remembered rows added, which are forgotten."""
+        for part in parts:
+            made = [part.add_(self._taken(part.shape[2]))]
+            del part
+            yield made.pop()
+
+    def _taken(self, rows: int) -> Tensor:
+        taken = []
+        while rows:
+            first = self._parts.pop(0)
+            if first.shape[2] > rows:
+                self._parts.insert(0, first[:, :, rows:])
+                first = first[:, :, :rows]
+            taken.append(first)
+            rows -= first.shape[2]
+        return taken[0] if len(taken) == 1 else torch.cat(taken, 2)
