@@ -116,6 +116,22 @@ def reason(error: OSError) -> str:
     return _REASONS.get(error.errno or 0) or error.strerror or str(error) or type(error).__name__
 
 
+def foreign(error: Exception) -> str:
+    """What went wrong, in words, where the error is none of this package.
+
+    One that nobody foresaw, such as a codec's TypeError, keeps its traceback in the log `derain` at level
+    DEBUG.
+    """
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    if isinstance(error, OSError):
+        return reason(error)
+    log.debug("here it arose:", exc_info=error)
+    first = (str(error).splitlines() or [""])[0][:160]
+    told = f"{type(error).__name__}: {first}" if first else type(error).__name__
+    return f"an unexpected error ({told})"
+
+
 @contextmanager
 def errors_of(path: str | Path, *others: str | Path) -> Iterator[None]:
     """Turns whatever goes wrong with one file into one `DerainError` that names it, or one of `others`.
@@ -128,20 +144,12 @@ def errors_of(path: str | Path, *others: str | Path) -> Iterator[None]:
         except DerainError as error:
             yield failed(job, error)
 
-    An error that nobody foresaw, such as a codec's TypeError, keeps its traceback in the log `derain` at
-    level DEBUG. What is no `Exception` (Ctrl-C) passes through.
+    What is none of ours is put into words as `foreign` does; what is no `Exception` (Ctrl-C) passes through.
     """
     try:
         yield
     except DerainError as error:
         error.naming(path, *others)
         raise
-    except MemoryError as error:
-        raise DerainError(f"{path}: not enough memory.") from error
-    except OSError as error:
-        raise DerainError(f"{path}: {reason(error)}.") from error
     except Exception as error:
-        log.debug("%s", path, exc_info=True)
-        first = (str(error).splitlines() or [""])[0][:160]
-        told = f"{type(error).__name__}: {first}" if first else type(error).__name__
-        raise DerainError(f"{path}: an unexpected error ({told}).") from error
+        raise DerainError(f"{path}: {foreign(error)}.") from error

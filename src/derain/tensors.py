@@ -26,16 +26,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from derain.atomic import replace_file
-from derain.errors import DerainError
+from derain.errors import DerainError, reason
+from derain.paths import exists, is_file, is_folder
 
-# Where the weights lie in files of training codes, in the order of preference: averaged weights before
-# raw ones, as the published test scripts do.
+# Where the weights lie in files of training codes, in the order of preference. Averaged weights, whose key
+# says "ema" in some place, come before raw ones, as in the published test scripts.
 NESTS = (
-    "params_ema",
-    "ema",
-    "ema_model",
-    "ema_state_dict",
-    "model_ema",
     "params",
     "state_dict",
     "model_state_dict",
@@ -51,6 +47,7 @@ STEPS = ("step", "clock", "iter", "iteration", "global_step", "epoch")
 PREFIXES = ("module.", "model.", "net.", "network.", "ema_model.", "generator.", "net_g.", "netG.", "G.")
 # Among them, of networks that lie side by side in one file: averages before what they are of.
 SIDE_BY_SIDE = ("ema_model.", "model_ema.", "ema.", "generator.", "net_g.", "netG.", "G.", *PREFIXES[:4])
+MOST_PARTS = 40  # that are looked at
 # What wrapped modules put before their names, anywhere in them.
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 # Where Lightning training keeps the networks that only its loss needs.
@@ -100,13 +97,15 @@ def read_tensors(path: str | Path) -> Tensors:
             numbers and texts (then nothing of it was executed).
     """
     path = Path(path)
-    if path.is_dir():
+    if is_folder(path):
         raise DerainError(f"{path}: a checkpoint file is needed, this is a folder.")
+    if exists(path) and not is_file(path):
+        raise DerainError(f"{path}: a checkpoint file is needed, this is not a regular file.")
     try:
         with path.open("rb") as file:
             head = file.read(16)
     except OSError as error:
-        raise DerainError(f"{path}: cannot be read ({error.strerror or error}).") from None
+        raise DerainError(f"{path}: cannot be read ({reason(error)}).") from None
     if not head:
         raise DerainError(f"{path}: the file is empty.")
     if len(head) > 8 and head[8:9] == b"{":
@@ -120,7 +119,7 @@ def _read_safetensors(path: Path) -> Tensors:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            state = {_shown(name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise DerainError(f"{path}: a damaged safetensors file ({_first_line(error)}).") from None
     try:
@@ -185,23 +184,34 @@ def _more_than_tensors(path: Path, message: str) -> str:
 
 def _find_state(content: Mapping[Any, Any]) -> tuple[str, dict[str, Tensor]]:
     """The state dict inside nested dictionaries: at the top, else below a customary key, else
-    below the first key that has one. Single numbers beside a dictionary are a training code's notes.
+    below the first key that has one. Single numbers beside a dictionary are a training code's notes, and
+    tensors of which no name has a dot are an optimizer's, unless there are no others.
     Every dictionary is looked into once, whatever refers to it."""
     seen = {id(content)}
     waiting: list[tuple[str, Mapping[Any, Any]]] = [("", content)]
+    without_dots: tuple[str, dict[str, Tensor]] = "", {}
     while waiting and len(seen) <= DICTIONARIES:
         nest, here = waiting.pop()
-        tensors = {str(key): value for key, value in here.items() if isinstance(value, Tensor)}
-        children = {str(key): value for key, value in here.items() if isinstance(value, Mapping)}
+        tensors = {_shown(key): value for key, value in here.items() if isinstance(value, Tensor)}
+        children = {_shown(key): value for key, value in here.items() if isinstance(value, Mapping)}
         if any(tensor.ndim for tensor in tensors.values()) or (tensors and not children):
-            return nest, tensors
+            if any("." in name for name in tensors):
+                return nest, tensors
+            without_dots = without_dots if without_dots[1] else (nest, tensors)
+        averaged = [key for key in children if "ema" in re.split(r"[\W_]+", key.lower())]
         customary = [key for key in NESTS if key in children]
-        others = [key for key in children if key not in customary and not key.startswith("opt")]
-        for key in reversed(customary + others):
+        others = [key for key in children if not key.startswith("opt")]
+        for key in reversed(dict.fromkeys([*averaged, *customary, *others])):
             if id(children[key]) not in seen:
                 seen.add(id(children[key]))
                 waiting.append((f"{nest}.{key}" if nest else key, children[key]))
-    return "", {}
+    return without_dots
+
+
+def _shown(key: Any) -> str:
+    """The name of a tensor or dictionary, in one line that no terminal takes for a command."""
+    name = str(key)
+    return name if name.isprintable() else name.encode("unicode_escape", "surrogatepass").decode()
 
 
 def _usable(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
@@ -246,10 +256,12 @@ def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def parts(state: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    """The networks that lie side by side in a state dict, the most wanted first, without their prefixes."""
-    for prefix in dict.fromkeys(SIDE_BY_SIDE):
+    """The networks that lie side by side in a state dict, the most wanted first, without their prefixes; at
+    last whatever lies below the first part of some names."""
+    first = dict.fromkeys(f"{name.partition('.')[0]}." for name in state if "." in name)
+    for prefix in list(dict.fromkeys([*SIDE_BY_SIDE, *first]))[:MOST_PARTS]:
         part = {n.removeprefix(prefix): tensor for n, tensor in state.items() if n.startswith(prefix)}
-        if part and len(part) < len(state):
+        if part:
             yield _without_prefix(part)
 
 
@@ -262,7 +274,7 @@ def _prefixes(state: Mapping[str, Tensor]) -> Iterator[str]:
 
 
 def _first_keys(content: Mapping[Any, Any], count: int = 5) -> str:
-    keys = [str(key)[:60] for key in list(content)[:count]]
+    keys = [_shown(key)[:60] for key in list(content)[:count]]
     return ", ".join(keys) + (", ..." if len(content) > count else "") if keys else "none"
 
 

@@ -40,6 +40,9 @@ NESTS: list[tuple[str, Callable[[Any], Any]]] = [
     ("model.state_dict", lambda s: {"model": {"state_dict": s}}),
     ("generator", lambda s: {"generator": s, "note": "hello"}),
     ("state_dict", lambda s: {"best_psnr": torch.tensor(31.2), "state_dict": s}),
+    ("nets.rain", lambda s: {"adam": {"state": {0: {"exp_avg": torch.zeros(1)}}}, "nets": {"rain": s}}),
+    ("state_dict_ema", lambda s: {"state_dict": {"x.y": torch.zeros(1)}, "state_dict_ema": s}),
+    ("G_ema", lambda s: {"G": {"x.y": torch.zeros(1)}, "G_ema": s}),
 ]
 
 
@@ -150,7 +153,8 @@ def test_what_averaging_and_profilers_leave_is_passed_over(state: dict[str, Tens
 
 
 @pytest.mark.parametrize(
-    "prefixes", [("ema_model.", "model."), ("generator.", "discriminator."), ("net_g.",)]
+    "prefixes",
+    [("ema_model.", "model."), ("generator.", "discriminator."), ("net_g.",), ("backbone.", "loss.")],
 )
 @pytest.mark.parametrize("wrapper", ["", "_orig_mod.", "_fsdp_wrapped_module."])
 def test_networks_side_by_side_and_wrapped(
@@ -163,6 +167,12 @@ def test_networks_side_by_side_and_wrapped(
     network, _ = open_checkpoint(_saved({**content, "step": torch.tensor(1)}, tmp_path / "x.pth"))
     for name, value in network.state_dict().items():
         assert torch.equal(value, state[name])
+
+
+def test_names_are_told_without_what_terminals_obey(tmp_path: Path) -> None:
+    with pytest.raises(DerainError) as caught:
+        open_checkpoint(_saved({"\x1b[31mred\n": torch.zeros(2), "b.c": torch.zeros(2)}, tmp_path / "x.pth"))
+    assert r"keys: \x1b[31mred\n, b.c" in str(caught.value)
 
 
 def test_a_program_is_no_checkpoint(tmp_path: Path) -> None:

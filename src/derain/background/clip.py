@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from derain.errors import DerainError, Remedy, UsageError
+from derain.errors import DerainError, Remedy, UsageError, reason
+from derain.paths import is_folder, real
 from derain.pictures import EXTENSIONS, Picture, read_picture, to_rgb8
 from derain.pictures.video import VideoFacts, VideoReader, video_facts
 
@@ -90,7 +91,7 @@ def open_clip(path: str | Path, limit: int | None = None) -> Clip:
     ordered = _in_order(files)
     if limit is not None and len(ordered) < limit:
         raise _too_few(path, len(ordered), limit)
-    name = path.resolve().name if path.is_dir() else _PATTERN.sub("", path.stem).strip("-_. ") or "clip"
+    name = real(path).name if is_folder(path) else _PATTERN.sub("", path.stem).strip("-_. ") or "clip"
     return Clip(path, _without_blanks(name), tuple(ordered[:limit]), limit)
 
 
@@ -98,7 +99,7 @@ def _entries(folder: Path) -> list[Path]:
     try:
         return list(folder.iterdir()) if folder.is_dir() else []
     except OSError as error:
-        raise UsageError(f"{folder}: cannot be listed ({error.strerror or error}).") from None
+        raise UsageError(f"{folder}: cannot be listed ({reason(error)}).") from None
 
 
 def _in_order(files: list[Path]) -> list[Path]:

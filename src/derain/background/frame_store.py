@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from derain.background.histories import MAX_FRAMES
-from derain.errors import DerainError
+from derain.errors import DerainError, reason
 
 IN_MEMORY = 384 * 2**20  # bytes of frames that are kept without a scratch file
 
@@ -45,7 +45,7 @@ class FrameStore:
         except OSError as error:
             raise DerainError(
                 f"{scratch or tempfile.gettempdir()}: the frames do not fit "
-                f"({error.strerror or error}); free space or use fewer frames."
+                f"({reason(error)}); free space or use fewer frames."
             ) from error
         if self.frames == 0:
             raise DerainError("the clip holds no frame; at least one is needed.")

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from derain.errors import DerainError, UsageError
+from derain.errors import DerainError, UsageError, reason
 from derain.extras import extra
 
 PREFIX = "hf:"
@@ -152,7 +152,7 @@ def hub_errors(source: Repository) -> Iterator[None]:
         code = error.response.status_code
         raise DerainError(f"{source}: {_refusal(code)} (HTTP {code}).") from None
     except OSError as error:
-        raise DerainError(f"{source}: the cache cannot be used ({error.strerror or error}).") from None
+        raise DerainError(f"{source}: the cache cannot be used ({reason(error)}).") from None
     finally:
         huggingface_hub.logging.set_verbosity(told)
 

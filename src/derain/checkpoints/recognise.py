@@ -140,21 +140,16 @@ def _recognised(tensors: Tensors, source: str) -> tuple[Architecture, dict[str, 
     Raises:
         DerainError: as `identify`.
     """
-    try:
-        return *identify(tensors.state, source), tensors
-    except DerainError:
-        for state in parts(tensors.state):
-            with suppress(DerainError):
-                return *identify(state, source), replace(tensors, state=state)
-        raise
+    for state in (tensors.state, *parts(tensors.state)):
+        with suppress(DerainError):
+            found = _matched(state)
+            if found is not None:
+                return *found, replace(tensors, state=state)
+    return *identify(tensors.state, source), tensors
 
 
-def identify(state: StateDict, source: str = "state dict") -> tuple[Architecture, dict[str, Any]]:
-    """The architecture of a state dict and its hyper-parameters.
-
-    Raises:
-        DerainError: no known network has such names; names the nearest and the first keys seen.
-    """
+def _matched(state: StateDict) -> tuple[Architecture, dict[str, Any]] | None:
+    """The first architecture that takes a state dict for one of its own, and its hyper-parameters."""
     for architecture in all_architectures():
         try:
             config = architecture.recognise(state)
@@ -164,6 +159,18 @@ def identify(state: StateDict, source: str = "state dict") -> tuple[Architecture
             config = None  # names of this network on tensors of another shape
         if config is not None:
             return architecture, config
+    return None
+
+
+def identify(state: StateDict, source: str = "state dict") -> tuple[Architecture, dict[str, Any]]:
+    """The architecture of a state dict and its hyper-parameters.
+
+    Raises:
+        DerainError: no known network has such names; names the nearest and the first keys seen.
+    """
+    found = _matched(state)
+    if found is not None:
+        return found
     nearest, shared = max(
         ((a, len(_names(a).intersection(state))) for a in all_architectures()), key=lambda pair: pair[1]
     )

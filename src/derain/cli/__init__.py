@@ -32,7 +32,7 @@ from derain.cli import (
 from derain.cli.messages import complain, terminal
 from derain.cli.output import log
 from derain.cli.shared import Command, Group, use_defaults
-from derain.errors import DerainError
+from derain.errors import DerainError, foreign
 
 app = typer.Typer(
     name="derain",
@@ -81,3 +81,7 @@ def main() -> None:
         complain(error)
         log.debug("here it arose:", exc_info=error)
         sys.exit(error.exit_code)
+    except Exception as error:
+        place = f"{error.filename}: " if isinstance(error, OSError) and error.filename is not None else ""
+        complain(DerainError(f"{place}{foreign(error)}."))
+        sys.exit(DerainError.exit_code)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from derain.cli.options import ResultOptions, grouped, path
+from derain.cli.options import ResultOptions, grouped
 from derain.cli.shared import Device
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Learning:
 
 @grouped
 def adapt(
-    inputs: Annotated[list[Path], typer.Argument(parser=path, help="Rainy pictures and folders of them.")],
+    inputs: Annotated[list[Path], typer.Argument(help="Rainy pictures and folders of them.")],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for the results; for a single picture, the file.")
     ],

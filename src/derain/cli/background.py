@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from derain.cli.messages import printable
 from derain.cli.output import say
 from derain.cli.shared import AsJson, Overwrite
 
@@ -50,7 +52,7 @@ def background(
     from derain.background.report import facts, warnings, write_report
     from derain.background.votes import check_variant
     from derain.cli.progress import bar
-    from derain.errors import Remedy, UsageError
+    from derain.errors import Remedy, UsageError, reason
     from derain.pictures import Picture, write_picture
     from derain.pictures.writing import FORMATS
 
@@ -69,7 +71,7 @@ def background(
     try:
         scratch.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"{scratch}: no such folder can be made ({error.strerror or error}).") from None
+        raise UsageError(f"{scratch}: no such folder can be made ({reason(error)}).") from None
     with bar("finding the clean picture", 2) as progress:
         counted = _counted(source.frames(), source.expected_frames, progress)
         result = clean_frame(counted, method, scratch, progress=progress.part)
@@ -83,7 +85,7 @@ def background(
             counted = _counted(source.frames(), result.frames, progress)
             written = write_pairs(pairs, source.name, counted, result.picture)
     for warning in warnings(result):
-        typer.echo(f"derain: {clip}: {warning}", err=True)
+        print(f"derain: {printable(f'{clip}: {warning}')}", file=sys.stderr)
     if as_json:
         typer.echo(json.dumps({"clip": str(clip), "pairs": written, **facts(result)}, indent=2))
     else:

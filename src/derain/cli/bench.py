@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from derain.cli.messages import printable
+from derain.cli.output import tables, tell
 from derain.cli.shared import MODEL, AsJson, Device, Overwrite, Precision
 
 if TYPE_CHECKING:
@@ -73,7 +75,6 @@ def bench(
 
 
 def _print(measured: list[Measurement]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("model", box=None, pad_edge=False, header_style="bold")
@@ -82,7 +83,7 @@ def _print(measured: list[Measurement]) -> None:
         table.add_column(title, justify="right", no_wrap=True)
     for m in measured:
         table.add_row(
-            m.model,
+            printable(m.model),
             f"{m.width}x{m.height}",
             f"{m.seconds:.3g}",
             f"{m.cpu_seconds:.3g}",
@@ -91,7 +92,7 @@ def _print(measured: list[Measurement]) -> None:
             "" if m.peak_bytes is None else f"{m.peak_bytes / 2**20:,.0f}",
             f"{m.share:.0%}",
         )
-    Console().print(table)
+    tables().print(table)
     first, rates = measured[0], sorted(m.matrix_flops / 1e9 for m in measured)
     typer.echo(
         f"\n{first.how}; median of {first.passes} pictures.\n"
@@ -102,4 +103,4 @@ def _print(measured: list[Measurement]) -> None:
     )
     for m in measured:
         if m.note:
-            typer.echo(f"{m.model} at {m.width}x{m.height}: {m.note}.")
+            tell(f"{m.model} at {m.width}x{m.height}: {m.note}.")

@@ -22,7 +22,7 @@ def config(
     Example: DERAIN_DEVICE=cpu derain config
     """
     from derain.cli.defaults import SETTABLE, config_files, defaults, options_of, unused_variables
-    from derain.cli.messages import printable
+    from derain.cli.output import tell
 
     options = options_of(ctx.find_root().command)
     found, unused = defaults(options, os.environ), unused_variables(options, os.environ)
@@ -39,13 +39,13 @@ def config(
         typer.echo(json.dumps(content, indent=2))
         return
     for path, exists in files:
-        typer.echo(printable(f"{path}: {'read' if exists else 'not there'}"))
+        tell(f"{path}: {'read' if exists else 'not there'}")
     commands: dict[str, list[str]] = {}
     for d in found:
         commands.setdefault(f"--{d.option} {d.value}, from {d.origin}", []).append(" ".join(d.command))
     for default, names in commands.items():
-        typer.echo(printable(f"{default}: for {', '.join(names)}"))
+        tell(f"{default}: for {', '.join(names)}")
     if not found:
-        typer.echo(f"No defaults are set. These may be: {', '.join(sorted(SETTABLE))}.")
+        tell(f"No defaults are set. These may be: {', '.join(sorted(SETTABLE))}.")
     for variable in unused:
-        typer.echo(printable(f"{variable}: sets no option of any command"))
+        tell(f"{variable}: sets no option of any command")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from derain.cli.messages import printable
+from derain.cli.output import tell
 from derain.cli.shared import AsJson, Command, Group
 
 if TYPE_CHECKING:
@@ -111,10 +111,10 @@ def sources(
         return
     for s in wanted:
         sizes = ", ".join(f"{split} {size:,}" for split, size in s.sizes.items())
-        typer.echo(f"{s.name}: {sizes} pairs; scored by {s.protocol}")
+        tell(f"{s.name}: {sizes} pairs; scored by {s.protocol}")
         for source in sources_of(s.name):
             details = f" ({source.details})" if source.details else ""
-            typer.echo(f"  {source.what}{details}\n    {source.address}")
+            tell(f"  {source.what}{details}", f"    {source.address}")
 
 
 def _print(
@@ -125,17 +125,18 @@ def _print(
     for split, wrong in found:
         rule = split.pairing.rule
         names = "equal names" if rule == RULES[0] else f"names like {rule.summary}"
-        typer.echo(f"{printable(split.title)}: {len(split.pairing.pairs)} pairs, {names}")
-        typer.echo(f"  rainy  {split.rainy}\n  clean  {split.clean}")
-        for line in wrong:
-            typer.echo(f"  WRONG  {line}")
-        for source in dict.fromkeys(s.source for s in split.sets):
-            typer.echo(f"  from   {source}")
+        tell(
+            f"{split.title}: {len(split.pairing.pairs)} pairs, {names}",
+            f"  rainy  {split.rainy}",
+            f"  clean  {split.clean}",
+            *(f"  WRONG  {line}" for line in wrong),
+            *(f"  from   {source}" for source in dict.fromkeys(s.source for s in split.sets)),
+        )
     if not all(compared):
         return
-    typer.echo(f"{compared[0]} clean pictures compared with {compared[1]}: {len(duplicates)} scenes in both")
+    tell(f"{compared[0]} clean pictures compared with {compared[1]}: {len(duplicates)} scenes in both")
     for d in duplicates:
-        typer.echo(f"  WRONG  {d.first} is {d.second}{' mirrored' if d.mirrored else ''} ({d.likeness:.4f})")
+        tell(f"  WRONG  {d.first} is {d.second}{' mirrored' if d.mirrored else ''} ({d.likeness:.4f})")
 
 
 def _split_as_json(split: Split, wrong: list[str]) -> dict[str, Any]:

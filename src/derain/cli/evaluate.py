@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from derain.cli.messages import printable
 from derain.cli.options import grouped
-from derain.cli.output import say
+from derain.cli.output import say, tables
 from derain.cli.shared import MODEL, AsJson, Device, OwnCode
+from derain.paths import real
 
 if TYPE_CHECKING:
     from derain.evaluation.tables import Table
@@ -123,7 +125,6 @@ def evaluate(
     Example: derain evaluate rainy/ --masks masks/ -o real --with report --table latex
     """
     from derain.atomic import replace_file
-    from derain.cli.messages import printable
     from derain.cli.progress import bar
     from derain.errors import UsageError, unknown_name
     from derain.evaluation.formats import FORMATS
@@ -161,7 +162,7 @@ def evaluate(
     elif table:
         suffix, write = FORMATS[table]
         text = write(merged)
-        replace_file(output / f"table{suffix}", text.encode())
+        replace_file(output / f"table{suffix}", text.encode(errors="backslashreplace"))
         typer.echo(text, nl=False)
     else:
         _print(merged)
@@ -173,25 +174,24 @@ def evaluate(
 def named_folder(text: str) -> tuple[str, Path]:
     """NAME=FOLDER, or a folder that gives the name."""
     name, separator, folder = text.partition("=")
-    return (name, Path(folder)) if separator else (Path(text).resolve().name, Path(text))
+    return (name, Path(folder)) if separator else (real(Path(text)).name, Path(text))
 
 
 def _print(found: Table) -> None:
     """A table for each set and protocol, and what the networks cost."""
-    from rich.console import Console
     from rich.table import Table as Shown
 
     from derain.evaluation.formats import interval_text, value_text
     from derain.evaluation.tables import COSTS, cost_text, costs_shown
 
-    console = Console()
+    console = tables()
     for text in (*found.settings, *found.notes):
-        console.print(text, highlight=False)
+        console.print(printable(text))
     start = 0
     for group in found.groups:
         places = range(start, start + group.columns)
         start += group.columns
-        title = f"{group.protocol}, {group.dataset}"
+        title = printable(f"{group.protocol}, {group.dataset}")
         shown = Shown("network", title=title, box=None, pad_edge=False, title_justify="left")
         for i in places:
             shown.add_column(found.columns[i].title, justify="right", no_wrap=True)
@@ -211,7 +211,8 @@ def _print(found: Table) -> None:
             own = [line.cells[i] for i in places]
             published = " / ".join(f"{c.published:g}" for c in own if c and c.published is not None)
             source = line.source or "measured here" + (f"; published {published}" if published else "")
-            shown.add_row(line.name, *cells, source, style=None if line.source else "bold")
+            style = None if line.source else "bold"
+            shown.add_row(printable(line.name), *cells, printable(source), style=style)
         console.print(shown, "")
     names = costs_shown(found)
     if not names:
@@ -220,5 +221,5 @@ def _print(found: Table) -> None:
     for name in names:
         costs.add_column(COSTS[name], justify="right")
     for line in found.measured:
-        costs.add_row(line.name, *(cost_text(line, name) for name in names))
+        costs.add_row(printable(line.name), *(cost_text(line, name) for name in names))
     console.print(costs)

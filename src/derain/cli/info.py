@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from derain.cli.output import tell
 from derain.cli.shared import MODEL, AsJson, OwnCode
 
 
@@ -39,4 +40,5 @@ def info(
         return
     for key, value in facts.items():
         if value not in ("", None):
-            typer.echo(f"{key.replace('_', ' '):>20}  {f'{value:,}' if key == 'parameters' else value}")
+            told = f"{value:,}" if key == "parameters" else value
+            tell(f"{key.replace('_', ' '):>20}  {told}")

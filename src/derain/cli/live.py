@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from derain.cli.options import ModelOptions, ResultOptions, grouped, path
+from derain.cli.options import ModelOptions, ResultOptions, grouped
 from derain.cli.piping import PIPE, Pipes, refuse_target, standard_output
 from derain.cli.shared import OwnCode
 from derain.errors import DerainError, UsageError
@@ -40,7 +40,7 @@ def live(
     result: ResultOptions,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", parser=path, help="A video file to record to, or - for a pipe."),
+        typer.Option("--output", "-o", help="A video file to record to, or - for a pipe."),
     ] = None,
     page: Annotated[
         int | None,
@@ -48,7 +48,7 @@ def live(
     ] = None,
     own_code: OwnCode = False,
     protect: Annotated[
-        Path | None, typer.Option(parser=path, help="A mask of the frames; what is white in it stays.")
+        Path | None, typer.Option(help="A mask of the frames; what is white in it stays.")
     ] = None,
 ) -> None:
     """Take the rain out of what a camera shows, as it shows it, until Ctrl-C.

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from derain.cli.output import tables
 from derain.cli.shared import AsJson
 
 
@@ -42,7 +43,6 @@ def models(
 
 
 def _print_list(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("network", "from", box=None, pad_edge=False, header_style="bold")
@@ -53,7 +53,7 @@ def _print_list(rows: list[dict[str, Any]]) -> None:
         weights = "bundled" if row["bundled_weights"] else ""
         title = row["method"].partition(" (")[0]
         table.add_row(row["network"], title, f"{row['parameters']:,}", work, weights)
-    Console().print(table)
+    tables().print(table)
     typer.echo(
         "\nG mult-adds: billions of multiply-adds a megapixel.\n"
         "derain models NAME shows published figures, and where the authors have weights."

@@ -14,7 +14,6 @@ import dataclasses
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
@@ -53,13 +52,6 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     spread.__signature__ = inspect.Signature(ordered)  # type: ignore[attr-defined]
     spread.__annotations__ = {p.name: p.annotation for p in ordered}
     return spread
-
-
-def path(text: str) -> Path:
-    """A path of the command line; an empty one, often a variable that is not set, is not the folder here."""
-    if not text:
-        raise typer.BadParameter("it is empty; give a file or folder")
-    return Path(text)
 
 
 @dataclass(frozen=True)

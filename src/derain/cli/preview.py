@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from derain.cli.options import path
 from derain.cli.output import say
 from derain.cli.shared import Device, Overwrite, Precision
 
@@ -15,7 +14,7 @@ STRENGTHS = (0.5, 1.0, 1.25)
 
 
 def preview(
-    photo: Annotated[Path, typer.Argument(parser=path, help="A picture.")],
+    photo: Annotated[Path, typer.Argument(help="A picture.")],
     model: Annotated[
         list[str] | None,
         typer.Option(
@@ -33,7 +32,7 @@ def preview(
     crops: Annotated[int, typer.Option(min=1, max=8, help="Parts of the picture to show.")] = 2,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", parser=path, help="Default: beside the photo, as NAME-preview.jpg."),
+        typer.Option("--output", "-o", help="Default: beside the photo, as NAME-preview.jpg."),
     ] = None,
     device: Device = "auto",
     precision: Precision = "auto",

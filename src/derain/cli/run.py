@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from derain.cli.options import ModelOptions, ResultOptions, grouped, path
+from derain.cli.options import ModelOptions, ResultOptions, grouped
 from derain.cli.piping import PIPE, Pipes, refuse_options, restore_pipe
 from derain.cli.shared import DryRun, OwnCode
 
@@ -103,7 +103,6 @@ class Work:
     protect: Annotated[
         Path | None,
         typer.Option(
-            parser=path,
             help="A mask, or a folder with masks of the same names: what is white in it stays as it is.",
         ),
     ] = None
@@ -116,9 +115,7 @@ class Work:
 def run(
     inputs: Annotated[
         list[Path],
-        typer.Argument(
-            parser=path, help="Pictures, videos, and folders of them; - for frames from standard input."
-        ),
+        typer.Argument(help="Pictures, videos, and folders of them; - for frames from standard input."),
     ],
     model: ModelOptions,
     picture: Pictures,

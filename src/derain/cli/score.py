@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from derain.cli.messages import printable
+from derain.cli.output import tables
+
 if TYPE_CHECKING:
     from derain.evaluation.scores import SetScore
 
@@ -61,7 +64,6 @@ def score(
 
     Example: derain score restored/ -p niqe_stable
     """
-    from derain.cli.messages import printable
     from derain.cli.progress import bar
     from derain.errors import UsageError
     from derain.evaluation.clips import with_frames
@@ -99,7 +101,6 @@ def _print_csv(sets: tuple[SetScore, ...]) -> None:
 
 
 def _print_table(sets: tuple[SetScore, ...]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from derain.evaluation.measures import MEASURES, figure
@@ -110,9 +111,10 @@ def _print_table(sets: tuple[SetScore, ...]) -> None:
     for s in sets:
         for measure, mean in s.mean.items():
             by_value = sorted(s.pictures, key=lambda p: p.values[measure])
-            ends = (f"{figure(measure, p.values[measure])} {p.name}" for p in (by_value[0], by_value[-1]))
-            table.add_row(s.protocol, MEASURES[measure].title, str(s.count), figure(measure, mean), *ends)
-    Console().print(table)
+            ends = [f"{figure(measure, p.values[measure])} {p.name}" for p in (by_value[0], by_value[-1])]
+            cells = (MEASURES[measure].title, str(s.count), figure(measure, mean), *map(printable, ends))
+            table.add_row(s.protocol, *cells)
+    tables().print(table)
     for s in sets:
         if s.infinite and s.mean_finite:
             others = ", ".join(f"{MEASURES[m].title} {figure(m, v)}" for m, v in s.mean_finite.items())

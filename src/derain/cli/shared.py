@@ -64,7 +64,13 @@ class Command(TyperCommand):
                 parameter.opts = names
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Old spellings are understood; what is wrong with a default names the place where it was set."""
+        """Old spellings are understood; what is wrong with a default names the place where it was set.
+
+        An empty argument is often a variable that is not set. It would stand for the folder here.
+        """
+        for argument in args:
+            if not argument or (argument.startswith("--") and argument.partition("=")[1:] == ("=", "")):
+                raise typer.BadParameter(f"{argument or 'an argument'} is empty; give a value.", ctx)
         try:
             rest: list[str] = super().parse_args(ctx, [self._renamed(argument) for argument in args])
         except typer.BadParameter as error:

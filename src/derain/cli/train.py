@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from derain.cli.output import say
+from derain.cli.output import say, tell
 from derain.cli.progress import bar, duration
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def train(
     if plot is not None:
         from derain.training.plot import plot_run
 
-        typer.echo(f"{plot_run(plot)}")
+        tell(f"{plot_run(plot)}")
         return
     if dry_run + find_rate + bool(sweep) > 1:
         raise UsageError("--dry-run, --find-rate and --sweep exclude one another.")
@@ -132,7 +132,7 @@ def _say_cost(wanted: Recipe, own_code: bool) -> None:
     found = dry_run(wanted, own_code)
     typer.echo(f"{wanted.network}: {found.parameters:,} parameters, on {found.device}")
     for name, count in found.pictures.items():
-        typer.echo(f"{name}: {count} pictures")
+        tell(f"{name}: {count} pictures")
     typer.echo(f"validation: {found.held_out} pictures")
     for stage in found.stages:
         memory = "" if stage.peak_bytes is None else f", {stage.peak_bytes / 2**20:,.0f} MiB"
@@ -162,4 +162,4 @@ def _sweep(recipe: str, changes: list[str], sweeps: list[str], output: Path, own
     for result in results:
         settings = ", ".join(f"{key} {value}" for key, value in result.settings.items()) or recipe
         spread = "" if result.deviation is None else f" ± {result.deviation:.3f}"
-        typer.echo(f"{settings}: {result.mean:.3f}{spread} dB ({len(result.psnr)} runs)")
+        tell(f"{settings}: {result.mean:.3f}{spread} dB ({len(result.psnr)} runs)")

@@ -19,6 +19,7 @@ from PIL import Image
 from derain.data.pairing import RULES, Pairing, best_pairing, natural_order, pictures_below
 from derain.errors import DerainError, UsageError
 from derain.made_pairs import read_note
+from derain.paths import is_file, real
 from derain.pictures import EXTENSIONS
 from derain.sources import AUTHORS_PAGE, sources_of
 
@@ -280,7 +281,7 @@ def _sharing(folder: Path) -> Split | None:
 def _recognised(rainy: Path, clean: Path, pairing: Pairing) -> Split:
     names = [pair.name for pair in pairing.pairs] or list(pairing.unmatched_restored)
     stem = Path(names[0]).stem
-    place = rainy.resolve()
+    place = real(rainy)
     above = [place, *place.parents]
     by_path = next((s for folder in above if (s := _set_of(folder))), None)
     by_name = next((sets for pattern, sets in TELLING_NAMES if re.fullmatch(pattern, stem)), ())
@@ -326,6 +327,8 @@ def _size(path: Path) -> tuple[int, int]:
     Raises:
         DerainError: there is no header of a known format.
     """
+    if not is_file(path):  # a pipe would not end
+        raise DerainError(f"{path.name}: not a regular file")
     try:
         with Image.open(path, formats=["PNG", "JPEG", "WEBP", "TIFF", "BMP", "AVIF"]) as picture:
             return picture.size

@@ -31,7 +31,7 @@ class NameRule:
 
     def clean_stem(self, stem: str) -> str | None:
         """The stem of the clean picture, None where the rule does not apply."""
-        match = re.fullmatch(self.pattern, stem)
+        match = re.fullmatch(self.pattern, stem, re.DOTALL)  # names may have line ends
         return match.expand(self.clean) if match else None
 
 
@@ -143,4 +143,4 @@ def _pair(rule: NameRule, restored: Mapping[str, Path], clean: Mapping[str, Path
 def natural_order(name: str) -> list[tuple[int, int, str]]:
     """A sorting key that puts 2 before 10."""
     parts = re.split(r"(\d+)", name)
-    return [(0, int(part), part) if part.isdigit() else (1, 0, part) for part in parts]
+    return [(0, int(part), part) if number % 2 else (1, 0, part) for number, part in enumerate(parts)]

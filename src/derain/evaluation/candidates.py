@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from derain.data.pairing import best_pairing, pictures_below
-from derain.errors import DerainError, UsageError, unknown_name
+from derain.errors import DerainError, UsageError, reason, unknown_name
 from derain.evaluation.cases import Case
 from derain.extras import extra
 from derain.own_code import own_function
@@ -229,7 +229,7 @@ def from_onnx(path: Path) -> Candidate:
         options.log_severity_level = 4
         session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except OSError as error:
-        raise DerainError(f"{path}: cannot be read ({error.strerror or error}).") from None
+        raise DerainError(f"{path}: cannot be read ({reason(error)}).") from None
     except Exception as error:  # the runtime's own classes
         raise DerainError(f"{path}: ONNX Runtime refuses it ({_gist(error)}).") from None
     inputs = session.get_inputs()

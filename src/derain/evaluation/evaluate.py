@@ -16,13 +16,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from derain.errors import DerainError, UsageError, errors_of
+from derain.errors import DerainError, UsageError, errors_of, reason
 from derain.evaluation.candidates import Candidate
 from derain.evaluation.cases import Case
 from derain.evaluation.levels import Array, Quantise, as_rgb, single
 from derain.evaluation.registry import Protocol, protocol
 from derain.evaluation.scores import PictureScore, SetScore
 from derain.evaluation.scoring import read_levels
+from derain.paths import real
 from derain.peak_memory import most_memory, start_memory
 from derain.pictures import Picture, read_picture, to_rgb8, to_tensor, write_picture
 from derain.records import append_records, read_records
@@ -275,9 +276,9 @@ def _key(candidate: Candidate, case: Case, earlier: Case | None, quantise: Quant
         try:
             status = path.stat()
         except OSError as error:
-            raise DerainError(f"{path}: cannot be read ({error.strerror or error}).") from None
-        facts += [str(path.resolve()), str(status.st_size), str(status.st_mtime_ns)]
-    return hashlib.sha256("\0".join(facts).encode()).hexdigest()[:24]
+            raise DerainError(f"{path}: cannot be read ({reason(error)}).") from None
+        facts += [str(real(path)), str(status.st_size), str(status.st_mtime_ns)]
+    return hashlib.sha256("\0".join(facts).encode(errors="surrogatepass")).hexdigest()[:24]
 
 
 def _load(path: Path) -> Iterator[Record]:

@@ -41,7 +41,7 @@ def write_report(report: Report) -> Path:
     for name, pixels in sheets.items():
         replace_file(report.folder / f"sheet-{name}.png", encode_picture(Picture(pixels), ".png"))
     index = report.folder / "index.html"
-    replace_file(index, page(report, make_table([content]), sheets).encode())
+    replace_file(index, page(report, make_table([content]), sheets).encode(errors="backslashreplace"))
     return index
 
 

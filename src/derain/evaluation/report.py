@@ -22,6 +22,7 @@ from derain.evaluation.registry import protocol
 from derain.evaluation.scoring import cores
 from derain.evaluation.sheet import Row, contact_sheet
 from derain.evaluation.statistics import bootstrap_interval
+from derain.paths import real
 from derain.pictures import read_picture, to_rgb8
 
 SIDE = 256  # multiply-adds are stated for pictures of this side, as published ones are
@@ -160,7 +161,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "dataset": report.dataset,
         "pictures": len(report.cases),
         "scenes": len(report.cases) - len(report.repeats),
-        "files": [str(case.rainy.resolve()) for case in report.cases],
+        "files": [str(real(case.rainy)) for case in report.cases],
         "notes": list(report.notes),
         "failed": list(report.failed),
         "settings": report.settings,

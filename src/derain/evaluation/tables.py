@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from derain.data.duplicates import find_duplicates
-from derain.errors import DerainError
+from derain.errors import DerainError, reason
 from derain.evaluation.candidates import UNCHANGED
 from derain.evaluation.measures import MEASURES
 from derain.evaluation.registry import protocol
@@ -151,7 +151,7 @@ def read_report(folder: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise DerainError(f"{path}: cannot be read ({error.strerror or error}).") from None
+        raise DerainError(f"{path}: cannot be read ({reason(error)}).") from None
     except ValueError:
         raise DerainError(f"{path}: not a report of an evaluation.") from None
     if not isinstance(content, dict) or not {"dataset", "files", "settings", "protocols"} <= set(content):

@@ -27,7 +27,7 @@ import derain
 from derain.atomic import replace_file
 from derain.checkpoints import Model
 from derain.checkpoints.cards import Card, card_of
-from derain.errors import DerainError, UsageError
+from derain.errors import DerainError, UsageError, reason
 from derain.export.files import compare, files_at
 from derain.export.graph import AXES, record
 from derain.export.running import onnx_model, onnx_session
@@ -231,7 +231,7 @@ def check_package(file: Path | io.BytesIO, source: str | None = None) -> dict[st
     except _UNREADABLE as error:
         raise DerainError(f"{source}: not a zip file, or damaged ({error}).") from None
     except OSError as error:
-        raise DerainError(f"{source}: cannot be read ({error.strerror or error}).") from None
+        raise DerainError(f"{source}: cannot be read ({reason(error)}).") from None
     if f"{folder}/model.onnx" not in entries:
         raise DerainError(f"{source}: holds no {folder}/model.onnx.")
     return config

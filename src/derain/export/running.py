@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from derain.checkpoints import Checkpoint, Model
-from derain.errors import DerainError
+from derain.errors import DerainError, reason
 from derain.export.facts import INPUT, KEY, OUTPUT, Facts, read_facts
 from derain.extras import extra
 from derain.methods import all_architectures, method_of
@@ -91,7 +91,7 @@ def read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise DerainError(f"{path}: cannot be read ({error.strerror or error}).") from None
+        raise DerainError(f"{path}: cannot be read ({reason(error)}).") from None
 
 
 def onnx_network(content: bytes, source: str) -> ExportedNetwork:

@@ -73,12 +73,12 @@ def open_camera(place: str) -> Iterator[CameraStream]:
         DerainError: there is none, or it gives no pictures.
     """
     device = Path(place)
-    if not place.isdigit() and not device.exists():
+    if not place.isdecimal() and not device.exists():
         raise DerainError(f"{place}: no such camera.")
     before = logging.getLogLevel()
     logging.setLogLevel(logging.LOG_LEVEL_SILENT)  # it tells the same again, at length
     try:
-        capture = cv2.VideoCapture(int(place) if place.isdigit() else place)
+        capture = cv2.VideoCapture(int(place) if place.isdecimal() else place)
     finally:
         logging.setLogLevel(before)
     try:

@@ -22,6 +22,7 @@ from derain.errors import DerainError, Remedy, UsageError
 from derain.export import is_exported
 from derain.methods import all_architectures
 from derain.methods.network import RainNetwork
+from derain.paths import same
 from derain.pictures import EXTENSIONS, Picture, left_out, read_picture, to_tensor, write_picture
 from derain.pictures.kinds import VIDEO_KINDS, file_kind
 from derain.pictures.picture import grey_pixels, to_pixels
@@ -444,7 +445,7 @@ def _target(source: Path, output: str | Path | None, overwrite: bool) -> Path:
     """The file to write. Raises `UsageError` when it is there and may not be replaced."""
     target = _place(source, output)
     if target.exists():
-        if source.exists() and target.samefile(source):
+        if same(target, source):
             raise UsageError(f"{target}: the result would replace its source; give another output.")
         if not overwrite:
             raise UsageError(f"{target}: exists already.", Remedy("replace it", {"overwrite": True}))

@@ -75,7 +75,7 @@ def source_of(text: str, standard_input: Any = None, raw: RawFrames | None = Non
         return Source("standard input", lambda: open_pipe(standard_input, raw, live=True), ends=True)
     if "://" in text:
         return Source(without_password(text), lambda: open_address(text))
-    if text.isdigit() or text.startswith("/dev/"):
+    if text.isdecimal() or text.startswith("/dev/"):
         return Source(text, lambda: open_camera(text))
     return Source(text, lambda: open_file(Path(text)), ends=True, paced=True)
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from derain.atomic import new_file, replace_file
 from derain.errors import DerainError, Remedy, UsageError
 from derain.locks import only_here
+from derain.paths import real, same
 from derain.pictures.video import Frame, VideoFacts, VideoReader, video_facts
 from derain.pictures.video_encoding import EncodedFrame, Encoder, Encoding, choose_encoding
 from derain.pictures.video_writing import refuse_misfit, write_video
@@ -99,7 +100,7 @@ def restore_video(
             written, or another process is writing it. Finished segments stay for `resume`.
     """
     source, target = Path(source), Path(target)
-    if target.exists() and target.samefile(source):
+    if same(target, source):
         raise UsageError(f"{target}: is the source itself; write to another file.")
     facts = video_facts(source)
     if keep_fields and facts.interlaced:
@@ -211,7 +212,7 @@ def _job(facts: VideoFacts, encoding: Encoding, temporal: bool, identity: str) -
     """All that decides what the frames look like."""
     state = facts.path.stat()
     job = {
-        "source": [str(facts.path.resolve()), state.st_size, state.st_mtime_ns],
+        "source": [str(real(facts.path)), state.st_size, state.st_mtime_ns],
         "encoding": asdict(encoding),
         "temporal": temporal,
         "identity": identity,

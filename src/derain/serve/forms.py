@@ -181,7 +181,7 @@ async def _bounded(request: Request, limits: Limits) -> AsyncGenerator[bytes, No
     most = limits.upload_bytes + FORM_BYTES
     too_large = Refused(413, f"larger than the {limits.upload_bytes / 1e6:g} MB that are taken.")
     length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > most:
+    if length.isdecimal() and int(length) > most:
         raise too_large
     read = 0
     async for chunk in request.stream():

@@ -136,7 +136,7 @@ def refusal(refused: Refused) -> JSONResponse:
 def _name(host: str) -> str:
     """A Host header without its port."""
     name, colon, port = host.rpartition(":")
-    return (name if colon and port.isdigit() else host).lower()
+    return (name if colon and port.isdecimal() else host).lower()
 
 
 class _Body:

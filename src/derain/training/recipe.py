@@ -345,7 +345,7 @@ def _place(container: dict[str, Any] | list[Any], key: str, change: str) -> Any:
     """A key of a mapping as it is, one of a list as the number that it must be."""
     if isinstance(container, dict):
         return key
-    if key.isascii() and key.isdigit() and int(key) < len(container):
+    if key.isascii() and key.isdecimal() and int(key) < len(container):
         return int(key)
     raise UsageError(f"{change!r}: {key!r} is not a place in a list of {len(container)}, counted from 0.")
 

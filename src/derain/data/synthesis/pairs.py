@@ -14,7 +14,7 @@ from derain.data.folders import pictures_in, read_rgb
 from derain.data.synthesis.presets import Rain, make_pair
 from derain.data.synthesis.presets import preset as find_preset
 from derain.errors import Remedy, UsageError
-from derain.paths import real
+from derain.paths import exists, real
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,15 @@ def plan_pairs(
             name = f"{file.stem}-{version}" if count > 1 else file.stem
             rainy, clean = (Path(output) / part / f"{name}.png" for part in ("rainy", "clean"))
             plan.append(PlannedPair(file, rainy.with_name(f"{name}{rainy_suffix}"), clean, len(plan)))
-    sources, written = {pair.source.resolve() for pair in plan}, set[Path]()
+    sources, written = {real(pair.source) for pair in plan}, set[Path]()
     for pair in plan:
         if pair.rainy in written:
             raise UsageError(f"{pair.source}: another picture there has the same name; rename one of them.")
         written.add(pair.rainy)
         for target in (pair.rainy, pair.clean):
-            if target.resolve() in sources:
+            if real(target) in sources:
                 raise UsageError(f"{target}: is one of the clean pictures; choose another output folder.")
-            if target.exists() and not overwrite:
+            if exists(target) and not overwrite:
                 raise UsageError(f"{target}: exists already.", Remedy("replace it", {"overwrite": True}))
     return plan
 
