@@ -50,11 +50,10 @@ def check(
         if as_json:
             typer.echo(json.dumps({"clips": asdict(clips)}, indent=2))
         else:
-            typer.echo(
-                f"{printable(clips.made)}: {len(clips.clips)} rainy clips, each with its clean picture"
+            tell(
+                f"{clips.made}: {len(clips.clips)} rainy clips, each with its clean picture",
+                *(f"  WRONG  {line}" for line in clips.problems),
             )
-            for line in clips.problems:
-                typer.echo(f"  WRONG  {printable(line)}")
         if clips.problems:
             raise typer.Exit(1)
         return
