@@ -17,7 +17,18 @@ from PIL import Image
 
 import derain
 from derain.checkpoints.cards import card_of
-from derain.data.synthesis import make_pair, preset
+from derain.data.synthesis import make_pair
+from derain.data.synthesis.presets import (
+    BLURRED_DROPS,
+    COLUMNS,
+    DROPS,
+    HEAVY,
+    LIGHT,
+    REAL,
+    SOFT_DROPS,
+    WISPS,
+    Rain,
+)
 from derain.data.synthesis.weather import ORDINARY, Weather
 from derain.evaluation.levels import Array
 from derain.pictures import Picture, write_picture
@@ -49,7 +60,7 @@ class Show:
         name: of the file.
         title: of the row.
         scene: a key of `PARTS`, and a function of `skimage.data`.
-        rain: a preset of `derain synth`, and which of its kinds; None for no rain.
+        rain: None for no rain.
         weather: changes to it.
         on_its_side: the scene is turned before it rains, and turned back.
         seed: another number gives other rain.
@@ -58,7 +69,7 @@ class Show:
     name: str
     title: str
     scene: str
-    rain: tuple[str, int] | None
+    rain: Rain | None
     weather: Weather = ORDINARY
     on_its_side: bool = False
     seed: int = 3
@@ -68,14 +79,16 @@ BRIGHT = Weather(brightness=(1.6, 1.6))
 SLANTED = Weather((35, 35), (1.5, 1.5), (1.5, 1.5))
 CLOSE = Weather(density=(3, 3), brightness=(2, 2))
 SHOWS = (
-    Show("fine", "Fine streaks (`light`)", "rocket", ("light", 0), BRIGHT),
-    Show("slanted", "Fine streaks from the side", "chelsea", ("light", 0), SLANTED),
-    Show("shower", "A dense shower (`heavy`)", "coffee", ("heavy", 0)),
-    Show("lines", "Sharp bright lines (`heavy`)", "chelsea", ("heavy", 1)),
-    Show("real", "Streaks, mist, noise and JPEG (`real`)", "rocket", ("real", 2)),
-    Show("columns", "Water close to the lens (`near`)", "coffee", ("near", 2), CLOSE, seed=6),
-    Show("drops", "Drops on the glass (`drops`)", "chelsea", ("drops", 1), seed=4),
-    Show("sideways", "Rain that falls sideways", "rocket", ("light", 0), BRIGHT, on_its_side=True),
+    Show("fine", "Fine streaks (`light`)", "rocket", LIGHT[0], BRIGHT),
+    Show("slanted", "Fine streaks from the side", "chelsea", LIGHT[0], SLANTED),
+    Show("shower", "A dense shower (`heavy`)", "coffee", HEAVY[0]),
+    Show("lines", "Sharp bright lines (`heavy`)", "chelsea", HEAVY[1]),
+    Show("real", "Streaks, mist, noise and JPEG (`real`)", "rocket", REAL[2]),
+    Show("columns", "Water close to the lens (`near`)", "coffee", Rain(near=(COLUMNS, WISPS)), CLOSE, seed=6),
+    Show("drops", "Drops on the glass (`drops`)", "chelsea", DROPS[1], seed=4),
+    Show("soft", "Water out of focus (`near`)", "rocket", Rain(near=(SOFT_DROPS,))),
+    Show("blurred", "Drops on glass out of focus (`drops`)", "coffee", BLURRED_DROPS, seed=4),
+    Show("sideways", "Rain that falls sideways", "rocket", LIGHT[0], BRIGHT, on_its_side=True),
     Show("dry", "No rain at all", "coffee", None),
 )
 
@@ -102,8 +115,7 @@ def pair(show: Show, scene: Array) -> tuple[Array, Array]:
     """The rainy picture of a scene and its truth."""
     if show.rain is None:
         return scene, scene
-    name, kind = show.rain
-    kinds = show.weather.over((replace(preset(name)[kind], scene=None),))  # the sample is the scene
+    kinds = show.weather.over((replace(show.rain, scene=None),))  # the sample is the scene
     turned = np.rot90(scene) if show.on_its_side else scene
     found = make_pair(np.random.default_rng(show.seed), np.ascontiguousarray(turned), kinds)
     rainy, clean = (np.rot90(p, -1) if show.on_its_side else p for p in found)
