@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from derain.errors import DerainError
 from derain.methods.network import RainNetwork, Spec
+from derain.nn.grouped import GroupedConv2d
 from derain.nn.norms import ChannelNorm
 from derain.nn.resizing import Downsample, PatchEmbedding, Upsample
 
@@ -210,9 +211,9 @@ class FeedForward(nn.Module):
         both = 2 * hidden
         self.project_in = nn.Conv2d(channels, both, 1, bias=bias)
         self.dwconv3x3 = nn.Conv2d(both, both, 3, padding=1, groups=both, bias=bias)
-        self.dwconv5x5 = nn.Conv2d(both, both, 5, padding=2, groups=both, bias=bias)
-        self.dwconv3x3_1 = nn.Conv2d(both, hidden, 3, padding=1, groups=hidden, bias=bias)
-        self.dwconv5x5_1 = nn.Conv2d(both, hidden, 5, padding=2, groups=hidden, bias=bias)
+        self.dwconv5x5 = GroupedConv2d(both, both, 5, padding=2, groups=both, bias=bias)
+        self.dwconv3x3_1 = GroupedConv2d(both, hidden, 3, padding=1, groups=hidden, bias=bias)
+        self.dwconv5x5_1 = GroupedConv2d(both, hidden, 5, padding=2, groups=hidden, bias=bias)
         self.project_out = nn.Conv2d(both, channels, 1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -299,7 +300,7 @@ class Experts(nn.Module):
 def _separable(channels: int, side: int, dilation: int = 1) -> tuple[nn.Conv2d, nn.Conv2d]:
     """A depthwise and a 1x1 convolution."""
     around = dilation * (side // 2)
-    depthwise = nn.Conv2d(
+    depthwise = GroupedConv2d(
         channels, channels, side, padding=around, dilation=dilation, groups=channels, bias=False
     )
     return depthwise, nn.Conv2d(channels, channels, 1, bias=False)

@@ -1,0 +1,106 @@
+"""Grouped convolutions that do not hold up training on a CPU.
+
+PyTorch's own kernels are fast for 3x3 depthwise convolutions without dilation. For 1x1 depthwise ones, for
+groups of several channels, and for gradients of larger or dilated kernels they take two to twenty times as
+long as what is made of products and 3x3 convolutions here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from derain.nn.tracing import is_tracing
+
+
+class GroupedConv2d(nn.Conv2d):
+    """`nn.Conv2d` of stride 1 with one output channel per group: (B, n C, H, W) -> (B, C, H, W).
+
+    Kernels have odd sides, and padding keeps height and width. Parameters, results and gradients are those
+    of `nn.Conv2d`, up to rounding; without gradients, in graphs, in mixed precision and elsewhere than on a
+    CPU the library's operation runs.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not torch.is_grad_enabled() or is_tracing() or _library_is_better(x):
+            return super().forward(x)
+        count = self.in_channels // self.groups
+        parts = [depthwise(x[:, n::count], self.weight[:, n : n + 1], self.dilation[0]) for n in range(count)]
+        y = parts[0]
+        for part in parts[1:]:
+            y = y + part
+        return y if self.bias is None else y + self.bias.view(-1, 1, 1)
+
+
+def _library_is_better(x: Tensor) -> bool:
+    return x.device.type != "cpu" or torch.is_autocast_enabled("cpu")
+
+
+def depthwise(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
+    """(B, C, H, W) and (C, 1, k, k) -> (B, C, H, W)."""
+    side = weight.shape[-1]
+    if side == 1:
+        return x * weight.view(-1, 1, 1)
+    x = x.contiguous(memory_format=torch.channels_last)  # the kernels are slow on every nth channel
+    if side == 3 and dilation == 1:
+        return F.conv2d(x, weight, padding=1, groups=len(weight))
+    y: Tensor = _Depthwise.apply(x, weight, dilation)
+    return y
+
+
+class _Depthwise(torch.autograd.Function):
+    """A depthwise convolution whose gradients are made of fast convolutions."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, dilation: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.dilation = dilation
+        return _convolved(x, weight, dilation)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, weight = ctx.saved_tensors
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        of_x = _convolved(gradient, weight.flip(2, 3), ctx.dilation)
+        return of_x, _weight_gradient(x, gradient, weight.shape[-1], ctx.dilation), None
+
+
+def _convolved(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
+    return F.conv2d(x, weight, None, 1, dilation * (weight.shape[-1] // 2), dilation, len(weight))
+
+
+def _weight_gradient(x: Tensor, gradient: Tensor, side: int, dilation: int) -> Tensor:
+    """(C, 1, side, side), put together from 3x3 blocks, for which there is a fast kernel.
+
+    Dilation needs no kernel of its own: every nth pixel of every nth row is a picture without it.
+    """
+    blocks = -(-side // 3)
+    down, right = (-length % dilation for length in gradient.shape[2:])
+    before = dilation * (side // 2)
+    after = before + dilation * (3 * blocks - side)
+    x = _phases(F.pad(x, (before, after + right, before, after + down)), dilation)
+    gradient = _phases(F.pad(gradient, (0, right, 0, down)), dilation)
+    height, width = gradient.shape[2:]
+
+    def block(row: int, column: int) -> Tensor:
+        part = x[:, :, 3 * row : 3 * row + height + 2, 3 * column : 3 * column + width + 2]
+        like = x.new_empty(x.shape[1], 1, 3, 3)
+        _, of_weight, _ = torch.ops.aten.convolution_backward(
+            *(gradient, part, like, None, [1, 1], [0, 0], [1, 1], False, [0, 0], len(like)),
+            output_mask=[False, True, False],
+        )
+        assert isinstance(of_weight, Tensor)
+        return of_weight
+
+    rows = [torch.cat([block(row, column) for column in range(blocks)], 3) for row in range(blocks)]
+    return torch.cat(rows, 2)[:, :, :side, :side]
+
+
+def _phases(x: Tensor, step: int) -> Tensor:
+    """(B, C, step h, step w) -> (step^2 B, C, h, w): every pixel's neighbours are those `step` away."""
+    return torch.cat([x[:, :, row::step, column::step] for row in range(step) for column in range(step)])
