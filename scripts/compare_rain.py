@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--sheet", help="picture of both kinds of layers to write")
     options = parser.parse_args()
     found = pair_folders(Path(options.rainy), Path(options.clean))
-    pairs = [(read_rgb(pair.restored), read_rgb(pair.clean)) for pair in found]
+    pairs = [(read_rgb(pair.picture), read_rgb(pair.partner)) for pair in found]
     given = [np.clip(r.astype(float) - c, 0, None).max(2) for r, c in pairs]
     made = [
         (lambda rainy, dry: (rainy.astype(float) - dry).max(2))(

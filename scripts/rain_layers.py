@@ -41,7 +41,7 @@ def rain_layer(rainy: NDArray[np.uint8], restored: NDArray[np.uint8]) -> NDArray
 
 def main(rainy: Path, restored: Path, layers: Path) -> None:
     for pair in pair_folders(rainy, restored):
-        before, after = read_rgb(pair.restored), read_rgb(pair.clean)
+        before, after = read_rgb(pair.picture), read_rgb(pair.partner)
         if before.shape != after.shape:
             print(f"{pair.name}: left out, its result has another size", file=sys.stderr)
             continue

@@ -41,11 +41,11 @@ def test_public_names_pair_in_any_order(key: str, data: st.DataObject) -> None:
     shuffled = [data.draw(st.permutations(side)) for side in (rainy, clean)]
     pairing = best_pairing(*map(named, shuffled))
     assert pairing.rule is RULES[rule]
-    assert not pairing.unmatched_restored
-    assert not pairing.unmatched_clean
-    partners = {pair.name: str(pair.clean) for pair in pairing.pairs}
+    assert not pairing.unmatched
+    assert not pairing.unmatched_partners
+    partners = {pair.name: str(pair.partner) for pair in pairing.pairs}
     for name, partner in partners.items():
-        stem = RULES[rule].clean_stem(PurePath(name).stem)
+        stem = RULES[rule].partner_stem(PurePath(name).stem)
         assert partner in clean
         assert PurePath(partner).stem == stem
         assert PurePath(partner).parent == PurePath(name).parent

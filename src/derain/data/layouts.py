@@ -204,17 +204,17 @@ def problems(split: Split, on_pair: Callable[[], None] = lambda: None) -> list[s
     if expected and len(pairs) not in expected:
         found.append(f"{len(pairs)} pairs instead of {' or '.join(map(str, expected))}")
     for names, what in (
-        (split.pairing.unmatched_restored, "rainy pictures without a clean one"),
-        (split.pairing.unmatched_clean, "clean pictures without a rainy one"),
+        (split.pairing.unmatched, "rainy pictures without a clean one"),
+        (split.pairing.unmatched_partners, "clean pictures without a rainy one"),
     ):
         if names:
             found.append(f"{len(names)} {what}, first {names[0]}")
     broken, unequal, same = [], [], []
     for pair in pairs:
         try:
-            if _size(pair.restored) != _size(pair.clean):
+            if _size(pair.picture) != _size(pair.partner):
                 unequal.append(pair.name)
-            elif filecmp.cmp(pair.restored, pair.clean, shallow=False):
+            elif filecmp.cmp(pair.picture, pair.partner, shallow=False):
                 same.append(pair.name)
         except DerainError as error:
             broken.append(str(error))
@@ -267,9 +267,9 @@ def _sharing(folder: Path) -> Split | None:
     clean = {
         target
         for rule in RULES
-        if rule.clean.startswith("norain") or rule.clean.endswith(("_GT", "_clean"))
+        if rule.partner.startswith("norain") or rule.partner.endswith(("_GT", "_clean"))
         for stem in stems
-        if (target := rule.clean_stem(stem)) in stems and target != stem
+        if (target := rule.partner_stem(stem)) in stems and target != stem
     }
     if not clean:
         return None
@@ -279,7 +279,7 @@ def _sharing(folder: Path) -> Split | None:
 
 
 def _recognised(rainy: Path, clean: Path, pairing: Pairing) -> Split:
-    names = [pair.name for pair in pairing.pairs] or list(pairing.unmatched_restored)
+    names = [pair.name for pair in pairing.pairs] or list(pairing.unmatched)
     stem = Path(names[0]).stem
     place = real(rainy)
     above = [place, *place.parents]
@@ -359,4 +359,4 @@ def pictures_to_compare(
 
 
 def _clean(splits: Iterable[Split]) -> list[Path]:
-    return list(dict.fromkeys(pair.clean for split in splits for pair in split.pairing.pairs))
+    return list(dict.fromkeys(pair.partner for split in splits for pair in split.pairing.pairs))

@@ -1,4 +1,4 @@
-"""Which clean picture belongs to which rainy or restored one: by name, never by rank.
+"""Which file of one folder belongs to which of another: by name, never by order.
 
 Sorted lists do not pair: `norain-10.png` and `rain-10x2.png` sort differently, and one stray or missing file
 shifts every later pair without a sign. So one rule of names must explain a whole folder, or it is refused.
@@ -17,22 +17,22 @@ from derain.pictures import find_pictures
 
 @dataclass(frozen=True)
 class NameRule:
-    """How the stem of a clean picture follows from that of a rainy or restored one.
+    """How the stem of a partner, mostly a clean picture, follows from that of a rainy or restored picture.
 
     Attributes:
         summary: an example, as error messages show it.
-        pattern: matches the whole stem of the rainy picture.
-        clean: the stem of its clean picture, as a template of `pattern`.
+        pattern: matches the whole stem of the picture.
+        partner: the stem of its partner, as a template of `pattern`.
     """
 
     summary: str
     pattern: str
-    clean: str
+    partner: str
 
-    def clean_stem(self, stem: str) -> str | None:
-        """The stem of the clean picture, None where the rule does not apply."""
+    def partner_stem(self, stem: str) -> str | None:
+        """The stem of the partner, None where the rule does not apply."""
         match = re.fullmatch(self.pattern, stem, re.DOTALL)  # names may have line ends
-        return match.expand(self.clean) if match else None
+        return match.expand(self.partner) if match else None
 
 
 RULES = (
@@ -53,50 +53,53 @@ RULES = (
 
 @dataclass(frozen=True)
 class Pair:
-    """A rainy or restored file and its clean one; `name` is the former below its folder."""
+    """A picture and its partner in another folder: a clean or rainy picture, a result or a mask.
+
+    `name` is the path of the picture below its folder.
+    """
 
     name: str
-    restored: Path
-    clean: Path
+    picture: Path
+    partner: Path
 
 
 @dataclass(frozen=True)
 class Pairing:
-    """The best rule for two folders and what it leaves over, all in natural order (2 before 10)."""
+    """The best rule for two folders and what it leaves over, in natural order (2 before 10)."""
 
     rule: NameRule
     pairs: tuple[Pair, ...]
-    unmatched_restored: tuple[str, ...]
-    unmatched_clean: tuple[str, ...]
+    unmatched: tuple[str, ...]
+    unmatched_partners: tuple[str, ...]
 
 
-def pair_folders(restored: Path, clean: Path) -> tuple[Pair, ...]:
+def pair_folders(folder: Path, partners: Path) -> tuple[Pair, ...]:
     """Pairs two folders, with all below them, by the first rule that leaves nothing over.
 
     Raises:
         DerainError: as `pictures_below` and `refuse_leftovers`.
     """
-    pairing = best_pairing(pictures_below(restored), pictures_below(clean))
-    refuse_leftovers(pairing, restored, clean)
+    pairing = best_pairing(pictures_below(folder), pictures_below(partners))
+    refuse_leftovers(pairing, folder, partners)
     return pairing.pairs
 
 
-def refuse_leftovers(pairing: Pairing, restored: Path, clean: Path) -> None:
+def refuse_leftovers(pairing: Pairing, folder: Path, partners: Path) -> None:
     """Raises `DerainError` when a file on either side has no partner; names the first."""
     if not pairing.pairs:
         rules = "; ".join(rule.summary for rule in RULES)
         raise DerainError(
-            f"{restored / pairing.unmatched_restored[0]}: no picture of its name in {clean}. "
+            f"{folder / pairing.unmatched[0]}: no picture of its name in {partners}. "
             f"Names are paired like this: {rules}."
         )
-    for folder, other, names in (
-        (restored, clean, pairing.unmatched_restored),
-        (clean, restored, pairing.unmatched_clean),
+    for here, there, names in (
+        (folder, partners, pairing.unmatched),
+        (partners, folder, pairing.unmatched_partners),
     ):
         if names:
             more = f" (nor have {len(names) - 1} more)" if len(names) > 1 else ""
             raise DerainError(
-                f"{folder / names[0]} has no partner in {other}{more}; {len(pairing.pairs)} others pair like "
+                f"{here / names[0]} has no partner in {there}{more}; {len(pairing.pairs)} others pair like "
                 f"{pairing.rule.summary}."
             )
 
@@ -117,27 +120,27 @@ def pictures_below(folder: Path) -> dict[str, Path]:
     return {name: found[name] for name in names}
 
 
-def best_pairing(restored: Mapping[str, Path], clean: Mapping[str, Path]) -> Pairing:
+def best_pairing(pictures: Mapping[str, Path], partners: Mapping[str, Path]) -> Pairing:
     """The rule that leaves the fewest files over; on ties the first of `RULES`."""
     return min(
-        (_pair(rule, restored, clean) for rule in RULES),
-        key=lambda p: len(p.unmatched_restored) + len(p.unmatched_clean),
+        (_pair(rule, pictures, partners) for rule in RULES),
+        key=lambda p: len(p.unmatched) + len(p.unmatched_partners),
     )
 
 
-def _pair(rule: NameRule, restored: Mapping[str, Path], clean: Mapping[str, Path]) -> Pairing:
-    partners = {PurePath(name).with_suffix("").as_posix(): name for name in clean}
+def _pair(rule: NameRule, pictures: Mapping[str, Path], partners: Mapping[str, Path]) -> Pairing:
+    names = {PurePath(name).with_suffix("").as_posix(): name for name in partners}
     pairs, left_over, used = [], [], set()
-    for name, path in restored.items():
+    for name, path in pictures.items():
         place = PurePath(name)
-        stem = rule.clean_stem(place.stem)
-        partner = partners.get((place.parent / stem).as_posix()) if stem else None
+        stem = rule.partner_stem(place.stem)
+        partner = names.get((place.parent / stem).as_posix()) if stem else None
         if partner is None:
             left_over.append(name)
         else:
-            pairs.append(Pair(name, path, clean[partner]))
+            pairs.append(Pair(name, path, partners[partner]))
             used.add(partner)
-    return Pairing(rule, tuple(pairs), tuple(left_over), tuple(n for n in clean if n not in used))
+    return Pairing(rule, tuple(pairs), tuple(left_over), tuple(n for n in partners if n not in used))
 
 
 def natural_order(name: str) -> list[tuple[int, int, str]]:

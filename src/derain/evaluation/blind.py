@@ -1,6 +1,6 @@
 """A page on which a person chooses between results of the same crop, without knowing whose they are.
 
-The page is one file that needs no server. The browser keeps what was chosen, so that one can go on later.
+The page is one file that needs no server. The browser keeps what was chosen, so that one can continue later.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _shared(folders: Sequence[Path]) -> list[dict[str, Path]]:
 
 
 def _partners(first: Mapping[str, Path], folder: Path) -> dict[str, Path]:
-    return {pair.name: pair.clean for pair in best_pairing(first, pictures_below(folder)).pairs}
+    return {pair.name: pair.partner for pair in best_pairing(first, pictures_below(folder)).pairs}
 
 
 def _crops(paths: Sequence[Path], side: int) -> list[Array]:

@@ -1,4 +1,4 @@
-"""What is compared: networks of this project, networks of anybody, and finished results."""
+"""What is compared: networks of this project, foreign networks, and finished results."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Candidate:
             are `finished`.
         identity: what the result depends on (hash of the weights, settings).
         method: the name of the network and size, by which published figures of the same one are
-            found; "" for a size that nobody published.
+            found; "" for a size that was not published.
         parameters: how many it has; None where unknown.
         multiply_adds: of one (height, width) picture; None where unknown.
         finished: result files by the name of their case.
@@ -63,7 +63,7 @@ def input_unchanged(cases: Sequence[Case]) -> Candidate:
 
 
 def finished_results(name: str, folder: Path, cases: Sequence[Case], taken: Sequence[str] = ()) -> Candidate:
-    """Results that somebody else made: pictures named as the rainy ones.
+    """Results of another program: pictures with the names of the rainy ones.
 
     Raises:
         UsageError: the name is `taken`, or no name of a file.
@@ -75,7 +75,7 @@ def finished_results(name: str, folder: Path, cases: Sequence[Case], taken: Sequ
         raise UsageError(f"results '{name}': cannot be a file name; choose another name.")
     results = pictures_below(folder)
     rainy = {case.name: case.rainy for case in cases}
-    found = {pair.name: pair.clean for pair in best_pairing(rainy, results).pairs}
+    found = {pair.name: pair.partner for pair in best_pairing(rainy, results).pairs}
     if len(found) < len(cases):
         missing = next(case.name for case in cases if case.name not in found)
         raise DerainError(f"{folder}: no result for {missing}; results are named as the rainy pictures.")
@@ -85,11 +85,11 @@ def finished_results(name: str, folder: Path, cases: Sequence[Case], taken: Sequ
 
 
 def candidate_of(model: Any, settings: Mapping[str, Any], taken: Sequence[str] = ()) -> Candidate:
-    """A model of whatever kind as a candidate with a name that is not `taken`.
+    """A model of any type as a candidate with a name that is not `taken`.
 
     Args:
         model: a name or file of a model, "hf:OWNER/NAME", a `Derainer`, a `torch.nn.Module`, an ONNX file
-            of anybody, "package.module:factory" (whose code is run), or a `Candidate`.
+            that maps pictures, "package.module:factory" (whose code is run), or a `Candidate`.
         settings: as `derain.load` takes them; for models that are opened here and belong to this project.
 
     Raises:
@@ -214,7 +214,7 @@ def from_network(network: Callable[[Tensor], Any], name: str) -> Candidate:
 
 
 def from_onnx(path: Path) -> Candidate:
-    """An ONNX file of anybody: one input (1, 3, H, W) float32 RGB in [0, 1], the first output its result.
+    """Any ONNX file: one input (1, 3, H, W) float32 RGB in [0, 1], the first output its result.
 
     Height and width may be fixed; pictures of other sizes are then refused.
 

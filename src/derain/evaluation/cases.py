@@ -81,10 +81,10 @@ def find_cases(
                 "matlab_y_uint8."
             )
         chosen = chosen or tuple(dict.fromkeys(usual))
-        cases = tuple(Case(p.name, p.restored, p.clean) for p in split.pairing.pairs)
+        cases = tuple(Case(p.name, p.picture, p.partner) for p in split.pairing.pairs)
         dataset, notes = split.dataset, _notes(split)
     if masks is not None:
-        found = {pair.name: pair.clean for pair in pair_folders(rainy, masks)}
+        found = {pair.name: pair.partner for pair in pair_folders(rainy, masks)}
         cases = tuple(Case(case.name, case.rainy, case.clean, found[case.name]) for case in cases)
     return TestSet(name or dataset, cases, chosen, notes)
 

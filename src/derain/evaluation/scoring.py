@@ -89,7 +89,7 @@ def plan(
     partners: dict[str, dict[str, Path]] = {name: {} for name in pictures_below(restored)}
     for kind, path in others.items():
         for pair in pair_folders(restored, path):
-            partners[pair.name][kind] = pair.clean
+            partners[pair.name][kind] = pair.partner
     items = [Item(name, path, partners[name]) for name, path in pictures_below(restored).items()]
     if any(protocol(name).needs_frames for name in protocols):
         items = [items[0], *(_after(*two) for two in itertools.pairwise(items))]
@@ -170,7 +170,7 @@ def _score(item: Item, chosen: Sequence[Protocol], crop_to_common: bool) -> tupl
     values: list[_Value] = []
     for p in chosen:
         try:
-            # The messages of protocols tell what is wrong with pictures, and not with which.
+            # The messages of protocols tell what is wrong, and not with which pictures.
             with errors_of(" and ".join(map(str, (item.restored, *item.partners.values())))):
                 values.append(_figures(p, restored, partners))
         except DerainError as error:

@@ -116,7 +116,7 @@ def _files(name: str, part: Data | Validation) -> list[tuple[Path | None, Path]]
             f"or '{name}.rain' to a preset, e.g. light."
         )
     if part.rainy is not None:
-        return [(pair.restored, pair.clean) for pair in pair_folders(Path(part.rainy), Path(part.clean))]
+        return [(pair.picture, pair.partner) for pair in pair_folders(Path(part.rainy), Path(part.clean))]
     if part.rain is not None:
         preset(part.rain)  # an unknown name is an error now, not in a worker
     return [(None, file) for file in pictures_in(part.clean)]
