@@ -72,7 +72,7 @@ def score(
     are_paths = [isinstance(picture, str | Path) for picture in given]
     if all(are_paths):
         named = {"restored": restored, "clean": clean, "rainy": rainy, "masks": masks}
-        paths = {kind: None if path is None else Path(path) for kind, path in named.items()}  # type: ignore[arg-type]
+        paths = {kind: Path(path) if isinstance(path, str | Path) else None for kind, path in named.items()}
         with with_frames(paths) as places:
             return score_files(plan_of(places, [protocol]), [protocol], crop_to_common).sets[0]
     if any(are_paths):
@@ -133,7 +133,7 @@ def evaluate(
     own_code: bool = False,
     on_picture: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
-    """Restores a set with one or several models, scores it, and writes a report to look at.
+    """Restores a set with one or several models, scores it, and writes a report.
 
     The unchanged input is scored too. Goes on where an earlier run into the same folder stopped.
 
@@ -141,7 +141,7 @@ def evaluate(
         rainy: a public set as unpacked, or the folder of rainy pictures.
         clean: the folder of clean pictures; None for a public set, or where no truth is known.
         models: each as `derain.load` takes it; a `Derainer`, which is taken as it is; any
-            `torch.nn.Module` that maps pictures to pictures; an ONNX file of anybody; or
+            `torch.nn.Module` that maps pictures to pictures; any ONNX file that maps pictures; or
             "package.module:factory", WHOSE CODE IS RUN, see `derain.evaluation.candidates`.
         masks: the folder of masks of the rain, for real rain without truth.
         results: {name: folder} of results that others made, to stand beside the models.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import re
 import sys
@@ -31,17 +32,15 @@ class Pipes:
 
     raw: Annotated[
         str | None,
-        typer.Option(
-            metavar="rgb24|yuv420p", help="Of standard input: frames without a header, in this format."
-        ),
+        typer.Option(metavar="rgb24|yuv420p", help="Format of frames without a header on standard input."),
     ] = None
     size: Annotated[str | None, typer.Option(metavar="WIDTHxHEIGHT", help="Of raw frames.")] = None
-    rate: Annotated[str | None, typer.Option(help="Raw frames a second: 25, 30000/1001.")] = None
+    rate: Annotated[str | None, typer.Option(help="Raw frames per second: 25, 30000/1001.")] = None
     to: Annotated[
         str | None,
         typer.Option(
             metavar="y4m|raw|mkv",
-            help="Of standard output: frames as they are, with or without a header, or encoded.",
+            help="Format of standard output: frames with a header, without one, or encoded.",
         ),
     ] = None
 
@@ -53,7 +52,7 @@ class Pipes:
             unused = [name for name in ("size", "rate") if getattr(self, name) is not None]
             if unused:
                 names = " and ".join(f"--{name}" for name in unused)
-                raise UsageError(f"{names}: for raw frames, whose format is given as --raw.")
+                raise UsageError(f"{names}: only for raw frames, whose format is given as --raw.")
             return None
         if self.size is None or self.rate is None:
             raise UsageError("raw frames have no header: give their --size and --rate, too.")
@@ -83,15 +82,16 @@ def frame_writer(
     from derain.atomic import new_file
     from derain.pictures.streams import FILE_SUFFIXES, FrameWriter
 
-    raw_format = pipes.raw or "rgb24"
-    chosen = {"raw_format": raw_format, "codec": options.codec, "crf": options.crf}
+    writer = functools.partial(
+        FrameWriter, facts=facts, raw_format=pipes.raw or "rgb24", codec=options.codec, crf=options.crf
+    )
     if output == PIPE:
-        with FrameWriter(standard_output(), pipes.to or kind, facts, **chosen) as writer:  # type: ignore[arg-type]
-            yield writer
+        with writer(standard_output(), pipes.to or kind) as frames:
+            yield frames
         return
     suffix = refuse_target(output, pipes, overwrite, FILE_SUFFIXES)
-    with new_file(output) as temporary, FrameWriter(temporary, suffix, facts, **chosen) as writer:  # type: ignore[arg-type]
-        yield writer
+    with new_file(output) as temporary, writer(temporary, suffix) as frames:
+        yield frames
 
 
 def refuse_target(output: Path, pipes: Pipes, overwrite: bool, suffixes: tuple[str, ...]) -> str:
@@ -100,7 +100,7 @@ def refuse_target(output: Path, pipes: Pipes, overwrite: bool, suffixes: tuple[s
     if suffix not in suffixes:
         raise UsageError(f"{output}: frames are written as {' '.join(suffixes)}, or to - as a pipe.")
     if pipes.to is not None:
-        raise UsageError("--to is for standard output; the ending of a file says what it is.")
+        raise UsageError("--to is for standard output; the format of a file follows from its suffix.")
     if output.exists() and not overwrite:
         raise UsageError(f"{output}: exists already.", Remedy("replace it", {"overwrite": True}))
     return suffix
@@ -109,14 +109,16 @@ def refuse_target(output: Path, pipes: Pipes, overwrite: bool, suffixes: tuple[s
 def standard_output() -> BinaryIO:
     """For frames. Raises `UsageError` if people would see them as letters."""
     if sys.stdout.isatty():
-        raise UsageError("frames are not for a terminal: send them to a program or file, or give -o.")
+        raise UsageError(
+            "frames cannot be written to a terminal: send them to a program or file, or give -o."
+        )
     return sys.stdout.buffer
 
 
 def restore_pipe(
     derainer: Derainer, output: Path, pipes: Pipes, options: VideoOptions, overwrite: bool, as_json: bool
 ) -> None:
-    """`derain run -`: every frame of standard input, restored, in its order.
+    """`derain run -`: every frame of standard input, restored, in order.
 
     Raises:
         DerainError: frames cannot be read or written, or could be read only in part.

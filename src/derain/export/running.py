@@ -10,7 +10,7 @@ import functools
 import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -104,7 +104,8 @@ def onnx_network(content: bytes, source: str) -> ExportedNetwork:
         raise DerainError(f"{source}: maps {names[0]} to {names[1]} instead of {INPUT} to {OUTPUT}.")
 
     def run(rainy: NDArray[np.float32]) -> NDArray[np.float32]:
-        return cast(NDArray[np.float32], session.run([OUTPUT], {INPUT: rainy})[0])
+        image: NDArray[np.float32] = session.run([OUTPUT], {INPUT: rainy})[0]
+        return image
 
     return ExportedNetwork(run, facts, content, source)
 
@@ -217,7 +218,8 @@ def openvino_network(content: bytes, weights: bytes, source: str) -> ExportedNet
         raise DerainError(f"{source}: OpenVINO refuses it ({_gist(error)}).") from None
 
     def run(rainy: NDArray[np.float32]) -> NDArray[np.float32]:
-        return cast(NDArray[np.float32], compiled(rainy)[0])
+        image: NDArray[np.float32] = compiled(rainy)[0]
+        return image
 
     return ExportedNetwork(run, facts, content + weights, source)
 

@@ -79,14 +79,14 @@ def sweep(
     if is_tracing():
         assert before is None, "parts of lines are not exported"
         lines = x.flip(1) if reverse else x
-        node: Tensor = _SweepNode.apply(lines, constant(weight), constant(bias))  # type: ignore[no-untyped-call]
+        node: Tensor = _SweepNode.apply(lines, constant(weight), constant(bias))
         return node.flip(1) if reverse else node
     kind = torch.promote_types(x.dtype, torch.float32)
     x, weight, bias = x.to(kind), weight.to(kind), bias.to(kind)
     if before is not None:
         x = x.clone()
         x[:, -1 if reverse else 0] += before * weight + bias
-    result: Tensor = _Sweep.apply(x, weight, bias, reverse)  # type: ignore[no-untyped-call]
+    result: Tensor = _Sweep.apply(x, weight, bias, reverse)
     return result
 
 

@@ -53,8 +53,8 @@ def _kernels() -> tuple[Any, Any] | None:
         return None
 
     # Offsets are 64-bit: a 4K batch has more than 2^31 elements.
-    @triton.jit  # type: ignore[untyped-decorator]
-    def sweep_forward(x, q, r, h, steps, lanes, channels, REVERSE: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    @triton.jit
+    def sweep_forward(x, q, r, h, steps, lanes, channels, REVERSE: tl.constexpr, BLOCK: tl.constexpr):
         lane = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
         inside = lane < lanes
         weight = tl.load(q + lane % channels, mask=inside, other=0.0)
@@ -69,8 +69,8 @@ def _kernels() -> tuple[Any, Any] | None:
             state = tl.maximum(state * weight + (value + bias), 0.0)
             tl.store(h + offset, state, mask=inside)
 
-    @triton.jit  # type: ignore[untyped-decorator]
-    def sweep_backward(g, h, q, d, steps, lanes, channels, REVERSE: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    @triton.jit
+    def sweep_backward(g, h, q, d, steps, lanes, channels, REVERSE: tl.constexpr, BLOCK: tl.constexpr):
         lane = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
         inside = lane < lanes
         weight = tl.load(q + lane % channels, mask=inside, other=0.0)

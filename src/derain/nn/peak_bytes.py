@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
-class PeakBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class PeakBytes(TorchDispatchMode):
     """Follows the storages that operations make; `most` is the largest sum alive at once, bytes."""
 
     def __init__(self) -> None:

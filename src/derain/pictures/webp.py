@@ -33,7 +33,15 @@ def read(content: bytes, name: str, max_pixels: int) -> Picture:
     pixels, alpha = colours_and_alpha(
         checked(WebPImagePlugin.WebPImageFile(io.BytesIO(content), name), name, max_pixels)
     )
-    return Picture(pixels, alpha, lossless=lossless, lost=tuple(dict.fromkeys(lost)), **held)  # type: ignore[arg-type]
+    return Picture(
+        pixels,
+        alpha,
+        exif=held.get("exif"),
+        icc=held.get("icc"),
+        xmp=held.get("xmp"),
+        lossless=lossless,
+        lost=tuple(dict.fromkeys(lost)),
+    )
 
 
 def write(picture: Picture, samples: Array) -> bytes:

@@ -22,7 +22,7 @@ class Histogram:
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = bounds
         self._counts: defaultdict[str, list[int]] = defaultdict(lambda: [0] * (len(bounds) + 1))
-        self._sums: Counter[str] = Counter()
+        self._sums: defaultdict[str, float] = defaultdict(float)
 
     def add(self, labels: str, seconds: float) -> None:
         """
@@ -31,7 +31,7 @@ class Histogram:
         """
         place = next((i for i, bound in enumerate(self._bounds) if seconds <= bound), len(self._bounds))
         self._counts[labels][place] += 1
-        self._sums[labels] += seconds  # type: ignore[assignment]  # a Counter holds any number
+        self._sums[labels] += seconds
 
     def lines(self, name: str) -> list[str]:
         """The samples: how many were no longer than each bound, their sum and their number."""
@@ -104,7 +104,7 @@ class Metrics:
                         {"": self._uploaded}),
                 *_plain("derain_ready", "gauge", "1 when all models are loaded.", {"": int(ready)}),
                 *_plain("derain_jobs_waiting", "gauge", "Jobs in the queue.", {"": store.waiting}),
-                *_plain("derain_jobs_running", "gauge", "Jobs that are worked on.", {"": store.running}),
+                *_plain("derain_jobs_running", "gauge", "Jobs being processed.", {"": store.running}),
                 *_plain("derain_stored_bytes", "gauge", "Bytes of kept uploads and results.",
                         {"": store.stored}),
                 *_plain("process_resident_memory_bytes", "gauge", "Resident memory.", {"": resident}),
