@@ -64,7 +64,10 @@ class Fit:
     @property
     def note(self) -> str:
         """What a user should know of how it ended, or ""."""
-        return f"time was up after {len(self.losses)} steps" if self.ended == "time" else ""
+        count = len(self.losses)
+        return (
+            f"time was up after {count} {'step' if count == 1 else 'steps'}" if self.ended == "time" else ""
+        )
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,8 @@ class FitOptions:
     Attributes:
         together: one network for many pictures, else for one.
         trained: the network derains already, else it has fresh weights.
-        seconds: end so early that all targets can be restored within this time; None: no limit.
+        seconds: end so early that all targets can be restored within this time, but not before the first
+            step where a network is fitted `together`; None: no limit.
         device: to compute on.
         precision: to learn in; weights stay float32.
         progress: called after each step.

@@ -128,7 +128,7 @@ class Adapted:
 
     Attributes:
         image: (1, 3, H, W) in [0, 1].
-        target: what was learnt from.
+        target: what was trained on.
         fit: the network, or None when there was nothing to learn or no time to apply it.
         note: what a user should know, or "".
     """
@@ -239,8 +239,8 @@ def adapt_together(
     All pictures are held in memory. Those that cannot be read are reported and left out.
 
     Raises:
-        DerainError: no picture could be read, the network file exists or cannot be written, time is up
-            before the first step, or the loss is no longer finite.
+        DerainError: no picture could be read, the network file exists or cannot be written, or the loss
+            is no longer finite.
     """
     if exists(network_file) and not overwrite:
         raise UsageError(f"{network_file}: exists already.", Remedy("replace it", {"overwrite": True}))
@@ -263,8 +263,6 @@ def adapt_together(
         raise DerainError("no picture could be read, so there is nothing to learn from.")
     seconds = None if options.seconds is None else options.seconds - (time.monotonic() - began)
     fit = way.fit([target for _, target in taught.values()], network, replace(options, seconds=seconds))
-    if not fit.losses:
-        raise DerainError("time was up before the first step; give more time or fewer pictures.")
     _save(network_file, fit, start)
 
     def restore(job: Job) -> Made:

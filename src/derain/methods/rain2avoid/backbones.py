@@ -3,7 +3,7 @@
 Three ordinary backbones that learn on one rainy picture: a U-Net (the default), a ResNet-18 with
 a decoder, and DnCNN. All map a picture to the picture without rain, not to a residual.
 
-All three hold BatchNorm. In training mode it uses the statistics of the picture at hand and moves
+All three hold BatchNorm. In training mode it uses the statistics of the current picture and moves
 its running averages; in eval mode it uses those averages. The journal version restores a single
 picture in eval mode, the first version and the training on many pictures stay in training mode;
 `adapt.py` here sets the averages to those of the training pictures first, which makes both agree.

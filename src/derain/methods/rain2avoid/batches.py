@@ -12,7 +12,7 @@ from derain.methods.rain2avoid.presets import Schedule
 from derain.methods.self_supervision import Target
 from derain.nn.padding import pad_to
 
-WHOLE_PIXELS = 512 * 512  # larger pictures are learnt from crops of this many pixels
+WHOLE_PIXELS = 512 * 512  # larger pictures are trained on in crops of this many pixels
 LEAST_SIDE = 64  # padded to it, as BatchNorm needs more than one value per channel at the deepest level
 
 
@@ -54,7 +54,7 @@ def _reference(target: Target, turn: int, shuffled: bool) -> Tensor:
 
 
 def is_large(picture: Tensor) -> bool:
-    """Whether a picture is learnt from crops."""
+    """Whether a picture is trained on in crops."""
     return picture.shape[2] * picture.shape[3] > WHOLE_PIXELS
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Sequence
-from typing import cast
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from derain.methods.rain2avoid.presets import Preset
 from derain.methods.self_supervision import Fit, FitOptions, Target
 from derain.nn.ema import move_average
 
-SEED = 3  # as published, but set anew for every network, so that order does not matter
+SEED = 3  # as published, but set again for every network, so that order does not matter
 PATIENCE = 100  # steps over which the loss must fall by 1 percent, or learning ends
 TRAINED_SHARE = 0.1  # of the steps and of the learning rate, for networks that are trained already
 
@@ -45,13 +44,14 @@ def fit(targets: Sequence[Target], network: RainNetwork, preset: Preset, options
     all_pixels = sum(target.rainy.shape[2] * target.rainy.shape[3] for target in targets)
     losses: list[float] = []
     ended, to_restore = "steps", 0.0
+    least = 1 if options.together else 0  # alone, the reference serves as the result; together there is none
     for step in range(steps):
         gone = _share_gone(time.monotonic() - began + to_restore, options.seconds)
-        if gone >= 1:
+        if gone >= 1 and step >= least:
             ended = "time"
             break
         if not preset.published:
-            optimizer.param_groups[0]["lr"] = rate * (1 - max(step / steps, gone))
+            optimizer.param_groups[0]["lr"] = rate * (1 - max(step / steps, gone if gone < 1 else 0))
         rainy, clean = (batch.to(options.device) for batch in next(pairs))
         losses.append(_step(network, optimizer, rainy, clean, options.precision))
         if not np.isfinite(losses[-1]):
@@ -91,7 +91,8 @@ def start_at_identity(network: nn.Module) -> None:
     """Makes a fresh U-Net return its input, nearly, so that it has only the rain to learn."""
     if isinstance(network, UNet):
         with torch.no_grad():
-            convolution = cast(nn.Conv2d, network.get_submodule("dec_1.conv"))
+            convolution = network.get_submodule("dec_1.conv")
+            assert isinstance(convolution, nn.Conv2d)
             assert convolution.bias is not None
             convolution.weight.mul_(0.1)
             convolution.bias.zero_()

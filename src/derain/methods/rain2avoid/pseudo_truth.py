@@ -1,7 +1,7 @@
 """Pseudo ground truths of the first paper (Peng and Li, ICASSP 2023).
 
 Every pixel of the map M > 0 takes the colour of a free pixel (M = 0) of its 7x7 window, drawn
-uniformly and for each pixel and picture anew. As published, a pixel without any free neighbour
+uniformly and for each pixel and picture again. As published, a pixel without any free neighbour
 ends its row: what follows in it stays rainy (0.06 % of the pixels of Rain100L).
 """
 

@@ -3,7 +3,7 @@
 Non-local stochastic sampling (NSS) of Peng, Li and Chen, IEEE TMM 2025: a pixel of the map M > 10
 draws from the free pixels (M = 0) of its 7x7 window, the likelier the more alike the surroundings
 are. 50 draws give 50 references (stochastic derained references, SDR); their mean is the fused
-reference. The expectation over the draws can be had without drawing: `mean_reference`.
+reference. The expectation over the draws needs no drawing: `mean_reference`.
 
 The sums of absolute differences between surroundings are box sums of 48 difference maps, one per
 offset between pixel and candidate, read off a summed-area table: constant work per candidate,
@@ -28,7 +28,7 @@ REACH = 3  # candidates lie within 7x7
 OFFSETS = [(y, x) for y in range(-REACH, REACH + 1) for x in range(-REACH, REACH + 1)]
 MARGIN = 2 * REACH  # surroundings (at most 7x7 for a pixel with candidates) of the furthest candidate
 DRAWS = 50
-BAND_PIXELS = 1 << 16  # rows worked on at once: bounds the memory, fits the cache
+BAND_PIXELS = 1 << 16  # rows processed at once: bounds the memory, fits the cache
 
 
 @dataclass(frozen=True)

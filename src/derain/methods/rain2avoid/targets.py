@@ -71,5 +71,5 @@ def _target(
     mean = torch.where(suspected, (rainy + difference / 255).clamp(0, 1), rainy)
     warning = "" if light >= NO_RAIN else "hardly any rain found; fine texture may suffer"
     if not suspected.any():
-        warning = "no rain found, the picture stays as it is"
+        warning = "no rain found, picture left unchanged"
     return Target(rainy, rain_map, draws, mean, suspected, warning)
