@@ -1,4 +1,4 @@
-"""Makes docs/gallery.md and its pictures: what the default weights do with kinds of rain, failures included.
+"""Makes docs/gallery.md and its pictures: what the default weights do with various rain, failures included.
 
     python scripts/gallery.py
 
@@ -45,11 +45,12 @@ PARTS = {
 HEAD = """# Gallery
 
 Made by `scripts/gallery.py` with the default weights ({title}), failures included.
-From left to right: rainy, restored, the truth. The rain was made by `derain synth` on photographs that
-scikit-image brings (a cat, a cup of coffee, a rocket; all CC0), which the network has not learnt from.
-The share says how much of the squared error of the rainy picture is gone; the words follow from it.
+From left to right: rainy, restored, ground truth. The rain was made by `derain synth` on photographs
+that come with scikit-image (a cat, a cup of coffee, a rocket; all CC0), which the network was not trained
+on. The percentage is the share of the rainy picture's squared error that was removed; the words follow
+from it.
 """
-WORDS = ((0.75, "Mostly gone"), (0.3, "Gone in part"), (0.05, "Hardly touched"), (-1e9, "Not removed"))
+WORDS = ((0.75, "Mostly gone"), (0.3, "Partly gone"), (0.05, "Hardly touched"), (-1e9, "Not removed"))
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,9 @@ def verdict(rainy: Array, restored: Array, clean: Array) -> str:
     psnr = derain.score(restored, clean, "matlab_y_uint8").mean["psnr"]
     before, after = (float(np.square(p.astype(float) - clean).mean()) for p in (rainy, restored))
     if before == 0:
-        return f"What is dry should stay as it is: {psnr:.1f} dB of itself (`matlab_y_uint8`)."
+        return (
+            f"A dry picture should stay as it is: {psnr:.1f} dB between input and result (`matlab_y_uint8`)."
+        )
     gone = 1 - after / before
     word = next(word for least, word in WORDS if gone >= least)
     score = derain.score(rainy, clean, "matlab_y_uint8").mean["psnr"]

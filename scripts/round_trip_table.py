@@ -46,15 +46,15 @@ WORDS = {
 }
 INTRODUCTION = """# What is kept
 
-Made by `scripts/round_trip_table.py`, which tries out each cell, and checked by a test.
+Made by `scripts/round_trip_table.py`, which tries out every cell, and checked by a test.
 
 - **kept**: the result has what the source had.
 - **converted**: it has the same in another form.
-- **said**: it cannot hold it, and the note of the result names it.
-- **refused**: nothing is written, and the message tells what to write instead.
+- **reported**: the format cannot hold it, and the note of the result names it.
+- **refused**: nothing is written, and the error suggests another format.
 
-Nothing is lost without a word: what else a file holds (gain maps, content credentials, layers, captions, what
-programs add) is named in the note, too. Thumbnails and sizes in EXIF are made anew.
+Nothing is lost silently: whatever else a file holds (gain maps, content credentials, layers, captions,
+data of other programs) is named in the note, too. Thumbnails and sizes in EXIF are made again.
 """
 
 
@@ -118,7 +118,7 @@ def picture_cell(suffix: str, name: str, folder: Path) -> str:
     after = look(read_picture(target))
     if after == look(picture):
         return "kept"
-    return "said" if any(WORDS.get(name, name) in note for note in notes) else "lost"
+    return "reported" if any(WORDS.get(name, name) in note for note in notes) else "lost"
 
 
 def _orientation(suffix: str, folder: Path) -> str:
@@ -138,7 +138,7 @@ def _lossless(suffix: str, folder: Path) -> str:
     notes = write_picture(target, read_picture(source))
     if np.array_equal(read_picture(target).pixels, smooth()):
         return "kept"
-    return "said" if any("lossless" in note for note in notes) else "lost"
+    return "reported" if any("lossless" in note for note in notes) else "lost"
 
 
 # --- Clips: (how to make one, how to see what it has)
@@ -354,10 +354,10 @@ def clip_cell(suffix: str, name: str, folder: Path) -> str:
         return "refused"
     if alike(look(target), before):
         return "kept"
-    said = any(WORDS.get(name, name) in note for note in notes)
-    if name == CONVERTED and said:
+    reported = any(WORDS.get(name, name) in note for note in notes)
+    if name == CONVERTED and reported:
         return "converted"
-    return "said" if said else "lost"
+    return "reported" if reported else "lost"
 
 
 def alike(first: Any, second: Any) -> bool:

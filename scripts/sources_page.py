@@ -12,24 +12,24 @@ from derain.sources import Source, sources_of
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "sources.md"
 HEAD = """# Where weights and sets come from
 
-Some weights come with the package; all others, and all data sets, are their authors' to give. These are the
-addresses that the authors' own pages name. None of them was fetched or checked here, and what lies there may
-change.
+Some weights come with the package; only their authors distribute all other weights and all data sets.
+These are the addresses that the authors' own pages give. None of them was downloaded or checked here, and
+they may change.
 
 ```sh
 derain models nerd_rain-s       # one network: figures and sources
 derain data sources SPA-Data    # one set
 ```
 
-## What you fetched
+## After the download
 
-- **Weights**: `derain info FILE` reads the network, its size and the training step off the file, without
-  running any code in it; `derain run --model FILE` uses it. A file that is cut short, or of an unknown
+- **Weights**: `derain info FILE` shows the network, its size and the training step, without
+  running any code in the file; `derain run --model FILE` uses it. A file that is incomplete, or of an unknown
   network, is an error that says so.
 - **Sets**: `derain data check FOLDER` recognises the set, counts the pairs of each split against the numbers
   below, and names what is missing, unpaired or unreadable.
-- Checksums of the authors are not known here. Where no licence stands below, none is known here either: look
-  at the page before you share or sell anything.
+- No checksums by the authors are known. Where no licence is listed below, none is known either: check
+  the authors' page before you share or sell anything.
 """
 
 

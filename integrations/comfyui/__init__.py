@@ -1,4 +1,4 @@
-"""A node for ComfyUI that takes the rain out of pictures; docs/integrations.md says how to install it."""
+"""A node for ComfyUI that removes rain from pictures; docs/integrations.md says how to install it."""
 
 from .nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
 

@@ -11,10 +11,10 @@ import derain
 
 
 class RemoveRain:
-    """Takes the rain out of images, with weights that come with derain."""
+    """Removes rain from images, with weights that come with derain."""
 
     CATEGORY = "image/restoration"
-    DESCRIPTION = "Takes the rain out of pictures; the mask shows where the network found it."
+    DESCRIPTION = "Removes rain from pictures; the mask shows where the network found it."
     RETURN_TYPES = ("IMAGE", "MASK")
     RETURN_NAMES = ("image", "rain")
     FUNCTION = "remove"

@@ -1,4 +1,4 @@
-"""derain: takes the rain out of pictures and video.
+"""derain: removes rain from pictures and video.
 
     import derain
 

@@ -129,7 +129,7 @@ def parse_sizes(text: str) -> list[tuple[int, int]]:
 
 
 def check(task: Task) -> None:
-    """Opens the network once, so that what is wrong is told before anything is measured.
+    """Opens the network once, so that errors are reported before anything is measured.
 
     Raises:
         DerainError: the name, the file, the device or the precision cannot be used.

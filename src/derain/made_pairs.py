@@ -8,7 +8,7 @@ from pathlib import Path
 from derain.atomic import replace_file
 
 NOTE = "made.json"
-MOST_BYTES = 4096  # of a note; a longer one is somebody else's
+MOST_BYTES = 4096  # of a note; a longer one is not ours
 
 
 def write_note(folder: Path, by: str, **facts: object) -> None:

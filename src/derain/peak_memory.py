@@ -15,7 +15,7 @@ STATUS = Path("/proc/self/status")
 
 
 def start_memory(device: torch.device) -> int | None:
-    """Bytes in use now; from here on `most_memory` counts. None where nobody counts."""
+    """Bytes in use now; from here on `most_memory` counts. None where it cannot be measured."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)

@@ -106,7 +106,7 @@ def test_the_command_line_exports_and_runs(tmp_path: Path) -> None:
     assert [json.loads(done.stdout)["restored"] for done in (found, wanted)] == [1, 1]
     results = [read_picture(tmp_path / name / "deep.png").pixels.astype(int) for name in ("found", "wanted")]
     assert abs(results[0] - results[1]).max() <= 1
-    assert "exported files give the picture alone" in derain(*run, "--weights", file, "--maps").stderr
+    assert "exported files return only the picture" in derain(*run, "--weights", file, "--maps").stderr
 
 
 @pytest.fixture(scope="module")

@@ -41,7 +41,7 @@ RESTORED = {
     "formats/grey12.tif": "",
     "formats/hdr10.mp4": "",
     "formats/hold_end.mp4": "",
-    "formats/interlaced.mp4": "was interlaced, made one whole picture of each frame (bwdif)",
+    "formats/interlaced.mp4": "was interlaced, deinterlaced to one picture per frame (bwdif)",
     "formats/loop3.gif": "",
     "formats/lossless.webp": "",
     "formats/orient6_grey.tif": "",

@@ -65,7 +65,7 @@ def test_figures_and_dry_pictures(folder: Path, weights: Path, tmp_path: Path) -
     told = json.loads(done.stdout)
     assert (told["restored"], told["skipped"]) == (0, 2)
     for row in told["pictures"]:
-        assert row["note"] == "no rain found, copied as it is"
+        assert row["note"] == "no rain found, copied unchanged"
         assert row["rain"]["is_raining"] is False
         assert 0 <= row["rain"]["signal"] <= row["rain"]["share"] <= 1
     for name in ("a.png", "sub/b.jpg"):
@@ -89,7 +89,7 @@ def test_what_is_white_in_a_mask_stays(folder: Path, weights: Path, tmp_path: Pa
     Image.new("L", (10, 10), 255).save(wrong)
     done = derain("run", folder / "a.png", "-o", tmp_path / "b.png", "--protect", wrong, "--model", weights)
     assert done.returncode == 1
-    assert f"{wrong}: the mask is 10x10, the picture 96x64." in done.stderr
+    assert f"{wrong}: the mask is 10x10 and the picture 96x64;" in done.stderr
     assert not (tmp_path / "b.png").exists()
 
 

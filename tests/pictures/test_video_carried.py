@@ -278,20 +278,20 @@ def test_a_rate_that_no_video_has_is_refused(tmp_path: Path) -> None:
     place = broken.index(b"strh") + 8 + 20
     struct.pack_into("<II", broken, place, 1, 11_206_666)  # scale, rate
     path.write_bytes(broken)
-    with pytest.raises(DerainError, match="11,206,666 frames a second"):
+    with pytest.raises(DerainError, match="11,206,666 frames per second"):
         video_facts(path)
 
 
 # Seconds and what is said of the files that broke this program or others like it.
 CASES = {
-    ("alpha_prores.mov", ".mov"): (0.4, "left out: 12 bits a sample (prores keeps 10)"),
+    ("alpha_prores.mov", ".mov"): (0.4, "left out: 12 bits per sample (prores keeps 10)"),
     ("alpha_vp9.webm", ".webm"): (0.4, ""),
     ("transparent.gif", ".gif"): (0.47, ""),
     ("hold_end.mp4", ".mp4"): (3.36, ""),
     ("slow.mp4", ".mp4"): (12.04, ""),
     ("hdr10.mp4", ".mp4"): (0.4, ""),
-    ("interlaced.mp4", ".mp4"): (0.8, "was interlaced, made one whole picture of each frame (bwdif)"),
-    ("rot90.mp4", ".gif"): (0.4, "left out: audio stream 1 (aac), all but 256 colours a frame"),
+    ("interlaced.mp4", ".mp4"): (0.8, "was interlaced, deinterlaced to one picture per frame (bwdif)"),
+    ("rot90.mp4", ".gif"): (0.4, "left out: audio stream 1 (aac), all but 256 colours per frame"),
     ("rot90.mp4", ".avi"): (0.4, ""),
     ("cover.mkv", ".mkv"): (0.4, ""),
     ("cover.mp4", ".mp4"): (0.4, ""),
@@ -330,5 +330,5 @@ def test_the_clip_that_ended_the_process(shared: Path) -> None:
     source = shared / "cases" / "videos" / "video-timebase.avi"
     if not source.is_file():
         pytest.skip("the folder of files that broke the program is not beside the project")
-    with pytest.raises(DerainError, match="frames a second, which no video has"):
+    with pytest.raises(DerainError, match="frames per second, which is not plausible"):
         video_facts(source)

@@ -223,7 +223,7 @@ def test_halves_the_tile_when_memory_runs_out(weights: Path) -> None:
         text=True,
     )
     assert result.returncode == 0, result.stderr
-    assert "memory ran out, went on with tiles of" in result.stdout
+    assert "memory ran out, continued with tiles of" in result.stdout
 
 
 @pytest.mark.parametrize(

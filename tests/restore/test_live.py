@@ -159,7 +159,7 @@ def test_passwords_are_not_shown() -> None:
 def test_an_hour_of_a_camera_that_comes_and_goes_takes_no_more_memory(
     tmp_path: Path,
 ) -> None:
-    """25 frames a second in time that passes as fast as they are restored; it goes every ten seconds."""
+    """25 frames per second in time that passes as fast as they are restored; it goes every ten seconds."""
     torch.manual_seed(3)
     torch.set_num_threads(1)
     architecture = next(a for a in all_architectures() if a.name == "everyday")

@@ -147,5 +147,5 @@ def test_protection_in_python_for_every_kind(tmp_path: Path) -> None:
     written = restore(tmp_path / "a.png", protect=tmp_path / "m.png")
     assert np.array_equal(np.asarray(Image.open(written)), done)
     assert np.array_equal(np.asarray(restore(Image.fromarray(pixels), protect=Image.fromarray(mask))), done)
-    with pytest.raises(DerainError, match="the mask is 96x64, the picture 90x64"):
+    with pytest.raises(DerainError, match="the mask is 96x64 and the picture 90x64"):
         restore(pixels[:, :90].copy(), protect=mask)

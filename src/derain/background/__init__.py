@@ -1,4 +1,4 @@
-"""From a rainy clip of a still camera to the clean picture behind it."""
+"""From a rainy clip of a still camera to its clean background."""
 
 from derain.background.clean_frame import CleanFrame, clean_frame
 

@@ -1,4 +1,4 @@
-"""The clean picture behind the rain of a clip from a camera that does not move.
+"""The clean background of a rainy clip from a camera that does not move.
 
 Two passes over the stored frames, tile by tile: the first lets all pixels vote for a percentile,
 the second takes this percentile of every sample's history. Both are exact for any tile.
@@ -71,8 +71,8 @@ def clean_frame(
         frames: pictures (H, W, 3) uint8 RGB of one size, 1 to 65,535 of them; read once.
         variant: "fixed" (all-integer) or "official" (bit parity with the published notebook).
         scratch: folder for a temporary file when the clip does not fit in memory.
-        tile: samples of a plane that are worked on at once; the result does not depend on it.
-        progress: called with the pixels worked on and those to work on; each counts twice, once for
+        tile: samples of a plane that are processed at once; the result does not depend on it.
+        progress: called with the pixels done and those to do; each counts twice, once for
             the vote and once for the result.
 
     Raises:

@@ -66,7 +66,7 @@ def warnings(result: CleanFrame) -> list[str]:
         )
     if result.disagreement.mean() > MAX_DISAGREEMENT:
         found.append(
-            f"the result is {result.disagreement.mean():.0f} levels off the temporal median on average; "
+            f"the result is {result.disagreement.mean():.0f} grey levels off the temporal median on average; "
             "compare them before you trust it."
         )
     return found

@@ -1,4 +1,4 @@
-"""The card of weights: a Markdown file beside them, NAME.md, that says what they are and learnt from."""
+"""The card of weights: a Markdown file beside them, NAME.md, on what they are and were trained on."""
 
 from __future__ import annotations
 

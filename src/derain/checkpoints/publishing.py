@@ -87,7 +87,7 @@ tags:
 ---
 # {target.name}
 
-Takes rain out of pictures with `derain`.
+Removes rain from pictures with `derain`.
 
 | | |
 | --- | --- |

@@ -58,7 +58,7 @@ def _start(
         typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=_print_version),
     ] = False,
 ) -> None:
-    """Takes the rain out of pictures and video."""
+    """Removes rain from pictures and video."""
     use_defaults(ctx)
 
 

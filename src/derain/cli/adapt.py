@@ -36,7 +36,7 @@ class Learning:
         ),
     ] = False
     backbone: Annotated[
-        str | None, typer.Option(help="Network to learn with, see `derain models`. Default: the preset's.")
+        str | None, typer.Option(help="Network to train, see `derain models`. Default: the preset's.")
     ] = None
     model: Annotated[
         str | None,
@@ -57,7 +57,8 @@ class Learning:
     precision: Annotated[
         str,
         typer.Option(
-            help="To learn in: auto (float32), float32, or bfloat16, twice as fast on some processors."
+            help="Precision of training: auto (float32), float32, or bfloat16, "
+            "twice as fast on some processors."
         ),
     ] = "auto"
 
@@ -84,10 +85,11 @@ def adapt(
     learning: Learning,
     result: ResultOptions,
     only: Annotated[
-        str | None, typer.Option(help="mask: write the published rain maps as PNG files, and learn nothing.")
+        str | None,
+        typer.Option(help="mask: write only the published rain maps as PNG files, without training."),
     ] = None,
 ) -> None:
-    """Take rain out of pictures by learning from them alone: no clean pictures, no trained weights.
+    """Remove rain from pictures by training on them alone: no clean pictures, no trained weights.
 
     Example: derain adapt rainy.jpg -o dry.jpg
     """
@@ -102,7 +104,7 @@ def adapt(
     if only not in (None, "mask"):
         raise unknown_name("--only", only, ["mask"])
     if only and learning != Learning(preset=learning.preset, device=learning.device):
-        raise UsageError("--only mask learns nothing; leave out the options that say how to learn.")
+        raise UsageError("--only mask trains nothing; leave out the options for training.")
     planned = plan(inputs, output, suffix=".png" if only else None, videos=False)
     jobs, together = planned.jobs, learning.together
     if together and len(jobs) == 1 and jobs[0].target == output:

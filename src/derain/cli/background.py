@@ -1,4 +1,4 @@
-"""`derain background CLIP -o clean.png`: the clean picture behind static rain."""
+"""`derain background CLIP -o clean.png`: the clean background of a static clip."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def background(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Find the clean picture behind the rain of a clip from a camera that stands still.
+    """Find the clean background of a rainy clip from a camera that stands still.
 
-    Nothing but rain may move for most of the time, and the exposure must be locked; --report shows
+    Only rain may move, most of the time, and the exposure must be locked; --report shows
     where that fails.
 
     Example: derain background rain.mp4 -o clean.png --report report/
@@ -71,7 +71,7 @@ def background(
     try:
         scratch.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"{scratch}: no such folder can be made ({reason(error)}).") from None
+        raise UsageError(f"{scratch}: this folder cannot be created ({reason(error)}).") from None
     with bar("finding the clean picture", 2) as progress:
         counted = _counted(source.frames(), source.expected_frames, progress)
         result = clean_frame(counted, method, scratch, progress=progress.part)

@@ -21,7 +21,8 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="MODEL",
-            help=f"{MODEL} Without weights here, fresh ones are measured. Default: what `derain run` takes.",
+            help=f"{MODEL} Without bundled weights, random ones are measured. "
+            "Default: what `derain run` takes.",
             show_default=False,
         ),
     ] = None,
@@ -40,7 +41,7 @@ def bench(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure time and memory of restoring one picture, each size in a process of its own.
+    """Measure time and memory of restoring one picture, each size in its own process.
 
     Example: derain bench spanet drsformer --sizes 256x256,640x480 --plot speed.png
     """

@@ -31,8 +31,8 @@ def compare(
 ) -> None:
     """Write a page on which a person chooses the better of two results of the same crop, by keyboard.
 
-    Crops are taken where the two differ most. The page works from the file, without a server; it keeps
-    what was chosen, and shows wins with 95 % intervals at the end.
+    Crops are taken where the two differ most. The page works from the file, without a server; it remembers
+    the choices, and shows wins with 95 % intervals at the end.
 
     Example: derain compare ours/ theirs/ --rainy rainy/ --blind -o look.html
     """

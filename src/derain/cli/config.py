@@ -14,10 +14,10 @@ def config(
     ctx: typer.Context,
     as_json: AsJson = False,
 ) -> None:
-    """Show which defaults of options you have set, and where: in derain.toml or in DERAIN_* variables.
+    """Show which defaults you have set, and where: in derain.toml or in DERAIN_* variables.
 
-    An option takes the first that is set of: the command line, the environment, derain.toml in the current
-    folder, derain.toml in your configuration folder.
+    An option takes the first value that is set in: the command line, the environment, derain.toml in the
+    current folder, derain.toml in your configuration folder.
 
     Example: DERAIN_DEVICE=cpu derain config
     """

@@ -32,7 +32,7 @@ def check(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say which public set a folder holds, what is missing or unpaired, and where it officially comes from.
+    """Show which public set a folder holds, what is missing or unpaired, and its official source.
 
     Also finds scenes that occur in both training and test pictures. Exits with 1 if something is wrong.
 
@@ -83,9 +83,9 @@ def sources(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say where the public sets come from, what they hold, and by which protocol they are scored.
+    """Show where the public sets come from, what they hold, and by which protocol they are scored.
 
-    What you have fetched is checked by `derain data check FOLDER`: it counts and pairs the pictures.
+    Check a download with `derain data check FOLDER`: it counts and pairs the pictures.
 
     Example: derain data sources SPA-Data
     """

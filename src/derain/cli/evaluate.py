@@ -6,7 +6,7 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,6 +24,28 @@ WIDE = 120  # columns of a terminal from which intervals are printed; they are i
 
 
 @dataclass(frozen=True)
+class Scoring:
+    """How results are scored, and what the set is called."""
+
+    protocols: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--protocol",
+            "-p",
+            metavar="NAME",
+            help="See `derain score --list`; may be given several times. Default: that of the public set.",
+        ),
+    ] = None
+    name: Annotated[str, typer.Option(help="Name of the set in tables. Default: its public name.")] = ""
+    quantise: Annotated[
+        str,
+        typer.Option(
+            metavar="round|floor", help="How results are rounded to bytes; PReNet's script truncates."
+        ),
+    ] = "round"
+
+
+@dataclass(frozen=True)
 class Restoring:
     """How the networks run."""
 
@@ -34,7 +56,7 @@ class Restoring:
         bool,
         typer.Option(
             "--ensemble",
-            help="Take the average over the flips and turns that the weights have learnt.",
+            help="Take the average over the flips and rotations that the weights were trained on.",
         ),
     ] = False
     test_time: Annotated[
@@ -42,7 +64,7 @@ class Restoring:
         typer.Option(
             "--test-time",
             metavar="flips|turns|phases",
-            help="Measure every network with this as well: averages over flips or turns, or the four "
+            help="Measure every network with this as well: averages over flips or rotations, or the four "
             "half-size phases one by one; may be given several times.",
         ),
     ] = None
@@ -97,26 +119,14 @@ def evaluate(
     masks: Annotated[
         Path | None, typer.Option(help="Masks of the rain, for real rain without truth; white is rain.")
     ] = None,
-    protocols: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--protocol",
-            "-p",
-            metavar="NAME",
-            help="See `derain score --list`; may be given several times. Default: that of the public set.",
-        ),
-    ] = None,
-    name: Annotated[str, typer.Option(help="Name of the set in tables. Default: its public name.")] = "",
-    quantise: Annotated[
-        str, typer.Option(metavar="round|floor", help="How results become bytes; PReNet's script truncates.")
-    ] = "round",
     *,
+    scoring: Scoring,
     restoring: Restoring,
     printing: Printing,
 ) -> None:
     """Restore and score a set with one or several networks: tables, an HTML page, a sheet of pictures.
 
-    Goes on where an earlier run into the same folder stopped. A picture that fails is named and left out.
+    Continues where an earlier run into the same folder stopped. A picture that fails is named and left out.
 
     Example: derain evaluate datasets/Rain200L/test -m drsformer_200L.pth -o report
 
@@ -146,10 +156,8 @@ def evaluate(
             chosen,
             masks=masks,
             results=dict(map(named_folder, results or ())),
-            protocols=protocols or (),
-            name=name,
             output=output,
-            quantise=cast(Any, quantise),
+            **{**vars(scoring), "protocols": scoring.protocols or ()},
             **{**vars(restoring), "test_time": restoring.test_time or ()},
             on_picture=progress.reach,
         )

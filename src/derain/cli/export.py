@@ -29,12 +29,13 @@ def export(
     precision: Annotated[
         str,
         typer.Option(
-            help="onnx, openvino: float32; or int8, several times as fast where the processor has it, and "
+            help="onnx, openvino: float32; or int8, several times as fast where "
+            "the processor supports it, and "
             "within 45 dB of float32."
         ),
     ] = "float32",
     any_size: Annotated[
-        bool, typer.Option("--any-size", help="dtmodel: for tiles of any size, not of 768x768 alone.")
+        bool, typer.Option("--any-size", help="dtmodel: accept tiles of any size instead of 768x768 only.")
     ] = False,
     overwrite: Overwrite = False,
     own_code: OwnCode = False,

@@ -16,7 +16,7 @@ def info(
     own_code: OwnCode = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a model is: network, hyperparameters, size, training step.
+    """Describe a model: network, hyperparameters, size, training step.
 
     Example: derain info latest.pth
     """

@@ -44,17 +44,17 @@ def live(
     ] = None,
     page: Annotated[
         int | None,
-        typer.Option(min=0, max=65535, help="Show the pictures on a page of this machine, at this port."),
+        typer.Option(min=0, max=65535, help="Show the pictures on a web page of this machine, at this port."),
     ] = None,
     own_code: OwnCode = False,
     protect: Annotated[
         Path | None, typer.Option(help="A mask of the frames; what is white in it stays.")
     ] = None,
 ) -> None:
-    """Take the rain out of what a camera shows, as it shows it, until Ctrl-C.
+    """Remove rain from a camera or stream in real time, until Ctrl-C.
 
-    The newest frame is restored; those that come while one is in work are dropped, and counted. With
-    --json, a line a second says how much rain there is.
+    Always restores the newest frame; frames that come meanwhile are dropped, and counted. With
+    --json, one line per second says how much rain there is.
 
     Example: derain live /dev/video0 --model everyday-small --page 8080
 
@@ -65,7 +65,9 @@ def live(
     from derain.restore.live import Live, source_of
 
     if output is None and page is None and not result.as_json:
-        raise UsageError("nothing to do: give -o to record, --page to look, or --json for the rain alone.")
+        raise UsageError(
+            "nothing to do: give -o to record, --page to watch, or --json for figures of the rain only."
+        )
     if source == "-" and sys.stdin.isatty():
         raise UsageError("standard input is a terminal: send frames to it from a file or a program.")
     if source != "-" and any(value is not None for value in (pipes.raw, pipes.size, pipes.rate)):
@@ -136,7 +138,7 @@ def _writer(output: Path, pipes: Pipes, shown: Shown, overwrite: bool) -> FrameW
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DerainError(f"{output}: its folder cannot be made ({error.strerror}).") from None
+        raise DerainError(f"{output}: its folder cannot be created ({error.strerror}).") from None
     return FrameWriter(output, suffix, shown.facts)
 
 

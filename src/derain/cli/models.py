@@ -22,7 +22,7 @@ def models(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the models by name, or show one: size, published figures, where its authors have weights.
+    """List the models by name, or show one: size, published figures, where its authors publish weights.
 
     Example: derain models
 
@@ -55,8 +55,8 @@ def _print_list(rows: list[dict[str, Any]]) -> None:
         table.add_row(row["network"], title, f"{row['parameters']:,}", work, weights)
     tables().print(table)
     typer.echo(
-        "\nG mult-adds: billions of multiply-adds a megapixel.\n"
-        "derain models NAME shows published figures, and where the authors have weights."
+        "\nG mult-adds: billions of multiply-adds per megapixel.\n"
+        "derain models NAME shows published figures, and where the authors publish weights."
     )
 
 
@@ -76,7 +76,7 @@ def _print_one(row: dict[str, Any]) -> None:
         for f in figures:
             typer.echo(f"  {f['dataset']:<21}{f['psnr']:.2f} dB / {f['ssim']:<8}{f['protocol']}")
     if row["sources"]:
-        typer.echo("from its authors' pages (derain info FILE tells what a file of weights is):")
+        typer.echo("from its authors' pages (derain info FILE describes a weights file):")
     for source in row["sources"]:
         details = f" ({source['details']})" if source["details"] else ""
         typer.echo(f"  {source['what']}{details}\n    {source['address']}")

@@ -76,19 +76,21 @@ class ModelOptions:
     overlap: Annotated[int | None, typer.Option(help="Pixels that neighbouring tiles share.")] = None
     ensemble: Annotated[
         bool,
-        typer.Option("--ensemble", help="Average over the flips and turns that the weights have learnt."),
+        typer.Option(
+            "--ensemble", help="Average over the flips and rotations that the weights were trained on."
+        ),
     ] = False
     strength: Annotated[
         float,
         typer.Option(
             min=0.0,
             max=1.5,
-            help="How much of the change to apply: 0.5 takes half of the rain; above 1 exaggerates, "
+            help="How much of the change to apply: 0.5 removes half of the rain; above 1 exaggerates, "
             "at your own risk.",
         ),
     ] = 1.0
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Processor cores to use. Default: those that are idle now.")
+        int | None, typer.Option(min=1, help="CPU cores to use. Default: those that are idle now.")
     ] = None
 
     def settings(self) -> Settings:
@@ -104,7 +106,7 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class ResultOptions:
-    """What becomes of results, and how they are told."""
+    """What becomes of results, and how they are reported."""
 
     overwrite: Overwrite = False
     as_json: AsJson = False

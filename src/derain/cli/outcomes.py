@@ -1,4 +1,4 @@
-"""What became of many files: a line each while they are worked on, a summary or JSON at the end."""
+"""What became of many files: a line each while they are processed, a summary or JSON at the end."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def preview(planned: Plan, overwrite: bool, as_json: bool) -> None:
         typer.echo(printable(f"{row['source']} -> {row['target']}{there}"))
     for entry in planned.unread:
         advice = f"; {entry.advice}" if entry.advice else ""
-        typer.echo(printable(f"{entry.source}: would be passed over ({entry.kind}{advice})"))
+        typer.echo(printable(f"{entry.source}: would be skipped ({entry.kind}{advice})"))
 
 
 def summarise(
@@ -64,7 +64,7 @@ def summarise(
 
     Args:
         outcomes: of all jobs.
-        unread: files that were passed over.
+        unread: files that were skipped.
         as_json: print JSON instead of a line.
         began: `time.monotonic()` at the start.
         how: completes the line: with what, and where the results are.

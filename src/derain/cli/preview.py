@@ -26,7 +26,9 @@ def preview(
     strength: Annotated[
         list[float] | None,
         typer.Option(
-            min=0.0, max=1.5, help="Of the change; may be given several times. Default: 0.5, 1 and 1.25."
+            min=0.0,
+            max=1.5,
+            help="How much of the change to apply; may be given several times. Default: 0.5, 1 and 1.25.",
         ),
     ] = None,
     crops: Annotated[int, typer.Option(min=1, max=8, help="Parts of the picture to show.")] = 2,

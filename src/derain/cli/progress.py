@@ -43,7 +43,7 @@ class Bar:
         self._show(done, total=total, note=printable(note))
 
     def restart(self, done: int, total: int | None) -> None:
-        """Begins anew, where `done` steps were done before; they say nothing of the time left."""
+        """Starts again, where `done` steps were done before; they say nothing of the time left."""
         self._whole = self._first = done
         self._began = time.monotonic()
         self._progress.reset(self._task, completed=done, total=total)

@@ -13,7 +13,9 @@ from derain.cli.shared import MODEL
 
 def publish(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
-    target: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The repository; made if new.")],
+    target: Annotated[
+        str, typer.Argument(metavar="OWNER/NAME", help="The repository; created if it does not exist.")
+    ],
     card: Annotated[
         Path | None, typer.Option(help="The model card, README.md. Default: one made from the weights.")
     ] = None,

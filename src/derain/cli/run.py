@@ -34,7 +34,7 @@ class Pictures:
     ] = False
     jpeg_quality: Annotated[
         int | None,
-        typer.Option(min=1, max=100, help="Of JPEG results. Default: the source's, else 95."),
+        typer.Option(min=1, max=100, help="Quality of JPEG results. Default: the source's, else 95."),
     ] = None
 
     skip_dry: Annotated[bool, typer.Option("--skip-dry", help="Copy pictures without rain unchanged.")] = (
@@ -55,7 +55,7 @@ class Videos:
     codec: Annotated[
         str | None,
         typer.Option(
-            help="Of videos: h264, h265, vp9, mpeg4, ffv1, prores or gif. "
+            help="Codec of videos: h264, h265, vp9, mpeg4, ffv1, prores or gif. "
             "Default: what suits the file and its depth."
         ),
     ] = None
@@ -73,9 +73,9 @@ class Videos:
         bool,
         typer.Option("--keep-fields", help="Refuse interlaced videos; otherwise they are deinterlaced."),
     ] = False
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a video whose run was interrupted.")
-    ] = False
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a video whose run was interrupted.")] = (
+        False
+    )
 
     def options(self) -> VideoOptions:
         """The same for the library."""
@@ -97,7 +97,9 @@ class Work:
     ] = None
     format: Annotated[
         str,
-        typer.Option(metavar="png|jpg|webp|tiff|same", help="Of restored pictures; same as the source."),
+        typer.Option(
+            metavar="png|jpg|webp|tiff|same", help="Format of restored pictures; same: that of the source."
+        ),
     ] = "same"
     own_code: OwnCode = False
     protect: Annotated[
@@ -107,7 +109,7 @@ class Work:
         ),
     ] = None
     watch: Annotated[
-        bool, typer.Option("--watch", help="Of a folder: also restore what arrives there, until Ctrl-C.")
+        bool, typer.Option("--watch", help="Watch a folder and restore what arrives there, until Ctrl-C.")
     ] = False
 
 
@@ -129,12 +131,12 @@ def run(
             "--output",
             "-o",
             help="Folder for the results; for a single picture or video, the file. "
-            "Default: beside the input, as NAME-derained. Of frames: a video file, or - (the default).",
+            "Default: beside the input, as NAME-derained. For frames: a video file, or - (the default).",
         ),
     ] = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Take the rain out of pictures and videos.
+    """Remove rain from pictures and videos.
 
     Pictures keep their depth, transparency and metadata; videos their times, sound, subtitles and colour.
 
@@ -218,7 +220,7 @@ def _refuse_beside_frames(
     from derain.errors import UsageError
 
     if len(inputs) > 1:
-        raise UsageError("-, standard input, is given alone.")
+        raise UsageError("- (standard input) must be the only input.")
     refuse_options(
         **{name: bool(value) for name, value in vars(picture).items()},
         temporal=video.temporal,
@@ -275,7 +277,7 @@ def _follow(
             return follow(outcomes(told), progress, as_json)
         except KeyboardInterrupt:
             if at_work and at_work[0].is_video:
-                progress.say(f"{at_work[0].source}: finished parts are kept; --resume goes on.", error=True)
+                progress.say(f"{at_work[0].source}: finished parts are kept; --resume continues.", error=True)
             raise
 
 

@@ -15,12 +15,12 @@ def serve(
     host: Annotated[
         str, typer.Option(help="Address to listen on; others than this machine's own need --token.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 chooses a free port.")] = 8000,
     token: Annotated[
         str | None,
         typer.Option(
             envvar="DERAIN_TOKEN",
-            help="What users must know, as a password of the page and bearer token.",
+            help="Secret of all users: password of the page, bearer token of the API.",
             show_default=False,
         ),
     ] = None,
@@ -33,15 +33,15 @@ def serve(
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Processor cores for each job.", show_default="all")
+        int | None, typer.Option(min=1, help="CPU cores for each job.", show_default="all")
     ] = None,
     workers: Annotated[
-        int, typer.Option(min=1, help="Jobs at once, each with its own copy of the models.")
+        int, typer.Option(min=1, help="Parallel jobs, each with its own copy of the models.")
     ] = 1,
     callback_host: Annotated[
         list[str] | None,
         typer.Option(
-            help="HOST or HOST:PORT that may be told when a job has ended; give it again for more.",
+            help="HOST or HOST:PORT to which callbacks may be sent; may be given several times.",
             show_default="none",
         ),
     ] = None,
@@ -53,9 +53,9 @@ def serve(
     max_storage: Annotated[float, typer.Option(help="Megabytes of all files that are kept.")] = 2000,
     keep: Annotated[float, typer.Option(help="Minutes until a result is deleted.")] = 60,
 ) -> None:
-    """Serve a web page, and an HTTP API, that take the rain out of pictures and short clips.
+    """Serve a web page, and an HTTP API, that remove rain from pictures and short clips.
 
-    A line of JSON on standard error tells each request and each job.
+    Each request and each job is logged as a line of JSON on standard error.
 
     Example: derain serve --port 8080
 
@@ -83,7 +83,7 @@ def serve(
     )
 
     def listening(address: str) -> None:
-        typer.echo(f"{address}  (Ctrl-C ends it and deletes what it holds)")
+        typer.echo(f"{address}  (Ctrl-C stops it and deletes its files)")
 
     if not is_quiet():
         to_stderr()
@@ -102,5 +102,5 @@ def serve(
 
 
 def _millions(number: float) -> int:
-    """Rounded; 0, which is no limit that can be, for what is no number."""
+    """Rounded; 0, which no limit can be, for what is not a number."""
     return round(number * 1e6) if math.isfinite(number) else 0

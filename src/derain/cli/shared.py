@@ -27,7 +27,9 @@ AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for 
 OwnCode: TypeAlias = Annotated[
     bool, typer.Option("--own-code", help="Run the Python code of a custom network that the weights name.")
 ]
-DryRun: TypeAlias = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+DryRun: TypeAlias = Annotated[
+    bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")
+]
 # Spellings of earlier versions, which still work and are said nowhere.
 OLD_OPTIONS = ("--weights", "--from")
 _DEFAULTS = "derain.defaults"  # key in the context's notes

@@ -13,11 +13,13 @@ from derain.cli.shared import DryRun, Overwrite
 
 def synth(
     clean: Annotated[Path, typer.Argument(help="A folder of clean pictures.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Gets the folders rainy/ and clean/.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the results, rainy/ and clean/.")
+    ],
     preset: Annotated[
         str,
         typer.Option(
-            help="Kind of rain: light, heavy, ddn, did, real, drops, near, dry, falling, everyday or mixed."
+            help="Type of rain: light, heavy, ddn, did, real, drops, near, dry, falling, everyday or mixed."
         ),
     ] = "mixed",
     count: Annotated[int, typer.Option(help="Rainy versions of each picture.", min=1)] = 1,

@@ -32,14 +32,16 @@ def train(
     ] = None,
     sweep: Annotated[
         list[str] | None,
-        typer.Option(help="A run for each value, each combination where given again: --sweep seed=[0,1,2]."),
+        typer.Option(
+            help="A run for each value; given several times, for each combination: --sweep seed=[0,1,2]."
+        ),
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Say what would be read and what a step costs, and train nothing."),
+        typer.Option("--dry-run", help="Show what would be read and what a step costs, without training."),
     ] = False,
     find_rate: Annotated[
-        bool, typer.Option("--find-rate", help="Only try growing learning rates, and suggest one.")
+        bool, typer.Option("--find-rate", help="Only try increasing learning rates, and suggest one.")
     ] = False,
     own_code: Annotated[
         bool, typer.Option("--own-code", help="Run the Python code that the recipe names: network or loss.")
@@ -49,7 +51,7 @@ def train(
     ] = None,
     show_list: Annotated[bool, typer.Option("--list", help="List the published recipes.")] = False,
 ) -> None:
-    """Train a network. A run that was cut off goes on exactly where it stopped: give the command again.
+    """Train a network. An interrupted run resumes exactly where it stopped: give the command again.
 
     Example: derain train spanet/synthetic --set data.clean=PHOTOS -o runs/first
 
@@ -137,10 +139,10 @@ def _say_cost(wanted: Recipe, own_code: bool) -> None:
     for stage in found.stages:
         memory = "" if stage.peak_bytes is None else f", {stage.peak_bytes / 2**20:,.0f} MiB"
         typer.echo(
-            f"{stage.steps} steps of {stage.batch} patches of {stage.patch}: {stage.seconds:.3f} s a step, "
+            f"{stage.steps} steps of {stage.batch} patches of {stage.patch}: {stage.seconds:.3f} s per step, "
             f"{stage.waiting:.3f} s waiting for patches{memory}; {duration(stage.total)}"
         )
-    typer.echo(f"in all about {duration(sum(stage.total for stage in found.stages))}, without validations")
+    typer.echo(f"about {duration(sum(stage.total for stage in found.stages))} in total, without validation")
 
 
 def _say_rates(wanted: Recipe, own_code: bool) -> None:

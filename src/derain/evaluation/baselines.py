@@ -21,7 +21,7 @@ class Baseline:
         dataset: as tables print it.
         protocol: by which it was computed, "" where its source does not say.
         psnr: dB.
-        ssim: None where nobody printed it.
+        ssim: None where it was not printed.
         setting: what is unusual about it, if anything.
         source: where it was read.
     """
@@ -37,7 +37,7 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Cost:
-    """Published size and work of a method, at 256 x 256 pixels; None where nobody printed it."""
+    """Published size and work of a method, at 256 x 256 pixels; None where it was not printed."""
 
     parameters: int | None
     multiply_adds: float | None

@@ -18,7 +18,7 @@ def with_frames(paths: Mapping[str, Path | None]) -> Iterator[dict[str, Path | N
     """Paths with a folder of frames in place of every video: `00001.png`, `00002.png`, ... of 8 bits.
 
     The frames are as they are shown, upright, and lie in the system's folder for temporary files; they
-    are removed at the end. What is no video stays as it is.
+    are removed at the end. Files other than videos stay as they are.
 
     Raises:
         DerainError: a video cannot be read to its end, videos have different numbers of frames, or the

@@ -1,4 +1,4 @@
-"""Runs candidates over a set of pictures and keeps what each picture gave, so that it can go on.
+"""Runs candidates over a set of pictures and keeps the outcome of each picture, so that it can resume.
 
 Every finished picture is a line of `records.jsonl` and a restored PNG; a second run takes the lines that
 were made with the same weights, settings, files and protocols, and does only the rest.

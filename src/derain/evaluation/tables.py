@@ -163,7 +163,7 @@ def make_table(reports: Sequence[Json]) -> Table:
     """One table of one or several reports, see `to_json`.
 
     Networks of one name are one row; where their weights or settings differ, they get numbers. Reports of the
-    same pictures share their columns, with the wins counted anew.
+    same pictures share their columns, with the wins counted again.
     """
     reports = _joined([_with_own_names(report, reports[:i]) for i, report in enumerate(reports)])
     titles = list(_titles(reports))

@@ -160,7 +160,7 @@ def configuration(
     return {
         "id": identifier,
         "name": f"Rain removal ({name})",
-        "description": "Takes the rain out of photographs.",
+        "description": "Removes rain from photographs.",
         "task": "denoise",  # of darktable's tasks the one that makes a picture from a picture
         "backend": "onnx",
         "version": f"{derain.__version__}+{digest[:12]}",

@@ -28,7 +28,7 @@ class Facts(BaseModel):
         variant: of the architecture, None for an unusual size.
         config: its hyper-parameters.
         multiple_of: height and width must be multiples of it; pad by reflection at the right and bottom.
-        receptive_field: how far an output pixel looks, None for unlimited.
+        receptive_field: radius in pixels, None for unlimited.
         tile: (size, overlap) of the published protocol where the result depends on it.
         bytes_per_pixel: most memory of intermediate values at once.
         multiply_adds_per_pixel: of a large picture.

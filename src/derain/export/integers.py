@@ -26,7 +26,7 @@ from derain.pictures import Picture, to_tensor
 LEAST_DB = 45.0
 SIDE = 256  # of the pieces that are looked at
 MOST = 32  # of them
-CHECKED = 4  # one of so many is kept back, to compare with PyTorch
+CHECKED = 4  # one of this many is kept back, to compare with PyTorch
 
 
 def pieces(folder: Path, multiple_of: int) -> tuple[list[Tensor], list[Tensor]]:

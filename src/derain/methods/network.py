@@ -60,7 +60,7 @@ class RainNetwork(nn.Module):
     """A network that restores pictures, (B, 3, H, W) float RGB in [0, 1].
 
     A subclass sets `spec` and writes `plain`: what the paper describes, with ordinary modules. Where
-    the picture can be had faster without gradients, it also writes `fast`.
+    the picture can be computed faster without gradients, it also writes `fast`.
 
     Attributes:
         spec: of the class, or set by `__init__` where it depends on the arguments.

@@ -33,7 +33,7 @@ def read(content: bytes, name: str, max_pixels: int) -> Picture:
             if colour is None and (primaries, transfer) != (2, 2):  # 2: not said
                 colour = ColourCode(primaries, transfer)
         elif kind == b"av1C" and len(body) >= 3 and body[2] & 0x40:
-            lost.append(f"{12 if body[2] & 0x20 else 10} bits a channel, of which 8 were read")
+            lost.append(f"{12 if body[2] & 0x20 else 10} bits per channel, of which 8 were read")
         elif kind == b"iinf":
             lost += _items(body)
         elif kind in (b"mdcv", b"clli"):
@@ -67,7 +67,7 @@ def write(picture: Picture, samples: Array) -> bytes:
 
 
 def takes(exif: bytes) -> bool:
-    """Whether Pillow's encoder can take an EXIF block: it writes it anew and stumbles over odd types."""
+    """Whether Pillow's encoder can take an EXIF block: it rewrites it and stumbles over odd types."""
     read = Image.Exif()
     try:
         read.load(exif)

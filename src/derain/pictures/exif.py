@@ -1,6 +1,6 @@
 """EXIF: read, made consistent with the picture it is written beside, and moved into and out of TIFF files.
 
-Blocks are changed in place, without being laid out anew: the maker's notes of cameras hold offsets that
+Blocks are changed in place, without a new layout: the maker's notes of cameras hold offsets that
 would break.
 """
 
@@ -66,7 +66,7 @@ def turned(array: Array, orientation: int) -> Array:
 def made_consistent(exif: bytes, pixels: Array) -> bytes:
     """EXIF whose sizes and thumbnail are those of the picture.
 
-    The thumbnail is made anew where it fits into the place of the old one, and dropped otherwise.
+    The thumbnail is made again where it fits into the place of the old one, and dropped otherwise.
 
     Args:
         exif: a block of `upright`.

@@ -149,7 +149,7 @@ def _refuse_scans(found: _Found, scans: int, name: str) -> None:
     if scans * height * width > MAX_SCANNED:
         raise DerainError(
             f"{name}: stores {height * width / 1e6:,.0f} megapixels in {scans} or more scans, which takes "
-            "too long to read; save it anew with a usual program."
+            "too long to read; save it again with another program."
         )
 
 

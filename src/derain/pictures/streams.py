@@ -97,7 +97,7 @@ class RawFrames:
         if min(self.width, self.height) < 1:
             raise UsageError(f"frames of {self.width}x{self.height}: both sides must be positive.")
         if self.rate <= 0:
-            raise UsageError(f"{self.rate} frames a second: the rate must be positive.")
+            raise UsageError(f"{self.rate} frames per second: the rate must be positive.")
 
 
 class FrameStream:

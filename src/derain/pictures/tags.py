@@ -117,7 +117,7 @@ class Header:
 
 
 def header(block: Buffer) -> Header:
-    """Raises `ValueError` for a block that is no TIFF structure."""
+    """Raises `ValueError` for a block that is not a TIFF structure."""
     start = bytes(block[:4])
     order: Order = "<" if start[:2] == b"II" else ">"
     try:

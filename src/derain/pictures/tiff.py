@@ -1,6 +1,6 @@
 """TIFF 6.0 and BigTIFF: directories, pixels of every depth, and what they carry.
 
-No reader at hand is right for all of TIFF, so libtiff (in Pillow) is asked for two things only, on a copy of
+No reader is right for all of TIFF, so libtiff (in Pillow) is asked for two things only, on a copy of
 the file whose one directory says nothing but the layout of the pixels: to unpack bytes, described to it as
 grey of 8 bits, from which depths, predictors and planes are undone here; and to convert what is more than
 numbers (palettes, inks, JPEG inside TIFF, fax, 1 to 4 bits of grey).
@@ -140,9 +140,10 @@ def orientation(content: bytes) -> int:
 def _layout(first: tags.Directory, order: tags.Order) -> _Layout:
     def number(tag: int, otherwise: int | None = None) -> int:
         found = first.number(tag, order)
-        if found is None and otherwise is None:
+        value = otherwise if found is None else found
+        if value is None:
             raise ValueError(f"its tag {tag} is missing or cannot be read")
-        return int(otherwise if found is None else found)  # type: ignore[arg-type]
+        return int(value)
 
     bits = first.entries[BITS].numbers(order) if BITS in first.entries else (1,)
     formats = first.entries[FORMAT].numbers(order) if FORMAT in first.entries else (UNSIGNED,)
@@ -281,7 +282,7 @@ def _of_16_bits(values: Array) -> Array:
 def _expect_unit_range(values: Array, name: str) -> None:
     low, high = float(values.min()), float(values.max())
     if math.isnan(low) or math.isnan(high):
-        raise DerainError(f"{name}: floating-point pixels that are no numbers (nan); replace them first.")
+        raise DerainError(f"{name}: floating-point pixels that are not numbers (nan); replace them first.")
     if not (low >= 0 and high <= 1):
         raise DerainError(
             f"{name}: floating-point pixels from {low:.4g} to {high:.4g}; bring them into 0 to 1 first."

@@ -178,14 +178,14 @@ def open_video(path: Path) -> Iterator[InputContainer]:
     except (av.error.FFmpegError, ValueError) as error:
         raise DerainError(
             f"{path}: not a video that can be read, or cut off before its index ({reason_of(error)}); "
-            "known kinds: MP4, QuickTime, Matroska, WebM, AVI, GIF, 3GPP, MPEG, Windows Media, Flash."
+            "known formats: MP4, QuickTime, Matroska, WebM, AVI, GIF, 3GPP, MPEG, Windows Media, Flash."
         ) from None
     with container:
         yield container
 
 
 def video_stream(container: InputContainer, path: Path) -> VideoStream:
-    """The moving picture of a file: its first video stream that is no cover picture."""
+    """The moving picture of a file: its first video stream that is not a cover picture."""
     for stream in container.streams.video:
         if not stream.disposition & av.stream.Disposition.attached_pic and stream.codec_context:
             if stream.width * stream.height > _MAX_PIXELS:
@@ -229,7 +229,7 @@ def facts_of(
         raise DerainError(f"{path}: holds no frame that can be read.")
     rate = stream.average_rate or rate or stream.guessed_rate or Fraction(25)
     if not stream.time_base or not 0 < rate <= _MAX_RATE:
-        raise DerainError(f"{path}: states {float(rate):,.0f} frames a second, which no video has.")
+        raise DerainError(f"{path}: states {float(rate):,.0f} frames per second, which is not plausible.")
     matrix = _display_matrix(first)
     turns, mirrored = (0, False) if matrix is None else _position(matrix)
     data: Any = first.side_data  # iterates over its values, whatever a Mapping should do

@@ -78,7 +78,7 @@ def write_video(
         lost += _not_held(facts, encoding, bool(source.chapters()), times)
     notes = [f"left out: {', '.join(dict.fromkeys(lost))}"] if lost else []
     if facts.interlaced:
-        notes.append("was interlaced, made one whole picture of each frame (bwdif)")
+        notes.append("was interlaced, deinterlaced to one picture per frame (bwdif)")
     return notes
 
 
@@ -93,9 +93,9 @@ def _not_held(
     container, codec = encoding.container, encoding.codec
     lost = list(facts.lost)
     if facts.bits > encoding.bits:
-        lost.append(f"{facts.bits} bits a sample ({codec} keeps {encoding.bits})")
+        lost.append(f"{facts.bits} bits per sample ({codec} keeps {encoding.bits})")
     if codec == "gif" and facts.loops is None:
-        lost.append("all but 256 colours a frame")
+        lost.append("all but 256 colours per frame")
     if container != "gif" and facts.loops not in (None, -1):
         lost.append("its repetition")
     if codec not in ("h264", "h265") and (facts.mastering or facts.light_levels):
@@ -232,7 +232,7 @@ def _add_copies(
                 lost.append("its cover picture")
             continue
         if stream.type == "data" and "timecode" in stream.metadata:
-            continue  # written anew from the tag of the video
+            continue  # written again from the tag of the video
         if stream.type == "attachment" and encoding.container != "matroska":
             lost.append(f"the attachment {stream.metadata.get('filename', stream.index)}")
             continue

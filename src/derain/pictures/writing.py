@@ -169,7 +169,7 @@ def _fitted(picture: Picture, name: str, samples: Array) -> tuple[Picture, tuple
     """What of a picture the format `name` holds, made consistent, and the rest in words."""
     lost = list(picture.lost)
     if samples.dtype != picture.pixels.dtype:
-        lost.append(f"16 bits a channel ({name} holds 8)")
+        lost.append(f"16 bits per channel ({name} holds 8)")
     if picture.icc is not None and picture.icc[16:20] != (b"RGB " if samples.shape[2] >= 3 else b"GRAY"):
         lost.append("its colour profile, which is not for these channels")
         picture = replace(picture, icc=None)

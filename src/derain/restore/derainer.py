@@ -73,7 +73,7 @@ def load(
         precision: "float32", "bfloat16", "float16", or "auto"; see `Settings`.
         tile: side of a tile in pixels; None chooses by the available memory, 0 never tiles.
         overlap: pixels that neighbouring tiles share; None takes what the network needs.
-        ensemble: average over "flips" (four), "turns" (eight), or what the weights have learnt (True).
+        ensemble: average over "flips" (four), "turns" (eight), or those of the training (True).
         strength: how much of the change to apply, 0 to 1.5; see `Settings`.
         phases: restore the four half-size phases one by one; see `Settings`.
         own_code: run the Python code that weights of a network of your own name; see `open_checkpoint`.
@@ -149,7 +149,7 @@ class Derainer:
             settings = replace(settings, device="cpu")
         if not isinstance(network, RainNetwork):
             raise DerainError(
-                f"a {type(network).__name__} does not say what sizes it takes; "
+                f"a {type(network).__name__} does not state which sizes it accepts; "
                 "derive it from derain.RainNetwork."
             )
         self.name = _name(network, self.checkpoint)
@@ -175,7 +175,7 @@ class Derainer:
         return digest.hexdigest()
 
     def dtype_for(self, bits: int) -> torch.dtype:
-        """What the network computes in for pictures of this many bits a channel."""
+        """What the network computes in for pictures of this many bits per channel."""
         chosen = self.settings.precision != "auto" or bits > 8 or not self.network.spec.bears_bfloat16
         return torch.bfloat16 if not chosen and is_bfloat16_native(self.device) else self.dtype
 
@@ -194,7 +194,7 @@ class Derainer:
     def __call__(
         self, picture: Any, output: str | Path | None = None, overwrite: bool = False, *, protect: Any = None
     ) -> Any:
-        """Takes the rain out of one picture, batch of pictures, or video file.
+        """Removes rain from one picture, batch of pictures, or video file.
 
         Args:
             picture: see the class.
@@ -241,7 +241,7 @@ class Derainer:
         protect: Any = None,
         progress: Progress | None = None,
     ) -> VideoResult:
-        """Takes the rain out of a video; keeps its times, sound, subtitles, colour and depth.
+        """Removes rain from a video; keeps its times, sound, subtitles, colour and depth.
 
         Args:
             source: mp4, mov, mkv, webm, avi or gif.
@@ -281,7 +281,7 @@ class Derainer:
 
     @property
     def rain_threshold(self) -> float | None:
-        """The signal above which it rains, as measured for these weights; None where nobody did."""
+        """The signal above which it rains, as measured for these weights; None where it was not measured."""
         return threshold_of(self.checkpoint.facts) if self.checkpoint else None
 
     def rain(self, picture: Any) -> Rain:
@@ -306,7 +306,7 @@ class Derainer:
         return None if protect is None else keep_map(self._planes(protect)[0])
 
     def _planes(self, picture: Any) -> tuple[Tensor, int]:
-        """One picture of any kind as (1, 3, H, W), and its bits a channel."""
+        """One picture of any kind as (1, 3, H, W), and its bits per channel."""
         if isinstance(picture, str | Path):
             found = read_picture(Path(picture))
             return to_tensor(found), found.bits
@@ -414,7 +414,8 @@ def _refuse_mask(protect: Tensor | None, size: Sequence[int]) -> None:
     """Raises `DerainError` for a mask that is not of a picture's size."""
     if protect is not None and protect.shape[-2:] != tuple(size):
         raise DerainError(
-            f"the mask is {protect.shape[-1]}x{protect.shape[-2]}, the picture {size[1]}x{size[0]}."
+            f"the mask is {protect.shape[-1]}x{protect.shape[-2]} and the picture {size[1]}x{size[0]}; "
+            "they must be equal."
         )
 
 

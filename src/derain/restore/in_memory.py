@@ -14,7 +14,7 @@ from torch import Tensor
 from derain.errors import DerainError
 from derain.pictures import Picture, to_tensor, with_pixels
 
-# (B, 3, H, W) float RGB in [0, 1] of so many bits a channel, to the same
+# (B, 3, H, W) float RGB in [0, 1] of the given bits per channel, to the same
 Restore = Callable[[Tensor, int], Tensor]
 FLOATS = 32
 
@@ -65,7 +65,7 @@ def restore_tensor(tensor: Tensor, restore: Restore) -> Tensor:
 
 
 def picture_planes(picture: Any) -> tuple[Tensor, int]:
-    """A PIL picture, an array or a tensor as (1, 3, H, W) float32 in [0, 1], and its bits a channel.
+    """A PIL picture, an array or a tensor as (1, 3, H, W) float32 in [0, 1], and its bits per channel.
 
     Raises:
         DerainError: it is none of these, or a batch of several.

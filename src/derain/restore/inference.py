@@ -131,7 +131,7 @@ class Inference:
                     raise DerainError(
                         f"memory ran out even with tiles of {tile} pixels; close other programs."
                     ) from None
-                note = f"memory ran out, went on with tiles of {size} pixels"
+                note = f"memory ran out, continued with tiles of {size} pixels"
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
@@ -199,7 +199,7 @@ class Inference:
         size = memory.fitting_tile(self.network, height, width, memory.budget(self.device))
         if size is None:
             return max(height, width), ""
-        return size, f"too large for memory in one piece, took tiles of at most {size} pixels"
+        return size, f"too large for memory in one piece, restored in tiles of at most {size} pixels"
 
     def _axis(self, length: int, size: int) -> Axis:
         spec, wanted = self.network.spec, self.settings.overlap

@@ -291,13 +291,14 @@ def _refuse_clashes(jobs: Sequence[Job]) -> None:
         earlier = first.setdefault(job.target, job)
         if earlier.source != job.source:
             raise UsageError(
-                f"{earlier.source} and {job.source} would both be written as {job.target}; run them apart."
+                f"{earlier.source} and {job.source} would both be written as "
+                f"{job.target}; run them separately."
             )
 
 
 def _with_suffix(job: Job, suffix: str, output: Path) -> Job:
     if job.target == output and job.target.suffix.lower() not in ("", suffix):
-        raise UsageError(f"{output}: its extension says another format than {suffix}.")
+        raise UsageError(f"{output}: its extension does not match the format {suffix}.")
     return replace(job, target=job.target.with_suffix(suffix), note="")
 
 
@@ -347,7 +348,7 @@ def _named(given: Path) -> Path:
     """A path that ends with a name, which "." does not."""
     place = real(given) if given.name in ("", "..") else given
     if not place.name:
-        raise UsageError(f"{given}: has no folder beside it; give an output.")
+        raise UsageError(f"{given}: has no parent folder for the result; give an output.")
     return place
 
 

@@ -117,7 +117,7 @@ class Shown:
 
 @dataclass
 class _Newest:
-    """A place for one frame: a newer one takes the place of one that nobody came for."""
+    """A place for one frame: a newer one takes the place of one that was not taken."""
 
     changed: threading.Condition = field(default_factory=threading.Condition)
     waiting: tuple[LiveStream, Any, float] | None = None
@@ -171,8 +171,8 @@ class Live:
         """
         Args:
             source: see `source_of`.
-            restore: maps (1, 3, H, W) float32 RGB in [0, 1], of so many bits a channel, to the same.
-            told: what happens to the source, in words.
+            restore: maps (1, 3, H, W) float32 RGB in [0, 1], of the given bits per channel, to the same.
+            told: called with what happens to the source, in words.
             clock: seconds that never go back.
             wait: waits for this many seconds; by default it ends early when the loop does.
         """

@@ -75,7 +75,10 @@ class Protection:
         keep = self._last[1]
         if keep.shape[-2:] != size:
             height, width = keep.shape[-2:]
-            raise DerainError(f"{path}: the mask is {width}x{height}, the picture {size[1]}x{size[0]}.")
+            raise DerainError(
+                f"{path}: the mask is {width}x{height} and the picture "
+                f"{size[1]}x{size[0]}; they must be equal."
+            )
         return keep
 
     def path(self, name: Path | None) -> Path | None:

@@ -124,7 +124,7 @@ def calibration(dry: list[float], false_alarms: float = 0.05) -> dict[str, float
     """The fact for weights: the lowest threshold with no more than this share of false alarms.
 
     Args:
-        dry: signals of photographs without rain that the weights have not learnt from.
+        dry: signals of photographs without rain that the weights were not trained on.
         false_alarms: the greatest share of them above the threshold.
 
     Examples:

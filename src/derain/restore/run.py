@@ -90,7 +90,7 @@ def restore_files(
     protect: str | Path | None = None,
     progress: JobProgress = lambda job, done, total: None,
 ) -> Report:
-    """Takes the rain out of pictures, videos and folders of them, as `derain run` does.
+    """Removes rain from pictures, videos and folders of them, as `derain run` does.
 
         >>> from derain.restore import restore_files
         >>> report = restore_files(["holiday"], "dry")  # doctest: +SKIP
@@ -156,7 +156,7 @@ def refuse_unusable(
         )
     if pictures.maps and is_exported(find(model)):
         raise UsageError(
-            f"{model}: exported files give the picture alone; give a checkpoint to have maps.",
+            f"{model}: exported files return only the picture; give a checkpoint for maps.",
             Remedy("restore without them", {"maps": None}),
         )
     todo = [job for job in jobs if job.is_video and (overwrite or not exists(job.target))]
@@ -264,9 +264,9 @@ def _copied(job: Job, picture: Picture) -> str:
     if job.source.suffix.lower() == job.target.suffix.lower():
         with new_file(job.target) as temporary:
             shutil.copyfile(job.source, temporary)
-        return "no rain found, copied as it is"
+        return "no rain found, copied unchanged"
     lost = write_picture(job.target, picture)
-    return "; ".join(part for part in ("no rain found, its pixels stay as they are", left_out(lost)) if part)
+    return "; ".join(part for part in ("no rain found, pixels left unchanged", left_out(lost)) if part)
 
 
 def _restore_video(
@@ -290,5 +290,5 @@ def _restore_video(
     )
     if result.shortfall:
         raise DerainError(f"{job.source}: {result.shortfall}; what could be read is in {job.target}.")
-    resumed = [f"{result.resumed} frames were there already"] if result.resumed else []
+    resumed = [f"{result.resumed} frames were already done"] if result.resumed else []
     return Made("; ".join([*result.left_out, *resumed]), derainer.precision_for(result.bits))

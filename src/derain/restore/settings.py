@@ -25,9 +25,9 @@ class Settings:
         tile: side of a tile in pixels; None chooses by the available memory, 0 never tiles.
         overlap: pixels that neighbouring tiles share; None takes what the network needs.
         ensemble: average over positions of the picture: "flips", four times the work; "turns", the eight
-            flips and quarter turns, eight times the work; True, those that the weights have learnt.
+            flips and quarter turns, eight times the work; True, those that the weights were trained on.
         phases: pixel-shuffle-down: restore the four half-size phases (even and odd rows and columns) one by
-            one; said to help networks trained on made rain on real pictures, and to cost detail.
+            one; said to help networks trained on synthetic rain on real pictures, and to cost detail.
         strength: how much of the change to apply, 0 (none) to 1.5; 0.5 is half-way between the rainy
             and the restored picture, and above 1 the change is exaggerated, at the user's own risk.
 

@@ -30,7 +30,7 @@ def positions(ensemble: bool | str, learnt: str = "flips") -> tuple[Position, ..
     """The positions to average over.
 
     Args:
-        ensemble: "flips"; "turns"; True for what the weights have learnt; False for none but the plain.
+        ensemble: "flips"; "turns"; True for those of the training; False for none but the plain.
         learnt: "turns" where the weights were trained with rain from all sides. Otherwise rain only falls
             down, and a picture on its side comes back rainy, which spoils an average over all turns.
     """

@@ -1,7 +1,7 @@
 """A network applied to a video: decoding, restoring and encoding side by side, in bounded memory.
 
 The video is encoded in segments that stand alone. Each is kept as soon as it is finished, so that an
-interrupted run can go on; the file appears at the end, whole, with all else that the source holds.
+interrupted run can resume; the file appears at the end, whole, with all else that the source holds.
 """
 
 from __future__ import annotations
@@ -238,7 +238,7 @@ class _Segments:
             if note.read_text() != job:
                 raise UsageError(
                     f"{target}: the interrupted run had another source, network or options.",
-                    Remedy("start anew", {"resume": None}),
+                    Remedy("start again", {"resume": None}),
                 )
             for file in sorted(segments._folder.glob("?????.npz")):
                 segments._count(file)

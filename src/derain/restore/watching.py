@@ -35,7 +35,7 @@ class Arrivals:
     """The files that have become complete in a folder and all below it.
 
     A file is complete when its size and its time of change were the same for `SETTLED` seconds, and its
-    name is not one that programs give to unfinished files. One that changes later is complete anew.
+    name is not one that programs give to unfinished files. One that changes later is complete again.
     """
 
     def __init__(self, folder: Path, leave_out: Path | None = None) -> None:

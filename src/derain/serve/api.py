@@ -45,8 +45,8 @@ def create_app(
         work: the models, and how they run.
         token: that clients must know; None for none.
         hosts: names that it may be asked by; None for any.
-        callback_hosts: to which the end of a job may be told; see `callbacks.allowed_hosts`.
-        gave_up: told why no job can be done.
+        callback_hosts: to which callbacks of jobs may be sent; see `callbacks.allowed_hosts`.
+        gave_up: called with the reason why no job can be done.
     """
     access, metrics = Access(token), Metrics()
 
@@ -82,7 +82,7 @@ def create_app(
     app = FastAPI(
         title="derain",
         version=VERSION.rpartition("v")[2],
-        description="Takes the rain out of pictures and short clips.",
+        description="Removes rain from pictures and short clips.",
         docs_url=None,
         redoc_url=None,
         openapi_url=f"{VERSION}/openapi.json",

@@ -158,7 +158,7 @@ def _add_general(api: APIRouter) -> None:
         first = server.models[0]
         return [ModelView(name=m.name, title=m.title, default=m is first) for m in server.models]
 
-    @api.get("/limits", summary="What the server takes on")
+    @api.get("/limits", summary="What the server accepts")
     def limits(server: ServerDep) -> LimitsView:
         return LimitsView.model_validate(server.limits, from_attributes=True)
 
@@ -179,8 +179,8 @@ def _add_uploads(api: APIRouter) -> None:
     @api.post(
         "/batches",
         summary="Send several pictures and clips at once",
-        description="Together no larger than one upload may be. Each file becomes a job of its own or is "
-        "refused by itself.",
+        description="Together no larger than the limit of one upload. Each file becomes a job of its own or "
+        "is refused on its own.",
         status_code=201,
         openapi_extra=form_body(("model", "strength", "folder", "callback"), several=True),
     )
@@ -197,8 +197,8 @@ def _add_uploads(api: APIRouter) -> None:
     @api.post(
         "/restore",
         summary="Send a picture and wait for the restored one",
-        description="The answer is the file that the job would give; the header Derain-Note has its note, "
-        "percent-encoded. Nothing is kept. It takes its turn in the queue; clips are refused.",
+        description="The response is the file that a job would give; the header Derain-Note has its note, "
+        "percent-encoded. Nothing is stored. The request waits in the queue like a job; clips are refused.",
         response_class=Response,
         responses=_BINARY,
         openapi_extra=form_body(("model", "strength")),
@@ -248,14 +248,14 @@ def _add_jobs(api: APIRouter) -> None:
 
     @api.put(
         "/jobs/{job_id}/finish",
-        summary="Take less of the change, or none in places, without another run",
-        description="From now on the job's result is made of the rainy picture and the restored one as they "
-        "are in their files. What is left out is as the job made it: strength 1, nothing protected.",
+        summary="Reduce the change, everywhere or in places, without another run",
+        description="From then on the job's result is blended from the files of the rainy and the restored "
+        "picture. Fields that are not given are as in the job: strength 1, nothing protected.",
         openapi_extra=finish_body(),
     )
     async def finish_job(request: Request, job: FinishedDep, server: ServerDep) -> JobView:
         if job.upload.kind == "clip":
-            raise Refused(409, "a clip has to be restored anew; send it with its strength.")
+            raise Refused(409, "a clip has to be restored again; send it with the strength that you want.")
         async with finish_form(request, server.limits) as (strength, protect), server.checking:
             mask = None if protect is None else protect.file
             made = await run_in_threadpool(finish, job, strength, mask, server.limits)
@@ -285,7 +285,7 @@ def _add_jobs(api: APIRouter) -> None:
             raise Refused(404, "there is no mask; this network makes none.")
         return file_answer(job.mask, f"{Path(job.result_name).stem}-mask.png", inline=True)
 
-    @api.get("/jobs/{job_id}/before", summary="The rainy picture to look at, a JPEG", responses=_BINARY)
+    @api.get("/jobs/{job_id}/before", summary="The rainy picture as a JPEG preview", responses=_BINARY)
     async def before(job: JobDep, server: ServerDep, full: Full = False) -> Response:
         if full and job.upload.kind == "picture":
             return await _full(job.upload.source, "before.jpg", server)
@@ -293,7 +293,7 @@ def _add_jobs(api: APIRouter) -> None:
 
     @api.get(
         "/jobs/{job_id}/after",
-        summary="What the network made of it, to look at, a JPEG",
+        summary="The restored picture as a JPEG preview",
         responses=_BINARY,
     )
     async def after(job: FinishedDep, server: ServerDep, full: Full = False) -> Response:

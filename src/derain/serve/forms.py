@@ -34,7 +34,8 @@ _FIELDS: dict[str, dict[str, Any]] = {
     },
     "folder": {
         "type": "string",
-        "description": "Where the file lies, as 'holiday/lake'; so does the result in an archive.",
+        "description": "Folder of the file, such as 'holiday/lake'; the result has "
+        "the same folder in an archive.",
     },
     "callback": {
         "type": "string",
@@ -79,7 +80,7 @@ def finish_body() -> dict[str, Any]:
     protect = {
         "type": "string",
         "format": "binary",
-        "description": "A picture of any size, laid over the whole: where it is white, nothing changes.",
+        "description": "A mask of any size, scaled to the picture: what is white in it does not change.",
     }
     return _body({"type": "object", "properties": {"strength": _FIELDS["strength"], "protect": protect}})
 
@@ -149,7 +150,7 @@ async def _parts(
     except TimeoutError:
         raise Refused(408, f"the upload took longer than {limits.upload_seconds:g} s.") from None
     except (MultiPartException, ClientDisconnect):
-        raise Refused(400, "the upload is broken, was cut short, or has more parts than are taken.") from None
+        raise Refused(400, "the upload is broken, was cut short, or has too many parts.") from None
     try:
         yield form.multi_items()
     finally:
@@ -179,7 +180,7 @@ def _sorted_out(
 async def _bounded(request: Request, limits: Limits) -> AsyncGenerator[bytes, None]:
     """The body as it comes, no more of it than is taken."""
     most = limits.upload_bytes + FORM_BYTES
-    too_large = Refused(413, f"larger than the {limits.upload_bytes / 1e6:g} MB that are taken.")
+    too_large = Refused(413, f"larger than the {limits.upload_bytes / 1e6:g} MB that are accepted.")
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > most:
         raise too_large

@@ -250,7 +250,7 @@ class Store:
 
     @property
     def running(self) -> int:
-        """Jobs that are worked on."""
+        """Jobs being processed."""
         with self._change:
             return len(self._running)
 

@@ -50,10 +50,10 @@ def serve(
             bundled weights.
         settings: device and precision.
         threads: of the processor for each job; None for as many as PyTorch takes.
-        workers: jobs that are worked on at once, each with its own copy of the models.
+        workers: parallel jobs, each with its own copy of the models.
         token: that clients must know; needed beyond loopback.
-        callback_hosts: HOST or HOST:PORT to which the end of a job may be told.
-        listening: told the address of the page.
+        callback_hosts: HOST or HOST:PORT to which callbacks of jobs may be sent.
+        listening: called with the address of the page.
 
     Raises:
         UsageError: no token beyond loopback, or an unknown model.

@@ -114,7 +114,7 @@ def _read_clip(source: Path, limits: Limits) -> Picture:
     _refuse_large(facts.width, facts.height, limits)  # the header need not tell the truth
     seconds = clip_seconds(facts)
     if seconds > limits.clip_seconds:
-        raise Refused(413, f"lasts {seconds:,.0f} s; clips of up to {limits.clip_seconds:g} s are taken.")
+        raise Refused(413, f"lasts {seconds:,.0f} s; clips of up to {limits.clip_seconds:g} s are accepted.")
     return first_frame(facts)
 
 
@@ -122,7 +122,8 @@ def _refuse_large(width: int, height: int, limits: Limits) -> None:
     if width * height > limits.pixels:
         raise Refused(
             413,
-            f"frames of {width:,} x {height:,} pixels; up to {limits.pixels / 1e6:g} megapixels are taken.",
+            f"frames of {width:,} x {height:,} pixels; up to "
+            f"{limits.pixels / 1e6:g} megapixels are accepted.",
         )
 
 

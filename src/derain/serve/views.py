@@ -11,15 +11,15 @@ from derain.serve.uploads import Kind
 class FinishView(BaseModel):
     """A result that was changed without another run."""
 
-    strength: float = Field(description="How much of the job's change it has.")
+    strength: float = Field(description="Share of the job's change that was applied.")
     protect: bool = Field(description="Whether parts of the picture were left as they were.")
 
 
 class JobView(BaseModel):
     """A picture or clip on its way."""
 
-    id: str = Field(description="Random; who knows it may see and delete the job.")
-    name: str = Field(description="Of the file that was sent, without its path.")
+    id: str = Field(description="Random; anybody who knows it can see and delete the job.")
+    name: str = Field(description="Name of the uploaded file, without its path.")
     kind: Kind = Field(description="A still picture or a clip.")
     width: int = Field(description="In pixels, upright.")
     height: int = Field(description="In pixels, upright.")
@@ -39,7 +39,7 @@ class JobView(BaseModel):
 class BatchEntry(BaseModel):
     """One file of a batch: its job, or why there is none."""
 
-    name: str = Field(description="Of the file that was sent, without its path.")
+    name: str = Field(description="Name of the uploaded file, without its path.")
     job: JobView | None = Field(default=None, description="If it was accepted.")
     error: str = Field(default="", description="Why it was refused, in one line; else empty.")
 
@@ -47,18 +47,18 @@ class BatchEntry(BaseModel):
 class ModelView(BaseModel):
     """A model to choose."""
 
-    name: str = Field(description="To send in the field 'model'.")
+    name: str = Field(description="Value for the field 'model'.")
     title: str = Field(description="Name to show to people.")
-    default: bool = Field(description="Whether it is taken unless another is asked for.")
+    default: bool = Field(description="Whether it is the default.")
 
 
 class LimitsView(BaseModel):
-    """What the server takes on."""
+    """What the server accepts."""
 
     upload_bytes: int = Field(description="Of one request.")
     pixels: int = Field(description="Of one picture, or of one frame of a clip.")
     clip_seconds: float = Field(description="Length of a clip.")
-    job_seconds: float = Field(description="That restoring one picture or clip may take.")
+    job_seconds: float = Field(description="Most time that restoring one picture or clip may take.")
     keep_seconds: float = Field(description="After which a finished job is deleted.")
 
 

@@ -43,7 +43,7 @@ class Work:
         models: that clients choose from; the first is the default.
         settings: device and precision.
         threads: of the processor for each job; None for as many as PyTorch takes.
-        workers: jobs that are worked on at once, each with its own copy of the models.
+        workers: parallel jobs, each with its own copy of the models.
     """
 
     models: tuple[Model, ...]
@@ -70,8 +70,8 @@ class Workers:
     ) -> None:
         """
         Args:
-            ended: told every job that is done or failed.
-            gave_up: told why a model cannot be loaded; no job is done then.
+            ended: called with every job that is done or failed.
+            gave_up: called with the reason why a model cannot be loaded; no job is done then.
         """
         self._work, self._store, self._limits, self._metrics = work, store, limits, metrics
         self._ended, self._gave_up = ended, gave_up

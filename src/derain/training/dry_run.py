@@ -28,7 +28,7 @@ class StageCost:
         seconds: for an update, once its patches are there.
         waiting: seconds for each update that the network waits for its patches.
         peak_bytes: most memory in use at once, of the accelerator where there is one, else of this
-            process without its workers; None where nobody counts.
+            process without its workers; None where it cannot be measured.
     """
 
     patch: int

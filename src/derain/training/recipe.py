@@ -197,7 +197,7 @@ class Recipe(_Part):
             it runs only where the user allows it.
         data: one source of training pairs, or a mixture of several.
         options: keyword arguments of the network that replace those of the variant.
-        loss: keyword arguments of the method's loss; networks of one's own have none, theirs is the mean
+        loss: keyword arguments of the method's loss; custom networks have none, theirs is the mean
             absolute error. Or `function`, "package.module:function" of the
             user's own, with the other keys as its keyword arguments; the text alone is the same. It is
             called with (outputs, clean, rainy) and returns a scalar or {term: scalar}; it runs only where

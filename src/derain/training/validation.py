@@ -20,7 +20,7 @@ RAIN_SEED = 20_190_415  # one fixed rain for every run, apart from any training 
 
 
 def pairs(held_out: HeldOut, validation: Validation) -> Iterator[tuple[Tensor, Tensor]]:
-    """Rainy and clean pictures, (1, 3, H, W) each; made rain depends on the picture's number alone."""
+    """Rainy and clean pictures, (1, 3, H, W) each; synthetic rain depends only on the picture's number."""
     for source, number in held_out:
         if isinstance(source.rain, Pictures):
             rainy, clean = read_pair(source.rain, source.clean, number)

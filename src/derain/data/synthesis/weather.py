@@ -1,4 +1,4 @@
-"""What a user may change about any kind of made rain: its angle, how much of it, how bright it is."""
+"""What a user may change about any kind of synthetic rain: its angle, how much of it, how bright it is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everyday: a plain U-Net that takes the rain out of photographs quickly on ordinary machines.
+"""Everyday: a plain U-Net that removes rain from photographs quickly on ordinary machines.
 
 Made for this project. Everything is a dense 3x3 convolution or a 2x2 one with stride 2, because those
 are what processors and graphics cards do fastest: no norms, no attention, no depthwise layers.

@@ -125,7 +125,7 @@ class LocalAttention(nn.Module):
 
 
 def _add_position_table(module: nn.Module, heads: int, window: int) -> None:
-    """The learnt bias of every displacement within a window, and the published index buffer.
+    """The trained bias of every displacement within a window, and the published index buffer.
 
     The index is a constant of the window's size. Published files hold it, so it has a place in the
     state dict; the forward pass reads its own copy, which no file can send out of range.
