@@ -78,12 +78,13 @@ def test_rows_and_columns(table) -> None:
     published = {line.name: line for line in table.published}
     assert published["DRSformer"].cells[0].value == 41.23
     assert published["DRSformer"].parameters == 33_700_000
-    assert "camera-ready Table 1" in published["DRSformer"].source
+    assert published["DRSformer"].source == "DRSformer, camera-ready Table 1"
+    assert published["DRSformer"].cost_source == "FADformer (ECCV 2024), comparison table"
     assert lines["one"].cpu_seconds > 0
 
 
 def test_shared_scenes_are_named(table) -> None:
-    assert table.notes[-1] == "Rain200L and streets & co share 1 scenes: 0.png and 0.png."
+    assert table.notes[-1] == "Rain200L and streets & co share a scene: 0.png and 0.png."
 
 
 def test_one_name_for_two_networks_gets_numbers(runs: list[Path]) -> None:
@@ -134,10 +135,15 @@ def test_every_form_says_what_a_reader_must_know(table) -> None:
             "PyTorch",
             "input unchanged",
             "bootstrap interval",
-            "share 1",
+            "share a scene",
         ):
             assert words in text
     assert "**" in as_markdown(table)
+    parts = as_html(table).split("<table>")[1:]
+    assert ["Rain200L (6)" in part for part in parts] == [True, False, False]  # a set, a set, the costs
+    assert [("DRSformer" in part, "peak memory" in part) for part in parts] == [
+        (True, False), (False, False), (True, True)
+    ]  # fmt: skip
     assert "<td>DRSformer</td>" in as_html(table)
     assert "streets &amp; co" in as_html(table)
 

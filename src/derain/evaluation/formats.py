@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import html
 import io
+import itertools
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from string import Template
 
@@ -36,6 +37,12 @@ def interval_text(column: Column, cell: Cell) -> str:
     return "[" + ", ".join(figure(column.measure, end) for end in cell.interval) + "]"
 
 
+def source_text(line: Line, scores: bool = True, costs: bool = True) -> str:
+    """Where a published row, its scores or its costs, was read; "" for what was measured."""
+    sizes = costs and line.cost_source
+    return "; ".join([line.source] * scores + [f"size: {line.cost_source}"] * bool(sizes))
+
+
 def as_markdown(table: Table) -> str:
     """Columns of pipes; the best figure is bold, the second best italic."""
     costs = costs_shown(table)
@@ -53,7 +60,7 @@ def as_markdown(table: Table) -> str:
             mark = marks[cell.place]
             cells.append(f"{mark}{value_text(column, cell)}{mark} {interval_text(column, cell)}".strip())
         cells += [cost_text(line, name) for name in costs]
-        cells += [f"published: {line.source}" if line.source else "measured"] * with_source
+        cells += [f"published: {source_text(line)}" if line.source else "measured"] * with_source
         rows.append([cell.replace("|", "\\|") for cell in cells])
     text = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     return f"{text}\n\n" + "\n\n".join((*table.settings, LEGEND, *table.notes)) + "\n"
@@ -72,7 +79,7 @@ def as_csv(table: Table) -> str:
                 continue
             low, high = cell.interval or ("", "")
             row = [line.name, column.dataset, column.pictures, column.protocol, column.measure or "best_on"]
-            row += [cell.value, low, high, cell.place or "", line.source or "measured"]
+            row += [cell.value, low, high, cell.place or "", source_text(line) or "measured"]
             found = (getattr(line, name) for name in costs)
             writer.writerow([*row, *("" if value is None else value for value in found)])
     return file.getvalue()
@@ -83,8 +90,7 @@ def as_latex(table: Table) -> str:
 
     A table wider than `LATEX_COLUMNS` figures is set in parts under each other, the costs in the last.
     """
-    sources = list(dict.fromkeys(line.source for line in table.published))
-    letters = {source: _letter(i) for i, source in enumerate(sources)}
+    letters: dict[str, str] = {}  # of sources, in the order of their rows
     parts: list[str] = []
     for groups, places, costs in _latex_parts(table):
         wide = len(places) + len(costs) > LATEX_COLUMNS // 2
@@ -104,10 +110,11 @@ def as_latex(table: Table) -> str:
         r"\usepackage{graphicx}",
         r"\usepackage{color}",
         r"\definecolor{published}{gray}{0.45}",
+        r"\setlength{\belowcaptionskip}{6pt}",
         r"\begin{document}",
         *parts,
         r"\footnotesize\noindent",
-        *(f"$^{{{letters[source]}}}$ {_latex(source)}.\\quad" for source in sources),
+        *(f"$^{{{letters[source]}}}$ {_latex(source)}.\\quad" for source in letters),
         *(f"\n\\noindent {_latex(note)}" for note in table.notes),
         r"\end{document}",
     ]
@@ -133,12 +140,14 @@ def _latex_parts(table: Table) -> list[tuple[list[Group], range, list[str]]]:
 
 
 def _tabular(
-    table: Table, groups: Sequence[Group], places: range, costs: Sequence[str], letters: Mapping[str, str]
+    table: Table, groups: Sequence[Group], places: range, costs: Sequence[str], letters: dict[str, str]
 ) -> list[str]:
-    """Some columns of a table, with the rows that have something there."""
+    """Some columns of a table, with the rows that have something there; new sources get letters."""
 
     def row(line: Line) -> str:
-        cells = [_latex(line.name) + (f"\\,$^{{{letters[line.source]}}}$" if line.source else "")]
+        source = source_text(line, bool(places), bool(costs))
+        letter = letters.setdefault(source, _letter(len(letters))) if source else ""
+        cells = [_latex(line.name) + (f"\\,$^{{{letter}}}$" if letter else "")]
         for i in places:
             cell = line.cells[i]
             cells.append("" if cell is None else _latex_cell(table.columns[i], cell))
@@ -146,9 +155,6 @@ def _tabular(
         if line.source:
             cells = [f"\\textcolor{{published}}{{{cell}}}" if cell else "" for cell in cells]
         return " & ".join(cells) + r" \\"
-
-    def has_some(line: Line) -> bool:
-        return any(line.cells[i] for i in places) or any(cost_text(line, name) for name in costs)
 
     above, rules, at = [], [], 2
     for group in groups:
@@ -161,7 +167,7 @@ def _tabular(
         ]
         above.append(" & ".join(["", *cells, *[""] * len(costs)]) + r" \\")
     head = ["network", *(table.columns[i].title for i in places), *(COSTS[name] for name in costs)]
-    published = [row(line) for line in table.published if has_some(line)]
+    published = [row(line) for line in table.published if _has_some(line, places, costs)]
     return [
         f"\\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}",
         r"\toprule",
@@ -169,7 +175,7 @@ def _tabular(
         *(["".join(rules)] if rules else []),
         " & ".join(_latex(text) for text in head) + r" \\",
         r"\midrule",
-        *(row(line) for line in table.measured if has_some(line)),
+        *(row(line) for line in table.measured if _has_some(line, places, costs)),
         *([r"\midrule"] if published else []),
         *published,
         r"\bottomrule",
@@ -193,27 +199,44 @@ def style() -> str:
 
 
 def html_table(table: Table) -> str:
-    """The table alone; classes: `best`, `second`, `published`, `n` for figures."""
+    """The table alone, of several sets one under another; classes: `best`, `second`, `published`, `n`."""
+    sets = [list(groups) for _, groups in itertools.groupby(table.groups, lambda group: group.dataset)]
     costs = costs_shown(table)
-    with_source = bool(table.published)
+    if len(sets) == 1:
+        return _html_part(table, sets[0], range(len(table.columns)), costs)
+    parts, start = [], 0
+    for groups in sets:
+        end = start + sum(group.columns for group in groups)
+        parts.append(_html_part(table, groups, range(start, end), []))
+        start = end
+    return "".join((*parts, _html_part(table, [], range(0), costs) if costs else ""))
+
+
+def _html_part(table: Table, groups: Sequence[Group], places: range, costs: Sequence[str]) -> str:
+    """Some columns of a table, with the rows that have something there."""
+    lines = [line for line in table.lines if _has_some(line, places, costs)]
+    with_source = any(line.source for line in lines)
     rest = f"<th colspan={len(costs) + with_source}></th>" if costs or with_source else ""
     head = ""
-    for titles_above in ([g.dataset for g in table.groups], [g.protocol for g in table.groups]):
+    for titles_above in ([g.dataset for g in groups], [g.protocol for g in groups]) if groups else ():
         cells = "".join(
             f"<th class=group colspan={group.columns}>{html.escape(title)}</th>"
-            for group, title in zip(table.groups, titles_above, strict=True)
+            for group, title in zip(groups, titles_above, strict=True)
         )
         head += f"<tr><th></th>{cells}{rest}</tr>"
-    titles = [*(c.title for c in table.columns), *(COSTS[name] for name in costs)]
-    shown = "".join(f"<th class=n>{html.escape(text)}</th>" for text in titles)
+    titles = [*(table.columns[i].title for i in places), *(COSTS[name] for name in costs)]
+    shown = "".join(
+        f"<th class=n>{re.sub(' (?=[↑↓→])', '&nbsp;', html.escape(text))}</th>" for text in titles
+    )
     head += f"<tr><th>network</th>{shown}{'<th>source</th>' * with_source}</tr>"
-    body = "".join(_html_row(table, line, costs, with_source) for line in table.lines)
+    body = "".join(_html_row(table, line, places, costs, with_source) for line in lines)
     return f"<div class=wide><table><thead>{head}</thead><tbody>{body}</tbody></table></div>"
 
 
-def _html_row(table: Table, line: Line, costs: Sequence[str], with_source: bool) -> str:
+def _html_row(table: Table, line: Line, places: range, costs: Sequence[str], with_source: bool) -> str:
     cells = [f"<td>{html.escape(line.name)}</td>"]
-    for column, cell in zip(table.columns, line.cells, strict=True):
+    for i in places:
+        column, cell = table.columns[i], line.cells[i]
         if cell is None:
             cells.append("<td></td>")
             continue
@@ -224,8 +247,13 @@ def _html_row(table: Table, line: Line, costs: Sequence[str], with_source: bool)
             more += f"<small>published {figure(column.measure, cell.published)}</small>"
         cells.append(f"<td class='{name}'>{value_text(column, cell)}{more}</td>")
     cells += [f"<td class=n>{cost_text(line, name)}</td>" for name in costs]
-    cells += [f"<td class=source>{html.escape(line.source) or 'measured here'}</td>"] * with_source
+    source = source_text(line, bool(places), bool(costs))
+    cells += [f"<td class=source>{html.escape(source) or 'measured here'}</td>"] * with_source
     return f"<tr{' class=published' if line.source else ''}>{''.join(cells)}</tr>"
+
+
+def _has_some(line: Line, places: range, costs: Sequence[str]) -> bool:
+    return any(line.cells[i] for i in places) or any(cost_text(line, name) for name in costs)
 
 
 def _latex_cell(column: Column, cell: Cell) -> str:

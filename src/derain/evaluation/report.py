@@ -83,9 +83,10 @@ class Report:
             return notes
         shown = ", ".join(f"{b} and {a}" for a, b in self.repeats[:8])
         more = f" and {len(self.repeats) - 8} more" if len(self.repeats) > 8 else ""
-        scenes = len(self.cases) - len(self.repeats)
+        count = len(self.cases) - len(self.repeats)
+        scenes = "one scene" if count == 1 else f"{count} scenes"
         repeated = (
-            f"{len(self.cases)} pictures show {scenes} scenes: {shown}{more} are near-duplicates. "
+            f"{len(self.cases)} pictures show {scenes}: {shown}{more} are near-duplicates. "
             "Intervals count scenes."
         )
         return (*notes, repeated)

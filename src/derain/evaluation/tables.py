@@ -76,7 +76,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """A row; costs are None where unknown, `source` is "" for what was measured."""
+    """A row; costs are None where unknown, `source` is that of the scores, "" for what was measured."""
 
     name: str
     cells: tuple[Cell | None, ...]
@@ -85,6 +85,7 @@ class Line:
     cpu_seconds: float | None
     peak_bytes: int | None
     source: str
+    cost_source: str = ""
 
 
 @dataclass(frozen=True)
@@ -340,11 +341,10 @@ def _published(reports: Sequence[Json]) -> Iterator[Line]:
             for measure in (*found["measures"], "")
         ]
         first = rows[min(rows)]
-        size = f"size: {first['cost_source']}" if first["cost_source"] else ""
-        sources = dict.fromkeys(text for text in (*(row["source"] for row in rows.values()), size) if text)
+        sources = dict.fromkeys(row["source"] for row in rows.values())
         name = f"{method} ({setting})" if setting else method
         costs = first["parameters"], first["multiply_adds"]
-        yield Line(name, tuple(cells), *costs, None, None, "; ".join(sources))
+        yield Line(name, tuple(cells), *costs, None, None, "; ".join(sources), first["cost_source"])
 
 
 def _shared_scenes(titles: Sequence[str], reports: Sequence[Json]) -> Iterator[str]:
@@ -361,4 +361,5 @@ def _shared_scenes(titles: Sequence[str], reports: Sequence[Json]) -> Iterator[s
         if found:
             shown = ", ".join(f"{d.first.name} and {d.second.name}" for d in found[:8])
             more = f" and {len(found) - 8} more" if len(found) > 8 else ""
-            yield f"{title} and {other} share {len(found)} scenes: {shown}{more}."
+            scenes = "a scene" if len(found) == 1 else f"{len(found)} scenes"
+            yield f"{title} and {other} share {scenes}: {shown}{more}."
