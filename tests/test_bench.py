@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -32,15 +33,29 @@ def test_the_command_measures_each_size_and_draws(tmp_path: Path) -> None:
     assert large["megapixels_per_second"] == pytest.approx(0.08192 / large["seconds"])
     assert small["matrix_flops"] > 1e8
     assert large["multiply_adds"] == network.multiply_adds(256, 320)
-    rate = 2 * large["multiply_adds"] / large["seconds"]
+    rate = 2 * large["multiply_adds"] / large["cpu_seconds"]
     assert large["share_of_matrix_rate"] == pytest.approx(rate / large["matrix_flops"])
     # The peak is that of the pictures alone, and near what the network itself says.
     expected = network.activation_bytes(256, 320)
     assert 0.5 * expected < large["peak_bytes"] < 2 * expected + (16 << 20)
     assert small["peak_bytes"] < large["peak_bytes"]
+    for part in ("read_seconds", "pad_seconds", "write_seconds"):
+        assert small[part] > 0
     with Image.open(tmp_path / "speed.png") as plot:
         assert plot.size == (960, 340)
         assert len(plot.convert("RGB").getcolors(1 << 16)) > 3
+
+
+def test_precisions_and_runtimes_are_compared_and_one_is_recommended(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="the extra 'onnx' is not installed")
+    save_checkpoint(tmp_path / "own.safetensors", create_network("everyday-small").state_dict(), {})
+    options = ("--compare", "--sizes", "64x48", "--passes", 1, "--threads", 1)
+    done = derain("bench", "own.safetensors", *map(str, options), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for way in ("PyTorch, float32", "PyTorch, bfloat16", "ONNX Runtime, float32"):
+        assert done.stdout.count(way) >= 2  # its times, and its parts
+    assert re.search(r"^own.safetensors at 64x48: (fastest is|nothing is faster)", done.stdout, re.M)
+    assert [path.name for path in tmp_path.iterdir()] == ["own.safetensors"]
 
 
 def test_wrong_usage_is_told_before_anything_is_measured(tmp_path: Path) -> None:

@@ -11,23 +11,31 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from derain.atomic import new_file
 from derain.checkpoints import open_checkpoint
 from derain.checkpoints.bundled import bundled_names
 from derain.errors import DerainError, UsageError
+from derain.export import TARGETS, is_exported
 from derain.methods import create_network, network_names
 from derain.methods.network import RainNetwork
+from derain.nn.padding import pad_to
 from derain.peak_memory import most_memory, start_memory
+from derain.pictures import Picture, read_picture, to_tensor, with_pixels, write_picture
 from derain.pictures.charts import chart_sheet
-from derain.restore import Derainer, Settings
+from derain.precisions import PRECISIONS
+from derain.restore import Derainer, Settings, load
 
 BITS = 8  # of the pictures that are measured, as photographs have
 WARM_UP = 64  # pixels a side of the picture before the measured ones
@@ -63,7 +71,7 @@ class Measurement:
     Attributes:
         network: e.g. "drsformer".
         device, precision, threads: as used.
-        seconds: wall time of restoring one picture, median.
+        seconds: wall time of restoring one picture in memory, median.
         cpu_seconds: of all threads, median.
         peak_bytes: most memory above what the process held before the pictures, with the network loaded;
             of the accelerator on CUDA; None where it cannot be measured (MPS).
@@ -71,6 +79,9 @@ class Measurement:
             the pictures.
         multiply_adds: of the network's plain form on the picture in one piece.
         note: how the picture was cut, if it was.
+        read_seconds, pad_seconds, write_seconds: wall time of the other parts of `derain run` for a JPEG
+            of that size, the least of the passes: decoding it; making floats of it and padding them;
+            rounding the result and encoding it.
     """
 
     model: str
@@ -87,21 +98,40 @@ class Measurement:
     matrix_flops: float
     multiply_adds: int
     note: str
+    read_seconds: float
+    pad_seconds: float
+    write_seconds: float
 
     @property
     def megapixels(self) -> float:
         return self.height * self.width / 1e6
 
     @property
+    def all_seconds(self) -> float:
+        """Of a JPEG, from file to file."""
+        return self.read_seconds + self.pad_seconds + self.seconds + self.write_seconds
+
+    @property
     def share(self) -> float:
         """How fast it was against a matrix product with as many multiply-adds; fast forms that do with
-        fewer may be above 1."""
-        return 2 * self.multiply_adds / self.matrix_flops / self.seconds
+        fewer may be above 1. In one thread of the CPU its own seconds count, which other programs do not
+        lengthen."""
+        seconds = self.cpu_seconds if _counts_cpu(self.device, self.threads) else self.seconds
+        return 2 * self.multiply_adds / self.matrix_flops / seconds
 
     @property
     def how(self) -> str:
         """E.g. "cpu, float32, 2 threads"."""
-        return f"{self.device}, {self.precision}, {self.threads} thread{'s' if self.threads > 1 else ''}"
+        return f"{self.device}, {self.precision}, {self._threads}"
+
+    @property
+    def machine(self) -> str:
+        """E.g. "cpu, 2 threads"."""
+        return f"{self.device}, {self._threads}"
+
+    @property
+    def _threads(self) -> str:
+        return f"{self.threads} thread{'s' if self.threads > 1 else ''}"
 
     def to_json(self) -> dict[str, object]:
         """All attributes, with pictures and megapixels a second."""
@@ -183,7 +213,84 @@ def measure_here(task: Task) -> Measurement:
         matrix_flops=matrix_flops(derainer.device, derainer.dtype_for(BITS)),
         multiply_adds=derainer.network.multiply_adds(*_padded(derainer.network, task)),
         note=note,
+        **_other_parts(task, *_padded(derainer.network, task)),
     )
+
+
+def _other_parts(task: Task, height: int, width: int) -> dict[str, float]:
+    """What a JPEG takes besides the network, whose pictures are padded to this size."""
+    # A JPEG of plain noise takes longer than one of a photograph.
+    scene = F.avg_pool2d(task.picture(), 5, 1, 2)
+    picture = with_pixels(Picture(np.zeros((task.height, task.width, 3), np.uint8)), scene)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "picture.jpg"
+        write_picture(file, picture)
+        parts: dict[str, Callable[[], object]] = {
+            "read_seconds": lambda: read_picture(file),
+            "pad_seconds": lambda: pad_to(to_tensor(picture), height, width),
+            "write_seconds": lambda: write_picture(file, with_pixels(picture, scene)),
+        }
+        return {name: min(_seconds(part) for _ in range(task.passes)) for name, part in parts.items()}
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A way to run one and the same network.
+
+    Attributes:
+        precision: that PyTorch computes in; "" for other runtimes.
+        runtime: what the network was exported for: "onnx" or "openvino"; "" for PyTorch.
+    """
+
+    precision: str = ""
+    runtime: str = ""
+
+    def __str__(self) -> str:
+        return {"onnx": "ONNX Runtime, float32", "openvino": "OpenVINO, float32"}.get(
+            self.runtime, f"PyTorch, {self.precision}"
+        )
+
+
+def choices(task: Task) -> list[Choice]:
+    """The ways to run a network on this machine: precisions that it tolerates, runtimes that are installed.
+
+    Raises:
+        DerainError: see `check`.
+    """
+    derainer = _derainer(replace(task, precision="float32"))
+    refused = {
+        *derainer.network.spec.refused_precisions,
+        *(("float16",) if derainer.device.type == "cpu" else ()),
+    }
+    found = [Choice(precision) for precision in PRECISIONS if precision not in refused]
+    if derainer.device.type != "cpu" or derainer.checkpoint is None or is_exported(derainer.checkpoint.path):
+        return found
+    needed = {"onnx": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino")}
+    return found + [
+        Choice(runtime=runtime) for runtime, names in needed.items() if all(map(find_spec, names))
+    ]
+
+
+def as_chosen(task: Task, choice: Choice, folder: Path) -> Task:
+    """The task in one of the ways; a network that is exported for it is kept in the folder.
+
+    Raises:
+        DerainError: the network cannot be exported.
+    """
+    if not choice.runtime:
+        return replace(task, precision=choice.precision)
+    from derain.export.files import export  # its packages load slowly
+
+    file = folder / f"network{TARGETS[choice.runtime]}"
+    if not file.exists():
+        export(open_checkpoint(task.model, own_code=None), choice.runtime, file)
+    return replace(task, model=str(file), precision="float32")
 
 
 def _padded(network: RainNetwork, task: Task) -> tuple[int, int]:
@@ -191,14 +298,19 @@ def _padded(network: RainNetwork, task: Task) -> tuple[int, int]:
     return -(-task.height // multiple) * multiple, -(-task.width // multiple) * multiple
 
 
+def _counts_cpu(device: str, threads: int) -> bool:
+    return device == "cpu" and threads == 1
+
+
 def matrix_flops(device: torch.device, dtype: torch.dtype = torch.float32, size: int = 2048) -> float:
     """Operations a second of the best of five products of `size` x `size` matrices."""
+    clock = time.process_time if _counts_cpu(device.type, torch.get_num_threads()) else time.perf_counter
     a = torch.rand(size, size, device=device).to(dtype)
     best = float("inf")
     for _ in range(5):
-        began = time.perf_counter()
+        began = clock()
         torch.mm(a, a)[0, 0].item()  # waits for the accelerator
-        best = min(best, time.perf_counter() - began)
+        best = min(best, clock() - began)
     return 2 * size**3 / best
 
 
@@ -219,6 +331,8 @@ def plot(measurements: Sequence[Measurement], path: Path) -> None:
 
 def _derainer(task: Task) -> Derainer:
     # Fresh weights cost what trained ones do.
+    if is_exported(Path(task.model)):
+        return load(task.model, device=task.device, precision=task.precision)
     fresh = task.model in network_names() and task.model not in bundled_names()
     model = create_network(task.model) if fresh else open_checkpoint(task.model, own_code=None)
     return Derainer(model, Settings(device=task.device, precision=task.precision))

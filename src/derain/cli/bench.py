@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +16,10 @@ from derain.cli.output import tables, tell
 from derain.cli.shared import MODEL, AsJson, Device, Overwrite, Precision
 
 if TYPE_CHECKING:
-    from derain.bench import Measurement
+    from derain.bench import Choice, Measurement, Task
+
+# Of the time of PyTorch in float32, for which a change is worth the trouble.
+WORTH_IT = 0.95
 
 
 def bench(
@@ -35,6 +41,13 @@ def bench(
         int | None, typer.Option(min=1, help="CPU threads. Default: PyTorch's choice.")
     ] = None,
     passes: Annotated[int, typer.Option(min=1, help="Timed pictures of each size; the median counts.")] = 3,
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare",
+            help="Of each model also all precisions and installed runtimes; says which is fastest.",
+        ),
+    ] = False,
     plot: Annotated[
         Path | None, typer.Option(metavar="PNG", help="Also draw seconds against picture size.")
     ] = None,
@@ -44,8 +57,10 @@ def bench(
     """Measure time and memory of restoring one picture, each size in its own process.
 
     Example: derain bench spanet drsformer --sizes 256x256,640x480 --plot speed.png
+
+    Example: derain bench --compare --sizes 2000x1000
     """
-    from derain.bench import Task, check, measure, parse_sizes
+    from derain.bench import Task, as_chosen, check, choices, measure, parse_sizes
     from derain.bench import plot as draw
     from derain.checkpoints.bundled import DEFAULT
     from derain.cli.progress import bar
@@ -62,45 +77,99 @@ def bench(
     ]
     for task in {task.model: task for task in tasks}.values():
         check(task)
+    ways = [(task, way) for task in tasks for way in (choices(task) if compare else [None])]
     measured = []
-    with bar("measuring", len(tasks)) as progress:
-        for task in tasks:
-            measured.append(measure(task))
+    with tempfile.TemporaryDirectory() as folder, bar("measuring", len(ways)) as progress:
+        for task, way in ways:
+            place = Path(folder) / str(models.index(task.model) if models else 0)
+            done = measure(task if way is None else as_chosen(task, way, place))
+            measured.append(replace(done, model=task.model))
             progress.advance()
+    advice = [
+        _advice(task, [(m, way) for m, (t, way) in zip(measured, ways, strict=True) if t == task and way])
+        for task in tasks
+        if compare
+    ]
     if plot is not None:
         draw(measured, plot)
     if as_json:
-        typer.echo(json.dumps([m.to_json() for m in measured], indent=2))
+        rows = [
+            {**m.to_json(), **({} if way is None else {"how": str(way)})}
+            for m, (_, way) in zip(measured, ways, strict=True)
+        ]
+        typer.echo(json.dumps(rows, indent=2))
     else:
-        _print(measured)
+        _print(measured, ["" if way is None else str(way) for _, way in ways])
+        for line in advice:
+            tell(line)
 
 
-def _print(measured: list[Measurement]) -> None:
+def _advice(task: Task, measured: Sequence[tuple[Measurement, Choice]]) -> str:
+    """Which way is the fastest, and how to take it, in one line."""
+    usual = min(m.seconds for m, way in measured if way.precision == "float32")
+    fastest, way = min(measured, key=lambda pair: pair[0].seconds)
+    ratio = fastest.seconds / usual
+    size = f"{task.model} at {task.width}x{task.height}"
+    if ratio > WORTH_IT:
+        return f"{size}: nothing is faster than PyTorch in float32 by 5 %."
+    if way.runtime:
+        how = f"derain export {task.model} --to {way.runtime} -o FILE, then derain run --model FILE"
+    else:
+        how = f"derain run --precision {way.precision}"
+    return f"{size}: fastest is {way}, {ratio:.2f} of the time of PyTorch in float32: {how}"
+
+
+def _print(measured: list[Measurement], ways: list[str]) -> None:
     from rich.table import Table
 
-    table = Table("model", box=None, pad_edge=False, header_style="bold")
-    table.columns[0].overflow = "fold"
-    for title in ("pixels", "s", "CPU s", "pictures/s", "Mpixel/s", "MiB", "of peak"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for m in measured:
-        table.add_row(
-            printable(m.model),
-            f"{m.width}x{m.height}",
-            f"{m.seconds:.3g}",
-            f"{m.cpu_seconds:.3g}",
-            f"{1 / m.seconds:.3g}",
-            f"{m.megapixels / m.seconds:.3g}",
-            "" if m.peak_bytes is None else f"{m.peak_bytes / 2**20:,.0f}",
-            f"{m.share:.0%}",
+    def table(columns: dict[str, Callable[[Measurement], str]]) -> Table:
+        made = Table("model", box=None, pad_edge=False, header_style="bold")
+        made.columns[0].overflow = "fold"
+        if any(ways):
+            made.add_column("in", no_wrap=True)
+        for title in ("pixels", *columns):
+            made.add_column(title, justify="right", no_wrap=True)
+        for m, way in zip(measured, ways, strict=True):
+            cells = (cell(m) for cell in columns.values())
+            made.add_row(printable(m.model), *([way] if way else []), f"{m.width}x{m.height}", *cells)
+        return made
+
+    rates = {
+        "pictures/s": lambda m: f"{1 / m.seconds:.3g}",
+        "Mpixel/s": lambda m: f"{m.megapixels / m.seconds:.3g}",
+    }
+    console = tables()
+    console.print(
+        table(
+            {
+                "s": lambda m: f"{m.seconds:.3g}",
+                "CPU s": lambda m: f"{m.cpu_seconds:.3g}",
+                **({} if any(ways) else rates),
+                "MiB": lambda m: "" if m.peak_bytes is None else f"{m.peak_bytes / 2**20:,.0f}",
+                "of peak": lambda m: f"{m.share:.0%}",
+            }
         )
-    tables().print(table)
-    first, rates = measured[0], sorted(m.matrix_flops / 1e9 for m in measured)
+    )
+    console.print()
+    console.print(
+        table(
+            {
+                "read": lambda m: f"{m.read_seconds / m.all_seconds:.1%}",
+                "pad": lambda m: f"{m.pad_seconds / m.all_seconds:.1%}",
+                "network": lambda m: f"{m.seconds / m.all_seconds:.1%}",
+                "write": lambda m: f"{m.write_seconds / m.all_seconds:.1%}",
+            }
+        )
+    )
+    first, matrices = measured[0], sorted(m.matrix_flops / 1e9 for m in measured)
+    precisions = ", ".join(dict.fromkeys(m.precision for m in measured))
     typer.echo(
-        f"\n{first.how}; median of {first.passes} pictures.\n"
+        f"\n{first.how if not any(ways) else first.machine}; median of {first.passes} pictures.\n"
         "MiB: most memory above that of the process with the network loaded.\n"
-        f"Beside it, matrix products in {first.precision} ran at {rates[0]:,.0f} to {rates[-1]:,.0f} "
+        f"Beside it, matrix products in {precisions} ran at {matrices[0]:,.0f} to {matrices[-1]:,.0f} "
         "GFLOP/s.\n"
-        "Of peak: the network's multiply-adds a second against theirs."
+        "Of peak: the network's multiply-adds a second against theirs.\n"
+        "Read, pad, network, write: shares of the time of `derain run` for a JPEG of that size."
     )
     for m in measured:
         if m.note:
