@@ -40,7 +40,7 @@ WORDS = {
     "subtitles": "subtitle",
     "attachments": "attachment",
     "aspect": "the shape of its pixels",
-    "depth": "bits a sample",
+    "depth": "bits per sample",
     "HDR10": "mastering display",
     "alpha": "transparency",
 }

@@ -26,7 +26,7 @@ NO_PICTURES = r"'data\.clean' is not given; set it to a folder of clean pictures
 
 # What is said of the files of which a result is made.
 RESTORED = {
-    "formats/alpha_prores.mov": "left out: 12 bits a sample (prores keeps 10)",
+    "formats/alpha_prores.mov": "left out: 12 bits per sample (prores keeps 10)",
     "formats/alpha_vp9.webm": "",
     "formats/bad_crc_text.png": "left out: a tEXt chunk with a wrong checksum",
     "formats/cam.mts": "written as cam.mkv",
@@ -58,7 +58,7 @@ RESTORED = {
     "formats/thumbnail_page.tif": "left out: its smaller copies",
     "formats/tmcd.mov": "",
     "formats/transparent.gif": "",
-    "formats/twelve.jpg": "left out: 16 bits a channel (JPEG holds 8)",
+    "formats/twelve.jpg": "left out: 16 bits per channel (JPEG holds 8)",
     "formats/ultrahdr.jpg": "left out: its HDR gain map",
     "formats/xmp_iptc.jpg": "",
     "pictures/10406-in.webp": "",
@@ -79,7 +79,7 @@ FAILED = {
     "formats/zeros_behind.jpg": r"a JPEG file that is damaged or cut short \(cut off before its end\)\.",
     "pictures/jpeg_300_scans.jpg": r"stores 36 megapixels in 112 or more scans, which takes too long .*\.",
     "pictures/tiff_5k_ifds.tif": r"holds 1,000 or more frames or pages; save each as a picture, .*\.",
-    "videos/video-timebase.avi": r"states 11,206,666 frames a second, which no video has\.",
+    "videos/video-timebase.avi": r"states 11,206,666 frames per second, which is not plausible\.",
 }
 # Of checkpoints: None where the weights are there.
 MODELS = {

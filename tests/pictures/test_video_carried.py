@@ -238,7 +238,7 @@ def test_a_360_degree_video_stays_one(tmp_path: Path) -> None:
 def test_depth_is_kept_or_said(tmp_path: Path, bits: int, suffix: str, codec: str | None) -> None:
     source = write_clip(tmp_path / "a.mkv", scene(), codec="ffv1", pixel_format=f"yuv444p{bits}le")
     facts, said = copied(source, tmp_path / f"b{suffix}", codec=codec)
-    assert (facts.bits >= bits) != ("bits a sample" in said)
+    assert (facts.bits >= bits) != ("bits per sample" in said)
 
 
 def test_covers_chapters_and_time_code(tmp_path: Path) -> None:
