@@ -377,9 +377,14 @@ def test_bytes_behind_the_end_of_a_jpeg_do_no_harm(tmp_path: Path) -> None:
         assert np.array_equal(read_picture(tmp_path / "a.jpg").pixels, np.asarray(image))
 
 
-def test_a_jpeg_of_12_bits(tmp_path: Path) -> None:
-    """The file is libjpeg-turbo's, of 4:2:0 and quality 95; libjpeg's other users read 8 bits alone."""
-    source = Path(__file__).with_name("twelve_bits.jpg")
+@pytest.mark.parametrize("name", ["twelve_bits.jpg", "twelve_bits_progressive.jpg"])
+def test_a_jpeg_of_12_bits(tmp_path: Path, name: str) -> None:
+    """The first file is libjpeg-turbo's, of 4:2:0 and quality 95; the second holds the same coefficients, all
+    DC in one scan and AC in one for each component. Libjpeg's other users read 8 bits alone."""
+    source = Path(__file__).with_name(name)
+    assert np.array_equal(
+        read_picture(source).pixels, read_picture(source.with_name("twelve_bits.jpg")).pixels
+    )
     y, x = np.mgrid[:24, :32]
     right = np.stack([2047.5 + 1900 * np.sin(x / 6 + k) * np.cos(y / (7 + k)) for k in range(3)], 2) / 4095
     picture = read_picture(source)

@@ -285,3 +285,22 @@ def test_odd_exif_never_stops_a_result(tmp_path: Path, extension: str) -> None:
             broken[place] = generator.integers(256)
         Image.fromarray(smooth()).save(tmp_path / "a.png", exif=b"Exif\0\0" + bytes(broken))
         write_picture(tmp_path / f"b{extension}", read_picture(tmp_path / "a.png"))
+
+
+def test_paths_and_other_resources_of_photoshop_are_named(tmp_path: Path) -> None:
+    def resource(number: int, content: bytes) -> bytes:
+        return struct.pack(">4sHHI", b"8BIM", number, 0, len(content)) + content
+
+    plain = encode_picture(Picture(np.zeros((8, 9, 3), np.uint8)), ".jpg")
+    for numbers, words in (
+        ((0x0404, 0x0425, 0x040C), ()),
+        ((0x0404, 0x07D0), ("its clipping paths",)),
+        ((0x0406,), ("further image resources of Photoshop",)),
+    ):
+        content = b"Photoshop 3.0\0" + b"".join(resource(number, b"rain") for number in numbers)
+        (tmp_path / "a.jpg").write_bytes(
+            plain[:20] + struct.pack(">BBH", 0xFF, 0xED, 2 + len(content)) + content + plain[20:]
+        )
+        picture = read_picture(tmp_path / "a.jpg")
+        assert picture.lost == words
+        assert (picture.iptc is not None) == (0x0404 in numbers)

@@ -122,6 +122,51 @@ def test_a_clip_lasts_as_long_as_before(tmp_path: Path, suffix: str, times: tupl
     assert shown == pytest.approx([time / 25 for time in times], abs=0.02)
 
 
+def timed_clip(path: Path, times: Sequence[int], rate: int) -> Path:
+    with av.open(str(path), "w") as file:
+        video = file.add_stream("ffv1", rate=rate)
+        video.width, video.height, video.pix_fmt = 96, 64, "yuv420p"
+        for time, pixels in zip(times, scene(len(times)), strict=True):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, rate)
+            file.mux(video.encode(frame))
+        file.mux(video.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm", ".gif"])
+@pytest.mark.parametrize(("times", "rate"), [((0, 0, 1, 1, 2), 25), (range(30), 1000)])
+def test_frames_at_the_same_time_all_stay(
+    tmp_path: Path, suffix: str, times: Sequence[int], rate: int
+) -> None:
+    """Matroska keeps milliseconds, GIF hundredths of a second."""
+    facts, said = copied(timed_clip(tmp_path / "a.mkv", times, rate), tmp_path / f"b{suffix}")
+    shown = [frame.pts for frame in VideoReader(facts)]
+    assert len(shown) == len(times)
+    assert shown == sorted(set(shown))
+    assert ("its speed" in said) == (suffix == ".gif")
+
+
+def test_a_wait_that_a_gif_cannot_hold_is_said(tmp_path: Path) -> None:
+    _, said = copied(timed_clip(tmp_path / "a.mkv", (0, 1, 20_000, 20_001), 25), tmp_path / "b.gif")
+    assert "waits of more than 655.35 s between frames" in said
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_files_that_were_joined_follow_one_another(tmp_path: Path, suffix: str) -> None:
+    """Transport streams are joined byte by byte; the times of the second begin anew."""
+    one = write_clip(tmp_path / "a.ts", scene(30), audio="aac")
+    (tmp_path / "b.ts").write_bytes(2 * one.read_bytes())
+    facts, said = copied(tmp_path / "b.ts", tmp_path / f"c{suffix}")
+    assert said == ""
+    assert len(list(VideoReader(facts))) == 60
+    assert facts.duration == pytest.approx(2.4, abs=0.1)
+    with av.open(str(tmp_path / f"c{suffix}")) as file:
+        sound = [float(p.dts * p.time_base) for p in file.demux(audio=0) if p.dts is not None]
+    assert sound == sorted(sound)
+    assert sound[-1] == pytest.approx(2.4, abs=0.2)
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif"])
 def test_the_same_clip_becomes_the_same_bytes(tmp_path: Path, suffix: str) -> None:
     source = write_clip(tmp_path / "a.mp4", scene())

@@ -48,6 +48,9 @@ MAX_SCANNED = 4_000_000_000
 STRAY = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9")
 MOST_STRAY = 16
 IPTC_RESOURCE = 0x0404
+# Of Photoshop: resolution, two thumbnails, IPTC and its digest, profile, EXIF in two parts, XMP.
+CARRIED_RESOURCES = {0x03ED, 0x0409, 0x040C, IPTC_RESOURCE, 0x0425, 0x040F, 0x0422, 0x0423, 0x0424}
+PATHS = range(0x07D0, 0x0BB7)
 SUBSAMPLINGS = {(1, 1): "4:4:4", (2, 1): "4:2:2", (2, 2): "4:2:0"}
 
 
@@ -186,6 +189,8 @@ def _look_into(found: _Found, marker: int, content: bytes) -> None:
         iptc = iptc_of_photoshop(content[len(PHOTOSHOP) :])
         if iptc:
             found.carried = replace(found.carried, iptc=(found.carried.iptc or b"") + iptc)
+        if others := other_resources(content[len(PHOTOSHOP) :]):
+            found.lose(others)
     elif marker == COMMENT:
         text = content.decode("utf-8", "replace") if _is_utf8(content) else content.decode("latin-1")
         if len(found.carried.texts) < 100:
@@ -225,18 +230,29 @@ def _take_tables(found: _Found, content: bytes) -> None:
 
 
 def iptc_of_photoshop(resources: bytes) -> bytes | None:
-    """The IPTC records among Photoshop's image resources (`8BIM`, number, name, length, content)."""
+    """The IPTC records among Photoshop's image resources."""
+    return next((body for number, body in _resources(resources) if number == IPTC_RESOURCE), None)
+
+
+def other_resources(resources: bytes) -> str:
+    """What else Photoshop's image resources hold, in words; "" for nothing but what is carried elsewhere."""
+    numbers = {number for number, body in _resources(resources) if body} - CARRIED_RESOURCES
+    if numbers & set(PATHS):
+        return "its clipping paths"
+    return "further image resources of Photoshop" if numbers else ""
+
+
+def _resources(resources: bytes) -> Iterator[tuple[int, bytes]]:
+    """(number, content) of Photoshop's image resources (`8BIM`, number, name, length, content)."""
     at = 0
     while resources[at : at + 4] == b"8BIM" and at + 12 <= len(resources):
         (number,) = struct.unpack_from(">H", resources, at + 4)
         at += 6 + (resources[at + 6] + 2) // 2 * 2
         if at + 4 > len(resources):
-            return None
+            return
         (length,) = struct.unpack_from(">I", resources, at)
-        if number == IPTC_RESOURCE:
-            return resources[at + 4 : at + 4 + length]
+        yield number, resources[at + 4 : at + 4 + length]
         at += 4 + length + length % 2
-    return None
 
 
 def _name_the_rest(found: _Found, rest: bytes) -> None:

@@ -27,6 +27,7 @@ from derain.errors import DerainError
 from derain.pictures import exif as exif_blocks
 from derain.pictures import tags
 from derain.pictures.decoding import checked, colours_and_alpha, refuse_kind, refuse_several, refuse_size
+from derain.pictures.jpeg import iptc_of_photoshop, other_resources
 from derain.pictures.picture import Array, Picture
 
 STRIP_BYTES = 1 << 20  # of files that are written
@@ -445,6 +446,8 @@ def _carried(first: tags.Directory, head: tags.Header, lost: list[str]) -> Pictu
         lost.append(f"tags that cannot be read ({', '.join(map(str, rest[:5]))})")
     if exif_blocks.LAYERS in first.entries:
         lost.append("its layers")
+    if others := other_resources(content(exif_blocks.PHOTOSHOP) or b""):
+        lost.append(others)
     return Picture(
         np.zeros((1, 1, 1), np.uint8),
         exif=exif_blocks.from_tiff(first, head.order),
@@ -457,8 +460,6 @@ def _carried(first: tags.Directory, head: tags.Header, lost: list[str]) -> Pictu
 
 
 def _iptc(iptc: bytes | None, photoshop: bytes | None) -> bytes | None:
-    from derain.pictures.jpeg import iptc_of_photoshop
-
     return iptc or (None if photoshop is None else iptc_of_photoshop(photoshop))
 
 

@@ -486,7 +486,7 @@ class VideoReader:
         with open_video(facts.path) as container:
             decoded = decoded_frames(container, video_stream(container, facts.path), tally)
             for frame in deinterlaced(decoded) if facts.interlaced else decoded:
-                pts = frame.pts if frame.pts is not None else (pts + step if self.frames else 0)
+                pts = _later(frame.pts, pts, step) if self.frames else frame.pts or 0
                 duration = frame.duration
                 self.frames += 1
                 if self.frames > self._skip:
@@ -502,6 +502,13 @@ class VideoReader:
         if facts.packets == 0 and facts.duration is not None and end + 2 / facts.rate < facts.duration:
             return f"cut off after {float(end):.2f} of {facts.duration:.2f} seconds"
         return "damaged in places" if tally.damaged else ""
+
+
+def _later(pts: int | None, last: int, step: int) -> int:
+    """The time of a frame after another; it may state none, the same or, in joined files, an earlier one."""
+    if pts is None or pts < last:
+        return last + step
+    return max(pts, last + 1)
 
 
 def reason_of(error: Exception) -> str:

@@ -34,6 +34,7 @@ BLOCK_ADDITIONAL = 15  # FFmpeg's AV_PKT_DATA_MATROSKA_BLOCKADDITIONAL
 COVERS = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
 HOLD_CHAPTERS = ("mp4", "mov", "matroska", "webm")
 HOLD_COVERS, HOLD_TIME_CODE = ("mp4", "matroska"), ("mp4", "mov", "matroska", "webm")
+LONGEST_GIF_DELAY, SHORTEST_GIF_DELAY = 655.35, 0.009  # seconds
 SILENT_ON_ASPECT = ("vp9", "gif")
 
 
@@ -96,6 +97,12 @@ def _not_held(
         lost.append(f"{facts.bits} bits per sample ({codec} keeps {encoding.bits})")
     if codec == "gif" and facts.loops is None:
         lost.append("all but 256 colours per frame")
+    if codec == "gif" and len(times) > 1:
+        waits = np.diff(np.sort(times)) * float(facts.time_base)
+        if waits.max() > LONGEST_GIF_DELAY:
+            lost.append(f"waits of more than {LONGEST_GIF_DELAY:g} s between frames")
+        if waits.min() < SHORTEST_GIF_DELAY:
+            lost.append("its speed (GIF holds up to 100 frames per second)")
     if container != "gif" and facts.loops not in (None, -1):
         lost.append("its repetition")
     if codec not in ("h264", "h265") and (facts.mastering or facts.light_levels):
@@ -187,13 +194,14 @@ def _fill(
         output.set_chapters(chapters)
     for packet in covers:
         output.mux(packet)
-    numbered = encoding.container == "avi"
-    moments = _avi_times(facts, times) if numbered else times
+    numbered = encoding.container in ("avi", "gif")
+    base = Fraction(1, 100) if encoding.container == "gif" else time_base_of(facts, encoding)
+    moments = {"avi": _avi_times, "gif": _gif_times}[encoding.container](facts, times) if numbered else times
     # Streams made for broadcast begin at any time.
     start = source.start_time if source.format.name in ("mpegts", "mpeg") else None
     shift = Fraction(start or 0, av.time_base)
     for packet in heapq.merge(
-        _video_packets(video, frames(), moments, time_base_of(facts, encoding), numbered),
+        _video_packets(video, frames(), moments, base, numbered),
         _copied_packets(source, copies),
         key=lambda packet: (packet.dts or 0) * packet.time_base,
     ):
@@ -279,13 +287,24 @@ def _copied_packets(source: InputContainer, copies: dict[int, Stream]) -> Iterat
     if not wanted:
         return
     packets = source.demux(wanted)
+    ends: dict[int, tuple[int, int]] = {}  # decoding times of the last packet and of its end
+    shifts: dict[int, int] = {}
     while True:
         try:
             packet = next(packets)
         except (StopIteration, av.error.FFmpegError):
             return
         if packet.dts is not None:
-            packet.stream = copies[packet.stream.index]
+            index = packet.stream.index
+            shift = shifts.get(index, 0)
+            last, end = ends.get(index, (packet.dts, 0))
+            if packet.dts + shift < last:  # files were joined; the next begins where the last ended
+                shift = shifts[index] = end - packet.dts
+            if shift:
+                packet.dts += shift
+                packet.pts = None if packet.pts is None else packet.pts + shift
+            ends[index] = (packet.dts, packet.dts + max(1, packet.duration or 0))
+            packet.stream = copies[index]
             yield packet
 
 
@@ -339,3 +358,12 @@ def _avi_times(facts: VideoFacts, times: NDArray[np.int64]) -> NDArray[np.int64]
         )
     first: NDArray[np.int64] = numbers + max(0, round(int(times.min()) * per_tick))
     return first
+
+
+def _gif_times(facts: VideoFacts, times: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Hundredths of a second, no two frames in the same."""
+    hundredths = np.rint(times * float(100 * facts.time_base)).astype(np.int64)
+    places = np.arange(len(times))
+    # Rising by one at least: what is in excess of that never falls.
+    rising: NDArray[np.int64] = np.maximum.accumulate(hundredths - places) + places
+    return rising
