@@ -78,7 +78,7 @@ def _centred(x: Tensor, channels: int) -> Tensor:
     """(..., channels): x - m, divided by the deviation."""
     if _library_is_better(x):
         return F.layer_norm(x, (channels,), eps=EPSILON)
-    centred = x - _mean(x)
+    centred = x - x.mean(-1, keepdim=True)
     return centred.mul_(_inverse_deviation(centred))
 
 
@@ -86,12 +86,7 @@ def _scaled(x: Tensor) -> Tensor:
     """(..., C): x divided by the deviation."""
     if _library_is_better(x):
         return x * torch.rsqrt(x.var(-1, correction=0, keepdim=True) + EPSILON)
-    return x * _inverse_deviation(x - _mean(x))
-
-
-def _mean(x: Tensor) -> Tensor:
-    """(..., C) -> (..., 1); a product takes half the time that the library's mean does."""
-    return (x @ x.new_full((x.shape[-1],), 1 / x.shape[-1])).unsqueeze(-1)
+    return x * _inverse_deviation(x - x.mean(-1, keepdim=True))
 
 
 def _inverse_deviation(centred: Tensor) -> Tensor:
