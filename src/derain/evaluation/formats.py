@@ -224,10 +224,9 @@ def _html_part(table: Table, groups: Sequence[Group], places: range, costs: Sequ
             for group, title in zip(groups, titles_above, strict=True)
         )
         head += f"<tr><th></th>{cells}{rest}</tr>"
-    titles = [*(table.columns[i].title for i in places), *(COSTS[name] for name in costs)]
-    shown = "".join(
-        f"<th class=n>{re.sub(' (?=[↑↓→])', '&nbsp;', html.escape(text))}</th>" for text in titles
-    )
+    titles = [html.escape(table.columns[i].title).replace(" ", "&nbsp;") for i in places]
+    titles += [html.escape(COSTS[name]) for name in costs]
+    shown = "".join(f"<th class=n>{title}</th>" for title in titles)
     head += f"<tr><th>network</th>{shown}{'<th>source</th>' * with_source}</tr>"
     body = "".join(_html_row(table, line, places, costs, with_source) for line in lines)
     return f"<div class=wide><table><thead>{head}</thead><tbody>{body}</tbody></table></div>"
