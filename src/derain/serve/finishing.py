@@ -71,7 +71,7 @@ def blend(rainy: Picture, restored: Picture, shares: np.float32 | Array) -> Pict
 def _read_mask(file: BinaryIO, place: Path, limits: Limits) -> Picture:
     """What is white in it, as 8-bit grey; nothing stays at `place`."""
     try:
-        with errors_of("protect"):
+        with errors_of("protect", place):
             place.write_bytes(file.read())
             picture = read_picture(place, limits.pixels)
         return Picture(to_rgb8(picture)[..., :1])
