@@ -6,6 +6,7 @@ import io
 import struct
 import tempfile
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -314,3 +315,28 @@ def test_broken_files_give_a_picture_or_one_line_and_no_chatter(
     assert len(refused) > 10
     assert not any("\n" in message for message in refused)
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_strips_are_read_and_written_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compression: str | None
+) -> None:
+    monkeypatch.setattr(tiff_room, "GROUP_BYTES", 1 << 18)
+    samples = np.random.default_rng(0).integers(0, 65536, (900, 1200, 3), np.uint16)
+    rows = None if compression is None else 16
+    tifffile.imwrite(
+        tmp_path / "a.tif", samples, photometric="rgb", compression=compression, rowsperstrip=rows
+    )
+    tracemalloc.start()
+    picture = read_picture(tmp_path / "a.tif")
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert np.array_equal(picture.pixels, samples)
+    assert most < (tmp_path / "a.tif").stat().st_size + samples.nbytes + (4 << 20)
+
+    tracemalloc.start()
+    write_picture(tmp_path / "b.tif", picture)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 5 << 20  # a few strips of 1 MB; the pixels take 6.5 MB
+    assert np.array_equal(read_picture(tmp_path / "b.tif").pixels, samples)
