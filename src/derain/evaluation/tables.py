@@ -164,7 +164,7 @@ def make_table(reports: Sequence[Json]) -> Table:
     """One table of one or several reports, see `to_json`.
 
     Networks of one name are one row; where their weights or settings differ, they get numbers. Reports of the
-    same pictures share their columns, with the wins counted again.
+    same pictures, unless they have different names, share their columns, with the wins counted again.
     """
     reports = _joined([_with_own_names(report, reports[:i]) for i, report in enumerate(reports)])
     titles = list(_titles(reports))
@@ -212,13 +212,21 @@ def _with_own_names(report: Json, earlier: Sequence[Json]) -> Json:
 
 
 def _joined(reports: Sequence[Json]) -> list[Json]:
-    """Reports of the same pictures as one; a report in which something failed stands for itself."""
-    found: dict[Any, dict[str, Any]] = {}
-    for number, report in enumerate(reports):
-        key = number if report.get("failed") else (*report["files"], report["quantise"])
-        earlier = found.get(key)
-        found[key] = dict(report) if earlier is None else _both(earlier, report)
-    return list(found.values())
+    """Reports of the same pictures as one, unless their names differ or something failed."""
+    joined: list[Json] = []
+    for report in reports:
+        place = next((i for i, earlier in enumerate(joined) if _are_of_one_set(earlier, report)), None)
+        if place is None:
+            joined.append(report)
+        else:
+            joined[place] = _both(joined[place], report)
+    return joined
+
+
+def _are_of_one_set(first: Json, second: Json) -> bool:
+    names = {report["dataset"] for report in (first, second)} - {""}
+    same = all(first[key] == second[key] for key in ("files", "quantise"))
+    return same and len(names) < 2 and not (first.get("failed") or second.get("failed"))
 
 
 def _both(first: Json, second: Json) -> dict[str, Any]:
