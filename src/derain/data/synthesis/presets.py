@@ -161,7 +161,7 @@ COLUMNS = NearLook(
 )  # fmt: skip
 # Water out of focus: a drop within an arm's length, or what runs off a gutter, before a dark ground.
 SOFT_COLUMNS = NearLook(
-    "lines", count=(0.1, 2), length=(60, 350), blur=(2.5, 10), opacity=(0.1, 0.9), angle=(-8, 8)
+    "lines", count=(0.1, 2), length=(60, 350), blur=(2.5, 18), opacity=(0.1, 0.9), angle=(-8, 8)
 )
 SOFT_DROPS = NearLook(
     "lines", count=(1.5, 12), length=(8, 45), blur=(2.5, 7), opacity=(0.15, 0.8), angle=(-12, 12)

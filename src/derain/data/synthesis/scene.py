@@ -33,7 +33,7 @@ class SceneLook:
 
     gamma: Range = (0.9, 2.2)
     gain: Range = (0.35, 1.0)
-    striped: float = 0.2
+    striped: float = 0.3
     soft: Range = (0.4, 3.0)
     softened: float = 0.6
     noise: Range = (0.0, 0.015)
