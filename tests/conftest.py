@@ -6,8 +6,13 @@ import importlib.util
 from pathlib import Path
 from types import ModuleType
 
+import hypothesis
 import pytest
 import torch
+
+# How long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

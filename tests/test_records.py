@@ -14,7 +14,7 @@ from derain.records import append_records, read_records
 RECORDS = st.lists(st.dictionaries(st.text(), st.integers() | st.text() | st.floats(allow_nan=False)))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(before=RECORDS, after=RECORDS.filter(bool), cut=st.integers(1, 40))
 def test_a_torn_end_costs_its_own_line_only(
     tmp_path_factory: pytest.TempPathFactory,

@@ -48,7 +48,7 @@ def psnr(a: NDArray[Any], b: NDArray[Any]) -> float:
     return float(10 * np.log10(255**2 / ((a.astype(float) - b) ** 2).mean()))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(CLIPS, st.sampled_from(["fixed", "official"]), st.integers(1, 40))
 def test_equals_the_definition_for_any_clip_and_tile(clip: Any, variant: Any, tile: int) -> None:
     picture, votes = plain.clean_frame(clip, variant)

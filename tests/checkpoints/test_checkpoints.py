@@ -275,7 +275,7 @@ def test_files_of_well_known_tools_open(name: str, shared: Path) -> None:
         max_leaves=12,
     )
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_nest_of_dictionaries_opens_or_is_refused(content: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = _saved(content, Path(folder) / "x.pth")

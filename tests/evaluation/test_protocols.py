@@ -32,7 +32,7 @@ def noisy(clean: np.ndarray, amount: float, seed: int = 1) -> np.ndarray:
 
 @names
 @given(height=st.integers(11, 40), width=st.integers(11, 40), seed=st.integers(0, 99))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_equal_pictures_are_perfect(p, height: int, width: int, seed: int) -> None:
     clean = picture(height, width, seed)
     scores = p(clean, clean.copy())
@@ -42,7 +42,7 @@ def test_equal_pictures_are_perfect(p, height: int, width: int, seed: int) -> No
 
 @names
 @given(height=st.integers(11, 40), width=st.integers(11, 40), seed=st.integers(0, 99))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_order_does_not_matter(p, height: int, width: int, seed: int) -> None:
     a, b = picture(height, width, seed), picture(height, width, seed + 1)
     assert p(a, b) == p(b, a)
@@ -50,7 +50,7 @@ def test_order_does_not_matter(p, height: int, width: int, seed: int) -> None:
 
 @names
 @given(seed=st.integers(0, 99))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_more_noise_scores_less(p, seed: int) -> None:
     clean = (picture(48, 40, seed) // 4 + 96).astype(np.uint8)
     scores = [p(noisy(clean, amount, seed), clean) for amount in (2, 6, 18)]

@@ -82,7 +82,7 @@ def bytes_of(wet: np.ndarray) -> np.ndarray:
 
 
 @given(height=st.integers(13, 40), width=st.integers(13, 40), seed=st.integers(0, 999))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_equals_the_definition(height: int, width: int, seed: int) -> None:
     restored, rainy, wet = rain(height, width, seed)
     found = real_rain(restored, rainy, bytes_of(wet))

@@ -20,7 +20,7 @@ def picture(seed: int) -> np.ndarray:
 
 
 @given(st.permutations(range(5)))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_mean_is_of_decibels_and_order_does_not_matter(order: list[int]) -> None:
     scores = Scores("matlab_y_uint8")
     for i in order:

@@ -48,7 +48,7 @@ def pair(height: int, width: int, channels: int, seed: int) -> tuple[Array, Arra
     peak=st.sampled_from([1.0, 255.0, 510.0]),
     seed=st.integers(0, 9),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_gaussian_equals_the_plain_formulation(
     height: int, width: int, channels: int, border: str, peak: float, seed: int
 ) -> None:
@@ -83,7 +83,7 @@ def test_gaussian_equals_scikit_image() -> None:
 
 
 @given(st.integers(11, 40), st.integers(11, 40), st.integers(2, 6), st.integers(0, 9))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_shrinking_is_a_mean_of_mirrored_neighbours(height: int, width: int, factor: int, seed: int) -> None:
     plane = np.random.default_rng(seed).random((height, width))
     padded = np.pad(plane, 8, mode="symmetric")

@@ -246,7 +246,7 @@ def test_selections(kind: str, channels: int) -> None:
 
 
 @given(st.integers(2, 200))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_numbers_kept(channels: int) -> None:
     assert kept(channels) == tuple(int(channels * share) for share in (1 / 2, 2 / 3, 3 / 4, 4 / 5))
     assert all(1 <= k < channels for k in kept(channels))
@@ -255,7 +255,7 @@ def test_numbers_kept(channels: int) -> None:
 # Recognition
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     dim=st.sampled_from([6, 8, 10, 16]),
     blocks=st.tuples(*[st.integers(1, 2)] * 4),

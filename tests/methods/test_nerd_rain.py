@@ -150,7 +150,7 @@ def test_fast_notices_changed_weights(change: Callable[[FastNeRDRain], FastNeRDR
     assert list(changed.state_dict()) == names
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(height=st.integers(2, 10), width=st.integers(2, 10), channels=st.integers(1, 9))
 def test_inr_is_the_local_implicit_function(height: int, width: int, channels: int) -> None:
     inr = ImplicitRepresentation(channels).double()

@@ -72,7 +72,7 @@ def test_a_picture_below_32_pixels_is_refused_with_its_size() -> None:
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 14))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_opening_equals_its_definition(seed: int, rows: int) -> None:
     mask = (np.random.default_rng(seed).random((40, 6)) < 0.85).astype(np.uint8) * 255
     above, below = rows // 2, rows - 1 - rows // 2

@@ -69,7 +69,7 @@ def test_rankings_teach_nothing_but_all_else_learns() -> None:
     } | {name for name, _ in fast.named_parameters() if name.startswith(("out2", "out3"))}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_the_largest_entries_with_ties_by_index(data: st.DataObject) -> None:
     rows, length = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 40))

@@ -24,7 +24,7 @@ def plain_sweep(x: Tensor, weight: Tensor, bias: Tensor, reverse: bool) -> Tenso
     return torch.stack(h[::-1] if reverse else h, 1)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     steps=st.integers(1, 9),
     lines=st.integers(1, 4),

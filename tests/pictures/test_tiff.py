@@ -48,7 +48,7 @@ def expected(samples: NDArray[Any], colours: int, white_is_zero: bool) -> NDArra
     return np.iinfo(pixels.dtype).max - pixels if white_is_zero else pixels
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(
     dtype=st.sampled_from(["uint8", "uint16", "float16", "float32", "float64"]),
     photometric=st.sampled_from(["minisblack", "miniswhite", "rgb"]),

@@ -66,7 +66,7 @@ def test_dry_and_large_and_tiny_pictures() -> None:
     assert measure(torch.rand(3, 1, 1), torch.rand(3, 1, 1)).share in (0.0, 1.0)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.floats(0, 1), min_size=20, max_size=60), st.sampled_from([0.05, 0.1, 0.25]))
 def test_a_threshold_has_the_false_alarms_that_were_asked_for(dry: list[float], rate: float) -> None:
     fact = calibration(dry, rate)

@@ -22,7 +22,7 @@ from derain.restore.test_time import (
 
 
 @given(batch=st.integers(1, 3), height=st.integers(1, 9), width=st.integers(1, 9))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_phases_come_back(batch: int, height: int, width: int) -> None:
     pictures = torch.rand(batch, 3, height, width)
     phases = split_phases(pictures)

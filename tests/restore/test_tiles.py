@@ -19,7 +19,6 @@ def total(axis: Axis, length: int) -> Tensor:
     return weights
 
 
-@settings(deadline=None)
 @given(
     units=st.integers(1, 300),
     multiple=st.sampled_from([1, 8, 16, 64]),
@@ -46,7 +45,7 @@ def test_published_tiles(length: int, size: int, overlap: int) -> None:
     assert starts[:-1] == list(range(0, max(length - size, 0), size - overlap))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     height=st.integers(20, 90),
     width=st.integers(20, 90),

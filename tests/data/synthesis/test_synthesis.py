@@ -106,7 +106,7 @@ def test_more_coverage_and_brightness_mean_more_rain() -> None:
     name=st.sampled_from(sorted(PRESETS)),
     seed=st.integers(0, 2**32),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_size_and_seed(height: int, width: int, name: str, seed: int) -> None:
     clean = np.full((height, width, 3), 100, np.uint8)
     pair = make_pair(np.random.default_rng(seed), clean, preset(name))
