@@ -204,10 +204,10 @@ DULL = SceneLook()
 BRIGHT = SceneLook(gamma=(0.8, 1.3), gain=(0.75, 1.0), softened=0.2)
 # What is out of focus is learnt last, so it comes most often.
 NEAR_RAIN = (
-    *(3 * (Rain(near=(LIT_LINES,), scene=DULL),)),
+    *(5 * (Rain(near=(LIT_LINES,), scene=DULL),)),
     Rain(near=(LIT_LINES, WISPS), veil=THIN_MIST, scene=DULL),
-    Rain(near=(SHORT_LINES,), scene=BRIGHT),
-    Rain(near=(SHORT_LINES, LIT_LINES), scene=BRIGHT),
+    *(4 * (Rain(near=(SHORT_LINES,), scene=BRIGHT),)),
+    *(2 * (Rain(near=(SHORT_LINES, LIT_LINES), scene=BRIGHT),)),
     Rain(near=(SHORT_LINES, SPECKS), scene=DULL),
     *(2 * (Rain(near=(COLUMNS, WISPS), scene=DULL),)),
     *(2 * (Rain(near=(SOFT_LINES, WISPS), scene=DULL),)),
