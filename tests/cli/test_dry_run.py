@@ -50,7 +50,7 @@ def test_results_in_another_format(photos: Path) -> None:
     assert read_picture(photos / "a-derained.jpg").size == (24, 32)
     done = derain("run", "a.png", "-o", "b.png", "--format", "jpg", cwd=photos)
     assert done.returncode == 2
-    assert "another format" in done.stderr
+    assert "does not match the format .jpg" in done.stderr
     assert "Did you mean 'jpg'" in derain("run", "a.png", "--format", "jpeg", cwd=photos).stderr
 
 

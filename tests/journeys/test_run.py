@@ -141,7 +141,7 @@ def test_wrong_usage_is_told_in_one_line(weights: Path, tmp_path: Path) -> None:
         assert len(done.stderr.strip().splitlines()) == 1
     assert derain("run", "a.png", "--nonsense", cwd=tmp_path).returncode == 2
     empty = derain("run", "", cwd=tmp_path)  # such as "$FOLDER" where nothing is set
-    assert (empty.returncode, "it is empty" in empty.stderr) == (2, True)
+    assert (empty.returncode, "an argument is empty" in empty.stderr) == (2, True)
     assert derain("run", "a.png", "-o", "file/x.png", "--weights", weights, cwd=tmp_path).returncode == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "bare", "file"]
 

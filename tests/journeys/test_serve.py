@@ -140,7 +140,7 @@ def test_the_page(tmp_path: Path) -> None:
             new MutationObserver(() => {
                 const bar = document.querySelector('progress');
                 const word = document.querySelector('.state')?.textContent ?? '';
-                if (bar && word.startsWith('Taking') && seen.at(-1) !== bar.value) seen.push(bar.value);
+                if (bar && word.startsWith('Removing') && seen.at(-1) !== bar.value) seen.push(bar.value);
             }).observe(document, {subtree: true, childList: true, attributes: true});
         """)
         tab.drop("#drop", [picture])

@@ -56,7 +56,7 @@ def _print_list(rows: list[dict[str, Any]]) -> None:
     tables().print(table)
     typer.echo(
         "\nG mult-adds: billions of multiply-adds per megapixel.\n"
-        "derain models NAME shows published figures, and where the authors publish weights."
+        "derain models NAME shows published figures and where weights are published."
     )
 
 
