@@ -126,9 +126,8 @@ class Marks:
 
 def _ribbons(marks: Marks) -> Marks:
     """A faint long mark under a brighter shorter one under the brightest and shortest."""
-    layers = len(FADE)
     parts = np.tile(FADE, (len(marks.lengths), 1))
-    marks = marks.repeated(layers)
+    marks = marks.repeated(len(FADE))
     return replace(marks, lengths=marks.lengths * parts[:, 0], lights=marks.lights * parts[:, 1])
 
 
@@ -136,12 +135,12 @@ def _bundles(rng: np.random.Generator, marks: Marks, spread: float) -> Marks:
     marks = marks.repeated(LINES)
     count = len(marks.lengths)
     across, along = rng.normal(0, spread, count), rng.normal(0, 0.15, count) * marks.lengths
-    return Marks(
-        marks.middles + _offsets(marks.angles, across, along),
-        marks.lengths * rng.uniform(0.4, 1.0, count),
-        marks.angles + rng.normal(0, 0.01, count),
-        marks.lights * rng.uniform(0.2, 1.2, count),
-        marks.widths,
+    return replace(
+        marks,
+        middles=marks.middles + _offsets(marks.angles, across, along),
+        lengths=marks.lengths * rng.uniform(0.4, 1.0, count),
+        angles=marks.angles + rng.normal(0, 0.01, count),
+        lights=marks.lights * rng.uniform(0.2, 1.2, count),
     )
 
 
@@ -149,12 +148,11 @@ def _beads(rng: np.random.Generator, marks: Marks, spread: float) -> Marks:
     marks = marks.repeated(BEADS)
     count = len(marks.lengths)
     across, along = rng.normal(0, 0.3 * spread, count), rng.uniform(-0.5, 0.5, count) * marks.lengths
-    return Marks(
-        marks.middles + _offsets(marks.angles, across, along),
-        marks.lengths * rng.uniform(0.02, 0.12, count),
-        marks.angles,
-        marks.lights * rng.uniform(0.3, 1.5, count),
-        marks.widths,
+    return replace(
+        marks,
+        middles=marks.middles + _offsets(marks.angles, across, along),
+        lengths=marks.lengths * rng.uniform(0.02, 0.12, count),
+        lights=marks.lights * rng.uniform(0.3, 1.5, count),
     )
 
 
@@ -164,12 +162,12 @@ def _splashes(rng: np.random.Generator, marks: Marks, spread: float) -> Marks:
     count = len(marks.lengths)
     direction, distance = rng.normal(0, 0.9, count), spread * np.abs(rng.normal(0, 1, count))
     away = np.stack([np.sin(direction) * distance, -np.cos(direction) * distance], 1)
-    return Marks(
-        marks.middles + away,
-        marks.lengths * rng.uniform(0.3, 1.2, count),
-        -direction,
-        marks.lights * rng.uniform(0.2, 1.3, count),
-        marks.widths,
+    return replace(
+        marks,
+        middles=marks.middles + away,
+        lengths=marks.lengths * rng.uniform(0.3, 1.2, count),
+        angles=-direction,
+        lights=marks.lights * rng.uniform(0.2, 1.3, count),
     )
 
 
