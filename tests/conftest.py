@@ -10,6 +10,9 @@ import hypothesis
 import pytest
 import torch
 
+from derain.checkpoints import save_checkpoint
+from derain.methods import create_network
+
 # How long an example takes depends on what else the machine does.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
@@ -23,6 +26,15 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the folder with oracles and real pictures is not beside the project")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a SPANet so narrow that it costs nothing, with random weights."""
+    torch.manual_seed(1)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_checkpoint(path, create_network("spanet", width=4).state_dict(), {})
+    return path
 
 
 @pytest.fixture(scope="session")

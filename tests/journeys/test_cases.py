@@ -9,11 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from command_line import derain_here
-from derain.checkpoints import save_checkpoint
-from derain.methods import create_network
 from derain.pictures import Picture, read_picture, write_picture
 from derain.pictures.kinds import VIDEO_KINDS
 from derain.pictures.video import VideoReader, video_facts
@@ -145,22 +142,14 @@ class Done:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(1)
-    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
-    save_checkpoint(path, create_network("spanet", width=4).state_dict(), {})
-    return path
-
-
-@pytest.fixture(scope="module")
-def done(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
+def done(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
     output = tmp_path_factory.mktemp("dry")
     given = [CASES / name for name in ("formats", "pictures", "videos")]
     with pytest.MonkeyPatch.context() as patch:
         error = output.parent / "error.txt"
         with error.open("w") as file:
             patch.setattr("sys.stderr", file)
-            code, told = derain_here("run", *given, "-o", output, "--model", model, "--json")
+            code, told = derain_here("run", *given, "-o", output, "--model", weights, "--json")
     report = json.loads(told)
     rows = {Path(row["source"]): row for kind in ("pictures", "videos") for row in report[kind]}
     return Done(code, rows, output, error.read_text())

@@ -12,13 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from command_line import derain
-from derain.checkpoints import save_checkpoint
 from derain.cli import main
 from derain.evaluation import matlab_y_double, matlab_y_uint8
-from derain.methods import create_network
 from derain.pictures import Picture, read_picture, write_picture
 
 
@@ -53,14 +50,6 @@ def rain100l(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rainy = np.clip(clean + random.normal(4 * i, 8, clean.shape), 0, 255)
         write_picture(root / f"rainy/{i}.png", Picture(rainy.astype(np.uint8)))
     return root
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(1)
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_checkpoint(path, create_network("spanet", width=4).state_dict(), {})
-    return path
 
 
 def test_score_as_json_csv_and_table(rain100l: Path, here: Callable[..., Done]) -> None:

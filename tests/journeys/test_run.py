@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image, ImageCms
 
 from command_line import derain, environment
@@ -24,14 +23,6 @@ from derain.checkpoints.bundled import DEFAULT, bundled
 from derain.methods import create_network, network_names
 from derain.pictures import Picture, read_picture, write_picture
 from derain.precisions import PRECISIONS
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(1)
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_checkpoint(path, create_network("spanet", width=4).state_dict(), {})
-    return path
 
 
 def noise(*shape: int, kind: type = np.uint8) -> np.ndarray:

@@ -16,7 +16,7 @@ from PIL import Image
 
 import derain
 from clips import content, moving_scene, write_clip
-from derain.checkpoints import Model, save_checkpoint
+from derain.checkpoints import Model
 from derain.checkpoints.bundled import bundled_names
 from derain.errors import DerainError, UsageError
 from derain.methods import create_network
@@ -30,14 +30,6 @@ from derain.restore.protecting import protected
 from derain.restore.rain import measure
 
 SAMPLES = Path(__file__).parents[2] / "samples"
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(1)
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_checkpoint(path, create_network("spanet", width=4).state_dict(), {})
-    return path
 
 
 @pytest.fixture(scope="module")

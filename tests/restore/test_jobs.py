@@ -13,9 +13,7 @@ import pytest
 import torch
 
 from clips import moving_scene, write_clip
-from derain.checkpoints import save_checkpoint
 from derain.errors import DerainError, UsageError
-from derain.methods import create_network
 from derain.pictures import Picture, encode_picture, read_picture, write_picture
 from derain.restore import Derainer, PictureOptions, VideoOptions, load, restore_files
 from derain.restore import jobs as jobs_room
@@ -24,14 +22,6 @@ from derain.restore.run import restore_all
 
 JPEG = b"\xff\xd8\xff\xe0"
 HEIC = b"\0\0\0\x18ftypheic"
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(1)
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_checkpoint(path, create_network("spanet", width=4).state_dict(), {})
-    return path
 
 
 @pytest.fixture(scope="module")
