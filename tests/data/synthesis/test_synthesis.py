@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,6 +15,7 @@ from derain.data.synthesis.camera import CameraLook
 from derain.data.synthesis.drops import DropLook, add_drops
 from derain.data.synthesis.mixing import mix
 from derain.data.synthesis.near import NearLook, add_near_rain, near_cover
+from derain.data.synthesis.pixels import normal, soften
 from derain.data.synthesis.presets import FINE, SMEAR
 from derain.data.synthesis.scene import SceneLook, add_stripes, expose, set_scene
 from derain.data.synthesis.streaks import streak_layer, trapezoids
@@ -282,3 +284,19 @@ def test_a_ribbon_is_as_wide_as_said_and_fades_towards_its_ends() -> None:
     assert len(widths) > 5
     assert 8 <= np.median(widths) <= 13
     assert np.median(middles) > 1.3 * np.median(ends)
+
+
+@pytest.mark.parametrize("border", [cv2.BORDER_CONSTANT, cv2.BORDER_REPLICATE])
+@pytest.mark.parametrize("sigma", [2.5, 6.0, 11.9, 25.0])
+def test_a_blur_done_on_a_reduced_picture_is_the_same_blur(sigma: float, border: int) -> None:
+    picture = np.zeros((97, 131, 3), np.float32)
+    picture[:, 70:] = 1
+    cv2.line(picture, (0, 5), (90, 96), (1, 0.5, 0), 5)
+    plain = cv2.GaussianBlur(picture, (0, 0), sigma, borderType=border)
+    assert soften(picture, sigma, border) == pytest.approx(plain, abs=0.01)
+
+
+def test_noise_is_normal() -> None:
+    noise = normal(np.random.default_rng(0), (500, 800))
+    assert noise.dtype == np.float32
+    assert [noise.mean(), noise.std(), (noise**4).mean()] == pytest.approx([0, 1, 3], abs=0.05)

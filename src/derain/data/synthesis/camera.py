@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from derain.data.synthesis.streaks import FloatArray, Range
+from derain.data.synthesis.pixels import FloatArray, normal
+from derain.data.synthesis.streaks import Range
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class CameraLook:
 
 def photograph(rng: np.random.Generator, picture: FloatArray, look: CameraLook) -> NDArray[np.uint8]:
     """`picture` (H, W, 3) RGB in [0, 1] with noise, through JPEG; (H, W, 3) RGB uint8."""
-    noise = rng.standard_normal(picture.shape, np.float32) * np.float32(rng.uniform(*look.noise))
+    noise = normal(rng, picture.shape) * np.float32(rng.uniform(*look.noise))
     levels = to_levels(picture + noise * np.sqrt(0.1 + 0.9 * picture))
     quality = int(rng.integers(look.quality[0], look.quality[1] + 1))
     return through_jpeg(levels, quality)

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from derain.atomic import new_file
 from derain.data.synthesis.mixing import mix
 from derain.data.synthesis.pairs import PlannedPair
-from derain.data.synthesis.streaks import FloatArray, Range
+from derain.data.synthesis.pixels import FloatArray
+from derain.data.synthesis.streaks import Range
 from derain.data.synthesis.weather import ORDINARY, Weather
 from derain.pictures import Picture, read_picture, to_rgb8, write_picture
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from derain.data.synthesis.streaks import FloatArray, Range
+from derain.data.synthesis.pixels import FloatArray, in_color, soften
+from derain.data.synthesis.streaks import Range
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class DropLook:
 def add_drops(rng: np.random.Generator, picture: FloatArray, look: DropLook) -> FloatArray:
     """`picture` (H, W, 3) in [0, 1] through wet glass; the same shape and range."""
     height, width = picture.shape[:2]
-    y, x = np.mgrid[:height, :width].astype(np.float32)
+    places = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    x, y = (place.copy() for place in places)
     cover, shade = np.zeros((height, width), np.float32), np.zeros((height, width), np.float32)
     reach, wobble, dark = rng.uniform(*look.reach), rng.uniform(*look.wobble), rng.uniform(*look.shade)
     largest = look.radius[1] * 1.3 * look.roundness[1]
@@ -52,28 +54,32 @@ def add_drops(rng: np.random.Generator, picture: FloatArray, look: DropLook) -> 
     if not count:
         return picture
     radii = np.exp(rng.uniform(np.log(look.radius[0]), np.log(look.radius[1]), count))
-    for radius in radii:
+    for radius in radii.tolist():
         cy, cx = rng.uniform(-largest, height + largest), rng.uniform(-largest, width + largest)
         tall = radius * rng.uniform(*look.roundness)
-        lobes, phase = rng.integers(2, 5), rng.uniform(0, 2 * np.pi)
+        lobes, phase = int(rng.integers(2, 5)), rng.uniform(0, 2 * np.pi)
         size = int(np.ceil(1.3 * max(radius, tall)))
-        rows = np.arange(max(int(cy) - size, 0), min(int(cy) + size + 1, height))
-        columns = np.arange(max(int(cx) - size, 0), min(int(cx) + size + 1, width))
-        here = np.ix_(rows, columns)
-        down, across = rows[:, None] - cy, columns[None] - cx
+        here = _around(cy, size, height), _around(cx, size, width)
+        across, down = places[0][here] - cx, places[1][here] - cy
         distance = np.hypot(across / radius, down / tall)
         outline = 1 + wobble * np.cos(lobes * np.arctan2(down, across) + phase)
         inside = np.clip((outline - distance) * radius + 0.5, 0, 1)
         # The bend grows towards the rim, as the surface of a drop steepens.
-        bend = (reach + 1) * inside * np.minimum(distance, 1) ** 0.5
+        within = np.minimum(distance, 1)
+        bend = (reach + 1) * inside * np.sqrt(within)
         cover[here] = np.maximum(cover[here], inside)
-        shade[here] += inside * dark * np.minimum(distance, 1) ** 3 * down / tall
+        shade[here] += inside * within * within * within * down * (dark / tall)
         x[here] -= across * bend
         y[here] -= down * bend
     scene = cv2.remap(picture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     glow = rng.uniform(*look.glow) if look.glow[1] else 0.0
-    scene = np.clip(scene + shade[..., None] + np.float32(glow), 0, 1)
+    scene = np.clip(scene + in_color(shade + np.float32(glow)), 0, 1)
     sigma = float(rng.uniform(*look.defocus) * np.median(radii)) + 0.3
-    soft = cv2.GaussianBlur(np.dstack([scene * cover[..., None], cover]), (0, 0), sigma)
-    wet: FloatArray = picture * (1 - soft[..., 3:]) + soft[..., :3]
+    shown, seen = (soften(part, sigma, cv2.BORDER_REPLICATE) for part in (scene * in_color(cover), cover))
+    wet: FloatArray = picture * in_color(1 - seen) + shown
     return wet
+
+
+def _around(middle: float, size: int, end: int) -> slice:
+    """What lies up to `size` pixels from the middle, of 0 to `end`."""
+    return slice(max(int(middle) - size, 0), max(min(int(middle) + size + 1, end), 0))

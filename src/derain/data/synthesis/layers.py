@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from derain.data.synthesis.camera import to_levels
 from derain.data.synthesis.mixing import Mixing, mix
+from derain.data.synthesis.pixels import FloatArray
 from derain.data.synthesis.scene import SceneLook, expose, set_scene
-from derain.data.synthesis.streaks import FloatArray
 
 SCALES = (0.6, 1.8)  # of the layer
 LEAN = 15.0  # degrees to either side

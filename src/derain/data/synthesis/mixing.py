@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from derain.data.synthesis.streaks import FloatArray
+from derain.data.synthesis.pixels import FloatArray, in_color
 
 Mixing = Literal["additive", "screen", "linear"]
 
@@ -21,7 +21,7 @@ def mix(clean: FloatArray, layer: FloatArray, mixing: Mixing) -> FloatArray:
             ground shows less rain; "linear", where a drop covers the ground with white light in
             linear light (squares of the values), so that rain shows on dark ground above all.
     """
-    layer = np.clip(layer, 0, 1)[..., None]
+    layer = in_color(np.clip(layer, 0, 1))
     if mixing == "additive":
         return np.asarray(np.minimum(clean + layer, 1), np.float32)
     if mixing == "screen":

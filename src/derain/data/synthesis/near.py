@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from derain.data.synthesis.streaks import FloatArray, Range
+from derain.data.synthesis.pixels import FloatArray, in_color, soften
+from derain.data.synthesis.streaks import Range
 
 SUBPIXEL = 4  # bits of OpenCV's fixed-point coordinates
 MEDIAN = 120  # level of a typical mark on the canvas; one twice as bright still fits below 255
@@ -68,8 +69,8 @@ def add_near_rain(rng: np.random.Generator, picture: FloatArray, look: NearLook)
     if rng.random() < look.ambient:
         light = min(light, float(np.quantile(picture[::4, ::4], 0.97)) * rng.uniform(0.9, 1.3) + 0.08)
     blue = rng.uniform(-0.02, 0.1)  # water shows the sky
-    color = np.clip(light + np.array([-blue, 0, blue]), 0, 1).astype(np.float32)
-    rainy: FloatArray = picture + cover[..., None] * (color - picture)
+    color = np.clip(light + np.array([-blue, 0, blue]), 0, 1)
+    rainy: FloatArray = picture * in_color(1 - cover) + in_color(cover, color)
     return rainy
 
 
@@ -99,7 +100,7 @@ def near_cover(rng: np.random.Generator, height: int, width: int, look: NearLook
             marks = _splashes(rng, marks, spread)
         case "spots":
             marks = replace(marks, angles=rng.uniform(-np.pi / 2, np.pi / 2, count))
-    soft = cv2.GaussianBlur(_drawn(height, width, marks), (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)
+    soft = soften(_drawn(height, width, marks), sigma, cv2.BORDER_CONSTANT)
     # The blur makes a line fainter across, a short one along as well; where lines lie close they add up.
     typical = float(np.median(marks.lengths))
     peak = min(1.0, 0.4 * (DRAWN + thickness - 1) / sigma) * min(1.0, 0.4 * typical / sigma)

@@ -19,8 +19,9 @@ from derain.data.synthesis.camera import CameraLook, photograph, to_levels
 from derain.data.synthesis.drops import DropLook, add_drops
 from derain.data.synthesis.mixing import Mixing, mix
 from derain.data.synthesis.near import NearLook, add_near_rain
+from derain.data.synthesis.pixels import FloatArray
 from derain.data.synthesis.scene import SceneLook, expose, set_scene
-from derain.data.synthesis.streaks import FloatArray, StreakLook, streak_layer
+from derain.data.synthesis.streaks import StreakLook, streak_layer
 from derain.data.synthesis.veil import VeilLook, add_veil
 from derain.errors import unknown_name
 

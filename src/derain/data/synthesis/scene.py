@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 
 from derain.data.synthesis.camera import through_jpeg, to_levels
-from derain.data.synthesis.streaks import FloatArray, Range
+from derain.data.synthesis.pixels import FloatArray, in_color, normal
+from derain.data.synthesis.streaks import Range
 
 
 @dataclass(frozen=True)
@@ -60,21 +61,23 @@ def add_stripes(rng: np.random.Generator, picture: FloatArray) -> FloatArray:
     angle = rng.normal(0, 0.08) if upright else rng.uniform(-np.pi / 2, np.pi / 2)
     period, duty = np.exp(rng.uniform(*np.log((4.0, 40.0)))), rng.uniform(0.1, 0.6)
     down, across = np.mgrid[:height, :width].astype(np.float32)
-    place = (across * np.cos(angle) + down * np.sin(angle)) / period + rng.uniform()
+    rise, run = np.float32(np.sin(angle) / period), np.float32(np.cos(angle) / period)
+    place = across * run + down * rise + np.float32(rng.uniform())
     number = np.floor(place).astype(int)
-    wave = np.sin(2 * np.pi * place) if rng.random() < 0.5 else np.where(place - number < duty, 1.0, 0.0)
+    wave = np.sin(2 * np.pi * place) if rng.random() < 0.5 else (place - np.floor(place) < duty)
     number -= number.min()
-    uneven = rng.normal(1, 0.2, number.max() + 1)[number]  # no two bars are quite alike
-    stripes = cv2.GaussianBlur((wave * uneven).astype(np.float32), (0, 0), rng.uniform(0.4, 1.2))
+    uneven = rng.normal(1, 0.2, number.max() + 1).astype(np.float32)[number]  # no two bars are quite alike
+    stripes = cv2.GaussianBlur(wave * uneven, (0, 0), rng.uniform(0.4, 1.2))
     if rng.random() < 0.5:
         edge = rng.uniform(-np.pi, np.pi)
-        beyond = (across - width / 2) * np.cos(edge) + (down - height / 2) * np.sin(edge)
+        cosine, sine = np.float32(np.cos(edge)), np.float32(np.sin(edge))
+        beyond = (across - width / 2) * cosine + (down - height / 2) * sine
         stripes = np.where(beyond > rng.uniform(-0.3, 0.3) * width, stripes, np.float32(0))
     strength = np.float32(np.exp(rng.uniform(*np.log((0.05, 0.5)))) * rng.choice([-1, 1]))
     if rng.random() < 0.6:
-        striped = picture * (1 + strength * stripes[..., None])
+        striped: FloatArray = picture * in_color(1 + strength * stripes)
     else:
-        striped = picture + strength * stripes[..., None] * rng.uniform(0.7, 1, 3).astype(np.float32)
+        striped = picture + in_color(strength * stripes, rng.uniform(0.7, 1, 3))
     return np.asarray(np.clip(striped, 0, 1), np.float32)
 
 
@@ -83,7 +86,7 @@ def expose(
 ) -> tuple[FloatArray, FloatArray]:
     """Both pictures of a pair with the same noise and the same compression; values in [0, 1]."""
     deviation = np.float32(rng.uniform(*look.noise))
-    noise = rng.standard_normal(pair[0].shape, np.float32)
+    noise = normal(rng, pair[0].shape)
     noise *= np.sqrt(0.1 + 0.9 * pair[1]) * deviation
     first, second = (np.clip(picture + noise, 0, 1) for picture in pair)
     if rng.random() >= look.compressed:

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float32]
+from derain.data.synthesis.pixels import FloatArray
+
 FloatArray64 = NDArray[np.float64]
 Range = tuple[float, float]
 
@@ -135,7 +136,7 @@ def _sheet(
     )
     wide = cv2.GaussianBlur(sheet, (1, 2 * aside + 1), 0, sigmaY=sigma, borderType=cv2.BORDER_CONSTANT)
     if sharp:
-        wide = np.where(wide > 0.3, np.float32(brightness), np.float32(0))
+        _, wide = cv2.threshold(wide, 0.3, brightness, cv2.THRESH_BINARY)
     # From columns that lie in rows to a picture, sheared.
     left = aside + max(slope, 0) * height
     shear = np.array([[0.0, 1, 0], [1, -slope, left]])

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from derain.data.synthesis.streaks import FloatArray, Range
+from derain.data.synthesis.pixels import FloatArray, in_color
+from derain.data.synthesis.streaks import Range
 
 
 @dataclass(frozen=True)
@@ -34,5 +35,5 @@ def add_veil(rng: np.random.Generator, picture: FloatArray, look: VeilLook) -> F
     rows = np.linspace(far, near, height, dtype=np.float32)[:, None]
     clouds = rng.uniform(1 - look.patches, 1 + look.patches, (4, 5)).astype(np.float32)
     density = np.clip(rows * cv2.resize(clouds, (width, height), interpolation=cv2.INTER_LINEAR), 0, 1)
-    veiled: FloatArray = picture + density[..., None] * (np.float32(light) - picture)
+    veiled: FloatArray = picture + in_color(density) * (np.float32(light) - picture)
     return veiled
