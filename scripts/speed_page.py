@@ -23,9 +23,9 @@ HEAD = """# Speed
 
 Measured in one run of `scripts/speed_page.py`, in one thread of one machine: {machine}. A large matrix
 product ran there at {rate} GFLOP/s in float32. Seconds are the processor's own, so that other programs on the
-machine do not count. **Of peak** is the network's multiply-adds a second against those of a matrix product in
-the same precision; fast forms, which do with fewer, may be above 100 %. **MiB** is the most memory above that
-of the process with the network loaded.
+machine do not count. **Of peak** is the network's multiply-adds per second relative to a matrix product in
+the same precision; fast forms, which need fewer, may be above 100 %. **MiB** is the peak memory above that of
+the process with the network loaded.
 
 `derain bench MODEL --compare` measures the same on your machine, and says what is fastest there.
 """

@@ -26,7 +26,7 @@ def new_file(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path` to write to; on success it is synced and renamed to `path`.
 
     On any exception, Ctrl-C included, the temporary file is removed and `path` stays as it was. Parent
-    folders are made. What killed processes left in the folder is removed the first time.
+    folders are made. Leftovers of killed processes are removed from the folder on first use.
 
     Raises:
         DerainError: the folder cannot be written to, or the disk is full.
@@ -43,24 +43,24 @@ def new_file(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise DerainError(f"{path}: cannot be written ({reason(error)}).") from error
     finally:
-        with suppress(OSError):  # the parent may be no folder at all
+        with suppress(OSError):  # the parent may not be a folder
             temporary.unlink()
 
 
 def short_stem(path: Path) -> str:
-    """The beginning of a file's name, so that what is added leaves it short enough for any disk."""
+    """The start of a file's name, short enough that no file system refuses it with what is added."""
     return path.stem.encode(errors="surrogateescape")[:80].decode(errors="ignore")
 
 
 def _process() -> str:
-    """This process among all that ever ran on all machines: machine, number and start."""
+    """Identifies this process across machines and restarts: machine, process id and start time."""
     machine = re.sub(r"[^A-Za-z0-9]", "", platform.node())[:20] or "machine"
     process = psutil.Process()
     return f"{machine}-{process.pid}-{round(process.create_time() * 100)}"
 
 
 def _is_over(process: str) -> bool:
-    """Whether a process, as `_process` names it, ran on this machine and is no longer there."""
+    """Whether the process that `_process` named ran on this machine and has ended."""
     machine, number, start = process.rsplit("-", 2)
     if machine != _process().rsplit("-", 2)[0]:
         return False
@@ -73,7 +73,7 @@ def _is_over(process: str) -> bool:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes temporary files of `new_file` in a folder whose process was killed; others stay."""
+    """Removes temporary files of killed processes from a folder; those of running ones stay."""
     with suppress(OSError):
         for entry in folder.iterdir():
             part = _PART.fullmatch(entry.name)
@@ -88,7 +88,7 @@ def _remove_leftovers_once(folder: Path) -> None:
 
 
 def refuse_unwritable(folder: Path) -> None:
-    """Finds out before the work whether results can be written below a folder, which need not exist.
+    """Checks before the work that results can be written below a folder, which need not exist yet.
 
     Raises:
         DerainError: it is a file, read-only or on a full disk.

@@ -1,7 +1,7 @@
 """Time and memory of networks on this machine (`derain bench`).
 
-Every measurement is a process of its own, because memory that one measurement has freed may serve the
-next, which would then seem to need less.
+Every measurement runs in its own process: memory that one has freed could be reused by the next, which
+would then seem to need less.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Task:
 
     Attributes:
         model: name of a network or of bundled weights, or a checkpoint.
-        threads: of the CPU; None for as many as PyTorch takes.
+        threads: of the CPU; None for PyTorch's default.
         passes: timed restorations; the median counts.
     """
 
@@ -60,7 +60,7 @@ class Task:
     passes: int = 3
 
     def picture(self) -> Tensor:
-        """(1, 3, height, width) of noise, the same each time."""
+        """(1, 3, height, width), the same noise each time."""
         return torch.rand(1, 3, self.height, self.width, generator=torch.Generator().manual_seed(1))
 
 
@@ -73,15 +73,15 @@ class Measurement:
         device, precision, threads: as used.
         seconds: wall time of restoring one picture in memory, median.
         cpu_seconds: of all threads, median.
-        peak_bytes: most memory above what the process held before the pictures, with the network loaded;
-            of the accelerator on CUDA; None where it cannot be measured (MPS).
-        matrix_flops: operations a second in a large matrix product in the same precision, right after
+        peak_bytes: peak memory above that of the process with the network loaded; on CUDA, of the
+            accelerator; None where it cannot be measured (MPS).
+        matrix_flops: operations per second of a large matrix product in the same precision, right after
             the pictures.
         multiply_adds: of the network's plain form on the picture in one piece.
-        note: how the picture was cut, if it was.
+        note: how the picture was cut into tiles, if it was.
         read_seconds, pad_seconds, write_seconds: wall time of the other parts of `derain run` for a JPEG
-            of that size, the least of the passes: decoding it; making floats of it and padding them;
-            rounding the result and encoding it.
+            of that size, the shortest of the passes: decoding; conversion to floats and padding;
+            rounding and encoding.
     """
 
     model: str
@@ -113,9 +113,8 @@ class Measurement:
 
     @property
     def share(self) -> float:
-        """How fast it was against a matrix product with as many multiply-adds; fast forms that do with
-        fewer may be above 1. In one thread of the CPU its own seconds count, which other programs do not
-        lengthen."""
+        """Speed relative to a matrix product with as many multiply-adds; above 1 for a fast form that
+        needs fewer. With one CPU thread, CPU seconds count, which other programs do not affect."""
         seconds = self.cpu_seconds if _counts_cpu(self.device, self.threads) else self.seconds
         return 2 * self.multiply_adds / self.matrix_flops / seconds
 
@@ -134,7 +133,7 @@ class Measurement:
         return f"{self.threads} thread{'s' if self.threads > 1 else ''}"
 
     def to_json(self) -> dict[str, object]:
-        """All attributes, with pictures and megapixels a second."""
+        """All attributes, with pictures and megapixels per second."""
         rates = {
             "pictures_per_second": 1 / self.seconds,
             "megapixels_per_second": self.megapixels / self.seconds,
@@ -144,7 +143,7 @@ class Measurement:
 
 
 def parse_sizes(text: str) -> list[tuple[int, int]]:
-    """ "640x480,256x256" as [(height, width), ...]; users give the width first, as cameras do.
+    """ "640x480,256x256" as [(height, width), ...]; users write the width first, as is usual.
 
     Raises:
         UsageError: not of this form, or a side is 0.
@@ -171,7 +170,7 @@ def measure(task: Task) -> Measurement:
     """Measures in a fresh process.
 
     Raises:
-        DerainError: what that process said, or that it was killed, as by a machine out of memory.
+        DerainError: what that process reported, or that it was killed, e.g. for lack of memory.
     """
     environment = dict(os.environ)
     if task.threads is not None:
@@ -185,7 +184,7 @@ def measure(task: Task) -> Measurement:
 
 
 def measure_here(task: Task) -> Measurement:
-    """Measures in this process, which should have done nothing before."""
+    """Measures in this process, which should have done nothing else before."""
     if task.threads is not None:
         torch.set_num_threads(task.threads)
     derainer = _derainer(task)
@@ -218,7 +217,7 @@ def measure_here(task: Task) -> Measurement:
 
 
 def _other_parts(task: Task, height: int, width: int) -> dict[str, float]:
-    """What a JPEG takes besides the network, whose pictures are padded to this size."""
+    """Seconds that a JPEG takes besides the network, whose input is padded to this size."""
     # A JPEG of plain noise takes longer than one of a photograph.
     scene = F.avg_pool2d(task.picture(), 5, 1, 2)
     picture = with_pixels(Picture(np.zeros((task.height, task.width, 3), np.uint8)), scene)
@@ -258,7 +257,7 @@ class Choice:
 
 
 def choices(task: Task) -> list[Choice]:
-    """The ways to run a network on this machine: precisions that it tolerates, runtimes that are installed.
+    """The ways to run a network here: in the precisions that it tolerates, and in installed runtimes.
 
     Raises:
         DerainError: see `check`.
@@ -278,7 +277,7 @@ def choices(task: Task) -> list[Choice]:
 
 
 def as_chosen(task: Task, choice: Choice, folder: Path) -> Task:
-    """The task in one of the ways; a network that is exported for it is kept in the folder.
+    """The task in one of the ways; if it needs an exported network, that is kept in the folder.
 
     Raises:
         DerainError: the network cannot be exported.
@@ -303,7 +302,7 @@ def _counts_cpu(device: str, threads: int) -> bool:
 
 
 def matrix_flops(device: torch.device, dtype: torch.dtype = torch.float32, size: int = 2048) -> float:
-    """Operations a second of the best of five products of `size` x `size` matrices."""
+    """Operations per second in the best of five products of `size` x `size` matrices."""
     clock = time.process_time if _counts_cpu(device.type, torch.get_num_threads()) else time.perf_counter
     a = torch.rand(size, size, device=device).to(dtype)
     best = float("inf")

@@ -1,8 +1,8 @@
-"""Errors that are meant for the user: one line that says what, where and what to do.
+"""Errors meant for the user: one line that says what, where and what to do.
 
 The library does not know how the user called it, so what to do is data: a `Remedy` names settings as
-Python does, and whoever talks to the user spells them. The command line makes options of them
-(`cli/messages.py`), so that one and the same error reads
+Python does, and the interface spells them. The command line turns them into options
+(`cli/messages.py`), so that the same error reads
 
     a.png: exists already. To replace it, set overwrite=True.       (in Python)
     derain: a.png: exists already. To replace it, give --overwrite.  (on the command line)
@@ -76,7 +76,7 @@ class DerainError(ValueError):
         return self.message if self.remedy is None else f"{self.message} {self.remedy}"
 
     def naming(self, path: str | Path, *others: str | Path) -> None:
-        """Puts the file that it is about first, unless the message names it or one of the others."""
+        """Prefixes the message with the file, unless it already names it or one of the others."""
         if not any(str(known) in self.message for known in (path, *others)):
             self.message = f"{path}: {self.message}"
             self.args = (self.message, *self.args[1:])
@@ -96,7 +96,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     return UsageError(f"unknown {kind} '{name}'.{hint} Known: {', '.join(known)}.")
 
 
-# What the system calls it -> what people call it.
+# The system's error numbers in plain words.
 _REASONS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -117,10 +117,9 @@ def reason(error: OSError) -> str:
 
 
 def foreign(error: Exception) -> str:
-    """What went wrong, in words, where the error is none of this package.
+    """What went wrong, in words, for an error that is not of this package.
 
-    One that nobody foresaw, such as a codec's TypeError, keeps its traceback in the log `derain` at level
-    DEBUG.
+    The traceback of an unforeseen one, such as a codec's TypeError, goes to the log `derain` at level DEBUG.
     """
     if isinstance(error, MemoryError):
         return "not enough memory"
@@ -144,7 +143,7 @@ def errors_of(path: str | Path, *others: str | Path) -> Iterator[None]:
         except DerainError as error:
             yield failed(job, error)
 
-    What is none of ours is put into words as `foreign` does; what is no `Exception` (Ctrl-C) passes through.
+    Other packages' errors are put into words by `foreign`; what is not an `Exception` (Ctrl-C) passes.
     """
     try:
         yield

@@ -9,7 +9,7 @@ from derain.errors import DerainError
 
 
 def extra(module: str, name: str) -> Any:
-    """A module of the optional dependencies `name`. Raises `DerainError` when it is not installed."""
+    """A module of the optional dependencies `name`. Raises `DerainError` if it is not installed."""
     try:
         return importlib.import_module(module)
     except ImportError:

@@ -1,6 +1,6 @@
 """The commands' work as functions for programs: scoring, evaluating, training.
 
-Each imports what it needs when it is called, so that scoring does not load the training.
+Each imports what it needs when called, so that scoring does not load the training code.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def score(
         crop_to_common: for files: cut pictures of different sizes to their common centre.
 
     Returns:
-        The figures of each picture and their `mean`, {measure: value}. Of folders, pictures that could
-        not be scored are told in `failed` and are not in the mean.
+        The figures of each picture and their `mean`, {measure: value}. Pictures of a folder
+        that could not be scored are listed in `failed` and are not in the mean.
 
     Raises:
         UsageError: the protocol is not known, or needs a clean picture and there is none.
@@ -76,7 +76,7 @@ def score(
         with with_frames(paths) as places:
             return score_files(plan_of(places, [protocol]), [protocol], crop_to_common).sets[0]
     if any(are_paths):
-        raise UsageError("give paths alone or pictures alone, not some of each.")
+        raise UsageError("give either paths or pictures, not some of each.")
     import numpy as np
 
     def plain(picture: Any) -> Any:
@@ -106,7 +106,7 @@ def rain(picture: str | Path | Picture, model: Model = None) -> Rain:
 
     Raises:
         UsageError: the model is not known.
-        DerainError: the picture cannot be read, or is of a kind that is not known.
+        DerainError: the picture cannot be read, or is of an unknown type.
     """
     from derain.restore import Derainer, load
 
@@ -133,9 +133,9 @@ def evaluate(
     own_code: bool = False,
     on_picture: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
-    """Restores a set with one or several models, scores it, and writes a report.
+    """Restores a set with one or more models, scores it, and writes a report.
 
-    The unchanged input is scored too. Goes on where an earlier run into the same folder stopped.
+    The unchanged input is scored too. Resumes where an earlier run into the same folder stopped.
 
     Args:
         rainy: a public set as unpacked, or the folder of rainy pictures.
@@ -143,24 +143,24 @@ def evaluate(
         models: each as `derain.load` takes it; a `Derainer`, which is taken as it is; any
             `torch.nn.Module` that maps pictures to pictures; any ONNX file that maps pictures; or
             "package.module:factory", WHOSE CODE IS RUN, see `derain.evaluation.candidates`.
-        masks: the folder of masks of the rain, for real rain without truth.
-        results: {name: folder} of results that others made, to stand beside the models.
+        masks: the folder of rain masks, for real rain without clean pictures.
+        results: {name: folder} of results of other programs, to compare with the models.
         protocols: keys of `derain.evaluation.PROTOCOLS`; by default the one usual for a public set.
         name: what tables call the set; by default that of the public set.
         output: the folder of the report; gets `index.html`, `report.json`, sheets, and the pictures.
         quantise: how results become bytes.
         device, precision, tile, ensemble: as for `derain.load`.
         test_time: "flips", "turns" or "phases": measure every model with each of them, too.
-        own_code: run the Python code that weights of a network of your own name, as for `derain.load`.
-        on_picture: called with the pictures done and their number, over all models.
+        own_code: run the Python code of a custom network that the weights name, as for `derain.load`.
+        on_picture: called with the number of pictures done and of all pictures, over all models.
 
     Returns:
         The report; `report.networks[0].scores(NAME).mean` are the figures of the first model. Pictures
-        that failed are told in `report.failed` and are in no figure.
+        that failed are listed in `report.failed` and are not in any figure.
 
     Raises:
-        UsageError: there is not one set of pictures, a name is not known, or no protocol is usual for the
-            set.
+        UsageError: there is not exactly one set of pictures, a name is not known, or the set has no default
+            protocol.
         DerainError: a picture has no partner, none could be read, restored and compared, or another
             process evaluates into the same folder.
     """
@@ -179,7 +179,7 @@ def evaluate(
     if quantise not in ("round", "floor"):
         raise UsageError(f"quantise '{quantise}': choose round or floor.")
     if ensemble and test_time:
-        raise UsageError("ensemble and test_time: both average over positions; give one of them.")
+        raise UsageError("ensemble and test_time both average over flips or rotations; give one of them.")
     truth, marks = (None if folder is None else Path(folder) for folder in (clean, masks))
     test_set = find_cases(Path(rainy), truth, marks, protocols, name)
     settings = {
@@ -220,7 +220,7 @@ def train(
     own_code: bool = False,
     **changes: Any,
 ) -> Path:
-    """Trains a network into a folder, from the start or from where the run there stopped.
+    """Trains a network, and keeps the run in a folder; a run that stopped there is resumed.
 
     Examples:
         A published recipe on pictures of your own, for 5,000 steps:
@@ -231,12 +231,12 @@ def train(
     Args:
         recipe: the name of a published recipe (`derain.training.published_recipes()`), a YAML file, a
             `Recipe`, or its content as a dictionary.
-        run: the folder of the run. Give the same one, with more `steps`, to go on.
-        progress: called after each update with the updates done, their number, and the last loss and
-            validation.
+        run: the folder of the run. Give the same one, with more `steps`, to continue.
+        progress: called after each update with the number of updates done and of all, and the last loss
+            and validation.
         own_code: run the Python code that the recipe names (`package.module:name`), its network or its loss.
-        changes: parts of the recipe to replace, as in its file; a dictionary replaces the keys that it
-            has, and keeps the others.
+        changes: parts of the recipe to replace, as in its file; a dictionary replaces only the keys that it
+            contains.
 
     Returns:
         The weights, `last.safetensors` in the folder.
@@ -262,7 +262,7 @@ def train(
 
 
 def _merged(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`content` with `changes` in it; a part with another `name`, such as a schedule, is replaced whole."""
+    """`content` with `changes` applied; a part of another `name`, such as a schedule, is replaced whole."""
     merged = dict(content)
     for key, new in changes.items():
         old = merged.get(key)

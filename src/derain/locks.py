@@ -1,4 +1,4 @@
-"""One process at a time works on a file or folder."""
+"""Locks, so that only one process at a time works on a file or folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _held: set[IO[bytes]] = set()
 
 
 def _let_go() -> None:
-    """In a new process, which would hold on to the locks of its parent after that has ended."""
+    """Releases inherited locks in a new process, which would hold them after its parent has ended."""
     while _held:
         _held.pop().close()
 
@@ -30,13 +30,13 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def only_here(target: Path) -> Iterator[None]:
-    """Holds a file or folder that is being made, so that no second process makes it at the same time.
+    """Locks a file or folder that is being made, so that no other process makes it at the same time.
 
-    The lock is a hidden file beside `target`, locked by the system, which lets go of it when its process
-    ends in whatever way; a file that a killed process left is taken over.
+    The lock is a hidden file beside `target`, locked by the system, which unlocks it however the process
+    ends; a file left by a killed process is taken over.
 
     Raises:
-        DerainError: another process holds it (which one, is said), or the folder cannot be written to.
+        DerainError: another process holds it (the message names it), or the folder cannot be written to.
     """
     path = target.with_name(f".{short_stem(target)}{target.suffix}.lock")
     try:
@@ -59,14 +59,14 @@ def only_here(target: Path) -> Iterator[None]:
 
 
 def _locked(path: Path) -> IO[bytes] | None:
-    """The file, open and locked, with this process's name in it; None when another holds it."""
+    """The file, open and locked, with this process's name in it; None if another holds it."""
     while True:
         file = path.open("a+b")
         try:
             if not _lock(file):
                 file.close()
                 return None
-            # Its last holder may have removed it between our opening and locking it.
+            # Its last holder may have removed it after we opened it and before we locked it.
             if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
                 file.truncate(0)
                 who = {"process": os.getpid(), "machine": platform.node()}
@@ -80,12 +80,12 @@ def _locked(path: Path) -> IO[bytes] | None:
 
 
 def _lock(file: IO[bytes]) -> bool:
-    """Whether the file is now ours; also where the disk knows no locks. Nobody is waited for."""
+    """Whether the file is now ours, which it also is on disks without locks; does not wait."""
     try:
         if sys.platform == "win32":
             import msvcrt
 
-            file.seek(1 << 30)  # far behind what is in it, which others may read
+            file.seek(1 << 30)  # far beyond its content, which others may read
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         else:
             import fcntl

@@ -1,4 +1,4 @@
-"""What folders of made pairs say of themselves: a small file, so that no public set is taken for them."""
+"""Notes in folders of synthetic pairs: a small file that keeps them from being taken for a public set."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ MOST_BYTES = 4096  # of a note; a longer one is not ours
 
 
 def write_note(folder: Path, by: str, **facts: object) -> None:
-    """Notes in a folder of pairs which command made them, and from what. Raises `DerainError`."""
+    """Writes into a folder of pairs which command made them, and from what. Raises `DerainError`."""
     replace_file(folder / NOTE, (json.dumps({"made_by": by, **facts}) + "\n").encode())
 
 
 def read_note(folder: Path) -> str:
-    """What the note of a folder says, in a few words; "" where there is none."""
+    """The note of a folder in a few words; "" if there is none."""
     try:
         with (folder / NOTE).open(encoding="utf-8") as file:
             content = json.loads(file.read(MOST_BYTES))

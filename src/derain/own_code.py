@@ -1,4 +1,4 @@
-"""Functions of the user's own, named as `package.module:function`."""
+"""The user's own functions, named as `package.module:function`."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from derain.errors import UsageError
 
 
 def own_function(target: str) -> Callable[..., Any]:
-    """The function or class that `package.module:name` names; modules beside the user are found, too.
+    """The function or class that `package.module:name` names; modules in the current folder are found, too.
 
-    ITS MODULE IS RUN, with all rights of this process: call it only with what the user has chosen to run.
+    ITS MODULE IS RUN, with all rights of this process: call it only with code the user has chosen to run.
 
     Raises:
-        UsageError: there is no such module, it fails, or it has nothing of that name that can be called.
+        UsageError: there is no such module, it fails, or it has no callable of that name.
     """
     module_name, colon, name = target.partition(":")
     if not (colon and module_name and name):
-        raise UsageError(f"'{target}': a function is written package.module:function.")
+        raise UsageError(f"'{target}': write a function as package.module:function.")
     here = str(Path.cwd())
     if here not in sys.path:  # as `python -m` does
         sys.path.insert(0, here)

@@ -1,6 +1,6 @@
-"""Questions about paths that any name answers: too long, linked to itself, in folders that are closed.
+"""Questions about paths that never raise: for names too long, links to themselves, folders without access.
 
-The methods of `Path` raise for some of these, each in another way and another version of Python.
+The methods of `Path` raise for some of these, depending on the method and the version of Python.
 """
 
 from __future__ import annotations

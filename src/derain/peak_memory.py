@@ -1,4 +1,4 @@
-"""The most memory that a piece of work needs, as the system or the driver of the accelerator counts it."""
+"""Peak memory of a piece of work, as counted by the system or the accelerator's driver."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def start_memory(device: torch.device) -> int | None:
         return torch.cuda.memory_allocated(device)
     if device.type != "cpu":
         return None
-    # What was freed but kept for later would hide what the work needs.
+    # Memory that was freed but is kept for reuse would hide what the work needs.
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-    with suppress(OSError):  # elsewhere the most since the process began stands, which is no less
+    with suppress(OSError):  # elsewhere it is the peak since the process began, which is no less
         Path("/proc/self/clear_refs").write_text("5")
     return int(psutil.Process().memory_info().rss)
 

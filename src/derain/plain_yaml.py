@@ -1,7 +1,7 @@
-"""YAML from strangers: parsed in bounded time and memory, or refused in one line.
+"""Untrusted YAML: parsed in bounded time and memory, or refused in one line.
 
 PyYAML's safe loader builds only plain values, but a few lines of aliases can stand for terabytes or contain
-themselves, and odd scalars end in exceptions of all kinds. Here aliases count as often as they are used,
+themselves, and odd scalars raise exceptions of all kinds. Here aliases count as often as they are used,
 values cannot contain themselves, and whatever cannot be read is a `ValueError`. Dates stay text.
 """
 
@@ -52,7 +52,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def parse_yaml(text: str) -> Any:
-    """What a YAML text says, as dicts, lists, text, numbers, booleans and None.
+    """The content of a YAML text, as dicts, lists, text, numbers, booleans and None.
 
     Raises:
         ValueError: it cannot be read; says where and why, in one line without a full stop.
@@ -71,6 +71,6 @@ def parse_yaml(text: str) -> Any:
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "unreadable"
         raise ValueError(f"{place}not YAML ({problem})") from None
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
-        # A tag such as !!bool on a value that is none, or a number of thousands of digits.
+        # A tag such as !!bool on another kind of value, or a number of thousands of digits.
         first = (str(error).splitlines() or [""])[0][:80]
         raise ValueError(f"not YAML (a value does not fit its type: {first})") from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# Besides these, "auto" leaves the choice to whoever computes.
+# Besides these, "auto" leaves the choice to the code that computes.
 PRECISIONS = ("float32", "bfloat16", "float16")
 _SHORT = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 

@@ -1,7 +1,7 @@
 """JSON lines that survive a torn end: run logs, manifests, evaluations.
 
-A process may be killed while it appends a line. Readers leave out a line that is not whole JSON, and the
-next line that is appended begins a new one.
+A process may be killed while it appends a line. Readers ignore incomplete lines, and the next line that is
+appended begins on a new one.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from derain.errors import DerainError, reason
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """The records of a file in order; none where there is no file. Torn lines are left out.
+    """The records of a file in order; none if there is no file. Incomplete lines are left out.
 
     Raises:
         DerainError: the file cannot be read.

@@ -1,6 +1,6 @@
 """Where the authors of methods and sets publish them: `sources.yaml` as data.
 
-The addresses are those of the authors' own pages. Nothing is fetched from them, and what lies there may
+The addresses are those of the authors' own pages. Nothing is fetched from them, and their content may
 change.
 """
 
@@ -12,7 +12,7 @@ from importlib.resources import files
 
 import yaml
 
-AUTHORS_PAGE = "authors' page"  # what `Source.what` calls the page of a set
+AUTHORS_PAGE = "authors' page"  # `Source.what` of a set's page
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,13 @@ class Source:
 
     Attributes:
         of: the method (a folder below `methods/`) or the public set.
-        what: what lies there, e.g. "weights for Rain200L".
+        what: what is there, e.g. "weights for Rain200L".
         address: of the page.
         networks: names of the networks that it is for; empty for all of the method.
-        file: its name there, "" where the page says.
-        code: what the page asks for before it hands out the file.
+        file: its name there, "" if the page states it.
+        code: that the page asks for before it hands out the file.
         size: as published.
-        licence: as published; "" where none is known here, which does not mean that there is none.
+        licence: as published; "" if none is known here, which does not mean that there is none.
     """
 
     of: str
@@ -56,7 +56,7 @@ def all_sources() -> tuple[Source, ...]:
 
 
 def sources_of(subject: str, network: str = "") -> tuple[Source, ...]:
-    """What the authors of a method or set publish; with `network`, without what is for others alone."""
+    """What the authors of a method or set publish; with `network`, only what concerns that network."""
     return tuple(
         source
         for source in all_sources()

@@ -1,8 +1,8 @@
 """Reading tensors out of untrusted files, and writing our own.
 
 Formats: safetensors; PyTorch files old (consecutive pickles) and new (zip), always through the
-restricted unpickler (`weights_only=True`), so no code in a file can run. A file cannot ask for much
-more memory than it is long either: compressed files, views that repeat their values and dictionaries
+restricted unpickler (`weights_only=True`), so no code in a file can run. Nor can a file demand
+much more memory than its own size: compressed files, views that repeat their values and dictionaries
 that refer to each other are refused or bounded before they are used.
 """
 
@@ -29,8 +29,8 @@ from derain.atomic import replace_file
 from derain.errors import DerainError, reason
 from derain.paths import exists, is_file, is_folder
 
-# Where the weights lie in files of training codes, in the order of preference. Averaged weights, whose key
-# says "ema" in some place, come before raw ones, as in the published test scripts.
+# Keys of the weights in files of training codes, in order of preference. Averaged weights, whose key
+# contains "ema", come before raw ones, as in the published test scripts.
 NESTS = (
     "params",
     "state_dict",
@@ -43,23 +43,23 @@ NESTS = (
 )
 # Counters that training codes store beside the weights.
 STEPS = ("step", "clock", "iter", "iteration", "global_step", "epoch")
-# What data-parallel and Lightning training, averaging and pairs of networks put before the names.
+# Prefixes of names from data-parallel and Lightning training, averaging and pairs of networks.
 PREFIXES = ("module.", "model.", "net.", "network.", "ema_model.", "generator.", "net_g.", "netG.", "G.")
-# Among them, of networks that lie side by side in one file: averages before what they are of.
+# Those of several networks in one file: averages before the weights they average.
 SIDE_BY_SIDE = ("ema_model.", "model_ema.", "ema.", "generator.", "net_g.", "netG.", "G.", *PREFIXES[:4])
 MOST_PARTS = 40  # that are looked at
-# What wrapped modules put before their names, anywhere in them.
+# Prefixes of wrapped modules, anywhere in a name.
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
-# Where Lightning training keeps the networks that only its loss needs.
+# Prefixes of networks that only the loss needs, from Lightning training.
 LOSS_NETWORKS = ("loss_per.",)
-# What weight averaging and profilers leave among the weights.
+# Other entries among the weights, from weight averaging and profilers.
 LEFTOVERS = ("n_averaged", "initted", "total_ops", "total_params")
 KINDS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 COUNTERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
 DICTIONARIES = 1000  # that are looked into
-REPEATS = 4  # how often, on average, the numbers of a file may be shared by several tensors
+REPEATS = 4  # how often, on average, a number in a file may be shared by tensors
 
-# What NumPy makes its numbers of when it reads them back; the name of its module changed with NumPy 2.
+# What NumPy's scalars are unpickled with; the module's name changed with NumPy 2.
 _scalar = np.float64(0).__reduce__()[0]
 # Harmless things that training codes store beside weights: options and numbers.
 _NUMBERS = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
@@ -76,11 +76,11 @@ _HARMLESS: list[Any] = [
 
 @dataclass(frozen=True)
 class Tensors:
-    """What a file holds: a flat state dict, where it lay, and what else was said.
+    """The content of a file: a flat state dict, where it was, and other facts.
 
     Attributes:
         state: {name: tensor} on the CPU, without the prefixes of training codes.
-        nest: the dotted key below which the state dict lay, "" at the top.
+        nest: the dotted key under which the state dict was, "" at the top.
         facts: numbers and texts found beside it (training step, our metadata).
     """
 
@@ -136,9 +136,9 @@ def _read_torch(path: Path) -> Tensors:
     _refuse_compressed(path)
     try:
         with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is odd in a file and does no harm
+            warnings.simplefilter("ignore")  # warnings about harmless oddities in a file
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the restricted unpickler raises whatever broken bytes provoke
+    except Exception as error:  # the restricted unpickler raises anything on broken bytes
         if "TorchScript" in str(error):
             raise DerainError(
                 f"{path}: a TorchScript file, which is a program; give the checkpoint that it was made of."
@@ -173,7 +173,7 @@ def _refuse_compressed(path: Path) -> None:
 
 
 def _more_than_tensors(path: Path, message: str) -> str:
-    """The types or functions that a file asks for and is refused, as a list in words, or ""."""
+    """The types or functions that a file asks for and that are refused, as a list in words, or ""."""
     try:
         with torch.serialization.safe_globals(_HARMLESS):
             names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
@@ -183,10 +183,10 @@ def _more_than_tensors(path: Path, message: str) -> str:
 
 
 def _find_state(content: Mapping[Any, Any]) -> tuple[str, dict[str, Tensor]]:
-    """The state dict inside nested dictionaries: at the top, else below a customary key, else
-    below the first key that has one. Single numbers beside a dictionary are a training code's notes, and
-    tensors of which no name has a dot are an optimizer's, unless there are no others.
-    Every dictionary is looked into once, whatever refers to it."""
+    """The state dict inside nested dictionaries: at the top, else under a customary key, else
+    under the first key that has one. Single numbers beside a dictionary are a training code's notes, and
+    tensors without a dot in any name belong to an optimizer, unless there are no others.
+    Every dictionary is searched once, whatever refers to it."""
     seen = {id(content)}
     waiting: list[tuple[str, Mapping[Any, Any]]] = [("", content)]
     without_dots: tuple[str, dict[str, Tensor]] = "", {}
@@ -209,13 +209,13 @@ def _find_state(content: Mapping[Any, Any]) -> tuple[str, dict[str, Tensor]]:
 
 
 def _shown(key: Any) -> str:
-    """The name of a tensor or dictionary, in one line that no terminal takes for a command."""
+    """The name of a tensor or dictionary, in one line that is safe on a terminal."""
     name = str(key)
     return name if name.isprintable() else name.encode("unicode_escape", "surrogatepass").decode()
 
 
 def _usable(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """The tensors, without what averaging and profilers leave.
+    """The tensors, without the entries of averaging and profilers.
 
     Raises:
         DerainError: a tensor is not a plain array of numbers, or they need far more memory than the file.
@@ -246,7 +246,7 @@ def _problem(tensor: Tensor) -> str:
 
 
 def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Removes what training codes put before all names, and the tensors of loss networks beside them."""
+    """Removes the prefixes of training codes from all names, and the tensors of loss networks."""
     for wrapper in WRAPPERS:
         state = {name.replace(wrapper, ""): tensor for name, tensor in state.items()}
     inside = {name: tensor for name, tensor in state.items() if not name.startswith(LOSS_NETWORKS)}
@@ -256,8 +256,8 @@ def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def parts(state: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    """The networks that lie side by side in a state dict, the most wanted first, without their prefixes; at
-    last whatever lies below the first part of some names."""
+    """The networks in a state dict that contains several, by preference, without their prefixes; last,
+    whatever shares the first part of its names."""
     first = dict.fromkeys(f"{name.partition('.')[0]}." for name in state if "." in name)
     for prefix in list(dict.fromkeys([*SIDE_BY_SIDE, *first]))[:MOST_PARTS]:
         part = {n.removeprefix(prefix): tensor for n, tensor in state.items() if n.startswith(prefix)}
@@ -266,7 +266,7 @@ def parts(state: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
 
 
 def _prefixes(state: Mapping[str, Tensor]) -> Iterator[str]:
-    """What all names begin with, from the outside in."""
+    """The common prefixes of all names, from the outside in."""
     names = list(state)
     while prefix := next((p for p in PREFIXES if names and all(n.startswith(p) for n in names)), None):
         yield prefix
@@ -287,9 +287,9 @@ def save_checkpoint(path: str | Path, state: Mapping[str, Tensor], facts: Mappin
     """Writes weights as safetensors, whole or not at all.
 
     Args:
-        path: replaced atomically when it exists.
+        path: replaced atomically if it exists.
         state: the network's state dict.
-        facts: JSON-serialisable; by custom `network`, `config`, `step`, `note`.
+        facts: JSON-serialisable; usually `network`, `config`, `step`, `note`.
     """
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     replace_file(path, save(tensors, metadata={"derain": json.dumps(dict(facts), sort_keys=True)}))

@@ -76,7 +76,7 @@ def test_nothing_is_replaced_unless_asked(hub: Hub, weights: Path, tmp_path: Pat
     assert hub.repositories["me/streaks"]["main"]["model.safetensors"] == b"precious"
     public = derain("publish", weights, "me/streaks", "--private", "--overwrite", variables=variables)
     assert public.returncode == 2
-    assert "is public already" in public.stderr
+    assert "is already public" in public.stderr
     assert hub.repositories["me/streaks"]["main"]["model.safetensors"] == b"precious"
     private = derain("publish", weights, "me/diary", "--private", variables=variables)
     assert private.returncode == 0, private.stderr

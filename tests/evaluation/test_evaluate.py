@@ -228,7 +228,7 @@ def test_real_rain_without_truth(cases: tuple[Case, ...], tmp_path: Path) -> Non
     write_report(Report(found, results, tmp_path / "out", "cpu", "round"))
     sheet = read_picture(tmp_path / "out/sheet-darkener.png").pixels  # rainy, restored, change
     assert sheet.shape[1] == 1920
-    with pytest.raises(DerainError, match="masks of the rain are needed"):
+    with pytest.raises(DerainError, match="rain masks are needed"):
         find_cases(tmp_path / "rainy", protocols=["real_rain"])
     alone = find_cases(tmp_path / "rainy", protocols=["brisque_stable"])
     assert [case.clean for case in alone.cases] == [None] * 4

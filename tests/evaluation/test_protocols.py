@@ -80,7 +80,7 @@ def test_refusals_name_the_reason(p) -> None:
         "not finite": (bad, good),
         "uint16": (good.astype(np.uint16), good),
         "one or three channels": (np.zeros((30, 26, 4), np.uint8), good),
-        "must lie in": (good / 255, good.astype(np.float64)),
+        "must be in": (good / 255, good.astype(np.float64)),
     }
     if side > 1:
         cases[f"needs {side} pixels"] = (good[: side - 1], good[: side - 1])

@@ -151,9 +151,9 @@ def test_folders_are_paired_by_name(tmp_path: Path) -> None:
     for picture in found.pictures:
         restored, rainy, wet = rain(40, 50, int(Path(picture.name).stem))
         assert picture.values == real_rain(restored, rainy, bytes_of(wet))._asdict()
-    with pytest.raises(DerainError, match="compares with masks of the rain; give them"):
+    with pytest.raises(DerainError, match="compares with rain masks; give them"):
         plan(tmp_path / "dry", None, ["real_rain"], rainy=tmp_path / "rainy")
-    with pytest.raises(DerainError, match="rgb_psnr need no masks of the rain; leave"):
+    with pytest.raises(DerainError, match="rgb_psnr need no rain masks; leave out"):
         plan(tmp_path / "dry", tmp_path / "rainy", ["rgb_psnr"], masks=tmp_path / "mask")
     (tmp_path / "mask/2.png").unlink()
     with pytest.raises(DerainError, match=r"dry/2.png has no partner in .*mask"):

@@ -84,7 +84,7 @@ def test_alpha_is_left_out_with_a_note(tmp_path: Path) -> None:
 def test_grey_against_colour_is_noted(tmp_path: Path) -> None:
     a, b = write(tmp_path / "a.png", 20, 24, 1), write(tmp_path / "b.png", 20, 24, 3)
     assert scored(a, b, "matlab_y_double").notes == (
-        f"{a}: is grey and its partner is not; taken as three equal channels.",
+        f"{a}: is grey, its partner is not; taken as three equal channels.",
     )
     with pytest.raises(DerainError, match=r"a.png and .*a.png: matlab_y_double is defined for colour"):
         scored(a, a, "matlab_y_double")

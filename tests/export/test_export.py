@@ -273,7 +273,7 @@ class Shifted(torch.nn.Module):
 def test_pictures_on_which_pytorch_itself_jumps_are_left_out(tmp_path: Path) -> None:
     sizes = ((1, 8, 16), (2, 16, 8), (1, 24, 24), (3, 8, 8))
     assert compare(Jumpy(), torch.nn.Identity(), sizes, tmp_path / "x.onnx") <= TOLERANCE
-    with pytest.raises(DerainError, match="after every rounding"):
+    with pytest.raises(DerainError, match="changes with rounding"):
         compare(Jumpy(), Shifted(), sizes, tmp_path / "x.onnx")
     with pytest.raises(DerainError, match="differs from PyTorch"):
         compare(torch.nn.Identity(), Shifted(), sizes, tmp_path / "x.onnx")
@@ -338,7 +338,7 @@ def test_a_loop_that_need_not_end_is_refused_and_a_sweep_is_not(tmp_path: Path) 
     helper, kinds = onnx.helper, onnx.TensorProto
     endless = helper.make_tensor("n", kinds.INT64, [], [2**62])
     path = looping([helper.make_node("Constant", [], ["rounds"], value=endless)], tmp_path)
-    with pytest.raises(DerainError, match="a loop that need not end"):
+    with pytest.raises(DerainError, match="a loop that may never end"):
         load(path)
     first = helper.make_tensor("z", kinds.INT64, [], [2])
     rows = [

@@ -85,7 +85,7 @@ def test_a_sender_that_goes_is_waited_for(clip: Path, weights: Path, tmp_path: P
             told = [live.stderr.readline() for _ in range(2)]
             live.send_signal(signal.SIGINT)
             rest = live.stderr.read()
-    assert told == [f"{address}: no more frames; trying again in 1 s.\n", f"{address}: there again.\n"]
+    assert told == [f"{address}: no more frames; trying again in 1 s.\n", f"{address}: back again.\n"]
     assert live.returncode == 0, rest
     assert "frames restored" in rest
     with av.open(str(tmp_path / "dry.mkv")) as recorded:  # ends as a file should

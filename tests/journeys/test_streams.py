@@ -135,8 +135,8 @@ def test_raw_rgb_becomes_an_encoded_stream(clip: Path, weights: Path) -> None:
 def test_one_line_for_what_cannot_be(weights: Path, clip: Path, tmp_path: Path) -> None:
     y4m = through_a_pipe(clip, "yuv4mpegpipe", "wrapped_avframe")
     cases = [
-        (b"", ("-",), 1, "no video that can be read"),
-        (b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", ("-",), 1, "no video that can be read"),
+        (b"", ("-",), 1, "no readable video"),
+        (b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", ("-",), 1, "no readable video"),
         (y4m, ("-", "--maps"), 2, "--maps: not for frames from standard input. To restore them, leave out"),
         (y4m, ("-", "--raw", "rgb24"), 2, "give their --size and --rate"),
         (y4m, ("-", "--size", "64x48"), 2, "for raw frames, whose format"),

@@ -234,7 +234,7 @@ def test_a_video_without_frames(weights: Path, tmp_path: Path, derain: Derain) -
     (tmp_path / "none.mkv").write_bytes(source.read_bytes()[:packets_start])
     done = derain("run", tmp_path / "none.mkv", "-o", tmp_path / "out.mkv", "--weights", weights)
     assert done.returncode == 1
-    assert "holds no frame" in done.stderr or "not a video" in done.stderr
+    assert "contains no readable frame" in done.stderr or "not a readable video" in done.stderr
     assert not (tmp_path / "out.mkv").exists()
 
 
@@ -332,7 +332,7 @@ def test_background_of_a_clip_of_a_sequence_and_of_its_pairs(tmp_path: Path, der
     assert checked.stdout.startswith("made by derain background: 25 pairs")
     few = derain("background", clip, "-o", tmp_path / "few.png", "--frames", 3)
     assert "3 frames, percentile" in few.stdout
-    assert "too few for a confidence" in few.stdout
+    assert "too few to tell the confidence" in few.stdout
     assert len(lines) == 25
     # The rainy sides are a numbered sequence of pictures again.
     done = derain("background", tmp_path / "pairs" / "real_world", "-o", tmp_path / "again.png", "--json")

@@ -94,7 +94,7 @@ def test_results_in_the_input_folder_are_no_input(tmp_path: Path) -> None:
 
 def test_what_would_be_replaced_is_refused(tmp_path: Path) -> None:
     files(tmp_path, **{"a.png": b"", "b/a.png": b""})
-    with pytest.raises(UsageError, match="lie in the output folder"):
+    with pytest.raises(UsageError, match="are in the output folder"):
         plan([tmp_path], tmp_path)
     with pytest.raises(UsageError, match="would both be written as"):
         plan([tmp_path / "a.png", tmp_path / "b" / "a.png"], tmp_path / "dry")

@@ -147,7 +147,7 @@ def test_only_what_the_user_names_is_opened(address: str) -> None:
 def test_a_playlist_leads_nowhere(tmp_path: Path, clip: Path) -> None:
     playlist = tmp_path / "list.m3u8"
     playlist.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{clip}\n#EXT-X-ENDLIST\n")
-    with pytest.raises(DerainError, match="not a video"):
+    with pytest.raises(DerainError, match="not a readable video"):
         next(iter(Live(source_of(str(playlist)), through)))
 
 

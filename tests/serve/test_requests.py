@@ -168,7 +168,7 @@ def test_waiting_for_a_picture(client: httpx.Client, tmp_path: Path) -> None:
         assert answer.content == target.read_bytes()
     assert "derain_stored_bytes 0" in client.get("/metrics").text  # nothing is kept
     for files, data, said in (
-        ({"file": ("a.png", b"no picture")}, {}, "neither a picture"),
+        ({"file": ("a.png", b"no picture")}, {}, "neither a known kind of picture"),
         ({"file": ("a.png", noise())}, {"callback": "http://127.0.0.1"}, "not a field"),
         ({"file": ("a.png", noise())}, {"strength": "1.6"}, "strength 1.6"),
         ({"file": ("a.png", noise())}, {"strength": "much"}, "strength 'much'"),
@@ -195,7 +195,7 @@ def test_a_batch(client: httpx.Client) -> None:
     assert answer.status_code == 201, answer.text
     first, second, third = answer.json()
     assert second["job"] is None
-    assert "neither a picture" in second["error"]
+    assert "neither a known kind of picture" in second["error"]
     for entry, name in ((first, "a.png"), (third, "b.png")):
         assert (entry["name"], entry["error"]) == (name, "")
         view = ended(client, entry["job"]["id"])

@@ -72,7 +72,7 @@ def test_a_function_or_a_class_is_the_loss(photos: Path, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("my_losses", "written package.module:function"),
+        ("my_losses", "as package.module:function"),
         ("no_such_module:x", "cannot import no_such_module"),
         ("my_losses:missing", "my_losses has no function missing"),
         ("my_losses:picture", "returns a scalar tensor"),

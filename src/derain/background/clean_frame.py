@@ -19,13 +19,13 @@ from derain.background.frame_store import FrameStore
 from derain.background.histories import Modes, Plane, modes, sort_histories
 from derain.background.stability import Stability, measure_stability
 
-TILE = 32_768  # samples of a plane: enough to hide the call, few enough for the cache
+TILE = 32_768  # samples of a plane: enough to hide the cost of a call, few enough for the cache
 TILE_BYTES = 64 * 2**20  # of all planes of a tile, which limits TILE for very long clips
 BAND_BYTES = 192 * 2**20  # read from the store at once, so that a disk reads long stretches
 
-NEAR = 4  # levels within which a frame is said to agree with the result
+NEAR = 4  # levels within which a frame agrees with the result
 APART = 12  # levels between the mode and another state of the pixel
-STEADY = 6  # levels within which that other state must keep
+STEADY = 6  # levels within which that other state must stay
 LASTING = 0.2  # share of the frames that it must last
 
 Progress = Callable[[int, int], None]
@@ -33,17 +33,17 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class CleanFrame:
-    """The result and what tells whether to trust it.
+    """The result, and what shows whether to trust it.
 
     Attributes:
         picture: (H, W, 3) uint8 RGB.
         votes: (101,) the votes for each percentile.
         percentile: the winner, 0 to 100.
         frames: how many were used.
-        confidence: (H, W) uint8, per cent of the frames that show the result's colour within
-            4 levels in all channels taken one by one (the least of the three).
+        confidence: (H, W) uint8, percentage of the frames within 4 levels of the result; the lowest
+            of the three channels.
         disagreement: (H, W) uint8, the largest difference of a channel from the temporal median.
-        two_states: (H, W) bool, pixels where another luma, at least 12 levels off the most
+        two_states: (H, W) bool, pixels where another luma, at least 12 levels from the most
             frequent one, lasts for a fifth of the frames: something stood there for a while.
         stability: exposure and movement of the camera.
     """
@@ -76,7 +76,7 @@ def clean_frame(
             the vote and once for the result.
 
     Raises:
-        DerainError: no frame, frames of different sizes, too many frames, or a full disk.
+        DerainError: no frames, frames of different sizes, too many frames, or a full disk.
     """
     with FrameStore(frames, scratch) as store:
         tile = max(1, min(tile, TILE_BYTES // store.frames))
@@ -146,7 +146,7 @@ def _difference(a: Plane, b: Plane) -> Plane:
 
 
 def _share_near(planes: list[Plane], result: Plane) -> Plane:
-    """Per cent of the planes within `NEAR` levels of the result, sample by sample."""
+    """Percentage of the planes within `NEAR` levels of the result, sample by sample."""
     low = np.maximum(result, NEAR) - np.uint8(NEAR)
     high = np.minimum(result, 255 - NEAR) + np.uint8(NEAR)
     count: Any = np.zeros(result.size, np.uint8 if len(planes) <= 255 else np.uint16)

@@ -37,7 +37,7 @@ class Clip:
 
     @property
     def expected_frames(self) -> int | None:
-        """How many frames will come, None when the video does not say."""
+        """The number of frames; None if the video does not state it."""
         if isinstance(self.source, tuple):
             return len(self.source)
         expected = self.source.expected_frames
@@ -73,7 +73,7 @@ def open_clip(path: str | Path, limit: int | None = None) -> Clip:
         limit: use only this many frames, from the first.
 
     Raises:
-        UsageError: nothing is found there, or pictures without or with equal numbers.
+        UsageError: nothing is found there, or pictures have no number or share one.
         DerainError: the video cannot be read, or there are fewer pictures than `limit`.
     """
     path = Path(path)

@@ -1,4 +1,4 @@
-"""The frames of a clip, kept in memory while they are few and in a scratch file beyond that."""
+"""The frames of a clip, kept in memory if they fit, else in a scratch file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class FrameStore:
     """
 
     def __init__(self, frames: Iterable[NDArray[np.uint8]], scratch: Path | None = None) -> None:
-        """Reads `frames` to their end.
+        """Reads all of `frames`.
 
         Args:
             frames: pictures (H, W, 3) uint8 of one size.
@@ -33,7 +33,7 @@ class FrameStore:
                 the clip exceeds `IN_MEMORY`; None takes the system's.
 
         Raises:
-            DerainError: there is no frame, too many, one of another size, or the disk is full.
+            DerainError: there are no frames, too many, or some of another size, or the disk is full.
         """
         self.frames = self.height = self.width = 0
         self._file = tempfile.SpooledTemporaryFile(  # noqa: SIM115, closed on exit
@@ -48,7 +48,7 @@ class FrameStore:
                 f"({reason(error)}); free space or use fewer frames."
             ) from error
         if self.frames == 0:
-            raise DerainError("the clip holds no frame; at least one is needed.")
+            raise DerainError("the clip has no frames; at least one is needed.")
 
     def _append(self, frame: NDArray[np.uint8]) -> None:
         if self.frames == 0:

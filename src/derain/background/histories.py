@@ -1,8 +1,8 @@
 """Sorting and counting the histories of many pixels at once.
 
-A tile holds T planes, one a frame; a column across the planes is the history of one sample. Every
-step below works on whole planes, so it runs at the speed of vector instructions, and a tile is cut
-so small that its planes stay in the cache.
+A tile holds T planes, one per frame; a column across the planes is the history of one sample. Every
+step below works on whole planes, so that it uses vector instructions, and tiles are small enough for
+their planes to stay in the cache.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ MAX_FRAMES = 65_535
 
 
 def sort_histories(planes: list[Plane]) -> list[Plane]:
-    """The planes rearranged so that every history ascends; the input's memory is used.
+    """Sorts every history in ascending order, in place.
 
     Batcher's odd-even merge sort (1968): a fixed sequence of compare-exchange steps, T log^2(T) / 4
     of them, each of which takes a minimum and a maximum of two whole planes.
 
     Args:
-        planes: T arrays of one shape, T >= 1; afterwards their content is scrambled.
+        planes: T arrays of one shape, T >= 1; their content is overwritten.
     """
     planes, spare = list(planes), np.empty_like(planes[0])
     for low, high in _exchanges(len(planes)):

@@ -17,12 +17,12 @@ RAINY, CLEAN, LIST = "real_world", "real_world_gt", "real_world.txt"
 
 
 def refuse_repetition(folder: Path, name: str) -> None:
-    """Raises `UsageError` when the folder lists pairs of a clip of this name already.
+    """Raises `UsageError` if the folder already lists pairs of a clip of this name.
 
-    Those that an interrupted run left are not listed, and are written again.
+    Pairs left by an interrupted run are not listed, and are written again.
     """
     if f"{RAINY}/{name}_00001.png " in _listed(folder):
-        raise UsageError(f"{folder}: holds pairs of a clip named {name} already; rename the clip.")
+        raise UsageError(f"{folder}: already holds pairs of a clip named {name}; rename the clip.")
 
 
 def write_pairs(

@@ -46,7 +46,7 @@ def facts(result: CleanFrame) -> dict[str, Any]:
 
 
 def warnings(result: CleanFrame) -> list[str]:
-    """Where the method may have failed, in words; empty when nothing speaks against the result."""
+    """Warnings of where the method may have failed; empty if there are none."""
     found = []
     if result.frames < MIN_FRAMES:
         found.append(f"only {result.frames} frames; the vote is coarse below {MIN_FRAMES}, use more.")

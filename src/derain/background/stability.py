@@ -1,4 +1,4 @@
-"""Whether camera and exposure kept still, which the clean-frame method takes for granted."""
+"""Whether camera and exposure stayed constant, as the clean-frame method assumes."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class Stability:
 
     @property
     def drift(self) -> float:
-        """How far the brightness moves over the clip, as a share."""
+        """How much the brightness varies over the clip, as a fraction."""
         return max(self.gains) / min(self.gains) - 1
 
     @property
     def shift(self) -> float:
-        """The largest distance between two places of the camera, pixels."""
+        """The largest distance between two positions of the camera, pixels."""
         places = np.array(self.shifts)
         return float(np.linalg.norm(places[:, None] - places, axis=2).max())
 
@@ -68,7 +68,7 @@ def _green_centre(picture: NDArray[np.uint8]) -> View:
 
 
 def _shift(reference: View, view: View) -> tuple[float, float]:
-    """The movement by phase correlation; none where the scene has too little to hold on to."""
+    """The movement by phase correlation; none where the scene has too little detail."""
     if min(view.shape) < SMALLEST:
         return 0.0, 0.0
     window = cv2.createHanningWindow(view.shape[::-1], cv2.CV_32F)

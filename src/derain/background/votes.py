@@ -5,7 +5,7 @@ Dataset", CVPR 2019. `fixed` is an all-integer definition without the slips of t
 notebook; `official` repeats them for bit parity:
 
 - 128 is added to the luma of every column but the first, and wraps modulo 256;
-- ranks are turned into per cent in float64, which loses some votes that fall on an integer;
+- ranks are converted to per cent in float64, which loses some votes that fall on an integer;
 - pixels at the border do not vote unless the width is a multiple of 4 and the height even;
 - the output is interpolated in float64 and truncated.
 """
@@ -27,7 +27,7 @@ Counts = NDArray[np.int64]
 
 
 def check_variant(name: str) -> Variant:
-    """`name` as a variant. Raises `UsageError` when there is none of this name."""
+    """`name` as a variant. Raises `UsageError` if there is none of this name."""
     for variant in VARIANTS:
         if name == variant:
             return variant
@@ -35,7 +35,7 @@ def check_variant(name: str) -> Variant:
 
 
 def luma(samples: Plane, columns: NDArray[np.int64], variant: Variant) -> list[Plane]:
-    """The luma that votes, one plane a frame.
+    """The luma that votes, one plane per frame.
 
     Args:
         samples: (T, P, 3) RGB of P pixels.

@@ -20,10 +20,10 @@ def bundled_names() -> tuple[str, ...]:
 
 
 def find(model: str | Path | None) -> Path:
-    """The file of a model given as users do: None for the default, a bundled name, a path or "hf:OWNER/NAME".
+    """The file of a model as users name it: None for the default, a bundled name, a path or "hf:OWNER/NAME".
 
-    Raises `UsageError` for a name that does not exist or has no weights here; whether a path exists is not
-    looked at.
+    Raises `UsageError` for a name that does not exist or has no bundled weights; does not check whether a
+    path exists.
     """
     if model is None:
         return bundled(DEFAULT)
@@ -39,8 +39,8 @@ def bundled(name: str) -> Path:
     """The file of bundled weights.
 
     Raises:
-        UsageError: no model is called so, or it is known, but no weights of it come with the package; then
-            says where its authors have them.
+        UsageError: there is no model of this name, or its weights are not bundled; then the message says
+            where its authors publish them.
     """
     from derain.methods import method_of, network_names
 

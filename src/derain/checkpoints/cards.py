@@ -28,7 +28,7 @@ class Card:
 
 
 def card_of(weights: Path) -> Card:
-    """The card beside a file of weights. Raises `DerainError` when it is there and cannot be read."""
+    """The card beside a file of weights. Raises `DerainError` if it exists and cannot be read."""
     path = weights.with_suffix(".md")
     try:
         return read_card(path.read_text("utf-8")) if path.is_file() else Card()
@@ -55,5 +55,5 @@ def read_card(text: str) -> Card:
 
 
 def _plain(markdown: str) -> str:
-    """On one line, without the marks of code and emphasis."""
+    """On one line, without Markdown's marks of code and emphasis."""
     return " ".join(re.sub(r"[`*]", "", markdown).split())

@@ -59,7 +59,7 @@ class Download:
 
 
 def names_repository(model: str | Path) -> bool:
-    """Whether `model` is written as a repository rather than as a file or a name."""
+    """Whether `model` names a repository rather than a file or bundled weights."""
     return str(model).startswith(PREFIX)
 
 
@@ -77,11 +77,11 @@ def repository(text: str | Path) -> Repository:
 
 
 def download(source: Repository) -> Download:
-    """Weights and configuration of a repository, from the cache where they are there already.
+    """Weights and configuration of a repository, from the cache if they are there.
 
     Raises:
         DerainError: the extra is not installed, there is no such repository or revision, it is private,
-            the hub cannot be reached and the cache is empty, or the files are not what they should be.
+            the hub cannot be reached and the cache is empty, or the files are not of the expected kind.
     """
     with hub_errors(source):
         from huggingface_hub import hf_hub_download
@@ -123,7 +123,7 @@ def _read_config(source: Repository, path: Path) -> dict[str, Any]:
 
 @contextmanager
 def hub_errors(source: Repository) -> Iterator[None]:
-    """Turns what the hub library raises into one line each."""
+    """Turns each error of the hub library into one line."""
     huggingface_hub = extra("huggingface_hub", "hub")
     import httpx2
     from huggingface_hub import errors

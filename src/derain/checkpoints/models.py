@@ -22,7 +22,7 @@ def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
         ['nerd_rain', 'nerd_rain-s']
 
     Args:
-        pattern: with `*` for anything and `?` for any letter.
+        pattern: `*` stands for anything, `?` for any character.
         pretrained: only those whose weights come with the package.
     """
     names = bundled_names() if pretrained else {*network_names(), *bundled_names()}
@@ -44,8 +44,8 @@ def create_model(name: str, *, pretrained: bool = False, **config: Any) -> nn.Mo
         config: keyword arguments of the network that replace those of the variant.
 
     Raises:
-        UsageError: the name is not known, no weights of it come with the package, or `config` asks for
-            another network than the weights are of.
+        UsageError: the name is not known, its weights are not bundled, or `config` differs from that
+            of the weights.
     """
     if not pretrained:
         return create_network(name, **config)

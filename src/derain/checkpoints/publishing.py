@@ -21,12 +21,12 @@ def publish(
     private: bool = False,
     overwrite: bool = False,
 ) -> str:
-    """Makes the repository if there is none, and puts weights, configuration and card into one commit.
+    """Creates the repository if there is none, and commits weights, configuration and card together.
 
     Args:
         card: text of README.md; by default `default_card`.
         private: make a repository that only its owner sees.
-        overwrite: the repository may hold weights already; they stay in its history.
+        overwrite: the repository may already hold weights; they stay in its history.
 
     Returns:
         The address of the commit.
@@ -44,10 +44,10 @@ def publish(
         api = HfApi(library_name="derain", library_version=derain.__version__)
         api.create_repo(target.id, private=private or None, exist_ok=True)
         if private and not api.model_info(target.id).private:
-            raise UsageError(f"{target}: is public already; choose another name for private weights.")
+            raise UsageError(f"{target}: is already public; choose another name for private weights.")
         if not overwrite and api.file_exists(target.id, WEIGHTS):
             raise UsageError(
-                f"{target}: holds weights already.", Remedy("add a revision", {"overwrite": True})
+                f"{target}: already holds weights.", Remedy("add a revision", {"overwrite": True})
             )
         weights = Path(folder) / WEIGHTS
         save_model(weights, model)
@@ -74,7 +74,7 @@ def configuration(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def default_card(model: Model, target: Repository) -> str:
-    """A model card of what is known from the weights alone."""
+    """A model card with what the weights alone tell."""
     network, checkpoint = model
     parameters = sum(p.numel() for p in network.parameters())
     options = ", ".join(f"`{key}` {value}" for key, value in checkpoint.config.items())

@@ -1,4 +1,4 @@
-"""Opens checkpoints: which network a state dict belongs to is read off its names and shapes."""
+"""Opens checkpoints: the network that a state dict belongs to is recognised by its names and shapes."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Checkpoint:
         path: of the file.
         method: the published system it belongs to.
         architecture: its kind of network.
-        variant: the name of the variant with the same hyper-parameters, None for an unusual size.
+        variant: the name of the variant with the same hyper-parameters, None if there is none.
         config: hyper-parameters; `architecture.build(**config)` is such a network.
-        nest: the dotted key below which the weights lay in the file, "" at the top.
-        facts: what the file says of itself (training step, ...).
+        nest: the dotted key under which the weights were in the file, "" at the top.
+        facts: what the file says about itself (training step, ...).
     """
 
     path: Path
@@ -71,8 +71,8 @@ def open_checkpoint(model: str | Path, *, own_code: bool | None = False) -> Mode
         model: a file; the name of bundled weights; or "hf:OWNER/NAME" or "hf:OWNER/NAME@REVISION" for a
             repository, see `hub`.
         own_code: where the file holds a network of the user's own (`package.module:name` of a recipe),
-            run that code with all rights of this process. None refuses as False does, without saying
-            how to allow it.
+            run that code with all rights of this process. None refuses as False does, but the error does not
+            say how to allow it.
 
     Raises:
         UsageError: no weights have this name, or they are of a network whose code may not run.
@@ -87,7 +87,7 @@ def open_checkpoint(model: str | Path, *, own_code: bool | None = False) -> Mode
 
 
 def save_model(path: Path, model: Model) -> None:
-    """Writes weights as a safetensors file that says which network they are of, and what was known of them.
+    """Writes weights as a safetensors file that names their network and what is known about them.
 
     Raises:
         DerainError: the file cannot be written.
@@ -149,7 +149,7 @@ def _recognised(tensors: Tensors, source: str) -> tuple[Architecture, dict[str, 
 
 
 def _matched(state: StateDict) -> tuple[Architecture, dict[str, Any]] | None:
-    """The first architecture that takes a state dict for one of its own, and its hyper-parameters."""
+    """The first architecture that recognises a state dict as its own, and its hyper-parameters."""
     for architecture in all_architectures():
         try:
             config = architecture.recognise(state)
@@ -180,7 +180,7 @@ def identify(state: StateDict, source: str = "state dict") -> tuple[Architecture
         else f"Known networks: {', '.join(a.name for a in all_architectures())}."
     )
     first = ", ".join(list(state)[:4])
-    raise DerainError(f"{source}: no known network. First of its {len(state)} keys: {first}. {hint}")
+    raise DerainError(f"{source}: not a known network. First of its {len(state)} keys: {first}. {hint}")
 
 
 def _load(architecture: Architecture, config: dict[str, Any], tensors: Tensors, source: str) -> RainNetwork:

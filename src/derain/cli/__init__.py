@@ -1,4 +1,4 @@
-"""The command line: one small module per command, no logic of its own."""
+"""The command line: one small module per command, without logic of its own."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ app.add_typer(data.app, name="data")
 
 def main() -> None:
     """Entry point: exit 0 if all went well, 1 on failure, 2 for wrong usage, 130 on Ctrl-C."""
-    # Loading PyTorch makes many objects and hardly any garbage: looking for it takes a tenth of that time.
+    # Loading PyTorch creates many objects and hardly any garbage; collecting would take a tenth of that time.
     gc.set_threshold(20_000, 10, 10)
     try:
         with terminal():

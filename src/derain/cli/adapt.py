@@ -32,7 +32,7 @@ class Learning:
         bool,
         typer.Option(
             "--together",
-            help="One network for all pictures, saved as OUT/network.safetensors.",
+            help="Train one network for all pictures, and save it as OUT/network.safetensors.",
         ),
     ] = False
     backbone: Annotated[
@@ -50,7 +50,7 @@ class Learning:
     minutes: Annotated[
         float | None, typer.Option(min=0.05, help="Time limit: per picture, or for all with --together.")
     ] = None
-    keep: Annotated[bool, typer.Option("--keep", help="Keep mask, references and weights in OUT/kept.")] = (
+    keep: Annotated[bool, typer.Option("--keep", help="Keep masks, references and weights in OUT/kept.")] = (
         False
     )
     device: Device = "auto"
@@ -86,7 +86,7 @@ def adapt(
     result: ResultOptions,
     only: Annotated[
         str | None,
-        typer.Option(help="mask: write only the published rain maps as PNG files, without training."),
+        typer.Option(help="mask: only write the published rain maps as PNG files, without training."),
     ] = None,
 ) -> None:
     """Remove rain from pictures by training on them alone: no clean pictures, no trained weights.
@@ -104,11 +104,11 @@ def adapt(
     if only not in (None, "mask"):
         raise unknown_name("--only", only, ["mask"])
     if only and learning != Learning(preset=learning.preset, device=learning.device):
-        raise UsageError("--only mask trains nothing; leave out the options for training.")
+        raise UsageError("--only mask trains nothing; leave out the training options.")
     planned = plan(inputs, output, suffix=".png" if only else None, videos=False)
     jobs, together = planned.jobs, learning.together
     if together and len(jobs) == 1 and jobs[0].target == output:
-        raise UsageError("--together needs a folder as output: the network is saved there, too.")
+        raise UsageError("--together needs a folder as output, where the network is saved, too.")
     began = time.monotonic()
     with bar("learning", 1 if together else len(jobs)) as progress:
         if only:

@@ -34,14 +34,14 @@ def background(
     ] = None,
     pairs: Annotated[
         Path | None,
-        typer.Option(help="Folder to add rainy/clean training pairs to, in the layout of SPA-Data."),
+        typer.Option(help="Folder that rainy/clean training pairs are added to, in the layout of SPA-Data."),
     ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Find the clean background of a rainy clip from a camera that stands still.
+    """Find the clean background of a rainy clip from a static camera.
 
-    Only rain may move, most of the time, and the exposure must be locked; --report shows
+    Most of the time only rain may move, and the exposure must be locked; --report shows
     where that fails.
 
     Example: derain background rain.mp4 -o clean.png --report report/
@@ -91,7 +91,7 @@ def background(
     else:
         where = ", ".join(str(p) for p in (output, report, pairs) if p is not None)
         found = facts(result)["mean_confidence_percent"]
-        trust = "too few for a confidence" if found is None else f"confidence {found:.0f} %"
+        trust = "too few to tell the confidence" if found is None else f"confidence {found:.0f} %"
         say(f"{result.frames} frames, percentile {result.percentile}, {trust} -> {where}")
 
 

@@ -27,8 +27,7 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="MODEL",
-            help=f"{MODEL} Without bundled weights, random ones are measured. "
-            "Default: what `derain run` takes.",
+            help=f"{MODEL} Without bundled weights, random ones are measured. Default: that of `derain run`.",
             show_default=False,
         ),
     ] = None,
@@ -45,7 +44,7 @@ def bench(
         bool,
         typer.Option(
             "--compare",
-            help="Of each model also all precisions and installed runtimes; says which is fastest.",
+            help="Also measure every precision and installed runtime, and say which is fastest.",
         ),
     ] = False,
     plot: Annotated[
@@ -54,7 +53,7 @@ def bench(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure time and memory of restoring one picture, each size in its own process.
+    """Measure the time and memory that restoring a picture takes, each size in its own process.
 
     Example: derain bench spanet drsformer --sizes 256x256,640x480 --plot speed.png
 
@@ -105,7 +104,7 @@ def bench(
 
 
 def _advice(task: Task, measured: Sequence[tuple[Measurement, Choice]]) -> str:
-    """Which way is the fastest, and how to take it, in one line."""
+    """Which way is the fastest, and how to use it, in one line."""
     usual = min(m.seconds for m, way in measured if way.precision == "float32")
     fastest, way = min(measured, key=lambda pair: pair[0].seconds)
     ratio = fastest.seconds / usual
@@ -165,10 +164,10 @@ def _print(measured: list[Measurement], ways: list[str]) -> None:
     precisions = ", ".join(dict.fromkeys(m.precision for m in measured))
     typer.echo(
         f"\n{first.how if not any(ways) else first.machine}; median of {first.passes} pictures.\n"
-        "MiB: most memory above that of the process with the network loaded.\n"
+        "MiB: peak memory above that of the process with the network loaded.\n"
         f"Beside it, matrix products in {precisions} ran at {matrices[0]:,.0f} to {matrices[-1]:,.0f} "
         "GFLOP/s.\n"
-        "Of peak: the network's multiply-adds a second against theirs.\n"
+        "Of peak: the network's multiply-adds per second relative to theirs.\n"
         "Read, pad, network, write: shares of the time of `derain run` for a JPEG of that size."
     )
     for m in measured:

@@ -1,4 +1,4 @@
-"""`derain compare A B...`: a page on which a person chooses the better of two results."""
+"""`derain compare A B...`: a page for choosing the better of two results by eye."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def compare(
         "compare.html"
     ),
     blind: Annotated[
-        bool, typer.Option("--blind", help="Hide whose results they are until all choices are made.")
+        bool, typer.Option("--blind", help="Hide the names of the folders until all choices are made.")
     ] = False,
     rainy: Annotated[
         Path | None, typer.Option(help="Folder of the rainy pictures, shown between the two.")
@@ -29,10 +29,10 @@ def compare(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random order.")] = 0,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write a page on which a person chooses the better of two results of the same crop, by keyboard.
+    """Write a page for choosing the better of two results of the same crop by eye, with the keyboard.
 
-    Crops are taken where the two differ most. The page works from the file, without a server; it remembers
-    the choices, and shows wins with 95 % intervals at the end.
+    Crops are taken where the two differ most. The page needs no server; it remembers the choices, and shows
+    wins with 95 % intervals at the end.
 
     Example: derain compare ours/ theirs/ --rainy rainy/ --blind -o look.html
     """

@@ -1,4 +1,4 @@
-"""`derain config`: which defaults are in force, and why."""
+"""`derain config`: which defaults are in effect, and why."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def config(
 ) -> None:
     """Show which defaults you have set, and where: in derain.toml or in DERAIN_* variables.
 
-    An option takes the first value that is set in: the command line, the environment, derain.toml in the
+    The first of these that sets an option counts: the command line, the environment, derain.toml in the
     current folder, derain.toml in your configuration folder.
 
     Example: DERAIN_DEVICE=cpu derain config

@@ -1,4 +1,4 @@
-"""`derain data`: which public set a folder is, whether it is whole, and where sets come from."""
+"""`derain data`: which public set a folder holds, whether it is complete, and where sets come from."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _group() -> None:
 
 @app.command(cls=Command)
 def check(
-    folder: Annotated[Path, typer.Argument(help="A folder with one or several sets, as unpacked.")],
+    folder: Annotated[Path, typer.Argument(help="A folder with one or more sets, as unpacked.")],
     against: Annotated[
         Path | None, typer.Option(help="A folder whose pictures must not occur in FOLDER, e.g. a test set.")
     ] = None,
@@ -34,7 +34,7 @@ def check(
 ) -> None:
     """Show which public set a folder holds, what is missing or unpaired, and its official source.
 
-    Also finds scenes that occur in both training and test pictures. Exits with 1 if something is wrong.
+    Also finds scenes that are in both training and test pictures. Exits with 1 if anything is wrong.
 
     Example: derain data check datasets/Rain200L
 

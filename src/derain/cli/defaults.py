@@ -5,9 +5,9 @@
     [run]                    # for `derain run`
     jpeg-quality = 90
 
-The same in the environment: DERAIN_DEVICE=cpu and DERAIN_RUN_JPEG_QUALITY=90. An option takes the first that
-is set of: the command line, the environment, `derain.toml` in the current folder, `derain.toml` in the user's
-configuration folder; in each of these the value for the one command before that for all.
+The same in the environment: DERAIN_DEVICE=cpu and DERAIN_RUN_JPEG_QUALITY=90. The first of
+these that sets an option counts: the command line, the environment, `derain.toml` in the current folder,
+`derain.toml` in the user's configuration folder; in each, a value for one command precedes one for all.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from derain.errors import DerainError, UsageError, reason, unknown_name
 
 FILE = "derain.toml"
 PREFIX = "DERAIN_"
-# What may be set once. The rest names files of one task, or gives leave that is asked for each time, such as
-# replacing files: nobody should lose one because of a derain.toml that lies in the folder.
+# What may be set once. The rest names files of one task, or grants permission for one command, such as to
+# replace files: nobody should lose any because of a derain.toml in the current folder.
 SETTABLE = frozenset(
     {
         *("backbone", "codec", "compare", "crf", "device", "ensemble", "format", "host", "jpeg-quality"),
@@ -60,7 +60,7 @@ class Default:
 
 
 def config_files() -> tuple[Path, ...]:
-    """Where files are looked for, the one that counts first."""
+    """Where files are looked for, highest precedence first."""
     return Path(FILE), Path(typer.get_app_dir("derain")) / FILE
 
 
@@ -81,7 +81,7 @@ def _long(parameter: Any) -> str:
 
 
 def defaults(options: Options, environment: Mapping[str, str]) -> list[Default]:
-    """All that the user set and that is in force.
+    """All defaults that the user set and that are in effect.
 
     Raises:
         UsageError: a file is not TOML, or sets something that is not an option or may not be set.
@@ -113,7 +113,7 @@ def default_map(found: list[Default], options: Options) -> dict[str, Any]:
 
 
 def unused_variables(options: Options, environment: Mapping[str, str]) -> list[str]:
-    """Variables that begin like ours and set nothing."""
+    """Variables with our prefix that set no option."""
     own = {v for named in options.values() for p in named.values() for v in _own_variables(p)}
     used = {origin for _, origin in dict(_of_environment(options, environment)).values()}
     return sorted(name for name in environment if name.startswith(PREFIX) and name not in used | own)
@@ -168,11 +168,11 @@ def _of_table(options: Options, table: Mapping[str, Any], command: Place, path: 
 
 def _refuse_unsettable(option: str, origin: str) -> None:
     if option not in SETTABLE:
-        raise UsageError(f"{origin}: --{option} is given with each command, it cannot be set once for all.")
+        raise UsageError(f"{origin}: --{option} has no default that can be set; give it with each command.")
 
 
 def _as_given(parameter: Any, value: Any) -> Any:
-    """The value as if it had been typed; several are a list, or written with commas."""
+    """The value as if typed; several are a list, or separated by commas."""
     if parameter.multiple:
         parts = value if isinstance(value, list) else str(value).split(",")
         return [str(part).strip() for part in parts]

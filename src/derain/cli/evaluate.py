@@ -56,7 +56,7 @@ class Restoring:
         bool,
         typer.Option(
             "--ensemble",
-            help="Take the average over the flips and rotations that the weights were trained on.",
+            help="Average over the flips and rotations that the weights were trained on.",
         ),
     ] = False
     test_time: Annotated[
@@ -64,7 +64,7 @@ class Restoring:
         typer.Option(
             "--test-time",
             metavar="flips|turns|phases",
-            help="Measure every network with this as well: averages over flips or rotations, or the four "
+            help="Also measure every network like this: averaging over flips or rotations, or the four "
             "half-size phases one by one; may be given several times.",
         ),
     ] = None
@@ -79,7 +79,7 @@ class Printing:
         str | None,
         typer.Option(
             metavar="latex|markdown|csv|html",
-            help="Print one table in this form, and write it into the report's folder.",
+            help="Print one table in this format, and write it into the report's folder.",
         ),
     ] = None
     others: Annotated[
@@ -113,20 +113,21 @@ def evaluate(
     results: Annotated[
         list[str] | None,
         typer.Option(
-            "--results", metavar="NAME=FOLDER", help="Results that others made; may be given several times."
+            "--results", metavar="NAME=FOLDER", help="Results of other programs; may be given several times."
         ),
     ] = None,
     masks: Annotated[
-        Path | None, typer.Option(help="Masks of the rain, for real rain without truth; white is rain.")
+        Path | None, typer.Option(help="Rain masks, for real rain without clean pictures; white is rain.")
     ] = None,
     *,
     scoring: Scoring,
     restoring: Restoring,
     printing: Printing,
 ) -> None:
-    """Restore and score a set with one or several networks: tables, an HTML page, a sheet of pictures.
+    """Restore and score a set with one or more networks: tables, an HTML page, a sheet of pictures.
 
-    Continues where an earlier run into the same folder stopped. A picture that fails is named and left out.
+    Continues where an earlier run into the same folder stopped. A picture that fails is reported and left
+    out.
 
     Example: derain evaluate datasets/Rain200L/test -m drsformer_200L.pth -o report
 
@@ -180,7 +181,7 @@ def evaluate(
 
 
 def named_folder(text: str) -> tuple[str, Path]:
-    """NAME=FOLDER, or a folder that gives the name."""
+    """NAME=FOLDER, or a folder whose name is used."""
     name, separator, folder = text.partition("=")
     return (name, Path(folder)) if separator else (real(Path(text)).name, Path(text))
 

@@ -23,19 +23,18 @@ def export(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="onnx, openvino: rainy pictures to measure the range of values on, for int8.",
+            help="onnx, openvino: rainy pictures to measure the ranges of values on, for int8.",
         ),
     ] = None,
     precision: Annotated[
         str,
         typer.Option(
-            help="onnx, openvino: float32; or int8, several times as fast where "
-            "the processor supports it, and "
-            "within 45 dB of float32."
+            help="onnx, openvino: float32; or int8, several times as fast on "
+            "processors that support it, within 45 dB of float32."
         ),
     ] = "float32",
     any_size: Annotated[
-        bool, typer.Option("--any-size", help="dtmodel: accept tiles of any size instead of 768x768 only.")
+        bool, typer.Option("--any-size", help="dtmodel: accept tiles of any size, not only 768x768.")
     ] = False,
     overwrite: Overwrite = False,
     own_code: OwnCode = False,
@@ -78,7 +77,7 @@ def export(
     if done.agreement is not None:
         say(
             f"{output}: {opened.checkpoint.architecture.name} in 8-bit integers; agrees with PyTorch to "
-            f"{done.agreement:.1f} dB on the worst of the pictures kept back (needed: {LEAST_DB:.0f} dB)."
+            f"{done.agreement:.1f} dB on the worst of the held-out pictures (required: {LEAST_DB:.0f} dB)."
         )
         return
     tried = ", ".join(f"{batch} x {width}x{height}" for batch, height, width in done.shapes)

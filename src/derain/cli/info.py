@@ -1,4 +1,4 @@
-"""`derain info MODEL`: what a model is."""
+"""`derain info MODEL`: describes a model."""
 
 from __future__ import annotations
 

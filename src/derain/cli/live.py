@@ -1,4 +1,4 @@
-"""`derain live SOURCE`: what a camera shows, without its rain, as it shows it."""
+"""`derain live SOURCE`: removes rain from a camera or stream in real time."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ def live(
     ] = None,
     page: Annotated[
         int | None,
-        typer.Option(min=0, max=65535, help="Show the pictures on a web page of this machine, at this port."),
+        typer.Option(min=0, max=65535, help="Show the pictures on a local web page, at this port."),
     ] = None,
     own_code: OwnCode = False,
     protect: Annotated[
-        Path | None, typer.Option(help="A mask of the frames; what is white in it stays.")
+        Path | None, typer.Option(help="A mask for the frames; its white areas stay unchanged.")
     ] = None,
 ) -> None:
     """Remove rain from a camera or stream in real time, until Ctrl-C.
 
-    Always restores the newest frame; frames that come meanwhile are dropped, and counted. With
-    --json, one line per second says how much rain there is.
+    Always restores the newest frame; frames that arrive meanwhile are dropped and counted. With
+    --json, one line per second reports how much rain there is.
 
     Example: derain live /dev/video0 --model everyday-small --page 8080
 
@@ -66,7 +66,7 @@ def live(
 
     if output is None and page is None and not result.as_json:
         raise UsageError(
-            "nothing to do: give -o to record, --page to watch, or --json for figures of the rain only."
+            "nothing to do: give -o to record, --page to watch, or --json for figures of the rain alone."
         )
     if source == "-" and sys.stdin.isatty():
         raise UsageError("standard input is a terminal: send frames to it from a file or a program.")
@@ -128,7 +128,7 @@ def _page(port: int) -> LivePage:
 
 
 def _writer(output: Path, pipes: Pipes, shown: Shown, overwrite: bool) -> FrameWriter:
-    """To standard output, or to a file that grows: what was recorded stays, whatever happens then."""
+    """To standard output, or to a growing file: what has been recorded stays, whatever happens."""
     from derain.pictures.streams import FILE_SUFFIXES, FrameWriter
 
     raw_format = pipes.raw or "rgb24"
@@ -143,7 +143,7 @@ def _writer(output: Path, pipes: Pipes, shown: Shown, overwrite: bool) -> FrameW
 
 
 class _Report:
-    """What is told while it runs: a line that renews itself on a terminal, or a line of JSON a second."""
+    """Reports while it runs: a line that updates itself on a terminal, or one line of JSON per second."""
 
     def __init__(self, as_json: bool, lines: Any, quiet: bool, name: str) -> None:
         self._as_json, self._lines, self._quiet, self._name = as_json, lines, quiet, name
@@ -163,7 +163,7 @@ class _Report:
         return time.monotonic() - self._told >= EVERY
 
     def tell(self, figures: Figures, rain: Rain | None) -> dict[str, Any]:
-        """Reports on the time since the last report; gives the figures."""
+        """Reports on the time since the last report; returns the figures."""
         now = time.monotonic()
         seconds, self._told = now - self._told, now
         self._count(figures)

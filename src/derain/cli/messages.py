@@ -1,4 +1,4 @@
-"""What the command line says: remedies as options, and only what a terminal can show safely."""
+"""What the command line prints: remedies spelled as options, and only what is safe on a terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ JOINERS = "\u200c\u200d"  # invisible, and part of names in some scripts and of 
 
 
 def printable(text: str) -> str:
-    """One line that no terminal takes for a command: control characters and the like are escaped."""
+    """One line, safe on any terminal: control characters and the like are escaped."""
     return "".join(
         sign
         if sign.isprintable() or sign in JOINERS
@@ -43,9 +43,9 @@ def complain(error: DerainError) -> None:
 
 @contextmanager
 def terminal() -> Iterator[None]:
-    """Letters that the terminal cannot show are escaped, and SIGTERM ends a command as Ctrl-C does.
+    """Escapes characters that the terminal cannot show, and lets SIGTERM end a command as Ctrl-C does.
 
-    Whatever command runs inside, it ends with 128 + the number of the signal.
+    A command that a signal ends exits with 128 + its number.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -54,7 +54,7 @@ def terminal() -> Iterator[None]:
 
     def interrupt(number: int, _: FrameType | None) -> None:
         nonlocal received
-        if os.getpid() != parent:  # a worker process, which has nothing to tell
+        if os.getpid() != parent:  # a worker process, which reports nothing
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         received = True

@@ -1,4 +1,4 @@
-"""`derain models`: what there is."""
+"""`derain models`: the known models."""
 
 from __future__ import annotations
 

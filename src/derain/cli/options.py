@@ -1,4 +1,4 @@
-"""Options that belong together: a dataclass each, spread over a command's parameters.
+"""Groups of options: a dataclass each, expanded into a command's parameters.
 
 @dataclass(frozen=True)
 class Shade:
@@ -71,7 +71,7 @@ class ModelOptions:
     precision: Precision = "auto"
     tile: Annotated[
         int | None,
-        typer.Option(help="Side of a tile in pixels; 0: never tile. Default: what fits into memory."),
+        typer.Option(help="Side of a tile in pixels; 0: never tile. Default: what fits in memory."),
     ] = None
     overlap: Annotated[int | None, typer.Option(help="Pixels that neighbouring tiles share.")] = None
     ensemble: Annotated[
@@ -106,7 +106,7 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class ResultOptions:
-    """What becomes of results, and how they are reported."""
+    """What happens to results, and how they are reported."""
 
     overwrite: Overwrite = False
     as_json: AsJson = False

@@ -1,4 +1,4 @@
-"""What became of many files: a line each while they are processed, a summary or JSON at the end."""
+"""Outcomes of many files: a line each while they are processed, a summary or JSON at the end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def follow(outcomes: Iterable[Outcome], progress: Bar, as_json: bool, advance: bool = True) -> list[Outcome]:
-    """Works through outcomes as they come; errors and notes appear above the bar at once."""
+    """Collects outcomes as they arrive; errors and notes appear above the bar at once."""
     done = []
     for outcome in outcomes:
         done.append(outcome)
@@ -36,7 +36,7 @@ def follow(outcomes: Iterable[Outcome], progress: Bar, as_json: bool, advance: b
 
 
 def preview(planned: Plan, overwrite: bool, as_json: bool) -> None:
-    """Prints what would become of each file."""
+    """Prints what would happen to each file."""
     rows = []
     for job in planned.jobs:
         status = "skipped" if exists(job.target) and not overwrite else "restored"
@@ -60,15 +60,15 @@ def summarise(
     how: str,
     facts: Mapping[str, object] | None = None,
 ) -> None:
-    """Prints how it ended; exits with 1 unless all went well.
+    """Prints a summary; exits with 1 unless all went well.
 
     Args:
         outcomes: of all jobs.
         unread: files that were skipped.
         as_json: print JSON instead of a line.
         began: `time.monotonic()` at the start.
-        how: completes the line: with what, and where the results are.
-        facts: what else the JSON says.
+        how: completes the line: with which model, and where the results are.
+        facts: further entries of the JSON.
     """
     from derain.pictures import passed_over
     from derain.restore.jobs import STATUSES

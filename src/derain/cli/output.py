@@ -1,4 +1,4 @@
-"""How much a command says: `-q` leaves errors and what was asked for, `-v` adds how things were done."""
+"""How much a command prints: `-q` only errors and what was asked for, `-v` also how things were done."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ def is_quiet() -> bool:
 
 
 def say(text: str) -> None:
-    """Prints a line of report, unless the user wants none; what a command is asked to print is no report."""
+    """Prints a line of a report, unless the user gave `-q`; output that was asked for is not a report."""
     if not is_quiet():
         typer.echo(printable(text))
 
 
 def tell(*lines: str) -> None:
-    """Prints lines that a command was asked for, whatever names are in them."""
+    """Prints lines that were asked for, with any names in them made safe."""
     for line in lines:
         typer.echo(printable(line))
 
 
 def tables() -> Console:
-    """What prints tables: as they are, without signs of a markup that a name may have by chance."""
+    """The console for tables; it prints text as it is, even if a name looks like markup."""
     from rich.console import Console
 
     return Console(markup=False, emoji=False, highlight=False)
@@ -48,7 +48,7 @@ def be_quiet(quiet: bool) -> None:
 
 
 def be_verbose(verbose: bool) -> None:
-    """Shows on standard error what the library logs, with the places that errors come from."""
+    """Shows the library's log on standard error, with tracebacks of errors."""
     if not verbose:
         return
     handler = logging.StreamHandler(sys.stderr)

@@ -45,7 +45,7 @@ class Pipes:
     ] = None
 
     def frames(self) -> RawFrames | None:
-        """What raw frames of standard input look like; None if it says so itself."""
+        """The format of raw frames on standard input; None if a header states it."""
         from derain.pictures.streams import RawFrames
 
         if self.raw is None:
@@ -67,7 +67,7 @@ class Pipes:
 
 
 def refuse_options(**given: bool) -> None:
-    """Raises `UsageError` if one of these options, True where it was given, does not go with a pipe."""
+    """Raises `UsageError` if one of these options, True if given, cannot be used with a pipe."""
     unused = {name: None for name, is_given in given.items() if is_given}
     if unused:
         names = " and ".join(f"--{name.replace('_', '-')}" for name in unused)
@@ -95,7 +95,7 @@ def frame_writer(
 
 
 def refuse_target(output: Path, pipes: Pipes, overwrite: bool, suffixes: tuple[str, ...]) -> str:
-    """The ending of a file that frames may be written to. Raises `UsageError` for another."""
+    """The suffix of a file that frames may be written to. Raises `UsageError` for any other."""
     suffix = output.suffix.lower()
     if suffix not in suffixes:
         raise UsageError(f"{output}: frames are written as {' '.join(suffixes)}, or to - as a pipe.")
@@ -107,7 +107,7 @@ def refuse_target(output: Path, pipes: Pipes, overwrite: bool, suffixes: tuple[s
 
 
 def standard_output() -> BinaryIO:
-    """For frames. Raises `UsageError` if people would see them as letters."""
+    """Standard output for frames. Raises `UsageError` if it is a terminal."""
     if sys.stdout.isatty():
         raise UsageError(
             "frames cannot be written to a terminal: send them to a program or file, or give -o."
@@ -121,7 +121,7 @@ def restore_pipe(
     """`derain run -`: every frame of standard input, restored, in order.
 
     Raises:
-        DerainError: frames cannot be read or written, or could be read only in part.
+        DerainError: frames cannot be read or written, or only partly read.
     """
     from derain.cli.messages import printable
     from derain.cli.output import is_quiet

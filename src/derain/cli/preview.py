@@ -1,4 +1,4 @@
-"""`derain preview PHOTO`: one sheet to choose a model and a strength by."""
+"""`derain preview PHOTO`: one sheet for choosing a model and a strength."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def preview(
         typer.Option(
             "--model",
             metavar="MODEL",
-            help="As in `derain run`; may be given several times. Default: all bundled ones.",
+            help="As in `derain run`; may be given several times. Default: all bundled models.",
         ),
     ] = None,
     strength: Annotated[
@@ -31,7 +31,7 @@ def preview(
             help="How much of the change to apply; may be given several times. Default: 0.5, 1 and 1.25.",
         ),
     ] = None,
-    crops: Annotated[int, typer.Option(min=1, max=8, help="Parts of the picture to show.")] = 2,
+    crops: Annotated[int, typer.Option(min=1, max=8, help="Number of crops.")] = 2,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Default: beside the photo, as NAME-preview.jpg."),
@@ -40,7 +40,7 @@ def preview(
     precision: Precision = "auto",
     overwrite: Overwrite = False,
 ) -> None:
-    """Show what models make of one picture, at several strengths, on one sheet of crops.
+    """Show what models do to a picture, at several strengths, on one sheet of crops.
 
     The crops are where most of the picture changes; each row is one of them with one model.
 

@@ -1,4 +1,4 @@
-"""A progress bar with count and time left; without a terminal, a line now and then; quiet with `-q`."""
+"""A progress bar with count and time left; without a terminal, an occasional line; quiet with `-q`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Bar:
         self._whole = self._first = 0
 
     def part(self, done: int, total: int | None, note: str = "") -> None:
-        """Part of the current step is done; `note` says which."""
+        """Part of the current step is done; `note` describes it."""
         share = min(done / total, 1.0) if total else 0.0
         self._show(self._whole + share, note=printable(note))
 
@@ -38,12 +38,12 @@ class Bar:
         self._show(self._whole, note="")
 
     def reach(self, done: int, total: int | None, note: str = "") -> None:
-        """This many whole steps are done, of a total that may only be known now."""
+        """This many whole steps are done, of a total that may be known only now."""
         self._whole = done
         self._show(done, total=total, note=printable(note))
 
     def restart(self, done: int, total: int | None) -> None:
-        """Starts again, where `done` steps were done before; they say nothing of the time left."""
+        """Starts again after `done` earlier steps, which do not count for the time left."""
         self._whole = self._first = done
         self._began = time.monotonic()
         self._progress.reset(self._task, completed=done, total=total)

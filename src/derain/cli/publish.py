@@ -19,11 +19,9 @@ def publish(
     card: Annotated[
         Path | None, typer.Option(help="The model card, README.md. Default: one made from the weights.")
     ] = None,
-    private: Annotated[
-        bool, typer.Option("--private", help="Make a repository that only you can see.")
-    ] = False,
+    private: Annotated[bool, typer.Option("--private", help="Create a private repository.")] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Add a revision to a repository with weights.")
+        bool, typer.Option("--overwrite", help="Add a revision to a repository that already holds weights.")
     ] = False,
 ) -> None:
     """Upload weights to a repository of the Hugging Face Hub, for `derain run --model hf:OWNER/NAME`.

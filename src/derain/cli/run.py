@@ -1,4 +1,4 @@
-"""`derain run INPUT... -o OUT`: the main job."""
+"""`derain run INPUT... -o OUT`: restores pictures and videos."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Videos:
         str | None,
         typer.Option(
             help="Codec of videos: h264, h265, vp9, mpeg4, ffv1, prores or gif. "
-            "Default: what suits the file and its depth."
+            "Default: one that suits the file and its bit depth."
         ),
     ] = None
     crf: Annotated[
@@ -86,7 +86,7 @@ class Videos:
 
 @dataclass(frozen=True)
 class Work:
-    """Where the work is done, on what, and into which format."""
+    """How the work is done, and in which format results are written."""
 
     cluster: Annotated[
         str | None,
@@ -105,7 +105,7 @@ class Work:
     protect: Annotated[
         Path | None,
         typer.Option(
-            help="A mask, or a folder with masks of the same names: what is white in it stays as it is.",
+            help="A mask, or a folder with masks of the same names; their white areas stay unchanged.",
         ),
     ] = None
     watch: Annotated[
@@ -138,7 +138,7 @@ def run(
 ) -> None:
     """Remove rain from pictures and videos.
 
-    Pictures keep their depth, transparency and metadata; videos their times, sound, subtitles and colour.
+    Pictures keep bit depth, transparency and metadata; videos keep timing, sound, subtitles and colour.
 
     Example: derain run holiday/ clip.mp4 -o dry/ --compare
 
@@ -252,10 +252,10 @@ def _refuse_on_cluster(
         raise UsageError("--cluster is for pictures, with a folder for the results as --output.")
     if own_code:
         raise UsageError(
-            "--cluster and --own-code exclude each other; other machines may not have that code."
+            "--cluster and --own-code exclude each other: other machines may not have that code."
         )
     if protect is not None:
-        raise UsageError("--protect: not on a cluster; leave out --cluster.")
+        raise UsageError("--protect does not work on a cluster; leave out --cluster.")
 
 
 def _follow(
@@ -282,7 +282,7 @@ def _follow(
 
 
 def _used(derainer: Derainer, done: Sequence[Outcome]) -> tuple[str, dict[str, Any]]:
-    """With what pictures were restored, in words and as facts."""
+    """What pictures were restored with, in words and as data."""
     import torch
 
     precisions = "".join(f", {name}" for name in dict.fromkeys(o.precision for o in done if o.precision))

@@ -35,7 +35,7 @@ def score(
         Path | None, typer.Option(help="The rainy picture, video or folder, for real rain without truth.")
     ] = None,
     masks: Annotated[
-        Path | None, typer.Option(help="The mask of the rain, or a folder of them; white is rain.")
+        Path | None, typer.Option(help="The rain mask, or a folder of masks; white is rain.")
     ] = None,
     protocols: Annotated[
         list[str] | None,
@@ -51,10 +51,10 @@ def score(
         typer.Option("--list", help="List the protocols and stop.", is_eager=True, callback=_list_protocols),
     ] = False,
 ) -> None:
-    """Score restored pictures under one or several published protocols.
+    """Score restored pictures under one or more published protocols.
 
-    Folders are paired by name, never by order; a picture without a partner is refused. One that cannot be
-    read or scored is named and left out.
+    Folders are paired by name, never by order; a picture without a partner is an error. One that cannot be
+    read or scored is reported and left out.
 
     Example: derain score restored/ clean/ -p matlab_y_uint8 -p matlab_y_double --json
 

@@ -13,14 +13,14 @@ from derain.cli.shared import MODEL, Device, Precision
 
 def serve(
     host: Annotated[
-        str, typer.Option(help="Address to listen on; others than this machine's own need --token.")
+        str, typer.Option(help="Address to listen on; any but this machine's own needs --token.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 chooses a free port.")] = 8000,
     token: Annotated[
         str | None,
         typer.Option(
             envvar="DERAIN_TOKEN",
-            help="Secret of all users: password of the page, bearer token of the API.",
+            help="Secret shared by all users: password of the page, bearer token of the API.",
             show_default=False,
         ),
     ] = None,
@@ -45,15 +45,15 @@ def serve(
             show_default="none",
         ),
     ] = None,
-    max_upload: Annotated[float, typer.Option(help="Megabytes of one upload.")] = 100,
-    max_pixels: Annotated[float, typer.Option(help="Megapixels of one picture or frame.")] = 40,
-    max_clip: Annotated[float, typer.Option(help="Seconds of one clip.")] = 30,
-    max_time: Annotated[float, typer.Option(help="Seconds of work on one picture or clip.")] = 900,
+    max_upload: Annotated[float, typer.Option(help="Megabytes per upload.")] = 100,
+    max_pixels: Annotated[float, typer.Option(help="Megapixels per picture or frame.")] = 40,
+    max_clip: Annotated[float, typer.Option(help="Seconds per clip.")] = 30,
+    max_time: Annotated[float, typer.Option(help="Seconds of work per picture or clip.")] = 900,
     max_waiting: Annotated[int, typer.Option(help="Pictures and clips in the queue.")] = 32,
-    max_storage: Annotated[float, typer.Option(help="Megabytes of all files that are kept.")] = 2000,
+    max_storage: Annotated[float, typer.Option(help="Megabytes of all stored files together.")] = 2000,
     keep: Annotated[float, typer.Option(help="Minutes until a result is deleted.")] = 60,
 ) -> None:
-    """Serve a web page, and an HTTP API, that remove rain from pictures and short clips.
+    """Serve a web page and an HTTP API that remove rain from pictures and short clips.
 
     Each request and each job is logged as a line of JSON on standard error.
 

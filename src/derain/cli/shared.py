@@ -1,4 +1,4 @@
-"""What every command has: `-h`, `-q`, `-v`, defaults that users set once, summaries that are not cut."""
+"""What all commands share: `-h`, `-q`, `-v`, defaults set by the user, full summaries in lists."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ OwnCode: TypeAlias = Annotated[
 DryRun: TypeAlias = Annotated[
     bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")
 ]
-# Spellings of earlier versions, which still work and are said nowhere.
+# Spellings of earlier versions, which still work but are not documented.
 OLD_OPTIONS = ("--weights", "--from")
 _DEFAULTS = "derain.defaults"  # key in the context's notes
 
 
 def _shared(
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print errors and what was asked for, and nothing else.")
+        bool, typer.Option("--quiet", "-q", help="Print only errors and what was asked for.")
     ] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Also say how work is done, and where errors come from.")
+        bool, typer.Option("--verbose", "-v", help="Also print how work is done, and where errors come from.")
     ] = False,
 ) -> None:
     """Not a command: its options are those of all commands."""
@@ -66,9 +66,9 @@ class Command(TyperCommand):
                 parameter.opts = names
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Old spellings are understood; what is wrong with a default names the place where it was set.
+        """Accepts old spellings; an error about a default names the place where it was set.
 
-        An empty argument is often a variable that is not set. It would stand for the folder here.
+        An empty argument is often an unset variable; as a path it would mean the current folder.
         """
         for argument in args:
             if not argument or (argument.startswith("--") and argument.partition("=")[1:] == ("=", "")):
@@ -93,7 +93,7 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """A group of commands: each is told in a whole sentence."""
+    """A group of commands, each listed with a whole sentence."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         rows = [
@@ -106,7 +106,7 @@ class Group(TyperGroup):
 
 
 def use_defaults(ctx: typer.Context) -> None:
-    """Lets the options of all commands have the defaults that the user set."""
+    """Gives the options of all commands the defaults that the user set."""
     options = options_of(ctx.command)
     found = defaults(options, os.environ)
     ctx.default_map = default_map(found, options)
@@ -114,7 +114,7 @@ def use_defaults(ctx: typer.Context) -> None:
 
 
 def _in_force(ctx: Any) -> list[Default]:
-    """The defaults that this command takes from files and the environment."""
+    """This command's defaults from files and the environment."""
     path: list[str] = []
     place = ctx
     while place.parent is not None:
@@ -130,7 +130,7 @@ def _in_force(ctx: Any) -> list[Default]:
 
 
 def _origin(ctx: Any, error: typer.BadParameter) -> str:
-    """Where a bad value was set, unless on the command line."""
+    """Where a bad value was set, if not on the command line."""
     bad = getattr(error.param, "opts", ())
     origins = [d.origin for d in _in_force(ctx) if f"--{d.option}" in bad]
     return f"; it is set by {origins[0]}" if origins else ""

@@ -1,4 +1,4 @@
-"""`derain synth CLEAN -o PAIRS`: rain made on clean pictures."""
+"""`derain synth CLEAN -o PAIRS`: adds synthetic rain to clean pictures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from derain.cli.shared import DryRun, Overwrite
 def synth(
     clean: Annotated[Path, typer.Argument(help="A folder of clean pictures.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for the results, rainy/ and clean/.")
+        Path, typer.Option("--output", "-o", help="Folder for the results, in rainy/ and clean/.")
     ],
     preset: Annotated[
         str,

@@ -1,4 +1,4 @@
-"""`derain train RECIPE -o RUN`: any method on any set."""
+"""`derain train RECIPE -o RUN`: trains any network on any data set."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def train(
         typer.Option("--dry-run", help="Show what would be read and what a step costs, without training."),
     ] = False,
     find_rate: Annotated[
-        bool, typer.Option("--find-rate", help="Only try increasing learning rates, and suggest one.")
+        bool, typer.Option("--find-rate", help="Only try increasing learning rates, and suggest one of them.")
     ] = False,
     own_code: Annotated[
         bool, typer.Option("--own-code", help="Run the Python code that the recipe names: network or loss.")
@@ -103,7 +103,7 @@ def _train(wanted: Recipe, output: Path, own_code: bool) -> None:
 
 @contextmanager
 def _progress() -> Iterator[Progress | None]:
-    """Shows the progress of training, in the first of several processes."""
+    """Shows the progress of training, in the first process only."""
     if os.environ.get("RANK", "0") != "0":
         yield None
         return

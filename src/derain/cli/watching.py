@@ -1,4 +1,4 @@
-"""`derain run FOLDER --watch`: restores what arrives, until Ctrl-C."""
+"""`derain run FOLDER --watch`: restores new files until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def follow_arrivals(outcomes: Iterator[Outcome], as_json: bool) -> None:
-    """A line for each file as it is done, of JSON if wanted; exits with 1 if one failed."""
+    """Prints a line for each finished file, as JSON if asked to; exits with 1 if any failed."""
     from derain.restore.jobs import STATUSES, as_row
 
     counts: Counter[str] = Counter()

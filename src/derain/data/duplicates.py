@@ -1,7 +1,7 @@
 """Near-duplicates: the same scene in a training and in a test set, or twice in one set.
 
 Each picture is reduced to a small grey thumbnail without its mean and contrast. Those of the same scene
-correlate almost fully, whatever the compression, a cut edge, light rain or a mirror has done to them.
+correlate almost fully in spite of compression, a cropped edge, light rain or mirroring.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from derain.pictures import read_picture, to_rgb8
 
 SIDE = 24  # of the thumbnail, pixels
-ALIKE = 0.97  # correlation from which two pictures count as one scene
+ALIKE = 0.97  # correlation above which two pictures count as one scene
 _BLOCK = 4096  # thumbnails that are compared at once
 
 
@@ -38,12 +38,12 @@ def find_duplicates(
     workers: int = 1,
     on_picture: Callable[[], None] = lambda: None,
 ) -> list[Duplicate]:
-    """Pictures of `first` that occur in `second` too, each with the one that is most like it.
+    """Pictures of `first` that are also in `second`, each with its most similar one.
 
     Args:
         first, second: picture files of any size; a file that occurs in both is one scene, too.
         workers: threads that read pictures.
-        on_picture: called after each picture that was read.
+        on_picture: called after each picture.
 
     Raises:
         DerainError: a picture cannot be read.
@@ -98,7 +98,7 @@ def _thumbnails(paths: Sequence[Path], workers: int, on_picture: Callable[[], No
 
 
 def _thumbnail(path: Path) -> NDArray[np.float32]:
-    """(SIDE * SIDE,) float32 of length 1; zero for a flat picture, which is like nothing."""
+    """(SIDE * SIDE,) float32 of length 1; zero for a flat picture, which resembles none."""
     grey = cv2.cvtColor(to_rgb8(read_picture(path)), cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey.astype(np.float32), (SIDE, SIDE), interpolation=cv2.INTER_AREA).ravel()
     row: NDArray[np.float32] = (small - small.mean()).astype(np.float32)

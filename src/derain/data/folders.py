@@ -24,5 +24,5 @@ def pictures_in(folder: str | Path) -> list[Path]:
 
 
 def read_rgb(path: str | Path) -> NDArray[np.uint8]:
-    """A picture upright as (H, W, 3) RGB uint8. Raises `DerainError` naming a file that is none."""
+    """A picture upright as (H, W, 3) RGB uint8. Raises `DerainError` naming a file that is not a picture."""
     return np.asarray(to_rgb8(read_picture(path)), np.uint8)

@@ -1,9 +1,9 @@
-"""The public rain sets as people unpack them: which one a folder holds, and whether it is whole.
+"""The public rain sets as people unpack them: which one a folder holds, and whether it is complete.
 
 Pairs of folders are found by their names (`rain/X2` beside `norain`, `input` beside `target`, ...), or by the
-names of the files where rainy and clean pictures share a folder. Which set they are is read off the path,
-else off file names that only one set uses. What people rename cannot be recognised, and is then checked
-as a set without a name.
+names of the files where rainy and clean pictures share a folder. Which set they are is told by the path,
+else by file names that only one set uses. Renamed sets cannot be recognised, and are checked as sets
+without a name.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ SPLITS = {
     "raintrainl": "train", "raintrainh": "train",
 }  # fmt: skip
 RAINDS_KINDS = {"rainstreak": "RS", "raindrop": "RD", "rainstreakraindrop": "RDS"}
-# Sets that can be told by the names of their files alone: (a name of a rainy file, set).
+# Sets that can be recognised by the names of their files alone: (a name of a rainy file, set).
 TELLING_NAMES = (
     (r"rd-(rain-)?.+", ("RainDS-Syn", "RainDS-Real")),
     (r"\d+_rain", ("AGAN-Data",)),
@@ -101,7 +101,7 @@ class Split:
         pairing: which belongs to which, and what is left over.
         sets: the public sets that it may be; empty when none is recognised.
         purpose: "train", "test", "test_a", ... as the folders say, or as the count says; else None.
-        made: how this project made it, in words; "" for what others made.
+        made: how this project made it, in words; "" for sets of other origin.
     """
 
     rainy: Path
@@ -129,7 +129,7 @@ class Split:
 
     @property
     def expected(self) -> tuple[int, ...]:
-        """How many pairs the public set has: in this split, or in each when that is not known."""
+        """How many pairs the public set has: in this split, or in each if the split is not known."""
         in_split = [s.sizes[self.purpose] for s in self.sets if self.purpose and self.purpose in s.sizes]
         return tuple(dict.fromkeys(in_split or (size for s in self.sets for size in s.sizes.values())))
 
@@ -198,7 +198,7 @@ def split_of(rainy: Path, clean: Path) -> Split:
 
 
 def problems(split: Split, on_pair: Callable[[], None] = lambda: None) -> list[str]:
-    """What is missing, unpaired or unfit in a split, one line each; reads headers, not pixels."""
+    """What is missing, unpaired or unsuitable in a split, one line each; reads headers, not pixels."""
     found = []
     pairs, expected = split.pairing.pairs, split.expected
     if expected and len(pairs) not in expected:
@@ -301,7 +301,7 @@ def _set_of(folder: Path) -> PublicSet | None:
 
 
 def _split_word(folder: Path) -> str:
-    """The last part of a folder's name that says what it is for: Rain200L_test -> test."""
+    """The last part of a folder's name that states its purpose: Rain200L_test -> test."""
     word = _word(folder)
     if word in SPLITS:
         return word
@@ -339,7 +339,7 @@ def _size(path: Path) -> tuple[int, int]:
 def pictures_to_compare(
     folder: Path, splits: Sequence[Split], against: Path | None
 ) -> tuple[list[Path], list[Path]]:
-    """The clean pictures among which no scene should occur twice, as (trained on, tested on).
+    """The clean pictures of training and of testing, which should have no scene in common.
 
     Args:
         folder: the folder that `splits` were found in; all its pictures count where there are none.

@@ -1,7 +1,7 @@
 """Which file of one folder belongs to which of another: by name, never by order.
 
 Sorted lists do not pair: `norain-10.png` and `rain-10x2.png` sort differently, and one stray or missing file
-shifts every later pair without a sign. So one rule of names must explain a whole folder, or it is refused.
+silently shifts every later pair. So one naming rule must fit a whole folder, or it is refused.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from derain.pictures import find_pictures
 
 @dataclass(frozen=True)
 class NameRule:
-    """How the stem of a partner, mostly a clean picture, follows from that of a rainy or restored picture.
+    """How the stem of a partner, usually a clean picture, follows from that of a rainy or restored picture.
 
     Attributes:
         summary: an example, as error messages show it.
@@ -65,7 +65,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Pairing:
-    """The best rule for two folders and what it leaves over, in natural order (2 before 10)."""
+    """The best rule for two folders, and the files it leaves unmatched in natural order (2 before 10)."""
 
     rule: NameRule
     pairs: tuple[Pair, ...]
@@ -74,7 +74,7 @@ class Pairing:
 
 
 def pair_folders(folder: Path, partners: Path) -> tuple[Pair, ...]:
-    """Pairs two folders, with all below them, by the first rule that leaves nothing over.
+    """Pairs two folders, with all below them, by the first rule that leaves nothing unmatched.
 
     Raises:
         DerainError: as `pictures_below` and `refuse_leftovers`.
@@ -121,7 +121,7 @@ def pictures_below(folder: Path) -> dict[str, Path]:
 
 
 def best_pairing(pictures: Mapping[str, Path], partners: Mapping[str, Path]) -> Pairing:
-    """The rule that leaves the fewest files over; on ties the first of `RULES`."""
+    """The rule that leaves the fewest files unmatched; on ties the first of `RULES`."""
     return min(
         (_pair(rule, pictures, partners) for rule in RULES),
         key=lambda p: len(p.unmatched) + len(p.unmatched_partners),

@@ -1,7 +1,7 @@
 """Training patches: endless streams of (rainy, clean) pairs.
 
-Item i is a pure function of (seed, i), whatever the loader, the number of its workers or of
-processes, so a training run goes on exactly from a step number. Every pass over the pictures takes
+Item i is a pure function of (seed, i), whatever the loader and the number of its workers or of
+processes, so a training run resumes exactly from a step number. Every pass over the pictures takes
 them in a new order. An item is a dict of `rainy` and `clean`, (3, patch, patch) float32 RGB in
 [0, 1], and `name`, the picture's file. The streams have no length: give the loader a sampler, e.g.
 `DataLoader(pairs, batch_size=8, sampler=range(8000))`.
@@ -41,7 +41,7 @@ KEPT = 2**30  # bytes, for each folder in each process
 
 
 class Pictures:
-    """Files read as uint8 RGB; the first `room` bytes of them stay in memory."""
+    """Files read as uint8 RGB; up to `room` bytes of them stay in memory."""
 
     def __init__(self, paths: Sequence[Path], room: int = KEPT) -> None:
         self.paths = list(paths)
@@ -72,7 +72,7 @@ class Cut:
         turns: "none"; "mirror" left-right; "flips_and_rotations", all eight positions of a square, equally
             likely; "upright_twice_as_likely", the same with no turn twice as likely (Chen et al., NeRD-Rain).
         saturation: with probability 1/3 make colours up to 20 % stronger or weaker (the same).
-        sideways: share of made pairs that are turned once more after it rained on them, so that rain
+        sideways: share of synthetic pairs that are turned again once the rain is on them, so that rain
             comes from any side.
     """
 
@@ -87,7 +87,7 @@ Rainmaker = Callable[[np.random.Generator, Levels], tuple[Levels, Levels]]
 
 
 def rain_of_preset(name: str) -> Rainmaker:
-    """Makes the rain of a preset of `data.synthesis`. Raises `UsageError` for an unknown name."""
+    """Adds the rain of a preset of `data.synthesis`. Raises `UsageError` for an unknown name."""
     return functools.partial(_rain_of_kinds, preset(name))
 
 
@@ -105,12 +105,12 @@ def _rain_of_one_layer(layers: Pictures, rng: np.random.Generator, clean: Levels
 
 
 class SyntheticPairs(Dataset[Item]):
-    """Patches of clean pictures, with rain made on each.
+    """Patches of clean pictures, with synthetic rain on each.
 
     Args:
         clean: the pictures.
-        rain: makes a rainy picture and its clean twin of a clean one.
-        cut: how patches are taken; the clean patch is turned before it rains on it.
+        rain: makes a rainy picture and its clean twin from a clean one.
+        cut: how patches are taken; the clean patch is turned before the rain is added.
         seed: of everything.
     """
 
@@ -157,7 +157,7 @@ def read_pair(rainy: Pictures, clean: Pictures, number: int) -> tuple[Levels, Le
 
 
 def picture_number(seed: int, index: int, count: int) -> int:
-    """The picture that item `index` is cut from: each once in every pass, in a new order."""
+    """The picture that item `index` is cut from: each once per pass, in a new order."""
     rounds, place = divmod(index, count)
     return int(_order(seed, rounds, count)[place])
 

@@ -1,6 +1,6 @@
-"""A page on which a person chooses between results of the same crop, without knowing whose they are.
+"""A page for choosing between results of the same crop by eye, without knowing whose they are.
 
-The page is one file that needs no server. The browser keeps what was chosen, so that one can continue later.
+The page is one file that needs no server. The browser keeps the choices, so that one can continue later.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def comparison_page(
         seed: of the order.
 
     Raises:
-        UsageError: fewer than two folders, no picture that is in all of them, or `count` or `side` too small.
+        UsageError: fewer than two folders, no picture in all of them, or `count` or `side` too small.
         DerainError: a picture cannot be read, or results of one picture differ in size.
     """
     if len(results) < 2:
@@ -97,7 +97,7 @@ def comparison_page(
         entry: dict[str, Any] = {"picture": trial.picture, "left": trial.left, "right": trial.right}
         content.append({**entry, "images": [_embedded(crop) for crop in crops]})
     data = {"names": list(results), "blind": blind, "trials": content}
-    text = json.dumps(data).replace("<", "\\u003c")  # nothing in a name ends the script
+    text = json.dumps(data).replace("<", "\\u003c")  # nothing in a name can end the script
     identity = hashlib.sha256(text.encode()).hexdigest()[:16]
     template = Template((files("derain.evaluation") / "blind.html").read_text(encoding="utf-8"))
     return template.substitute(data=text, identity=identity)

@@ -1,4 +1,4 @@
-"""What is compared: networks of this project, foreign networks, and finished results."""
+"""What is compared: networks of this project, other networks, and finished results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from derain.restore import Derainer
 
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-UNCHANGED = "input unchanged"  # the candidate that does nothing: what the pictures score before
+UNCHANGED = "input unchanged"  # the candidate that does nothing: scores of the rainy pictures themselves
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Candidate:
         restore: (1, 3, H, W) float32 RGB in [0, 1] -> the same, on the CPU. None where the results
             are `finished`.
         identity: what the result depends on (hash of the weights, settings).
-        method: the name of the network and size, by which published figures of the same one are
-            found; "" for a size that was not published.
+        method: the name of the network and size, by which its published figures are found; "" for a
+            size that was not published.
         parameters: how many it has; None where unknown.
         multiply_adds: of one (height, width) picture; None where unknown.
         finished: result files by the name of their case.
-        device: that it computes on; the memory of it is measured.
+        device: that it computes on, and whose memory is measured.
         precision: that it computes in; "" where unknown.
     """
 
@@ -58,7 +58,7 @@ class Candidate:
 
 
 def input_unchanged(cases: Sequence[Case]) -> Candidate:
-    """The pictures as they are, so that a table says what was gained, or lost."""
+    """The pictures as they are, so that a table shows what was gained or lost."""
     return Candidate(UNCHANGED, None, finished={case.name: case.rainy for case in cases})
 
 
@@ -66,7 +66,7 @@ def finished_results(name: str, folder: Path, cases: Sequence[Case], taken: Sequ
     """Results of another program: pictures with the names of the rainy ones.
 
     Raises:
-        UsageError: the name is `taken`, or no name of a file.
+        UsageError: the name is `taken`, or cannot be a file name.
         DerainError: a case has no result in the folder; names it.
     """
     if name in taken:
@@ -78,9 +78,9 @@ def finished_results(name: str, folder: Path, cases: Sequence[Case], taken: Sequ
     found = {pair.name: pair.partner for pair in best_pairing(rainy, results).pairs}
     if len(found) < len(cases):
         missing = next(case.name for case in cases if case.name not in found)
-        raise DerainError(f"{folder}: no result for {missing}; results are named as the rainy pictures.")
+        raise DerainError(f"{folder}: no result for {missing}; results need the names of the rainy ones.")
     finished = {case.name: found[case.name] for case in cases}
-    # No identity: the files stand for themselves, and one name is one row whatever the set.
+    # No identity: the files stand for themselves, and one name is one row on any set.
     return Candidate(name, None, finished=finished)
 
 
@@ -119,7 +119,7 @@ def candidate_of(model: Any, settings: Mapping[str, Any], taken: Sequence[str] =
 
 
 def with_option(candidate: Candidate, option: str) -> Candidate:
-    """The candidate with an option of `derain.restore.test_time.TEST_TIME`, as another one.
+    """The candidate with an option of `derain.restore.test_time.TEST_TIME`, as a new candidate.
 
     Raises:
         UsageError: there is no such option.
@@ -141,7 +141,7 @@ def with_option(candidate: Candidate, option: str) -> Candidate:
 
 
 def _is_own(path: Path) -> bool:
-    """Whether this project exported an ONNX file, by its facts; a damaged one is for its reader to refuse."""
+    """Whether this project exported an ONNX file, by its facts; damaged ones are left to their reader."""
     from derain.export.facts import KEY
 
     try:
@@ -177,7 +177,7 @@ def from_derainer(derainer: Derainer, name: str) -> Candidate:
 
 
 def from_factory(target: str) -> Candidate:
-    """A network that the user's own code makes: `package.module:factory`.
+    """A network made by the user's own code: `package.module:factory`.
 
     THE CODE OF THAT MODULE IS RUN, with all rights of this process. The factory takes no arguments and
     returns a function or `torch.nn.Module` that maps (1, 3, H, W) float32 RGB in [0, 1] to the same, or
@@ -186,7 +186,7 @@ def from_factory(target: str) -> Candidate:
     so in an attribute `multiple_of`; pictures are then extended by reflection and cut.
 
     Raises:
-        UsageError: there is no such module or factory, or what it makes cannot be called.
+        UsageError: there is no such module or factory, or its result cannot be called.
     """
     network = own_function(target)()
     if not callable(network):

@@ -1,4 +1,4 @@
-"""What an evaluation runs on: rainy pictures with their truth, with masks of their rain, or with neither."""
+"""What an evaluation runs on: rainy pictures with their truth, with rain masks, or with neither."""
 
 from __future__ import annotations
 
@@ -53,21 +53,22 @@ def find_cases(
     Args:
         rainy: a public set as unpacked, or a folder of rainy pictures.
         clean: the folder of their clean pictures, paired by name.
-        masks: the folder of masks of their rain, named as they are.
+        masks: the folder of their rain masks, of the same names.
         protocols: names; by default the one usual for a public set, `real_rain` where there are masks
             alone. Those that need no truth are enough for rainy pictures alone.
         name: what tables call the set; by default that of the public set.
 
     Raises:
-        UsageError: a protocol is not known, or needs what is not given; or there is not one set of pairs.
+        UsageError: a protocol is not known or needs something that is not given, or there is not exactly
+            one set of pairs.
         DerainError: a picture has no partner.
     """
     chosen = tuple(dict.fromkeys(protocols)) or (("real_rain",) if masks and not clean else ())
     needs = {need for p in chosen for need in protocol(p).needs}
     if masks is None and "mask" in needs:
-        raise UsageError(f"{', '.join(chosen)}: masks of the rain are needed; give their folder.")
+        raise UsageError(f"{', '.join(chosen)}: rain masks are needed; give their folder.")
     if masks is not None and chosen and "mask" not in needs:
-        raise UsageError(f"{', '.join(chosen)} need no masks of the rain; leave {masks} out.")
+        raise UsageError(f"{', '.join(chosen)} need no rain masks; leave out {masks}.")
     if clean is None and chosen and "clean" not in needs:
         cases = tuple(Case(n, path) for n, path in pictures_below(rainy).items())
         dataset, notes = "", tuple[str, ...]()

@@ -1,4 +1,4 @@
-"""Clips to score: their frames, as pictures in a folder that lasts as long as it is needed."""
+"""Clips to score: their frames, as pictures in a temporary folder."""
 
 from __future__ import annotations
 

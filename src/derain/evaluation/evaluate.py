@@ -1,7 +1,7 @@
-"""Runs candidates over a set of pictures and keeps the outcome of each picture, so that it can resume.
+"""Runs candidates over a set of pictures and keeps each outcome, so that it can resume.
 
-Every finished picture is a line of `records.jsonl` and a restored PNG; a second run takes the lines that
-were made with the same weights, settings, files and protocols, and does only the rest.
+Every finished picture is a line of `records.jsonl` and a restored PNG; a second run reuses the lines made
+with the same weights, settings, files and protocols, and does only the rest.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Record:
             the first frame of a clip.
         seconds, cpu_seconds: of restoring, without reading, scoring and writing; None for finished results.
         pixels: height times width.
-        peak_bytes: most memory of the device meanwhile, above what was in use before; None where
+        peak_bytes: peak memory of the device meanwhile, above what was in use before; None where
             unknown.
     """
 
@@ -95,22 +95,22 @@ def evaluate(
     quantise: Quantise = "round",
     on_picture: Callable[[], None] = lambda: None,
 ) -> tuple[Result, ...]:
-    """Restores and scores every picture with every candidate, going on where an earlier run stopped.
+    """Restores and scores every picture with every candidate, resuming where an earlier run stopped.
 
     Args:
         candidates: networks, and finished results; see `derain.evaluation.candidates`.
-        cases: rainy pictures with what they are judged by.
+        cases: rainy pictures and what they are compared with.
         protocols: names; those that take floats score the network's output itself, clamped to [0, 1].
             Grey pictures count as three equal channels. Those that compare frames take the cases of one
-            folder as the frames of a clip.
+            folder as a clip's frames.
         folder: receives `records.jsonl` and `restored/CANDIDATE/NAME.png`.
         quantise: how the output becomes bytes, in the file and for protocols that score bytes.
-        on_picture: called after each picture of each candidate, also those done before.
+        on_picture: called after each picture of each candidate, including those done before.
 
     Raises:
-        DerainError: no picture could be read, restored, compared and written, by one of the protocols;
-            names the first.
-        UsageError: a protocol compares frames, and there are none that follow each other.
+        DerainError: under some protocol no picture could be read, restored, compared and written; names
+            the first.
+        UsageError: a protocol compares frames, and there are no consecutive ones.
     """
     chosen = [protocol(name) for name in dict.fromkeys(protocols)]
     before: dict[str, Case] = {}
@@ -119,7 +119,7 @@ def evaluate(
         if not before:
             raise UsageError("these protocols compare frames of a clip, and there is only one picture.")
     records_file = folder / "records.jsonl"
-    # The latest of each: the restored picture beside it is of the same run.
+    # The latest of each: the restored picture beside it comes from the same run.
     done = {(record.candidate, record.name): record for record in _load(records_file)}
     found: list[dict[str, Record]] = []
     failed: list[list[DerainError]] = []
@@ -159,7 +159,7 @@ def _comparable(
     found: Sequence[Mapping[str, Record]],
     failed: Sequence[Sequence[DerainError]],
 ) -> tuple[Result, ...]:
-    """The records of pictures that all candidates have, with the protocols that all of them have there."""
+    """The records of the pictures and protocols that all candidates have."""
     shared = {
         c.name: [records[c.name] for records in found] for c in cases if all(c.name in r for r in found)
     }
@@ -186,7 +186,7 @@ def _comparable(
 
 
 def restored_file(folder: Path, candidate: Candidate, case: Case) -> Path:
-    """Where the restored picture of a case lies; finished ones stay where they are."""
+    """The path of a case's restored picture; finished ones stay where they are."""
     if candidate.finished:
         return candidate.finished[case.name]
     return folder / "restored" / candidate.name / PurePath(case.name).with_suffix(".png")
@@ -201,7 +201,7 @@ def _run(
     quantise: Quantise,
     key: str,
 ) -> tuple[Record, list[DerainError]]:
-    """Restores, or reads what is finished, and scores; `earlier` is the frame before it in a clip.
+    """Restores, or reads the finished result, and scores; `earlier` is the clip's previous frame.
 
     Returns:
         The record, and why scores are missing in it.
@@ -284,7 +284,7 @@ def _key(candidate: Candidate, case: Case, earlier: Case | None, quantise: Quant
 def _load(path: Path) -> Iterator[Record]:
     """The records of earlier runs."""
     for fields in read_records(path):
-        with suppress(TypeError):  # of an edition that kept other figures
+        with suppress(TypeError):  # of a version that kept other figures
             yield Record(**fields)
 
 

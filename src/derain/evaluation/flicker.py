@@ -1,4 +1,4 @@
-"""How much a clip flickers: what changes from one frame to the next and should not.
+"""How much a clip flickers: changes from one frame to the next that should not be there.
 
 Each function takes a restored frame and the one before it, and gives the mean absolute change of luma
 (0.299 R + 0.587 G + 0.114 B of bytes), in levels of 8 bits. Falling rain
@@ -16,7 +16,7 @@ from derain.errors import DerainError
 from derain.evaluation.levels import AnyPicture, Array, Quantise, as_rgb, byte_pair, single
 from derain.evaluation.luma import full_range_luma, full_range_luma_bytes
 
-ASTRAY = 1.0  # pixels by which the way forth and back may miss where the movement is believed
+ASTRAY = 1.0  # pixels by which the flow there and back may miss its start and still be trusted
 SMALLEST = 32  # pixels a side in which movement can be found
 
 
@@ -29,7 +29,7 @@ def flicker_truth(
 ) -> float:
     """Change of the error against the clean frame from one frame to the next; any camera.
 
-    Mean |(O_t - T_t) - (O_t-1 - T_t-1)|: what the truth does itself, movement included, cancels out.
+    Mean |(O_t - T_t) - (O_t-1 - T_t-1)|: changes of the truth itself, movement included, cancel out.
     """
     now, before = (
         np.subtract(*(full_range_luma(as_rgb(x)) for x in byte_pair(a, b, 1, quantise)))
@@ -39,7 +39,7 @@ def flicker_truth(
 
 
 def flicker_static(restored: AnyPicture, previous: AnyPicture, quantise: Quantise = "round") -> float:
-    """Change from one frame to the next; for a camera that stands still."""
+    """Change from one frame to the next; for a static camera."""
     now, before = (full_range_luma(as_rgb(single(x, 1, quantise))) for x in (restored, previous))
     return float(np.abs(now - _like(before, now)).mean())
 
@@ -76,10 +76,10 @@ def movement(now: Array, before: Array) -> tuple[Array, Array]:
         now, before: (H, W) uint8.
 
     Returns:
-        (H, W, 2) float32 of (right, down) in pixels to add to a place, and (H, W) bool: where to believe it.
+        (H, W, 2) float32 of (right, down) in pixels to add to a place, and (H, W) bool: where to trust it.
     """
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    flow: Any = None  # none to begin from
+    flow: Any = None  # no initial flow
     there, back = search.calc(now, before, flow), search.calc(before, now, flow)
     height, width = now.shape
     x, y = np.meshgrid(np.arange(width), np.arange(height))

@@ -15,7 +15,7 @@ from string import Template
 from derain.evaluation.measures import figure
 from derain.evaluation.tables import COSTS, Cell, Column, Group, Line, Table, cost_text, costs_shown
 
-LATEX_COLUMNS = 12  # of figures that can be read side by side on a landscape page
+LATEX_COLUMNS = 12  # columns of figures that are legible side by side on a landscape page
 LEGEND = (
     "Best and second best of the measured rows are marked, where better than the unchanged input; brackets: "
     "95 % bootstrap interval of the mean; best on: pictures on which a row is the best of the measured ones; "
@@ -38,7 +38,7 @@ def interval_text(column: Column, cell: Cell) -> str:
 
 
 def source_text(line: Line, scores: bool = True, costs: bool = True) -> str:
-    """Where a published row, its scores or its costs, was read; "" for what was measured."""
+    """The source of a published row's scores or costs; "" for what was measured."""
     sizes = costs and line.cost_source
     return "; ".join([line.source] * scores + [f"size: {line.cost_source}"] * bool(sizes))
 
@@ -67,7 +67,7 @@ def as_markdown(table: Table) -> str:
 
 
 def as_csv(table: Table) -> str:
-    """A row per figure, for programs; an infinite value is "inf"."""
+    """One row per figure, for programs; an infinite value is "inf"."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     costs = list(COSTS)
@@ -86,9 +86,10 @@ def as_csv(table: Table) -> str:
 
 
 def as_latex(table: Table) -> str:
-    """A document that compiles as it stands; what lies between the rules fits elsewhere.
+    """A document that compiles as it is; what is between the rules can be used elsewhere.
 
-    A table wider than `LATEX_COLUMNS` figures is set in parts under each other, the costs in the last.
+    A table wider than `LATEX_COLUMNS` figures is split into parts, one under another, with the costs in
+    the last.
     """
     letters: dict[str, str] = {}  # of sources, in the order of their rows
     parts: list[str] = []
@@ -184,7 +185,7 @@ def _tabular(
 
 
 def as_html(table: Table, title: str = "Evaluation", more: str = "") -> str:
-    """A page of one table, without outside parts; `more` is HTML that follows it."""
+    """A self-contained page of one table; `more` is HTML that follows it."""
     template = Template((files("derain.evaluation") / "table.html").read_text(encoding="utf-8"))
     return template.substitute(
         title=html.escape(title), style=style(), table=html_table(table), legend=html.escape(LEGEND),
@@ -271,7 +272,7 @@ _LATEX = {
 
 
 def _latex(text: str) -> str:
-    """Text for LaTeX: its signs are written out, and letters that its fonts lack become question marks."""
+    """Text for LaTeX: special characters are escaped, and those that its fonts lack become question marks."""
     known = "".join(c if c in _LATEX or ord(c) < 0x250 else "?" for c in text)
     return re.sub("|".join(map(re.escape, _LATEX)), lambda found: _LATEX[found[0]], known)
 

@@ -1,4 +1,4 @@
-"""The door of the protocols: two pictures of any kind become two arrays of grey levels, 0 to 255.
+"""The input of the protocols: two pictures of any kind become two arrays of grey levels, 0 to 255.
 
 A picture is a NumPy array (H, W, 3) or (H, W), or a torch tensor (3, H, W), (1, H, W) or with a leading
 batch axis of 1. It holds bytes, or floats in [0, 1]; channels are red, green, blue.
@@ -43,9 +43,9 @@ def byte_pair(
 def float_pair(
     restored: AnyPicture, clean: AnyPicture, smallest: int, clamp: bool = True
 ) -> tuple[Array, Array]:
-    """Both pictures as grey levels that are not rounded, (H, W, 3) or (H, W).
+    """Both pictures as unrounded grey levels, (H, W, 3) or (H, W).
 
-    Two pictures of bytes stay uint8; else both are float64 in [0, 255], beyond it where `clamp` is off
+    Two pictures of bytes stay uint8; else both are float64 in [0, 255], or beyond where `clamp` is off
     and the restored picture leaves [0, 1]. Raises as `byte_pair` does.
     """
     a, b = _checked(restored, clean, smallest)
@@ -65,7 +65,7 @@ def as_rgb(picture: Array) -> Array:
 
 
 def mask_of(picture: AnyPicture) -> Array:
-    """(H, W) bool: where a picture, grey or in colours, lies in the upper half of its range.
+    """(H, W) bool: where a picture, grey or colour, is in the upper half of its range.
 
     Raises:
         DerainError: the type is neither bytes nor float, or a value is not finite.
@@ -87,7 +87,7 @@ def _checked(
     if min(a.shape[:2]) < smallest:
         raise DerainError(f"the picture is {_size(a)}; this protocol needs {smallest} pixels a side.")
     if b.dtype != np.uint8 and (b.min() < 0 or b.max() > 1):
-        raise DerainError(f"the {other} picture holds {b.min():g} to {b.max():g}; floats must lie in [0, 1].")
+        raise DerainError(f"the {other} picture holds {b.min():g} to {b.max():g}; floats must be in [0, 1].")
     return a, b
 
 
@@ -108,7 +108,7 @@ def _array(picture: AnyPicture, role: str) -> Array:
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array)
     if not np.issubdtype(array.dtype, np.floating):
-        raise DerainError(f"the {role} picture is {array.dtype}; scores are defined for 8 bit or for floats.")
+        raise DerainError(f"the {role} picture is {array.dtype}; scores are defined for 8 bits or floats.")
     if not np.isfinite(array).all():
         raise DerainError(f"the {role} picture holds values that are not finite.")
     return np.ascontiguousarray(array)

@@ -1,4 +1,4 @@
-"""What the protocols measure: how each figure is called and printed, and which value is the best."""
+"""What the protocols measure: the name of each figure, how it is printed, and its best value."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class Measure:
     """A figure of a picture.
 
     Attributes:
-        title: as the head of a column.
+        title: heading of a column.
         digits: decimals that tables print.
-        ideal: the best value; infinite where more, or less, is always better.
+        ideal: the best value; infinite where higher, or lower, is always better.
     """
 
     title: str
@@ -22,7 +22,7 @@ class Measure:
     ideal: float
 
     def distance(self, value: float) -> float:
-        """How far from the ideal, for putting values in order; the best is the lowest."""
+        """Distance from the ideal, for sorting; the best is the lowest."""
         if math.isinf(self.ideal):
             return math.copysign(1, -self.ideal) * value
         return abs(value - self.ideal)
@@ -42,7 +42,7 @@ MEASURES = {
 
 
 def figure(measure: str, value: float) -> str:
-    """A value with the digits that the tables of the field print."""
+    """A value with the digits usual in the field's tables."""
     return f"{value:.{MEASURES[measure].digits}f}"
 
 

@@ -1,8 +1,8 @@
-"""NIQE and BRISQUE: scores of a picture without its truth; lower is better.
+"""NIQE and BRISQUE: scores of a picture without a reference; lower is better.
 
 Both measure how far the statistics of locally normalised brightness are from those of natural pictures.
-`*_live` follow the Matlab releases of the LIVE laboratory. Where a neighbourhood is exactly flat these are
-decided by rounding noise; `*_stable` set that noise to zero, and are the ones to report.
+`*_live` follow the Matlab releases of the LIVE laboratory. Where a neighbourhood is exactly flat, rounding
+noise decides them; `*_stable` set that noise to zero, and are the ones to report.
 
 Sources: Mittal, Soundararajan, Bovik, "Making a Completely Blind Image Quality Analyzer", 2012; Mittal,
 Moorthy, Bovik, "No-Reference Image Quality Assessment in the Spatial Domain", 2012. The model numbers in
@@ -64,7 +64,7 @@ def _niqe(picture: AnyPicture, quantise: Quantise, noise: float) -> float:
     grey = _grey(picture, BLOCK, quantise)
     rows, columns = (side // BLOCK for side in grey.shape)
     if rows * columns < 2:
-        raise DerainError(f"the picture holds one block of {BLOCK} x {BLOCK} pixels; NIQE needs two.")
+        raise DerainError(f"the picture has one block of {BLOCK} x {BLOCK} pixels; NIQE needs two.")
     grey = grey[: rows * BLOCK, : columns * BLOCK]
     features = np.concatenate(
         [
@@ -124,7 +124,7 @@ def _grey(picture: AnyPicture, smallest: int, quantise: Quantise) -> Array:
 
 
 def _normalised(grey: Array, border: int, noise: float) -> Array:
-    """Brightness less its local mean, over its local deviation plus one; below `noise` it is zero."""
+    """Brightness minus its local mean, over its local deviation plus one; below `noise` it is zero."""
     mean, energy = (
         cv2.sepFilter2D(plane, cv2.CV_64F, _WINDOW, _WINDOW, borderType=border)
         for plane in (grey, grey * grey)
@@ -137,7 +137,7 @@ def _normalised(grey: Array, border: int, noise: float) -> Array:
 def _half(grey: Array) -> Array:
     """Matlab's `imresize(grey, 0.5)`: bicubic with antialiasing, edges mirrored, (ceil(H/2), ceil(W/2)).
 
-    Every output pixel lies half way between two inputs, so all share one row of eight weights.
+    Every output pixel lies halfway between two inputs, so all share one row of eight weights.
     """
     x = np.abs(np.arange(-3.5, 4)) / 2
     weights = np.where(x <= 1, 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2)

@@ -1,4 +1,4 @@
-"""The report of an evaluation as files: JSON, PNG sheets, and one HTML page without outside parts."""
+"""The report of an evaluation as files: JSON, PNG sheets, and one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def write_report(report: Report) -> Path:
     """Writes `report.json`, `sheet-NAME.png` for each network and `index.html`; returns the last.
 
     Raises:
-        DerainError: a file cannot be written, or a picture of the run is gone.
+        DerainError: a file cannot be written, or a picture of the run is missing.
     """
     content = to_json(report)
     replace_file(report.folder / "report.json", json.dumps(content, indent=2, allow_nan=False).encode())
@@ -69,7 +69,7 @@ def page(report: Report, table: Table, sheets: Mapping[str, Array]) -> str:
 
 
 def _gains(report: Report, name: str) -> str:
-    """On how many pictures each network is better than doing nothing."""
+    """The number of pictures on which each network beats doing nothing."""
     title = MEASURES[protocol(name).measures[0]].title
     total = report.results[0].scores(name).count
     gains = (
@@ -100,7 +100,7 @@ def _unstated(report: Report) -> str:
 
 
 def _pictures(report: Report) -> str:
-    """Every picture under every protocol, before and after."""
+    """Scores of every picture under every protocol, before and after."""
     columns = [(result, name) for name in report.protocols for result in report.results]
     head = [f"{r.candidate.name}, {name}" for r, name in columns]
     rows = []
@@ -111,7 +111,7 @@ def _pictures(report: Report) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], last_is_text: bool = False) -> str:
-    """Columns of figures behind a first one of text."""
+    """A column of text followed by columns of figures."""
 
     def line(cells: Sequence[str], tag: str) -> str:
         text = {0, len(cells) - 1} if last_is_text else {0}
@@ -126,7 +126,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], last_is_text: boo
 
 
 def _chart(report: Report, name: str) -> str:
-    """The first measure of every picture as dots, pictures ordered by what they score before."""
+    """The first measure of every picture as dots, pictures in the order of their scores before."""
     measure = protocol(name).measures[0]
     scored = {r.candidate.name: r.scores(name).pictures for r in report.results}
     series = {label: [p.values[measure] for p in pictures] for label, pictures in scored.items()}
@@ -168,7 +168,7 @@ def _chart(report: Report, name: str) -> str:
 
 
 def as_figure(text: str, pixels: Array) -> str:
-    """An embedded picture (H, W, 3) uint8 RGB; `text` describes it to those who do not see it."""
+    """An embedded picture (H, W, 3) uint8 RGB; `text` describes it to those who cannot see it."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=88)
     source = f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

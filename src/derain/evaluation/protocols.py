@@ -1,9 +1,9 @@
 """The protocols by which published PSNR / SSIM figures were computed, by name.
 
-Figures under different names must never be compared: the same pair of pictures gets 44.3 dB by one and
-45.7 dB by another. Each function takes two pictures of one size (see `levels`) and is symmetric but for
-`quantise`, which says how a float result becomes the bytes that the published script would have read.
-Grey pictures count as three equal channels unless a protocol says otherwise.
+Figures under different names must never be compared: the same pair of pictures gets 44.3 dB under one
+and 45.7 dB under another. Each function takes two pictures of one size (see `levels`) and is symmetric
+except for `quantise`, which states how a float result becomes the bytes that the published script would
+have read. Grey pictures count as three equal channels unless a protocol says otherwise.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def matlab_y_double(restored: AnyPicture, clean: AnyPicture, quantise: Quantise 
 
 
 def skimage_rgb(restored: AnyPicture, clean: AnyPicture) -> Score:
-    """RGB floats, not rounded; uniform SSIM with data range 2, as scikit-image 0.15 took it. SPANet."""
+    """RGB floats, not rounded; uniform SSIM with data range 2, as in scikit-image 0.15. SPANet."""
     a, b = float_pair(restored, clean, 7)
     return Score(psnr(a, b), uniform_ssim(a, b, peak=510))
 

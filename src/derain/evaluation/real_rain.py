@@ -1,4 +1,4 @@
-"""Scores of real pictures without their truth, where a mask says which pixels are rain.
+"""Scores of real pictures without clean truth, where a mask marks the rain.
 
 Luma is 0.299 R + 0.587 G + 0.114 B of bytes. The mask dilated by a 5 x 5 square is *near* rain, the rest
 is *dry*. The background of a picture is the mean of its dry pixels in a 25 x 25 window, known where at
@@ -19,17 +19,17 @@ from derain.evaluation.luma import full_range_luma
 
 NEAR = 5  # side of the square that dilates the mask, pixels
 WINDOW = 25  # side of the window of the background, pixels
-KNOWN = 0.15  # share of dry pixels from which the background counts as known
+KNOWN = 0.15  # share of dry pixels above which the background counts as known
 
 
 class RealRain(NamedTuple):
-    """What became of the rain of a real picture, and of the rest.
+    """What happened to the rain of a real picture, and to the rest.
 
     Attributes:
-        removed: share of the contrast of the rain that is gone: 0 unchanged, 1 the rain stands out no
-            more, above 1 it left holes darker than their surroundings.
+        removed: share of the rain's contrast that is gone: 0 unchanged, 1 the rain no longer stands out,
+            above 1 it left marks darker than their surroundings.
         harm: mean absolute change of luma at dry pixels, in levels of 8 bits.
-        detail: mean gradient of luma between dry pixels over that of the rainy picture: below 1 smoother.
+        detail: mean gradient of luma between dry pixels, relative to the rainy picture: below 1 smoother.
         brightness: mean change of luma at dry pixels, in levels of 8 bits.
     """
 
@@ -42,7 +42,7 @@ class RealRain(NamedTuple):
 def real_rain(
     restored: AnyPicture, rainy: AnyPicture, mask: AnyPicture, quantise: Quantise = "round"
 ) -> RealRain:
-    """Contrast of the rain that is gone inside a mask, and change outside it; for real rain without truth.
+    """Rain contrast removed inside a mask, and change outside it; for real rain without truth.
 
     The mask marks rain in its upper half (128 of bytes, 0.5 of floats).
 

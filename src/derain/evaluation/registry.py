@@ -42,7 +42,7 @@ CLIPS: dict[Callable[..., float], tuple[str, ...]] = {
 NOUNS = {
     "clean": "the clean picture",
     "rainy": "the rainy picture",
-    "mask": "a mask of the rain",
+    "mask": "a rain mask",
     "previous": "the restored frame before it",
     "previous_clean": "the clean frame before it",
     "previous_rainy": "the rainy frame before it",
@@ -80,7 +80,7 @@ class Protocol:
         return "previous" in self.needs
 
     def distance(self, values: Mapping[str, float]) -> float:
-        """How far a picture or a mean is from the best, by the first measure; for putting them in order."""
+        """Distance of a picture or a mean from the best, by the first measure; for sorting."""
         measure = self.measures[0]
         return MEASURES[measure].distance(values[measure])
 
@@ -97,7 +97,7 @@ class Protocol:
             restored: the picture to score.
             clean: the truth, where the protocol needs it.
             quantise: how floats become bytes, where the protocol reads bytes.
-            others: whatever else it needs, by the keys of `NOUNS`; what it does not need is not looked at.
+            others: whatever else it needs, by the keys of `NOUNS`; what it does not need is ignored.
 
         Raises:
             UsageError: something that the protocol compares with was not given.
@@ -139,7 +139,7 @@ def protocol(name: str) -> Protocol:
     """The protocol of that name.
 
     Raises:
-        UsageError: there is none; names the nearest.
+        UsageError: there is none; suggests the nearest.
     """
     if name not in PROTOCOLS:
         raise unknown_name("protocol", name, PROTOCOLS)

@@ -1,4 +1,4 @@
-"""What an evaluation found: figures with their intervals, published ones beside them, JSON, sheets."""
+"""The findings of an evaluation: figures with intervals, published ones beside them, JSON, sheets."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ SIDE = 256  # multiply-adds are stated for pictures of this side, as published o
 
 @dataclass(frozen=True)
 class Report:
-    """An evaluation that is done.
+    """A finished evaluation.
 
     Attributes:
         test_set: the pictures, and the protocols; the sheets show the best and the worst by the first.
-        results: one a candidate, *input unchanged* first.
+        results: one per candidate, *input unchanged* first.
         folder: where everything was written and the report goes.
         device: that the networks ran on.
         quantise: how results became bytes.
@@ -78,7 +78,7 @@ class Report:
         notes = self.test_set.notes
         left = len(self.test_set.cases) - len(self.cases)
         if left:
-            notes = (*notes, f"{left} of {left + len(self.cases)} pictures failed and are in no figure.")
+            notes = (*notes, f"{left} of {left + len(self.cases)} pictures failed and are not in any figure.")
         if not self.repeats:
             return notes
         shown = ", ".join(f"{b} and {a}" for a, b in self.repeats[:8])
@@ -101,7 +101,7 @@ class Report:
         return "; ".join(part for part in parts if part) + "."
 
     def scenes(self, names: Sequence[str]) -> list[int]:
-        """The number of the scene of each case of those names."""
+        """The scene number of each of the named cases."""
         first = dict(self.repeats)
         order = {case.name: i for i, case in enumerate(self.cases)}
         return [order[first.get(name, name)] for name in names]
@@ -115,21 +115,21 @@ class Report:
         }
 
     def wins(self, name: str) -> dict[str, int]:
-        """On how many pictures each candidate is the best by the first measure of a protocol; ties count."""
+        """On how many pictures each candidate is the best by a protocol's first measure; ties count."""
         distance = protocol(name).distance
         return best_on(
             {r.candidate.name: [distance(p.values) for p in r.scores(name).pictures] for r in self.results}
         )
 
     def better_than_input(self, result: Result, name: str) -> int:
-        """On how many pictures a candidate is better than the unchanged input, by the first measure."""
+        """The number of pictures on which a candidate beats the unchanged input, by the first measure."""
         distance, before = protocol(name).distance, self.results[0]
         both = zip(result.scores(name).pictures, before.scores(name).pictures, strict=True)
         return sum(distance(a.values) < distance(b.values) for a, b in both)
 
 
 def best_on(distances: Mapping[str, Sequence[float]]) -> dict[str, int]:
-    """On how many pictures each candidate has the smallest distance from the ideal; ties count for all."""
+    """The number of pictures on which each candidate is closest to the ideal; ties count for all."""
     best = [min(values) for values in zip(*distances.values(), strict=True)]
     return {name: sum(v == b for v, b in zip(row, best, strict=True)) for name, row in distances.items()}
 
@@ -157,7 +157,7 @@ def own_figures(report: Report, result: Result, name: str) -> Baseline | None:
 
 
 def to_json(report: Report) -> dict[str, Any]:
-    """All that tables need, so that several reports make one: scores, intervals, wins, costs, published."""
+    """All that tables need: scores, intervals, wins, costs, published figures."""
     return {
         "dataset": report.dataset,
         "pictures": len(report.cases),

@@ -1,4 +1,4 @@
-"""Scores of a set: gathered picture by picture, summed up with the protocol's name on them."""
+"""Scores of a set: gathered picture by picture, summarised under the protocol's name."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class SetScore:
 
     @property
     def mean_finite(self) -> dict[str, float] | None:
-        """The mean without the infinite pictures; None when nothing remains."""
+        """The mean without the infinite pictures; None if nothing remains."""
         finite = [picture for picture in self.pictures if _finite(picture)]
         return _mean(finite) if finite else None
 
@@ -58,7 +58,7 @@ class SetScore:
         """`pictures`, `mean`, `count`, `infinite`; `mean_finite` too where a value is infinite, `failed`
         where a picture could not be scored.
 
-        JSON knows no infinity: an infinite value is null.
+        JSON has no infinity: an infinite value is null.
         """
         content: dict[str, Any] = {
             "pictures": [{"name": p.name, **_plain(p.values)} for p in self.pictures],
@@ -105,7 +105,7 @@ class Scores:
             others: what else the protocol compares with, such as `rainy` and `mask`.
 
         Raises:
-            DerainError: the pictures cannot be compared; nothing of the batch is added then.
+            DerainError: the pictures cannot be compared; then nothing of the batch is added.
             UsageError: the numbers of pictures or of names differ.
         """
         is_batch = restored.ndim == 4
@@ -133,7 +133,7 @@ class Scores:
             UsageError: no picture was added yet.
         """
         if not self._pictures:
-            raise UsageError(f"{self.protocol.name}: there is no picture to take the mean of.")
+            raise UsageError(f"{self.protocol.name}: there are no pictures to average over.")
         return SetScore(self.protocol.name, tuple(self._pictures))
 
     def reset(self) -> None:

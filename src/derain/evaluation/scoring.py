@@ -22,7 +22,7 @@ from derain.evaluation.registry import Protocol, protocol
 from derain.evaluation.scores import PictureScore, SetScore
 from derain.pictures import read_picture
 
-PLURALS = {"clean": "clean pictures", "rainy": "rainy pictures", "mask": "masks of the rain"}
+PLURALS = {"clean": "clean pictures", "rainy": "rainy pictures", "mask": "rain masks"}
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Scored:
-    """Scores of files, one `SetScore` a protocol, and what the user should know about the files."""
+    """Scores of files, one `SetScore` per protocol, and what the user should know about the files."""
 
     sets: tuple[SetScore, ...]
     notes: tuple[str, ...]
@@ -62,7 +62,7 @@ def plan(
     Raises:
         UsageError: an unknown protocol, none at all, one that compares with pictures that are not given,
             pictures that none compares with, a file against a folder, or a path without pictures.
-        DerainError: a picture has no partner, see `derain.data.pairing`.
+        DerainError: a picture has no partner; see `derain.data.pairing`.
     """
     if not protocols:
         raise UsageError("no protocol is named; name one or more.")
@@ -76,13 +76,13 @@ def plan(
     others = {kind: path for kind, path in given.items() if path is not None}
     for kind, path in others.items():
         if not any(kind in protocol(name).needs for name in protocols):
-            raise UsageError(f"{', '.join(protocols)} need no {PLURALS[kind]}; leave {path} out.")
+            raise UsageError(f"{', '.join(protocols)} need no {PLURALS[kind]}; leave out {path}.")
         for place in (restored, path):
             if not place.exists():
                 raise UsageError(f"{place}: no such file or folder.")
         if restored.is_dir() != path.is_dir():
             raise UsageError(
-                f"{restored} and {path}: one is a folder and the other a file; give two of a kind."
+                f"{restored} and {path}: one is a folder and the other a file; give two files or two folders."
             )
     if not restored.is_dir():
         return (Item(restored.name, restored, others),)
@@ -104,7 +104,7 @@ def plan_of(places: Mapping[str, Path | None], protocols: Sequence[str]) -> tupl
 
 
 def _after(before: Item, item: Item) -> Item:
-    """A frame that knows the one before it, unless that is of another folder and so of another clip."""
+    """A frame with the previous one of its clip, which lies in the same folder."""
     if before.restored.parent != item.restored.parent:
         return item
     earlier = {f"previous_{kind}": path for kind, path in before.partners.items() if "_" not in kind}
@@ -117,13 +117,13 @@ def score_files(
     crop_to_common: bool = False,
     on_picture: Callable[[], None] = lambda: None,
 ) -> Scored:
-    """Scores files; each is read once for all protocols, and one that fails stops no other.
+    """Scores files; each is read once for all protocols, and one that fails does not stop the others.
 
     Args:
         items: see `plan`.
         protocols: names.
-        crop_to_common: cut the centres of pictures of different sizes to the size they share, as
-            UDR-S2Former's test does, in place of refusing them.
+        crop_to_common: crop pictures of different sizes to their common centre, as UDR-S2Former's test
+            does, instead of refusing them.
         on_picture: called after each picture, from the calling thread.
 
     Raises:
@@ -156,12 +156,12 @@ def score_files(
     return Scored(tuple(sets), tuple(dict.fromkeys(notes)))
 
 
-# What a protocol gives for a file; None where it needs a frame before this one and there is none.
+# A protocol's scores of a file; None where it needs the previous frame and there is none.
 _Value = dict[str, float] | DerainError | None
 
 
 def _score(item: Item, chosen: Sequence[Protocol], crop_to_common: bool) -> tuple[list[_Value], list[str]]:
-    """What each protocol gives, and what to know of the files."""
+    """What each protocol gives, and what to know about the files."""
     try:
         with errors_of(item.restored, *item.partners.values()):
             restored, partners, notes = _read(item, crop_to_common)
@@ -170,7 +170,7 @@ def _score(item: Item, chosen: Sequence[Protocol], crop_to_common: bool) -> tupl
     values: list[_Value] = []
     for p in chosen:
         try:
-            # The messages of protocols tell what is wrong, and not with which pictures.
+            # The messages of protocols say what is wrong, but not with which pictures.
             with errors_of(" and ".join(map(str, (item.restored, *item.partners.values())))):
                 values.append(_figures(p, restored, partners))
         except DerainError as error:
@@ -179,7 +179,7 @@ def _score(item: Item, chosen: Sequence[Protocol], crop_to_common: bool) -> tupl
 
 
 def _read(item: Item, crop_to_common: bool) -> tuple[Array, dict[str, Array], list[str]]:
-    """The picture, what it is compared with, and what to know of the files."""
+    """The picture, what it is compared with, and what to know about the files."""
     restored, notes = read_levels(item.restored)
     partners: dict[str, Array] = {}
     for kind, path in item.partners.items():
@@ -187,7 +187,7 @@ def _read(item: Item, crop_to_common: bool) -> tuple[Array, dict[str, Array], li
         notes += more
         if kind != "mask" and restored.ndim != partner.ndim:
             grey = item.restored if restored.ndim == 2 else path
-            notes.append(f"{grey}: is grey and its partner is not; taken as three equal channels.")
+            notes.append(f"{grey}: is grey, its partner is not; taken as three equal channels.")
             restored, partner = as_rgb(restored), as_rgb(partner)
         partners[kind] = partner
     if crop_to_common and len({x.shape[:2] for x in (restored, *partners.values())}) > 1:
@@ -224,7 +224,7 @@ def cores() -> int:
 
 
 def _common_centre(*pictures: Array) -> list[Array]:
-    """The centres of all, of the largest size that fits in each."""
+    """The centres of all, in the largest size that fits in each."""
     height, width = (min(sides) for sides in zip(*(x.shape[:2] for x in pictures), strict=True))
     cut = []
     for picture in pictures:

@@ -35,7 +35,7 @@ class Row:
 
 
 def contact_sheet(title: str, rows: Sequence[Row], width: int = 1920) -> Array:
-    """A row a picture, on white: rainy, restored, clean, error map; without truth the map of changes.
+    """One row per picture, on white: rainy, restored, clean, error map; without truth the map of changes.
 
     Args:
         title: of the whole.

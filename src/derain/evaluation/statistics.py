@@ -1,4 +1,4 @@
-"""How sure a mean over pictures is: bootstrap intervals.
+"""How certain a mean over pictures is: bootstrap intervals.
 
 Source: Efron and Tibshirani, *An Introduction to the Bootstrap*, 1993, chapter 13.
 """
@@ -20,10 +20,10 @@ def bootstrap_interval(
     """95 % interval of the mean: percentiles of means over scenes drawn with replacement.
 
     Args:
-        values: one a picture.
-        scenes: the scene of each picture, numbered anyhow; pictures of one scene are drawn together.
+        values: one per picture.
+        scenes: the scene of each picture, as any number; pictures of one scene are drawn together.
             None: every picture is a scene.
-        seed: of the draws, so that a table comes out the same twice.
+        seed: of the draws, so that a table is reproducible.
 
     Returns:
         (low, high), or None for fewer than five scenes or values that are not finite.

@@ -1,4 +1,4 @@
-"""One table of one or several evaluations: a row a network, columns by set, protocol and measure.
+"""One table of one or more evaluations: a row per network, columns by set, protocol and measure.
 
 It is made from what `derain.evaluation.report.to_json` gives, so that reports of other days and machines can
 stand in it too.
@@ -37,7 +37,7 @@ class Column:
 
     @property
     def title(self) -> str:
-        """With an arrow to where it is better."""
+        """With an arrow that shows which way is better."""
         if not self.measure:
             return "best on"
         found = MEASURES[self.measure]
@@ -50,7 +50,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Group:
-    """Neighbouring columns of one set and protocol; `dataset` says the number of pictures too."""
+    """Neighbouring columns of one set and protocol; `dataset` includes the number of pictures."""
 
     dataset: str
     protocol: str
@@ -90,7 +90,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """A table with all that has to be said about it.
+    """A table and its notes.
 
     Attributes:
         columns, lines: measured lines first, *input unchanged* at their head; then the published ones.
@@ -132,7 +132,7 @@ COST_DIGITS = {"parameters": 2, "multiply_adds": 1, "cpu_seconds": 2, "peak_byte
 
 
 def costs_shown(table: Table) -> list[str]:
-    """The keys of `COSTS` that some line has a value for."""
+    """The keys of `COSTS` for which some line has a value."""
     return [name for name in COSTS if any(getattr(line, name) for line in table.lines)]
 
 
@@ -146,7 +146,7 @@ def read_report(folder: Path) -> dict[str, Any]:
     """The `report.json` of an evaluation's folder.
 
     Raises:
-        DerainError: there is none, or another program or edition wrote it.
+        DerainError: there is none, or another program or version wrote it.
     """
     path = folder / "report.json"
     try:
@@ -156,15 +156,15 @@ def read_report(folder: Path) -> dict[str, Any]:
     except ValueError:
         raise DerainError(f"{path}: not a report of an evaluation.") from None
     if not isinstance(content, dict) or not {"dataset", "files", "settings", "protocols"} <= set(content):
-        raise DerainError(f"{path}: not a report that this edition can read; evaluate again into its folder.")
+        raise DerainError(f"{path}: not a report that this version can read; evaluate again into its folder.")
     return content
 
 
 def make_table(reports: Sequence[Json]) -> Table:
-    """One table of one or several reports, see `to_json`.
+    """One table of one or more reports, see `to_json`.
 
-    Networks of one name are one row; where their weights or settings differ, they get numbers. Reports of the
-    same pictures, unless they have different names, share their columns, with the wins counted again.
+    Networks of one name share a row; where their weights or settings differ, they get numbers. Reports of the
+    same pictures share columns unless their names differ, and the wins are counted again.
     """
     reports = _joined([_with_own_names(report, reports[:i]) for i, report in enumerate(reports)])
     titles = list(_titles(reports))
@@ -195,7 +195,7 @@ def _titles(reports: Sequence[Json]) -> Iterator[str]:
 
 
 def _with_own_names(report: Json, earlier: Sequence[Json]) -> Json:
-    """The report with numbers behind the names that mean another network in an earlier one."""
+    """The report, with a number after each name that an earlier one uses for another network."""
     new: dict[str, str] = {}
     for name, facts in report["models"].items():
         known = [r["models"][name]["identity"] for r in earlier if name in r["models"]]
@@ -230,7 +230,7 @@ def _are_of_one_set(first: Json, second: Json) -> bool:
 
 
 def _both(first: Json, second: Json) -> dict[str, Any]:
-    """Two reports of the same pictures; what stands in both is the first one's."""
+    """Two reports of the same pictures, merged; what is in both is taken from the first."""
     protocols = {**second["protocols"], **first["protocols"]}
     for name in first["protocols"].keys() & second["protocols"].keys():
         ours, theirs = first["protocols"][name], second["protocols"][name]
@@ -254,7 +254,7 @@ def _without(models: Json, known: Json) -> dict[str, Any]:
 
 
 def _with_wins(name: str, models: Json) -> dict[str, Any]:
-    """The scores of all models under a protocol, with `best_on` counted among all of them."""
+    """The scores of all models under a protocol, with `best_on` counted over all of them."""
     distance = protocol(name).distance
     values = {
         model: [
@@ -313,7 +313,7 @@ def _marked(line: Line, places: Sequence[Mapping[str, int]]) -> Line:
 def _places(column: Column, lines: Sequence[Line], i: int) -> dict[str, int]:
     """{name: 1 or 2} of the best and the second best network; none that is worse than the unchanged input.
 
-    The unchanged input does no harm and keeps all detail, so it is never marked, nor stands in the way there.
+    The unchanged input does no harm and keeps all detail by definition; there it is not compared.
     """
     if not column.measure:
         return {}
@@ -356,7 +356,7 @@ def _published(reports: Sequence[Json]) -> Iterator[Line]:
 
 
 def _shared_scenes(titles: Sequence[str], reports: Sequence[Json]) -> Iterator[str]:
-    """A sentence for every two sets that share scenes; sets whose files are gone are left out."""
+    """A sentence for every two sets that share scenes; sets whose files are missing are left out."""
     present = [
         (title, [Path(file) for file in report["files"]])
         for title, report in zip(titles, reports, strict=True)

@@ -1,6 +1,6 @@
 """darktable's model package: a network as a neural filter of the photo editor.
 
-A zip with one folder: `config.json`, `model.onnx` and texts. darktable cuts a picture into tiles that
+A zip with one folder: `config.json`, `model.onnx` and text files. darktable cuts a picture into tiles that
 overlap, gives each to the graph in sRGB, and blends the results.
 """
 
@@ -36,9 +36,9 @@ TILE = 768  # darktable's own side of a tile
 INPUT, OUTPUT = "input", "output"
 REQUIRED = ("id", "name", "description", "task", "backend", "version")
 NOT_STATED = "not stated"
-# Of all that a package holds once it is unpacked; far above any network that runs in an editor.
+# Of a package's contents, unpacked; far above any network that runs in an editor.
 MOST_BYTES, MOST_ENTRIES = 1 << 30, 100
-# What Python says of archives that are damaged, encrypted or packed in a way of their own.
+# What Python raises for archives that are damaged, encrypted or compressed in an unusual way.
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 
 
@@ -78,13 +78,13 @@ class InEditor(nn.Module):
 def export_package(model: Model, path: Path, tile: int | None = TILE) -> Package:
     """Writes a network as a package for darktable; its name without `.dtmodel` is the model's id.
 
-    The file appears only if it passes `check_package` and ONNX Runtime computes what PyTorch does,
-    within half a level of an 8-bit picture.
+    The file appears only if it passes `check_package` and ONNX Runtime's results agree with PyTorch's
+    to within half a level of an 8-bit picture.
 
     Args:
         model: a network in PyTorch whose receptive field is bounded.
         path: ends in .dtmodel; an existing file is replaced.
-        tile: side of the tiles in pixels, rounded up to what the network takes; None for a graph of any size.
+        tile: side of the tiles in pixels, rounded up to a valid size; None for a graph of any size.
 
     Raises:
         UsageError: the network's result depends on the whole picture, or the name does not fit.
@@ -93,7 +93,7 @@ def export_package(model: Model, path: Path, tile: int | None = TILE) -> Package
     files_at("dtmodel", path)
     if not _is_id(path.stem):
         raise UsageError(
-            f"{path}: the name of a package is the model's id; use letters, digits, '-', '_' and '.' alone."
+            f"{path}: the name of a package is the model's id; use only letters, digits, '-', '_' and '.'."
         )
     network, spec = model.network, model.network.spec
     if spec.receptive_field is None:
@@ -138,7 +138,7 @@ def _is_id(name: str) -> bool:
 
 
 def _far_outside(shape: torch.Size) -> Tensor:
-    """A picture of the largest finite numbers and others that no photograph has."""
+    """A picture of the largest finite numbers and other values that no photograph has."""
     numbers = torch.tensor([torch.finfo(torch.float32).max, -1e4, 0.5, torch.finfo(torch.float32).min, 2.0])
     return numbers[torch.arange(shape.numel()) % len(numbers)].view(shape)
 
@@ -149,7 +149,7 @@ def configuration(
     """The content of config.json.
 
     Args:
-        card: of the weights; what it does not say is "not stated".
+        card: of the weights; what is missing from it becomes "not stated".
         identifier: of the model.
         tile: side of the tiles in pixels, None for any size.
         graph: the content of model.onnx, which the version is made from.
@@ -161,7 +161,7 @@ def configuration(
         "id": identifier,
         "name": f"Rain removal ({name})",
         "description": "Removes rain from photographs.",
-        "task": "denoise",  # of darktable's tasks the one that makes a picture from a picture
+        "task": "denoise",  # the one of darktable's tasks that maps a picture to a picture
         "backend": "onnx",
         "version": f"{derain.__version__}+{digest[:12]}",
         "arch": name,
@@ -204,10 +204,10 @@ def _packed(identifier: str, config: Mapping[str, Any], graph: bytes, card: Card
 
 
 def check_package(file: Path | io.BytesIO, source: str | None = None) -> dict[str, Any]:
-    """Checks what darktable's tools check of a package, whoever made it; returns its config.json.
+    """Checks what darktable's tools check in a package of any origin; returns its config.json.
 
     The archive holds one folder, named after the model's id, with `config.json` in it; the required keys are
-    there; every graph opens in ONNX Runtime on the CPU; `model.onnx` makes a picture from a picture.
+    there; every graph opens in ONNX Runtime on the CPU; `model.onnx` maps a picture to a picture.
 
     Args:
         file: the package.
@@ -249,7 +249,7 @@ def _entries(archive: zipfile.ZipFile, source: str) -> tuple[str, list[str]]:
     folder = infos[0].filename.split("/")[0]
     if not _is_id(folder) or "/" not in infos[0].filename:
         raise DerainError(
-            f"{source}: its first entry, {infos[0].filename!r}, lies in no folder named after a model."
+            f"{source}: its first entry, {infos[0].filename!r}, is not in a folder named after a model."
         )
     names = [info.filename for info in infos]
     for info in infos:
@@ -263,7 +263,7 @@ def _entries(archive: zipfile.ZipFile, source: str) -> tuple[str, list[str]]:
         ):
             raise DerainError(f"{source}: {info.filename!r} is not a plain path of a file.")
     if len(set(names)) < len(names):
-        raise DerainError(f"{source}: holds two files of one name.")
+        raise DerainError(f"{source}: holds two files of the same name.")
     return folder, [info.filename for info in infos if not info.is_dir()]
 
 
@@ -274,7 +274,7 @@ def _config(content: bytes, folder: str, source: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         raise DerainError(f"{source}: config.json is not JSON in UTF-8.") from None
     if not isinstance(config, dict):
-        raise DerainError(f"{source}: config.json holds no object.")
+        raise DerainError(f"{source}: config.json is not an object.")
     for key in REQUIRED:
         if not isinstance(config.get(key), str) or not config[key]:
             raise DerainError(f"{source}: config.json needs {key!r}, a text.")
@@ -286,7 +286,7 @@ def _config(content: bytes, folder: str, source: str) -> dict[str, Any]:
 
 
 def _check_graph(content: bytes, config: Mapping[str, Any], source: str, is_main: bool) -> None:
-    """Opens a graph, and looks at the ends of the main one. Raises `DerainError` for what is wrong."""
+    """Opens a graph, and checks inputs and outputs of the main one. Raises `DerainError` on problems."""
     session = onnx_session(onnx_model(content, source), content, source)
     if not is_main:
         return

@@ -1,4 +1,4 @@
-"""What an exported file says about itself: all that `restore` must know to run it on any picture."""
+"""What an exported file states about itself: all that `restore` needs to run it on any picture."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from derain.checkpoints import Model
 from derain.errors import DerainError
 from derain.methods.network import Spec, Tile
 
-KEY = "derain"  # of the facts among a file's metadata
+KEY = "derain"  # of the facts in a file's metadata
 INPUT, OUTPUT = "rainy", "image"
 
 # {name in the first format: name since}
@@ -30,7 +30,7 @@ class Facts(BaseModel):
         multiple_of: height and width must be multiples of it; pad by reflection at the right and bottom.
         receptive_field: radius in pixels, None for unlimited.
         tile: (size, overlap) of the published protocol where the result depends on it.
-        bytes_per_pixel: most memory of intermediate values at once.
+        bytes_per_pixel: peak memory of intermediate values.
         multiply_adds_per_pixel: of a large picture.
         precision: of its convolutions.
     """
@@ -56,7 +56,7 @@ class Facts(BaseModel):
         return {"format": 2} | {FIRST_NAMES.get(k, k): v for k, v in given.items() if k != "format"}
 
     def spec(self) -> Spec:
-        """What they say of the network, as networks say it."""
+        """What they state about the network, in the form of a network's own spec."""
         return Spec(
             multiple_of=self.multiple_of,
             receptive_field=self.receptive_field,
@@ -88,7 +88,7 @@ def facts_of(
 
 
 def read_facts(text: str | None, source: str) -> Facts:
-    """The facts out of a file's metadata.
+    """The facts in a file's metadata.
 
     Raises:
         DerainError: there are none (the file was not made by `derain export`), or they are wrong.

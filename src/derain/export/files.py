@@ -24,9 +24,9 @@ from derain.export.running import onnx_network, openvino_network
 from derain.extras import extra
 from derain.methods.network import RainNetwork
 
-# Half a level of an 8-bit picture: more than rounding, less than anyone can see.
+# Half a level of an 8-bit picture: more than rounding, less than is visible.
 TOLERANCE = 0.5 / 255
-TRIES = 4  # pictures of a size, where one cannot be compared
+TRIES = 4  # tries per size, if a picture cannot be compared
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Exported:
     Attributes:
         path: of the file; OpenVINO's weights lie beside it, as .bin.
         difference: largest absolute difference from PyTorch over the test pictures, see `compare`; 0 for
-            8-bit integers, of which `agreement` tells more.
+            8-bit integers, for which `agreement` is measured.
         shapes: (batch, height, width) of the test pictures.
         agreement: of 8-bit integers with PyTorch: PSNR in dB of the worst picture; else None.
     """
@@ -61,14 +61,14 @@ def files_at(target: str, path: Path) -> tuple[Path, ...]:
 def export(model: Model, target: str, path: Path, calibrate: Path | None = None) -> Exported:
     """Writes a network as ONNX or OpenVINO, for batches and pictures of any size.
 
-    The file appears only if its runtime computes what PyTorch does, within `TOLERANCE`; in 8-bit
+    The file appears only if its runtime agrees with PyTorch to within `TOLERANCE`, or, in 8-bit
     integers, to `integers.LEAST_DB`.
 
     Args:
         model: a network in PyTorch.
         target: "onnx" or "openvino"; for "dtmodel" see `darktable.export_package`.
-        path: the file to write; see `files_at`, which are replaced when they exist.
-        calibrate: a folder of rainy pictures, to compute in 8-bit integers whose ranges are measured on
+        path: the file to write; existing files of `files_at` are replaced.
+        calibrate: a folder of rainy pictures, to compute in 8-bit integers with ranges measured on
             them; None computes in float32.
 
     Raises:
@@ -98,7 +98,7 @@ def export(model: Model, target: str, path: Path, calibrate: Path | None = None)
 
 
 def _checked(network: RainNetwork, exported: RainNetwork, compared: Sequence[Tensor], path: Path) -> Exported:
-    """What to say of a file, on pictures where it has integers. Raises `DerainError` where it differs."""
+    """What is to be reported on a file. Raises `DerainError` where its results differ too much."""
     shapes = _shapes(network.spec.multiple_of)
     if not compared:
         return Exported(path, compare(network, exported, shapes, path), shapes)
@@ -107,7 +107,7 @@ def _checked(network: RainNetwork, exported: RainNetwork, compared: Sequence[Ten
     found = agreement(network, exported, compared)
     if found < LEAST_DB:
         raise DerainError(
-            f"{path}: not written, because in 8-bit integers it agrees with PyTorch to {found:.1f} dB only; "
+            f"{path}: not written, because in 8-bit integers it agrees with PyTorch to only {found:.1f} dB; "
             f"at least {LEAST_DB:.0f} dB are needed."
         )
     return Exported(path, 0.0, shapes, found)
@@ -132,7 +132,7 @@ def compare(
 ) -> float:
     """The largest difference between PyTorch and a runtime, on pictures of some (batch, height, width).
 
-    Pictures on which PyTorch's own result jumps by rounding say nothing and are replaced by others.
+    Pictures on which rounding alone changes PyTorch's own result are replaced by others.
 
     Raises:
         DerainError: it is above `TOLERANCE`, or no picture of a size can be compared.
@@ -155,7 +155,7 @@ def compare(
                     f"at most {TOLERANCE:.1e} is allowed."
                 )
         else:
-            raise DerainError(f"{place} PyTorch itself gives another result after every rounding.")
+            raise DerainError(f"{place} even PyTorch's own result changes with rounding.")
         most = max(most, difference)
     return most
 
@@ -180,7 +180,7 @@ def _pictures(shape: tuple[int, int, int], generator: torch.Generator) -> Tensor
 
 
 def _jumps(network: nn.Module, rainy: Tensor, wanted: Tensor, generator: torch.Generator) -> bool:
-    """Whether noise as small as rounding moves PyTorch's own result by nearly as much as is allowed.
+    """Whether noise as small as rounding changes PyTorch's own result by nearly as much as is allowed.
 
     Networks that rank (DRSformer, UDR-S2Former) do so where two entries at the cut are nearly equal.
     """

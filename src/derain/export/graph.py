@@ -1,7 +1,7 @@
-"""A network as an ONNX graph, with batch, height and width that are free where they are named.
+"""A network as an ONNX graph; named dimensions (batch, height, width) are free.
 
-The graph is recorded by tracing the plain form. What has no operation in such graphs, as a recurrence,
-is a node of the domain "derain"; the network's spec says what it means.
+The graph is recorded by tracing the plain form. What has no operation in such graphs, such as a
+recurrence, is a node of the domain "derain"; the network's spec defines it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def record(
     """The `onnx.ModelProto` of a module, from one picture to another of the same shape.
 
     Args:
-        module: is put into eval mode.
+        module: is set to eval mode.
         example: (B, 3, H, W), the picture that it is traced with.
         input_name, output_name: of the graph.
         axes: {number: name} of the dimensions that stay free; the others are those of the example.
@@ -59,13 +59,13 @@ def record(
     module = module.eval().requires_grad_(False)
     file = io.BytesIO()
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tracing warns of every size that Python looks at
+        warnings.simplefilter("ignore")  # tracing warns about every size that Python reads
         try:
             torch.onnx.export(
                 module,
                 (example,),
                 file,  # type: ignore[arg-type]  # the tracing exporter takes streams
-                # The newer exporter keeps track of symbolic sizes: minutes where tracing takes seconds.
+                # The newer exporter tracks symbolic sizes, which takes minutes instead of seconds.
                 dynamo=False,
                 opset_version=OPSET,
                 input_names=[input_name],
@@ -77,12 +77,12 @@ def record(
     model = onnx.load_model_from_string(file.getvalue())
     model.graph.output[0].type.CopyFrom(
         model.graph.input[0].type
-    )  # the tracer does not find all that is fixed
+    )  # the tracer does not detect everything that is fixed
     return _with_functions(onnx, model, functions)
 
 
 def _with_functions(onnx: Any, model: Any, functions: Sequence[str]) -> Any:
-    """The model with the nodes of our own replaced by what they mean."""
+    """The model with our own nodes replaced by their definitions."""
     if not functions:
         return model
     inliner = extra("onnx.inliner", "onnx")

@@ -1,8 +1,8 @@
-"""Convolutions in 8-bit integers: faster on processors that have products of them, and not quite the same.
+"""Convolutions in 8-bit integers: faster on processors with integer products, and not quite the same.
 
-Weights get a scale for each channel; the range of the values between is measured on pictures. What the
-first and the last convolution see and make is the picture itself, so that they stay in float32, and so
-does everything that is not a convolution.
+Weights get a scale per channel; the ranges of activations are measured on pictures. The first and the last
+convolution read and write the picture itself, so they stay in float32, as does everything that is not a
+convolution.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from derain.nn.padding import pad_to
 from derain.pictures import Picture, to_tensor
 
 LEAST_DB = 45.0
-SIDE = 256  # of the pieces that are looked at
+SIDE = 256  # of the crops that are used
 MOST = 32  # of them
-CHECKED = 4  # one of this many is kept back, to compare with PyTorch
+CHECKED = 4  # one in this many is held out, to compare with PyTorch
 
 
 def pieces(folder: Path, multiple_of: int) -> tuple[list[Tensor], list[Tensor]]:
-    """The middles of pictures of a folder, (1, 3, H, W) in [0, 1]: to measure on, and to compare on.
+    """The centres of a folder's pictures, (1, 3, H, W) in [0, 1]: to measure on, and to compare on.
 
     Raises:
         UsageError: there are fewer than `CHECKED`.
@@ -92,7 +92,7 @@ def _reader(base: type, measured: Sequence[Tensor]) -> Any:
 
 
 class _without_advice:
-    """Keeps to itself what the quantizer would tell its own users through the root logger."""
+    """Suppresses what the quantizer logs for its own users through the root logger."""
 
     def __enter__(self) -> None:
         self._before = logging.root.manager.disable
@@ -103,7 +103,7 @@ class _without_advice:
 
 
 def agreement(network: nn.Module, exported: Callable[[Tensor], Tensor], compared: Sequence[Tensor]) -> float:
-    """PSNR in dB of the results of a file against those of PyTorch, of the picture that is worst."""
+    """PSNR in dB of a file's results against PyTorch's, on the worst picture."""
     with torch.no_grad():
         errors = [(exported(x).clamp(0, 1) - network(x).clamp(0, 1)).square().mean() for x in compared]
     return float(-10 * torch.stack(errors).max().clamp(min=1e-12).log10())

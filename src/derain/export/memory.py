@@ -1,4 +1,4 @@
-"""How much memory the intermediate values of a graph take: those alive at once, when nodes run in order."""
+"""How much memory a graph's intermediate values take: those alive at once when nodes run in order."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def bytes_per_pixel(model: Any, multiple_of: int) -> float:
     """
     side = multiple_of * -(-SIDE // multiple_of)
     graph = _with_fixed_size(model, side).graph
-    # Without a type of its own every number counts 4 bytes: nearly all are float32.
+    # Values of unknown type count as 4 bytes each: nearly all are float32.
     sizes = {
         value.name: 4 * math.prod(d.dim_value for d in value.type.tensor_type.shape.dim)
         for value in (*graph.value_info, *graph.output)

@@ -1,7 +1,7 @@
 """Exported files as networks: the same contract as a PyTorch one, so that `restore` treats them alike.
 
-Files may come from anywhere. All of a file is in itself (tensors in other files are refused), it is
-run by its runtime's own operators alone, and it must keep to the facts that it states.
+Files may come from anywhere. A file must be self-contained (tensors in other files are refused), use only
+its runtime's own operators, and agree with the facts that it states.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ExportedNetwork(RainNetwork):
         super().__init__()
         self.spec = facts.spec()
         self.facts, self._run, self._source = facts, run, source
-        # Part of the state, so that what is made with this file is told from what another one made.
+        # Part of the state, so that results of this file are told apart from those of another.
         digest = bytearray(hashlib.sha256(content).digest())
         self.register_buffer("digest", torch.frombuffer(digest, dtype=torch.uint8))
 
@@ -43,11 +43,11 @@ class ExportedNetwork(RainNetwork):
 
         Raises:
             MemoryError: as the runtime reports it.
-            DerainError: the file does not compute what it should.
+            DerainError: the file fails, or its result has the wrong shape.
         """
         try:
             image = self._run(np.ascontiguousarray(rainy.numpy(), np.float32))
-        except Exception as error:  # runtimes have classes of their own for all that can go wrong
+        except Exception as error:  # runtimes have their own classes of errors
             if "alloc" in str(error).lower():
                 raise MemoryError(str(error)) from None
             size = f"{rainy.shape[3]}x{rainy.shape[2]}"
@@ -80,7 +80,7 @@ def open_exported(path: Path) -> Model:
     facts = network.facts
     architecture = next((a for a in all_architectures() if a.name == facts.network), None)
     if architecture is None:
-        raise DerainError(f"{path}: made from a network '{facts.network}', which is not known here.")
+        raise DerainError(f"{path}: made from an unknown network '{facts.network}'.")
     return Model(
         network, Checkpoint(path, method_of(architecture), architecture, facts.variant, facts.config)
     )
@@ -123,13 +123,13 @@ def onnx_session(model: Any, content: bytes, source: str) -> Any:
     """ONNX Runtime's session on the CPU for a model and the bytes that it was read from.
 
     Raises:
-        DerainError: it needs other files, need not end, or ONNX Runtime does not take it.
+        DerainError: it needs other files, may never end, or ONNX Runtime refuses it.
     """
     onnx, runtime = extra("onnx", "onnx"), extra("onnxruntime", "onnx")
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(model)):
-        raise DerainError(f"{source}: refused, it reads its numbers from other files.")
+        raise DerainError(f"{source}: refused, it reads its tensors from other files.")
     if not _ends(model):
-        raise DerainError(f"{source}: refused, it has a loop that need not end.")
+        raise DerainError(f"{source}: refused, it has a loop that may never end.")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 4
@@ -166,13 +166,13 @@ def _inner(node: Any) -> list[Any]:
     return found + [attribute.g for attribute in node.attribute if attribute.HasField("g")]
 
 
-# What may stand between the size of a tensor and the number of a loop's rounds.
+# Operations allowed between the size of a tensor and a loop's trip count.
 _SIZES = ("Squeeze", "Unsqueeze", "Reshape", "Gather", "Slice", "Cast", "Identity")
 
 
 def _ends(model: Any) -> bool:
-    """Whether every loop has as many rounds as a tensor is long, as those of our sweeps, and none is
-    inside another."""
+    """Whether every loop's trip count is the length of a tensor, as in our sweeps, and none is nested in
+    another."""
     for part in _graphs(model):
         makers = {name: node for node in part.node for name in node.output}
         for loop in (node for node in part.node if node.op_type == "Loop"):
@@ -188,11 +188,11 @@ def _ends(model: Any) -> bool:
 
 @functools.cache
 def _openvino_core() -> Any:
-    """OpenVINO, once and for as long as the process lives.
+    """OpenVINO, loaded once and kept for the life of the process.
 
-    Each core brings memory on which signals are handled. When the first of two goes before the second,
-    the memory of the first is in use again and gone (2026.4), and the next signal, Ctrl-C for one, ends
-    the process by a segmentation fault.
+    Each core brings a stack on which signals are handled. If the first of two is freed before the second,
+    its freed stack is in use again (2026.4), and the next signal, such as Ctrl-C, ends the process with a
+    segmentation fault.
     """
     return extra("openvino", "openvino").Core()
 
@@ -209,7 +209,7 @@ def openvino_network(content: bytes, weights: bytes, source: str) -> ExportedNet
     settings = {
         "INFERENCE_PRECISION_HINT": "f32",  # some processors would compute in half precision otherwise
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        # What it keeps of earlier sizes made UDR-S2Former's results wrong, in 2026.4.
+        # What it caches from earlier sizes made UDR-S2Former's results wrong, in 2026.4.
         "CPU_RUNTIME_CACHE_CAPACITY": "0",
     }
     try:
@@ -225,6 +225,6 @@ def openvino_network(content: bytes, weights: bytes, source: str) -> ExportedNet
 
 
 def _gist(error: BaseException) -> str:
-    """What a runtime says: after the places in its code, which come first."""
+    """A runtime's message, without the leading locations in its code."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:160] if lines else type(error).__name__

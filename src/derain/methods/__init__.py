@@ -1,6 +1,6 @@
 """The registry: every folder beside this file is one system and exports `METHOD`.
 
-Other distributions add theirs by an entry point of the group "derain.methods" that names their `Method`.
+Other distributions add theirs through an entry point of the group "derain.methods" that names a `Method`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ GROUP = "derain.methods"  # of entry points
 
 @functools.cache
 def all_methods() -> tuple[Method, ...]:
-    """Every method of this package, in alphabetical order of its folder, and then of other distributions.
+    """The methods of this package, in alphabetical order of folders, then those of other distributions.
 
     One of another distribution that cannot be loaded, or whose names are taken, is left out with a warning.
     """
@@ -29,7 +29,7 @@ def all_methods() -> tuple[Method, ...]:
     for entry in importlib.metadata.entry_points(group=GROUP):
         try:
             methods.append(_added(entry, methods))
-        except Exception as error:  # whatever a stranger's package raises when it is imported
+        except Exception as error:  # whatever a third-party package raises on import
             log.warning("the method %s (%s) is left out: %s.", entry.name, entry.value, error)
     return tuple(methods)
 

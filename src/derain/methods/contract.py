@@ -35,7 +35,7 @@ class Loss:
 
 @dataclass(frozen=True)
 class AbsoluteError(Loss):
-    """The mean absolute error, and nothing else."""
+    """The mean absolute error alone."""
 
     def __call__(self, outputs: Mapping[str, Tensor], clean: Tensor, rainy: Tensor) -> dict[str, Tensor]:
         return {"l1": F.l1_loss(outputs["image"], clean)}
@@ -43,7 +43,7 @@ class AbsoluteError(Loss):
 
 @dataclass(frozen=True)
 class Figure:
-    """A published score of a variant on a test set, with the place it was read."""
+    """A published score of a variant on a test set, with its source."""
 
     variant: str
     dataset: str
@@ -62,9 +62,9 @@ class Architecture:
         build: the network's class, called with plain keyword arguments.
         variants: {variant name: keyword arguments}; the first one is the default. Users name the
             default variant by the architecture alone and the others as "architecture-variant".
-        recognise: keyword arguments for `build` read off the names and shapes of a state dict,
-            or None when the state dict belongs to another network. Raises `DerainError` when it
-            is ours but something that cannot be inferred is missing.
+        recognise: keyword arguments for `build`, inferred from the names and shapes of a state dict,
+            or None if the state dict belongs to another network. Raises `DerainError` if it
+            is ours but something needed is missing.
         tiny: keyword arguments of a network small enough for tests.
         figures: published scores.
         unused_parameters: parts of the names of parameters that the published network carries but
@@ -82,7 +82,7 @@ class Architecture:
     loss: type[Loss] | None = None
 
     def called(self, variant: str | None) -> str:
-        """What users call a variant; None, an unusual size, goes by the architecture alone."""
+        """The user-facing name of a variant; for None, an unusual size, that of the architecture."""
         is_default = variant in (None, next(iter(self.variants)))
         return self.name if is_default else f"{self.name}-{variant}"
 
@@ -96,8 +96,8 @@ class Method:
         title: the system and where it was published.
         paper: authors and title.
         architectures: its networks.
-        self_supervision: gives the ways to learn from rainy pictures alone, {name of the preset: way}, the
-            default first; None for methods that need clean pictures.
+        self_supervision: returns the ways to learn from rainy pictures alone, {preset: way}, the default
+            first; None for methods that need clean pictures.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The base class of every network: pictures in, pictures out, and what it states about itself."""
+"""The base class of every network: pictures in, pictures out, and the facts about itself."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Spec:
-    """What `restore`, `export` and the rest must know to run a network.
+    """What `restore`, `export` and the rest need to know to run a network.
 
     Attributes:
         multiple_of: height and width must be multiples of this many pixels.
@@ -38,10 +38,10 @@ class Spec:
             None when it is unlimited (global attention, recurrent sweeps).
         tile: the tile of the published test protocol where the result depends on it, else None.
         refused_precisions: {"bfloat16": why, ...} for precisions that spoil the result.
-        bears_bfloat16: with published weights, results in bfloat16 lie within half a level of 8 bits of
-            those in float32 on average, so that it may be chosen for 8-bit pictures because it is faster.
+        bears_bfloat16: with published weights, results in bfloat16 are on average within half a level of
+            8 bits of those in float32, so that it may be chosen for 8-bit pictures, as it is faster.
         stored_precision: that an exported file computes in; "" for networks, whose precision is chosen.
-        maps: names of the outputs beside `image` that a user may want to see, (B, 1 or 3, H, W).
+        maps: names of the outputs besides `image` that a user may want to see, (B, 1 or 3, H, W).
         onnx_functions: what the nodes of the domain "derain" in its exported graph mean, each as the
             text of an ONNX function.
     """
@@ -69,12 +69,12 @@ class RainNetwork(nn.Module):
     spec: Spec = Spec()
 
     def plain(self, rainy: Tensor) -> dict[str, Tensor]:
-        """Everything the network computes for its loss or a curious user; `image` is the result."""
+        """Everything the network computes for its loss or for inspection; `image` is the result."""
         raise NotImplementedError
 
     def fast(self, rainy: Tensor) -> dict[str, Tensor]:
         """`image` and the maps of the spec as in `plain`, up to rounding, computed faster and without
-        gradients; what only the loss takes may be missing."""
+        gradients; what only the loss needs may be missing."""
         return self.plain(rainy)
 
     def outputs(self, rainy: Tensor) -> dict[str, Tensor]:
@@ -89,10 +89,10 @@ class RainNetwork(nn.Module):
         return self.fast(rainy)
 
     def in_bands(self, rainy: Rows, height: int, width: int) -> Iterator[dict[str, Tensor]]:
-        """The same for a picture of which not all rows are at hand at once, without gradients.
+        """The same for a picture that is read in rows, without gradients.
 
         Args:
-            rainy: gives rows of the picture, some of them more than once.
+            rainy: returns rows of the picture; some are asked for more than once.
             height, width: of the picture.
 
         Returns:
@@ -119,7 +119,7 @@ class RainNetwork(nn.Module):
         return self.outputs(rainy)["image"]
 
     def in_channels_last(self) -> Self:
-        """Itself, its weights laid out in memory as convolutions without gradients want them."""
+        """Itself, with its weights in the memory layout that is fastest without gradients."""
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self
 
@@ -127,7 +127,7 @@ class RainNetwork(nn.Module):
         """Most bytes of intermediate values that one `forward` on a (1, 3, height, width) float32
         picture holds at once, without gradients; tiles are chosen by it.
 
-        Counted for `plain` on tensors without data. A network whose `fast` takes less says so by a formula.
+        Counted for `plain` on tensors without data. A network whose `fast` takes less overrides this.
         """
         with torch.no_grad():
             copied, rainy = self._without_data(height, width)
@@ -146,7 +146,7 @@ class RainNetwork(nn.Module):
         return flops // 2
 
     def _without_data(self, height: int, width: int) -> tuple[RainNetwork, Tensor]:
-        """A copy of the network and a picture that have shapes alone."""
+        """A copy of the network, and a picture, with shapes but no data."""
         values = itertools.chain(self.parameters(), self.buffers())
         shapes = {id(value): torch.empty_like(value, device="meta") for value in values}
         return copy.deepcopy(self, shapes), torch.empty(1, 3, height, width, device="meta")

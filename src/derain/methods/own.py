@@ -1,4 +1,4 @@
-"""Networks of the user's own: `package.module:name` where others have a name of the registry."""
+"""The user's own networks: `package.module:name` in place of a name of the registry."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def is_own(network: str) -> bool:
 
 
 def own_method(target: str) -> Method:
-    """A method whose only architecture is what `package.module:name` makes of keyword arguments.
+    """A method whose only architecture is what `package.module:name` returns for keyword arguments.
 
     ITS MODULE IS RUN, with all rights of this process.
 
     Raises:
-        UsageError: there is no such class or function. The architecture's `build` raises it where what
-            was made is no `RainNetwork`.
+        UsageError: there is no such class or function. The architecture's `build` raises it if the
+            result is not a `RainNetwork`.
     """
     make = own_function(target)
 

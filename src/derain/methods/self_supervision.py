@@ -1,4 +1,4 @@
-"""What a method provides that learns from rainy pictures alone; `restore/adapting.py` makes use of it."""
+"""What a method that learns from rainy pictures alone provides; `restore/adapting.py` uses it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Target:
         references: several guesses of the clean picture, or None.
         mean: (1, 3, H, W) in [0, 1], the best guess.
         suspected: (1, 1, H, W) bool, whether a pixel may change.
-        warning: what a user should know of this picture, or "".
+        warning: what a user should know about this picture, or "".
     """
 
     rainy: Tensor
@@ -51,7 +51,7 @@ class Fit:
 
     Attributes:
         network: on the CPU, in eval mode.
-        ended: why it ended: "steps", "time" or "settled" (the loss no longer fell).
+        ended: why it ended: "steps", "time" or "settled" (the loss no longer falls).
         losses: of every step.
         seconds_to_restore: an estimate for all targets together.
     """
@@ -63,7 +63,7 @@ class Fit:
 
     @property
     def note(self) -> str:
-        """What a user should know of how it ended, or ""."""
+        """What a user should know about how it ended, or ""."""
         count = len(self.losses)
         return (
             f"time was up after {count} {'step' if count == 1 else 'steps'}" if self.ended == "time" else ""
@@ -76,9 +76,9 @@ class FitOptions:
 
     Attributes:
         together: one network for many pictures, else for one.
-        trained: the network derains already, else it has fresh weights.
-        seconds: end so early that all targets can be restored within this time, but not before the first
-            step where a network is fitted `together`; None: no limit.
+        trained: the network is already trained, else it has fresh weights.
+        seconds: end early enough for all targets to be restored within this time, but not before the
+            first step if a network is fitted `together`; None: no limit.
         device: to compute on.
         precision: to learn in; weights stay float32.
         progress: called after each step.
@@ -102,7 +102,7 @@ class SelfSupervision(Protocol):
 
     @property
     def takes_trained(self) -> bool:
-        """Whether a network that derains already may be the start."""
+        """Whether an already trained network may be the start."""
         ...
 
     @property
@@ -124,7 +124,7 @@ class SelfSupervision(Protocol):
 
         Args:
             rainy: the picture.
-            derained: what a network that derains already makes of it, of the same shape.
+            derained: the result of an already trained network, of the same shape.
 
         Raises:
             DerainError: the picture is too small.
@@ -140,5 +140,5 @@ class SelfSupervision(Protocol):
         ...
 
     def finished(self, target: Target, image: Tensor) -> Tensor:
-        """The result, given what the fitted network makes of the rainy picture; (1, 3, H, W) in [0, 1]."""
+        """The result, given the fitted network's output for the rainy picture; (1, 3, H, W) in [0, 1]."""
         ...

@@ -1,1 +1,1 @@
-"""Operators and blocks that several methods use, or that are hot."""
+"""Operators and blocks that several methods share, or that need to be fast."""

@@ -13,7 +13,7 @@ from derain.nn.pixels import as_map, as_pixels
 
 
 class Attention(Protocol):
-    """Finds what is mixed into each pixel."""
+    """The part of a block that mixes channels."""
 
     @property
     def bias(self) -> Tensor | None:
@@ -28,7 +28,7 @@ class FeedForward(Protocol):
 
     @property
     def halo(self) -> int:
-        """Pixels of a window that it looks at on each side."""
+        """Pixels of halo that it needs on each side of a window."""
 
     @property
     def buffer_channels(self) -> int:
@@ -40,7 +40,7 @@ class FeedForward(Protocol):
 
 @dataclass(frozen=True)
 class Block:
-    """Attention finds a matrix for V; windows apply it, add the skip and go through the feed-forward part."""
+    """Attention yields a matrix for V; windows apply it, add the skip and pass the feed-forward part."""
 
     attention: Attention
     feed_forward: FeedForward

@@ -19,7 +19,7 @@ SMALLEST_NORM = 1e-12
 class CosineSums:
     """Adds up Q K^T and the squared norms over pieces of the picture.
 
-    Which logits are largest can hang on their last digits, so products are taken in float32 at
+    Which logits are largest can depend on their last digits, so products are taken in float32 at
     least, and pieces are added in float64.
     """
 

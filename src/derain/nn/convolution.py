@@ -1,8 +1,8 @@
-"""Convolutions that are applied many times without gradients, by the fastest kernels that there are.
+"""Convolutions that are applied many times without gradients, with the fastest kernels available.
 
-On a CPU, PyTorch carries oneDNN's kernels, which take weights in a layout of their own, and can apply an
-activation or add to a tensor while the result is still in the processor's registers. `F.conv2d` lays
-weights out at each call, and sends 1x1 convolutions on one thread to a general matrix product.
+On a CPU, PyTorch includes oneDNN's kernels, which take weights in their own layout, and can apply an
+activation or add to a tensor while the result is still in the processor's registers. `F.conv2d` converts
+weights at each call, and on one thread sends 1x1 convolutions to a general matrix product.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Convolution:
         side: k.
         groups: of channels.
         dilation: distance of the pixels that it reads.
-        packed: whether the weight is; then it takes float32 on the CPU alone.
+        packed: whether the weight is; then only float32 on the CPU is accepted.
     """
 
     weight: Tensor

@@ -1,4 +1,4 @@
-"""How many times wider the feed-forward part of a Transformer block is than the block."""
+"""The factor by which a Transformer block's feed-forward part is wider than the block."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PUBLISHED = 2.66  # of Restormer, DRSformer and NeRD-Rain
 
 
 def expansion_factor(widths: Sequence[int], hidden: Sequence[int]) -> float:
-    """A factor f with int(width * f) equal to the hidden width, for all: the published one when it fits,
+    """A factor f with int(width * f) equal to the hidden width, for all: the published one if it fits,
     else a short decimal number.
 
     Raises:

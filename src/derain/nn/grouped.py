@@ -1,4 +1,4 @@
-"""Grouped convolutions that do not hold up training on a CPU.
+"""Grouped convolutions that do not slow down training on a CPU.
 
 PyTorch's own kernels are fast for 3x3 depthwise convolutions without dilation. For 1x1 depthwise ones, for
 groups of several channels, and for gradients of larger or dilated kernels they take two to twenty times as
@@ -21,8 +21,8 @@ class GroupedConv2d(nn.Conv2d):
     """`nn.Conv2d` of stride 1 with one output channel per group: (B, n C, H, W) -> (B, C, H, W).
 
     Kernels have odd sides, and padding keeps height and width. Parameters, results and gradients are those
-    of `nn.Conv2d`, up to rounding; without gradients, in graphs, in mixed precision and elsewhere than on a
-    CPU the library's operation runs.
+    of `nn.Conv2d`, up to rounding; without gradients, in graphs, in mixed precision and on other devices
+    than CPUs the library's operation runs.
     """
 
     def forward(self, x: Tensor) -> Tensor:

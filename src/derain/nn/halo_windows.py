@@ -1,10 +1,10 @@
-"""Local work done window by window, with the result of doing it on the whole picture.
+"""Local operations applied window by window, with the same result as on the whole picture.
 
 A chain of convolutions reads a few pixels around each pixel that it writes (its halo). Cut into
 windows that overlap by the halo, a wide layer needs buffers of a few MiB however large the picture
 is, and they stay in the processor's cache, where depthwise convolutions run two to four times
-faster than from memory. Sides of a window that are the picture's own keep their zero padding; at the
-others real neighbours take its place, so nothing changes but the order of the work.
+faster than from memory. Sides of a window on the picture's border keep their zero padding; at the others
+real neighbours take its place, so only the order of the work changes.
 
 While gradients are recorded every intermediate is kept anyway, so the whole picture is one window.
 """
@@ -29,7 +29,7 @@ BAND_ROWS = 12  # per row of halo, that a band has at least
 
 
 class Sides(NamedTuple):
-    """On which sides the picture goes on beyond the window."""
+    """The sides on which the picture continues beyond the window."""
 
     top: bool = False
     bottom: bool = False
@@ -45,16 +45,16 @@ def by_windows(
     others: Sequence[Tensor] = (),
     band_rows: int = BAND_ROWS,
 ) -> Tensor:
-    """A function of local reach over the whole picture.
+    """Applies a local function to the whole picture.
 
     Args:
-        function: called with a window that `halo` pixels were added to on each of the `sides`, the
-            sides, and the same window of the others; its result is without them. Its convolutions go
-            through `conv`, or have the padding that `padding` says.
+        function: called with a window extended by `halo` pixels on each of the `sides`, the sides, and
+            the same window of the others; its result is without the halo. Its convolutions use `conv`,
+            or the padding that `padding` gives.
         x: (B, C, H, W).
         halo: pixels that the result depends on, to each side.
         channels: of the widest buffer inside the function.
-        others: maps (B, any, H, W) that the function takes too.
+        others: further maps (B, any, H, W) that the function takes.
         band_rows: per row of halo, that a window as wide as the picture has at least.
 
     Returns:
@@ -91,8 +91,8 @@ def _is_small(x: Tensor, channels: int) -> bool:
 def _window_shape(x: Tensor, halo: int, channels: int, band_rows: int) -> tuple[int, int]:
     """Rows and columns of a window without its halo.
 
-    Bands as wide as the picture, which lie in one piece of memory, so that nothing is copied before
-    work on them; squares where a band would be so low that its halo costs too much.
+    Bands as wide as the picture, which are contiguous in memory, so that nothing needs to be copied;
+    squares where a band would be so low that its halo costs too much.
     """
     pixels = _numbers(x) // (channels * len(x))
     width = x.shape[3]
@@ -125,7 +125,7 @@ def crop(x: Tensor, sides: Sides, pixels: int) -> Tensor:
 
 
 def crop_to(x: Tensor, like: Tensor, sides: Sides) -> Tensor:
-    """(B, C, H, W) without what it has more than `like` on those sides; a view."""
+    """(B, C, H, W) cropped on those sides to the size of `like`; a view."""
     if not any(sides):
         return x
     top = _before(x.shape[2] - like.shape[2], sides.top, sides.bottom)
@@ -142,9 +142,9 @@ def conv(
 ) -> Tensor:
     """A convolution of a window: zero padding at the picture's sides, real neighbours at the others.
 
-    The library pads both ends of an axis alike. So an axis that goes on at both ends gets r pixels
-    shorter at each, r = dilation (k - 1) / 2; another one keeps its length, and the outer r pixels
-    of the end that goes on become worthless. `crop_to` at the end of a chain cuts either off.
+    The library pads both ends of an axis alike. So an axis that continues at both ends loses r pixels
+    at each, r = dilation (k - 1) / 2; any other keeps its length, and the outer r pixels at the end that
+    continues become invalid. `crop_to` at the end of a chain removes either.
 
     Args:
         x: (B, C, h, w).
@@ -156,5 +156,5 @@ def conv(
 
 
 def padding(sides: Sides, r: int) -> tuple[int, int]:
-    """Zeros around the rows and around the columns of a window, as `conv` says."""
+    """Zeros around the rows and around the columns of a window, as in `conv`."""
     return 0 if sides.top and sides.bottom else r, 0 if sides.left and sides.right else r

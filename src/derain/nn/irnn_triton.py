@@ -1,7 +1,7 @@
 """Triton kernels of the recurrent sweep: one lane per line and channel, one pass over the steps.
 
 Used for CUDA tensors when Triton is installed (it comes with PyTorch's CUDA builds); everything
-else takes the slab form in `nn/irnn.py`, which computes the same numbers.
+else uses the slab form in `nn/irnn.py`, which computes the same numbers.
 """
 
 from __future__ import annotations

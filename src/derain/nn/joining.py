@@ -27,8 +27,8 @@ def doubled(x: Tensor) -> Tensor:
 class Joining:
     """reduction([upsample(x); skip]), a 1x1 convolution, without the two tensors in between.
 
-    Of the reduction, what meets upsample(x) is merged into its kernel, and what meets skip is one
-    matrix product that adds to the result.
+    The part of the reduction applied to upsample(x) is merged into its kernel, and the part applied to
+    skip is one matrix product added to the result.
     """
 
     enlarging: Convolution  # to four pixels' channels, in the order row, column, channel
@@ -37,7 +37,7 @@ class Joining:
 
     @classmethod
     def of(cls, upsample: Upsample, reduction: nn.Conv2d) -> Joining:
-        """From the two layers that it stands for."""
+        """From the two layers that it replaces."""
         kernel = upsample.body[0].weight
         assert isinstance(kernel, Tensor)
         quadruple, inputs = kernel.shape[:2]

@@ -6,7 +6,7 @@ their mean m (Zamir et al., "Restormer", CVPR 2022, and its published code):
     with bias    (x - m) / sqrt(v + 1e-5) * weight + bias
     bias free     x      / sqrt(v + 1e-5) * weight
 
-`standardised` serves forms without gradients: on a CPU it takes three passes over contiguous channels,
+`standardised` is for use without gradients: on a CPU it takes three passes over contiguous channels,
 which for 32 to 128 of them are two to three times as fast as the library's fused layer norm.
 """
 

@@ -1,4 +1,4 @@
-"""Measures the largest sum of tensor bytes that are alive at once."""
+"""Measures the peak sum of live tensors, in bytes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_leaves
 
 
 class PeakBytes(TorchDispatchMode):
-    """Follows the storages that operations make; `most` is the largest sum alive at once, bytes."""
+    """Tracks the storages that operations create; `most` is their peak sum in bytes."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -1,6 +1,6 @@
-"""What stands between the levels of the Restormer family of Transformers (Zamir et al., CVPR 2022).
+"""The layers between the levels of the Restormer family of Transformers (Zamir et al., CVPR 2022).
 
-Results are channels-last in memory, which the blocks between them want.
+Results are channels-last in memory, which the blocks between them prefer.
 """
 
 from __future__ import annotations

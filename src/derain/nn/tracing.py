@@ -1,4 +1,4 @@
-"""What networks need to know while they are turned into a graph, which has no branches by value or size."""
+"""What networks need to know while traced into a graph, which cannot branch by value or size."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def is_tracing() -> bool:
 
 
 def constant(weight: Tensor) -> Tensor:
-    """The same numbers; an exported graph holds them as they are instead of the steps that made them."""
+    """The same numbers; an exported graph stores them as constants instead of the steps that made them."""
     if not torch.onnx.is_in_onnx_export():
         return weight
-    return torch.from_numpy(weight.detach().numpy().copy())  # the tracer does not follow through NumPy
+    return torch.from_numpy(weight.detach().numpy().copy())  # the tracer cannot follow through NumPy

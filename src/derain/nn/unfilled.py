@@ -1,4 +1,4 @@
-"""Modules of shapes alone: for a checkpoint's values to come, or to count what is there."""
+"""Modules without values: to be filled from a checkpoint, or to count parameters and operations."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch.overrides import TorchFunctionMode
 
 @contextmanager
 def unfilled() -> Iterator[None]:
-    """Modules that are made inside have shapes and types, and no values (device "meta")."""
+    """Modules created inside have shapes and types but no values (device "meta")."""
     with torch.device("meta"), _NoNormal():
         yield
 
 
 class _NoNormal(TorchFunctionMode):
-    """Leaves out what draws normal numbers: for tensors without values PyTorch would load its whole
-    compiler to do so, which takes longer than anything else at the start of a program."""
+    """Skips drawing normal numbers: for tensors without values PyTorch would load its whole compiler to
+    do so, which takes longer than anything else at the start of a program."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

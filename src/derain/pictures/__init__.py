@@ -1,4 +1,4 @@
-"""Still pictures, in and out, with all that they carry: 8/16 bit, alpha, EXIF, ICC."""
+"""Reading and writing still pictures with all that they carry: 8 and 16 bits, alpha, EXIF, ICC."""
 
 from derain.pictures.finding import EXTENSIONS, Found, Unread, find, find_pictures, passed_over
 from derain.pictures.kinds import FileKind, file_kind, kind_of

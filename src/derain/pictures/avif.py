@@ -1,7 +1,7 @@
 """AVIF: boxes of ISO/IEC 14496-12 and 23008-12, and what they carry. Pillow decodes and encodes.
 
-The values of its pixels mean what an `nclx` box says; Pillow neither gives nor takes that, so it is read and
-set here.
+An `nclx` box states what the values of its pixels mean; Pillow neither reads nor writes it, so this is done
+here.
 """
 
 from __future__ import annotations
@@ -67,18 +67,18 @@ def write(picture: Picture, samples: Array) -> bytes:
 
 
 def takes(exif: bytes) -> bool:
-    """Whether Pillow's encoder can take an EXIF block: it rewrites it and stumbles over odd types."""
+    """Whether Pillow's encoder can handle an EXIF block: it rewrites it and fails on unusual types."""
     read = Image.Exif()
     try:
         read.load(exif)
         read.tobytes()
-    except Exception:  # whatever an odd type provokes
+    except Exception:  # whatever an unusual type causes
         return False
     return True
 
 
 def _items(body: bytes) -> list[str]:
-    """What a file holds besides its picture, its transparency and what Pillow reads."""
+    """What a file contains besides its picture, its transparency and what Pillow reads."""
     known = {b"tmap": "its HDR gain map", b"jumb": "content credentials"}
     return [words for kind, words in known.items() if kind in body]
 

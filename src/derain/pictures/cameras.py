@@ -1,4 +1,4 @@
-"""Frames of a camera of this machine, through OpenCV."""
+"""Frames of a local camera, through OpenCV."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class CameraStream:
     def __init__(self, capture: cv2.VideoCapture, name: str) -> None:
         """
         Raises:
-            DerainError: it gives no frame.
+            DerainError: it delivers no frames.
         """
         self._capture = capture
-        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # the newest frame, not one that has waited
+        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # the newest frame, not a buffered one
         works, first = capture.read()
         if not works:
-            raise DerainError(f"{name}: the camera gives no pictures; another program may be using it.")
+            raise DerainError(f"{name}: the camera delivers no pictures; another program may be using it.")
         rate = capture.get(cv2.CAP_PROP_FPS)
         self.facts = VideoFacts(
             path=Path(name),
@@ -53,7 +53,7 @@ class CameraStream:
         )
 
     def decoded(self) -> Iterator[Pixels]:
-        """The frames until the camera goes away."""
+        """The frames until the camera is disconnected."""
         while True:
             works, frame = self._capture.read()
             if not works:
@@ -70,13 +70,13 @@ def open_camera(place: str) -> Iterator[CameraStream]:
     """A camera: its number, or its device such as /dev/video0.
 
     Raises:
-        DerainError: there is none, or it gives no pictures.
+        DerainError: there is none, or it delivers no pictures.
     """
     device = Path(place)
     if not place.isdecimal() and not device.exists():
         raise DerainError(f"{place}: no such camera.")
     before = logging.getLogLevel()
-    logging.setLogLevel(logging.LOG_LEVEL_SILENT)  # it tells the same again, at length
+    logging.setLogLevel(logging.LOG_LEVEL_SILENT)  # its message repeats this at length
     try:
         capture = cv2.VideoCapture(int(place) if place.isdecimal() else place)
     finally:

@@ -16,7 +16,7 @@ def chart_sheet(charts: Sequence[tuple[str, Sequence[Line]]]) -> Image.Image:
     """Charts below one another, 960 x 340 pixels each.
 
     Args:
-        charts: (title, lines) each; a line is its name and (x, y) points from left to right. Points
+        charts: (title, lines) each; a line is a name and (x, y) points from left to right. Points
             that are not finite are left out; the x axis begins at 0.
     """
     picture = Image.new("RGB", (WIDTH, HEIGHT * len(charts)), "white")

@@ -10,7 +10,7 @@ from PIL import Image, ImageFile
 from derain.errors import DerainError
 from derain.pictures.picture import Array
 
-# Pillow warns of oddities in metadata that spoil no pixel; whatever does raises.
+# Pillow warns about odd metadata that does not affect pixels; what does, raises.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 MAX_PIXELS = 400_000_000
@@ -20,20 +20,20 @@ STRIP_PIXELS = 1 << 22
 
 
 class TooManyPixels(DerainError):
-    """A picture of more pixels than are read."""
+    """A picture with more pixels than are accepted."""
 
 
 def refuse_size(name: str, width: int, height: int, max_pixels: int) -> None:
     """Raises `TooManyPixels` before memory is taken."""
     if width * height > max_pixels:
         raise TooManyPixels(
-            f"{name}: {width:,} x {height:,} pixels, more than the {max_pixels / 1e6:,.0f} megapixels "
-            "that are read; make it smaller or cut it into parts."
+            f"{name}: {width:,} x {height:,} pixels, more than the accepted "
+            f"{max_pixels / 1e6:,.0f} megapixels; make it smaller or cut it into parts."
         )
 
 
 def behind_the_end(rest: bytes) -> str:
-    """What lies behind the end of a picture in its file, in words; "" for nothing but padding."""
+    """What follows the end of a picture in its file, in words; "" if only padding."""
     rest = rest.strip(b"\0\xff")
     if not rest:
         return ""
@@ -46,7 +46,7 @@ def refuse_several(name: str, frames: int, *, and_more: bool = False) -> None:
     Args:
         name: of the file.
         frames: how many were counted.
-        and_more: whether it may hold more than that.
+        and_more: whether there may be more.
     """
     if frames > 1:
         count = f"{frames:,} or more" if and_more else f"{frames:,}"
@@ -54,7 +54,7 @@ def refuse_several(name: str, frames: int, *, and_more: bool = False) -> None:
 
 
 def refuse_kind(name: str, kind: str) -> DerainError:
-    """The error for pixels that cannot be held."""
+    """The error for unsupported pixels."""
     return DerainError(
         f"{name}: pixels of type '{kind}' are not supported; save it with 8 or 16 bits per channel, "
         "grey or RGB."
@@ -62,7 +62,7 @@ def refuse_kind(name: str, kind: str) -> DerainError:
 
 
 def checked(image: ImageFile.ImageFile, name: str, max_pixels: int) -> ImageFile.ImageFile:
-    """An image of which only the header was read, if its pixels can be held.
+    """An image of which only the header was read, if its pixels are supported.
 
     Raises:
         DerainError: it is too large, has several frames, or pixels of another kind.
@@ -88,7 +88,7 @@ def colours_and_alpha(image: Image.Image) -> tuple[Array, Array | None]:
     channels = 1 if grey else 3
     pixels = np.empty((height, width, channels), np.uint8)
     alpha = np.empty((height, width), np.uint8) if has_alpha else None
-    # In strips, as Pillow makes bytes and arrays by way of copies of the whole.
+    # In strips, because Pillow makes bytes and arrays through copies of the whole.
     rows = max(1, STRIP_PIXELS // width)
     for top in range(0, height, rows):
         strip = np.asarray(image.crop((0, top, width, min(top + rows, height))))

@@ -37,7 +37,7 @@ ELSEWHERE = {*LAYOUT, XMP, IPTC, PHOTOSHOP, ICC, LAYERS}
 def upright(exif: bytes) -> tuple[bytes | None, int]:
     """EXIF with orientation 1 and the usual prefix, and the orientation it had (1 to 8).
 
-    Unreadable EXIF gives (None, 1): it describes nothing, and other programs stumble over it.
+    Unreadable EXIF gives (None, 1): it describes nothing, and other programs fail on it.
     """
     block = bytearray(exif.removeprefix(PREFIX))
     orientation = 1
@@ -54,7 +54,7 @@ def upright(exif: bytes) -> tuple[bytes | None, int]:
 
 
 def turned(array: Array, orientation: int) -> Array:
-    """(H, W, ...) stored with an EXIF orientation of 1 to 8, as it is to be seen."""
+    """(H, W, ...) stored with an EXIF orientation of 1 to 8, upright."""
     if orientation >= 5:
         array = array.swapaxes(0, 1)
     # After the swap: which axes run backwards, for orientations 1 to 8.
@@ -66,7 +66,7 @@ def turned(array: Array, orientation: int) -> Array:
 def made_consistent(exif: bytes, pixels: Array) -> bytes:
     """EXIF whose sizes and thumbnail are those of the picture.
 
-    The thumbnail is made again where it fits into the place of the old one, and dropped otherwise.
+    The thumbnail is replaced if the new one fits into the old one's place, and dropped otherwise.
 
     Args:
         exif: a block of `upright`.
@@ -118,7 +118,7 @@ def _set_sizes(block: bytearray, head: tags.Header, found: tags.Directory, width
 
 
 def _thumbnail(pixels: Array, most_bytes: int) -> bytes | None:
-    """A JPEG of at most this many bytes, its longer side 160 pixels or less; None when there is none."""
+    """A JPEG of at most this many bytes, its longer side 160 pixels or less; None if that is impossible."""
     step = max(1, max(pixels.shape[:2]) // (4 * THUMBNAIL_SIDES[0]))
     few = to_8_bits(pixels[::step, ::step])
     image = Image.fromarray(few.squeeze(2) if few.shape[2] == 1 else few)
@@ -132,7 +132,7 @@ def _thumbnail(pixels: Array, most_bytes: int) -> bytes | None:
 
 
 def from_tiff(found: tags.Directory, order: tags.Order) -> bytes | None:
-    """What describes the picture in a TIFF file's directory, as an EXIF block without orientation."""
+    """The descriptive tags of a TIFF file's directory, as an EXIF block without orientation."""
     described = tags.without(found, ELSEWHERE)
     inner = {pointer: tags.without(nested, ()) for pointer, nested in found.nested.items()}
     if not described.entries and not inner:
@@ -152,6 +152,6 @@ def to_tiff(exif: bytes) -> tuple[tags.Directory, tags.Order] | None:
 
 
 def holds_resolution(exif: bytes | None) -> bool:
-    """Whether an EXIF block says how many pixels lie on an inch."""
+    """Whether an EXIF block states a resolution."""
     read = None if exif is None else to_tiff(exif)
     return read is not None and X_RESOLUTION in read[0].entries

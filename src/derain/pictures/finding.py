@@ -1,4 +1,4 @@
-"""Which pictures and videos the files and folders that a user names stand for."""
+"""Finds the pictures and videos in the files and folders that a user names."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Found:
     Attributes:
         source: the file.
         relative: its path below the folder that was given; its name if it was given itself.
-        kind: by its content; None where only the name says what it is.
-        is_video: else a picture, which a file that was named is taken for in doubt.
+        kind: by its content; None if only the name tells what it is.
+        is_video: else a picture, which is also assumed for a named file of unknown kind.
     """
 
     source: Path
@@ -35,11 +35,11 @@ class Found:
 
 @dataclass(frozen=True)
 class Unread:
-    """A file or folder that is passed over.
+    """A file or folder that is skipped.
 
     Attributes:
         source: where it is.
-        kind: in a few letters: HEIC, TXT, folder.
+        kind: in short: HEIC, TXT, folder.
         advice: what to do; empty for what is neither a picture nor a video.
     """
 
@@ -49,14 +49,14 @@ class Unread:
 
 
 def find(inputs: Sequence[str | Path]) -> tuple[list[Found], list[Unread]]:
-    """The pictures and videos among files and folders, in the order given, and what is passed over.
+    """The pictures and videos among files and folders, in the order given, and what is skipped.
 
-    A file that is named is taken as it is and keeps its name. A folder is searched with all below it,
-    sorted and without hidden entries, and its structure is kept. There, a file that is called like a
-    picture is one, and any other is looked at: its content tells.
+    A file that is named is taken as it is and keeps its name. A folder is searched recursively,
+    sorted and without hidden entries, and its structure is kept. There, a file with a picture's
+    extension is one; any other is recognised by its content.
 
     Raises:
-        UsageError: an input does not exist, or two different files would end at the same place.
+        UsageError: an input does not exist, or two different files would have the same result.
     """
     places: dict[Path, Found] = {}
     unread: list[Unread] = []
@@ -75,7 +75,7 @@ def find(inputs: Sequence[str | Path]) -> tuple[list[Found], list[Unread]]:
 
 
 def find_pictures(inputs: Sequence[str | Path]) -> list[Found]:
-    """The pictures among files and folders, as `find` finds them; a file that is named is one.
+    """The pictures among files and folders, as `find` finds them; named files are taken for pictures.
 
     Raises:
         UsageError: as `find`, or nothing is found.
@@ -111,7 +111,7 @@ def classify(source: Path, relative: Path, named: bool = False) -> Found | Unrea
     Args:
         source: the file.
         relative: its path below the folder that was given.
-        named: whether the user named the file itself, and no folder.
+        named: whether the user named the file itself, not a folder.
     """
     suffix = source.suffix.lower()
     if suffix in EXTENSIONS and not named:
@@ -152,7 +152,7 @@ def walk(folder: Path, parents: tuple[Path, ...] = ()) -> Iterator[Path | Unread
 
 
 def passed_over(unread: Sequence[Unread]) -> str:
-    """How many files were not read, of which kinds, and what to do; "" when all were.
+    """How many files were not read, of which kinds, and what to do; "" if all were.
 
     E.g. "4 files not read: 2 JXL (save as PNG or TIFF), 1 HEIC (pip install ...), 1 TXT."
     """
@@ -161,7 +161,7 @@ def passed_over(unread: Sequence[Unread]) -> str:
     counts = Counter((entry.kind, entry.advice) for entry in unread)
     kinds = [
         f"{count} {kind}" + (f" ({advice})" if advice else "")
-        # What can be done something about first, then by number.
+        # Kinds that the user can do something about first, then by number.
         for (kind, advice), count in sorted(counts.items(), key=lambda item: (not item[0][1], -item[1]))
     ]
     files = "file" if len(unread) == 1 else "files"

@@ -13,7 +13,7 @@ from derain.pictures.decoding import refuse_kind, refuse_size
 from derain.pictures.kinds import EXTRA, HEIC
 from derain.pictures.picture import Array, ColourCode, Picture
 
-MODES = {"L", "LA", "RGB", "RGBA"}  # with the bits of a sample behind them where these are not 8
+MODES = {"L", "LA", "RGB", "RGBA"}  # followed by the bits per sample unless these are 8
 
 
 def read(content: bytes, name: str, max_pixels: int) -> Picture:
@@ -43,7 +43,7 @@ def read(content: bytes, name: str, max_pixels: int) -> Picture:
 
 
 def _full_range(samples: Array, bits: int) -> Array:
-    """8 bits as they are; more scaled to 16, white to white."""
+    """8 bits unchanged; more scaled to 16, white to white."""
     if bits == 8:
         return samples
     largest = (1 << bits) - 1
@@ -56,7 +56,7 @@ def _colour(nclx: dict[str, Any] | None) -> ColourCode | None:
 
 
 def _lost(heif: Any) -> list[str]:
-    """What the file holds besides, in words."""
+    """What else the file contains, in words."""
     others = len(heif) - 1
     found = {
         f"{others} other picture{'s' if others > 1 else ''}": others > 0,

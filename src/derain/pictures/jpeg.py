@@ -1,7 +1,7 @@
 """JPEG (ITU-T T.81 and T.871): segments, and what they carry.
 
-libjpeg gives a picture for almost any bytes and tells of garbage in warnings only, which Pillow drops and
-OpenCV prints. simplejpeg, over the same library, raises them. Samples of 12 bits are read by FFmpeg alone.
+libjpeg returns a picture for almost any bytes and reports garbage only in warnings, which Pillow drops and
+OpenCV prints. simplejpeg, on the same library, raises them. Only FFmpeg reads samples of 12 bits.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ TABLES = 0xDB
 SEGMENT = 65533  # bytes of content at most
 # Work grows with the scans: each one passes over all pixels. Ten scans are usual.
 MAX_SCANNED = 4_000_000_000
-# libjpeg finds these between the last block and the end of files that some cameras write.
+# Some cameras write these between the last block and the end of the file.
 STRAY = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9")
 MOST_STRAY = 16
 IPTC_RESOURCE = 0x0404
@@ -56,7 +56,7 @@ SUBSAMPLINGS = {(1, 1): "4:4:4", (2, 1): "4:2:2", (2, 2): "4:2:0"}
 
 @dataclass
 class _Found:
-    """What the segments of a file hold, as far as they were looked through."""
+    """What the segments of a file contain, as far as they were searched."""
 
     carried: Picture = field(default_factory=lambda: Picture(np.zeros((1, 1, 1), np.uint8)))
     profile: dict[int, bytes] = field(default_factory=dict)
@@ -93,7 +93,7 @@ def read(content: bytes, name: str, max_pixels: int) -> Picture:
         return replace(found.carried, icc=_profile(found), pixels=_deep_pixels(content, end, components))
     pixels = _pixels(content, components, found)
     carried = replace(found.carried, icc=_profile(found), jpeg=_coding(found))
-    if components == 4:  # its profile describes inks, not the RGB that it is turned into
+    if components == 4:  # its profile describes inks, not the RGB that it is converted to
         carried = replace(carried, icc=None, jpeg=None)
         if found.profile:
             carried = replace(carried, lost=(*carried.lost, "the profile of its inks (CMYK became RGB)"))
@@ -118,7 +118,7 @@ def write(picture: Picture, samples: Array, quality: int | None) -> bytes:
             buffer, "JPEG", qtables=tables, subsampling=coding.subsampling, progressive=progressive, **given
         )
     content = buffer.getvalue()
-    first = 4 + struct.unpack_from(">H", content, 4)[0]  # behind the JFIF segment
+    first = 4 + struct.unpack_from(">H", content, 4)[0]  # after the JFIF segment
     return b"".join([content[:first], *_carried(picture), content[first:]])
 
 
@@ -235,7 +235,7 @@ def iptc_of_photoshop(resources: bytes) -> bytes | None:
 
 
 def other_resources(resources: bytes) -> str:
-    """What else Photoshop's image resources hold, in words; "" for nothing but what is carried elsewhere."""
+    """What else Photoshop's image resources contain, in words; "" if all of it is carried elsewhere."""
     numbers = {number for number, body in _resources(resources) if body} - CARRIED_RESOURCES
     if numbers & set(PATHS):
         return "its clipping paths"
@@ -256,7 +256,7 @@ def _resources(resources: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _name_the_rest(found: _Found, rest: bytes) -> None:
-    """Says what lies behind the picture: gain maps, further pictures, clips of motion photos."""
+    """Describes what follows the picture: gain maps, further pictures, clips of motion photos."""
     if found.gain_map:
         found.lose("its HDR gain map")
     elif found.several and rest:
@@ -270,7 +270,7 @@ def _profile(found: _Found) -> bytes | None:
 
 
 def _coding(found: _Found) -> JpegCoding | None:
-    """None for what is better not repeated."""
+    """None for what should not be copied."""
     frame, tables = found.frame, found.tables
     parts = [frame[6 + 3 * number : 9 + 3 * number] for number in range(frame[5])]
     if any(len(part) < 3 or part[2] not in tables for part in parts):
@@ -307,7 +307,7 @@ def _deep_pixels(content: bytes, end: int, components: int) -> Array:
     Args:
         end: of the picture in `content`.
     """
-    # FFmpeg says nothing where the last block is missing, but makes it of whatever follows.
+    # FFmpeg does not report a missing last block, but decodes whatever follows in its place.
     first, *others = (
         _decoded_deep(content[: end - 2] + filler + content[end - 2 : end], components)
         for filler in (bytes(64), b"\x55" * 64, b"\0" + b"\x55" * 64)
@@ -351,7 +351,7 @@ def _decoded_deep(content: bytes, components: int) -> Array:
 
 
 def _carried(picture: Picture) -> Iterator[bytes]:
-    """The segments of what a picture carries. What is too long for one is left to `too_long`."""
+    """The segments of what a picture carries, except what is too long for one; see `too_long`."""
     if picture.exif is not None and not too_long(picture.exif):
         yield _segment(APP1, picture.exif)
     if picture.xmp is not None and not too_long(XMP + picture.xmp):
@@ -371,7 +371,7 @@ def _carried(picture: Picture) -> Iterator[bytes]:
 
 
 def too_long(content: bytes) -> bool:
-    """Whether something does not fit into a segment."""
+    """Whether something is too long for a segment."""
     return len(content) > SEGMENT
 
 

@@ -1,6 +1,6 @@
-"""What a file is, by its first bytes; its name matters only where the content does not tell.
+"""What a file is, by its first bytes; its name matters only where the content is not conclusive.
 
-The one rule for files that a user names, for files in folders, and for uploads.
+The one rule for files named by users, files in folders, and uploads.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from derain.errors import DerainError, reason
 from derain.paths import is_file
 
 HEAD = 1024  # bytes that tell the kind
-# Extension of a video that is written -> the name of the container in FFmpeg.
+# Extension of a written video -> FFmpeg's name of the container.
 VIDEO_KINDS = {
     ".mp4": "mp4",
     ".m4v": "mp4",
@@ -39,9 +39,9 @@ class FileKind:
     Attributes:
         name: as people call it.
         media: a still picture, or moving ones.
-        extensions: that files of this kind go by, the usual one first.
-        result: the extension of results where that of the source is not one that is written; empty for
-            kinds that are not read.
+        extensions: of files of this kind, the usual one first.
+        result: the extension of results if files like the source are not written; empty for kinds that
+            are not read.
         package: the optional package that reads it; empty where none is needed.
     """
 
@@ -58,12 +58,12 @@ class FileKind:
 
     @property
     def other(self) -> str:
-        """What else the user can do with a file that is not read."""
+        """What else the user can do with an unsupported file."""
         return "save it as PNG or TIFF" if self.media == "picture" else "convert it to MP4 or MKV"
 
     @property
     def advice(self) -> str:
-        """What to do with a file that is not read."""
+        """What to do with an unsupported file."""
         return f"pip install 'derain[{EXTRA}]', or {self.other}" if self.package else self.other
 
 
@@ -191,7 +191,7 @@ def _iso(head: bytes) -> FileKind | None:
 
 
 def _is_raw(head: bytes) -> bool:
-    """Whether a TIFF file is what a camera wrote: Canon's, DNG, a mosaic, or a preview of what follows."""
+    """Whether a TIFF file is a camera's: Canon's raw, DNG, a mosaic, or one that starts with a preview."""
     order = "<" if head[:2] == b"II" else ">"
     if head[8:10] == b"CR":
         return True
@@ -230,7 +230,7 @@ def file_kind(path: Path) -> FileKind | None:
 
 
 def label(path: Path, kind: FileKind | None) -> str:
-    """What a kind of file is called in a few letters: HEIC, JXL, CR2; otherwise the extension."""
+    """A kind of file in a few letters: HEIC, JXL, CR2; otherwise the extension."""
     suffix = path.suffix[1:].upper()
     known = kind is None or f".{suffix.lower()}" in kind.extensions
     if known and re.fullmatch(r"\w{1,8}", suffix):

@@ -23,7 +23,7 @@ EQUIRECTANGULAR = (
 def mark_spherical(path: Path) -> None:
     """Marks the first video track of an MP4 or QuickTime file as equirectangular.
 
-    Its index must be the last box, as FFmpeg puts it, so that nothing else moves.
+    Its index must be the last box, where FFmpeg puts it, so that nothing else moves.
     """
     with path.open("r+b") as file:
         start, index = _last_box(file)
@@ -33,7 +33,7 @@ def mark_spherical(path: Path) -> None:
 
 
 def _last_box(file: BinaryIO) -> tuple[int, bytes]:
-    """Where the last box of a file begins, and all of it."""
+    """The position of a file's last box, and its bytes."""
     at, end = 0, file.seek(0, 2)
     while True:
         file.seek(at)

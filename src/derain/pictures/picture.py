@@ -1,4 +1,4 @@
-"""A still picture in memory, and its way to a tensor and back."""
+"""A still picture in memory, and its conversion to a tensor and back."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Text:
-    """A remark in a file: of PNG with its keyword, of JPEG a comment."""
+    """A text in a file: a PNG text with its keyword, or a JPEG comment."""
 
     keyword: str
     text: str
@@ -31,7 +31,7 @@ class ColourCode:
 
     Attributes:
         primaries, transfer: 1 and 13 are those of sRGB, 9 and 16 those of BT.2020 with PQ.
-        full_range: whether the values reach from 0 to white, or leave room as television does.
+        full_range: whether the values span 0 to white, or the limited range of television.
     """
 
     primaries: int
@@ -56,7 +56,7 @@ class JpegCoding:
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """An upright picture with what its file carried besides the pixels.
+    """An upright picture, and what its file carried besides the pixels.
 
     Attributes:
         pixels: (H, W, C) uint8 or uint16, C = 1 (grey) or 3 (RGB).
@@ -66,12 +66,12 @@ class Picture:
         dpi: horizontal and vertical resolution in pixels per inch.
         xmp: an XMP packet.
         iptc: IPTC-IIM records.
-        texts: remarks.
-        colour: what the values of `pixels` mean, where a file says it without a profile.
+        texts: PNG texts and JPEG comments.
+        colour: what the values of `pixels` mean, where a file states it without a profile.
         colour_chunks: (type, content) of PNG's chunks on colour: gAMA, cHRM, sRGB, mDCV, cLLI.
         jpeg: how the source was compressed if it was a JPEG.
         lossless: whether the source was a lossless WebP.
-        lost: what else the source held and a `Picture` does not, in words.
+        lost: what the source contained and a `Picture` does not, in words.
     """
 
     pixels: Array
@@ -116,7 +116,7 @@ def to_tensor(picture: Picture, first: int = 0, end: int | None = None) -> Tenso
     """The colours as a (1, 3, H, W) float32 tensor in [0, 1]; grey is repeated in the three channels.
 
     Args:
-        first, end: the first row that is wanted, and the last + 1; None for all below.
+        first, end: the first row wanted, and the last + 1; None for all below.
     """
     pixels = picture.pixels[first:end]
     tensor = torch.empty(1, 3, *pixels.shape[:2])
@@ -180,9 +180,9 @@ def _quantised(tensor: Tensor, largest: int) -> Array:
     """(C, H, W) in [0, 1] -> (H, W, C) uint8 or uint16."""
     values = tensor.detach().cpu()
     values = values if values.dtype == torch.float64 else values.float()
-    if not torch.isfinite(values.sum()):  # in one pass, and without a map of answers
+    if not torch.isfinite(values.sum()):  # in one pass, and without an array of booleans
         raise DerainError(
-            "the network gave values that are not finite.", Remedy("avoid it", {"precision": "float32"})
+            "the network produced values that are not finite.", Remedy("avoid it", {"precision": "float32"})
         )
     values = values.clamp(0, 1).mul_(largest).round_()
     dtype = np.uint8 if largest == 255 else np.uint16
@@ -190,7 +190,7 @@ def _quantised(tensor: Tensor, largest: int) -> Array:
 
 
 def to_rgb8(picture: Picture) -> Array:
-    """The colours as (H, W, 3) uint8 to look at: 16 bits rounded to 8, grey repeated, alpha left out."""
+    """The colours as (H, W, 3) uint8 for display: 16 bits rounded to 8, grey repeated, alpha left out."""
     return np.repeat(to_8_bits(picture.pixels), 3 // picture.pixels.shape[2], axis=2)
 
 

@@ -1,8 +1,8 @@
 """PNG (third edition of the W3C recommendation): chunks, and what they carry.
 
-Pillow decodes 8 bits, OpenCV 16-bit colour, for which Pillow has no mode. Both get the chunks that make up
-the pixels and nothing else, so that no oddity of a remark can spoil the picture; and OpenCV nothing that its
-libpng would remark on at the terminal.
+Pillow decodes 8 bits, OpenCV 16-bit colour, for which Pillow has no mode. Both get only the
+chunks that make up the pixels, so that no odd text can spoil the picture, and OpenCV nothing that its libpng
+would warn about on the terminal.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ COLOUR_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"mDCV", b"cLLI")
 ANIMATION = (b"acTL", b"fcTL", b"fdAT")
 XMP_KEYWORD = "XML:com.adobe.xmp"
 INCH = 0.0254  # metres
-MOST_BYTES = 64 << 20  # of what is not pixels, unpacked
+MOST_BYTES = 64 << 20  # of what is not pixels, decompressed
 MOST_TEXTS = 1000
 LIBPNG_SIDE = 1_000_000  # pixels; its limit
 STRIP_BYTES = 1 << 20
@@ -80,7 +80,7 @@ def read(content: bytes, name: str, max_pixels: int) -> Picture:
 
 
 def _without_oddities(pieces: list[bytes], name: str) -> bytes:
-    """A file of 16-bit colour, of its signature and chunks, with nothing but what its pixels are made of.
+    """A file of 16-bit colour, from its signature and chunks, with nothing but its pixels.
 
     Raises:
         DerainError, ValueError, zlib.error: it has other pixels than its header says.
@@ -107,7 +107,7 @@ def _without_oddities(pieces: list[bytes], name: str) -> bytes:
 
 
 def _exactly(packed: bytes, length: int) -> bytes:
-    """Compressed bytes of this length when unpacked, without what some programs put behind them.
+    """Compressed bytes that decompress to this length, without what some programs append to them.
 
     Raises:
         ValueError, zlib.error: there are fewer, or their checksum is wrong.
@@ -119,7 +119,7 @@ def _exactly(packed: bytes, length: int) -> bytes:
     if found > length or unpacker.unused_data:
         return zlib.compress(zlib.decompressobj().decompress(packed, length), 1)
     if not unpacker.eof or found < length:
-        raise ValueError("fewer pixels than it says")
+        raise ValueError("fewer pixels than it states")
     return packed
 
 
@@ -207,7 +207,7 @@ def _text(kind: bytes, content: bytes) -> Text:
 
 
 def _with_text(carried: Picture, text: Text) -> Picture:
-    """Some programs put XMP and, before PNG had a chunk for it, EXIF and IPTC into texts."""
+    """Some programs put XMP into texts and, before PNG had chunks for them, EXIF and IPTC."""
     if text.keyword == XMP_KEYWORD:
         return replace(carried, xmp=text.text.encode())
     if text.keyword.startswith("Raw profile type "):
@@ -240,7 +240,7 @@ def _unpacked(content: bytes) -> bytes:
 
 
 def _carried(picture: Picture) -> Iterator[bytes]:
-    """The chunks of what a picture carries, in the order that PNG asks for."""
+    """The chunks of what a picture carries, in the order that PNG requires."""
     if picture.colour is not None:
         code = picture.colour
         yield _chunk(b"cICP", bytes([code.primaries, code.transfer, 0, code.full_range]))

@@ -17,7 +17,7 @@ from derain.pictures.picture import Picture
 def read(content: bytes, name: str, max_pixels: int) -> Picture:
     """A raw file developed to 16-bit sRGB, upright, with the white balance of the camera.
 
-    The brightness is LibRaw's: the lightest hundredth of the pixels becomes white.
+    The brightness is LibRaw's: the brightest hundredth of the pixels becomes white.
     """
     with extra(RAW.package, EXTRA).imread(io.BytesIO(content)) as raw:
         refuse_size(name, raw.sizes.width, raw.sizes.height, max_pixels)
@@ -28,7 +28,7 @@ def read(content: bytes, name: str, max_pixels: int) -> Picture:
 
 
 def _exif(content: bytes) -> bytes | None:
-    """What the first directory says of the picture, without the tags that belong to the raw data."""
+    """What the first directory states about the picture, without the tags that belong to the raw data."""
     try:
         head = tags.header(content)
         found = tags.directory(content, head, head.first)

@@ -1,4 +1,4 @@
-"""Reading still pictures from files that may be anything."""
+"""Reading still pictures from untrusted files."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ READERS: dict[FileKind, Callable[[bytes, str, int], Picture]] = {
     kinds.HEIC: heic.read,
     kinds.RAW: raw.read,
 }
-# A file may be this much larger than the pixels that are read of it.
+# A file may be this much larger than its pixels.
 MOST_BYTES_PER_PIXEL, MOST_BYTES_BESIDE = 8, 256 << 20
 
 
 def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Picture:
     """Reads a PNG, JPEG, WebP, TIFF, BMP or AVIF file, recognised by its content.
 
-    HEIC and raw files of cameras are read with the optional packages `formats`.
+    HEIC and raw files of cameras are read with the optional packages of `formats`.
 
     Depth stays as it is (8 or 16 bits; 1 to 7 bits become 8, 9 to 15 bits and floats in [0, 1] become 16,
     AVIF of 10 or 12 bits becomes 8), grey stays grey. Palettes and CMYK become RGB, 1 bit becomes grey. The
-    EXIF orientation is applied, once. What the file holds and a `Picture` does not is named in its `lost`.
+    EXIF orientation is applied, once. `lost` names what the file contains and a `Picture` does not.
 
     Raises:
         DerainError: missing, unreadable, empty, not a picture, damaged or truncated, animated or of several
-            pages, of a depth that is not read, or of more than `max_pixels` (refused before memory is taken).
+            pages, of an unsupported depth, or of more than `max_pixels` (refused before memory is allocated).
     """
     path = Path(path)
     try:
@@ -57,7 +57,7 @@ def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Picture:
         raise
     except OSError as error:
         raise DerainError(f"{path}: cannot be read ({reason(error)}).") from None
-    except ValueError as error:  # a name that no file can have
+    except ValueError as error:  # an impossible file name
         raise DerainError(f"{path}: cannot be read ({error}).") from None
     return _decoded(content, kind, str(path), max_pixels)
 
@@ -73,7 +73,7 @@ def _readable_kind(head: bytes, size: int, name: str, max_pixels: int) -> FileKi
     if not kind.is_read:
         raise DerainError(f"{name}: {kind.name} pictures are not read here; {kind.advice}.")
     if size > MOST_BYTES_PER_PIXEL * max_pixels + MOST_BYTES_BESIDE:
-        raise DerainError(f"{name}: {size / 1e9:,.1f} GB, more than any picture of a size that is read.")
+        raise DerainError(f"{name}: {size / 1e9:,.1f} GB, larger than any picture of an accepted size.")
     return kind
 
 
@@ -87,7 +87,7 @@ def _decoded(content: bytes, kind: FileKind, name: str, max_pixels: int) -> Pict
         raise
     except MemoryError:
         raise DerainError(f"{name}: not enough memory to read it.") from None
-    except Exception as error:  # decoders raise whatever broken bytes provoke
+    except Exception as error:  # decoders raise anything on broken bytes
         why = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise DerainError(f"{name}: a {kind.name} file that is damaged or cut short ({why}).") from None
     lost = list(picture.lost)

@@ -1,7 +1,7 @@
-"""Video that flows: frames out of a pipe or off a network, and into a pipe or file, one after the other.
+"""Streaming video: frames from a pipe or network, and into a pipe or file, one after the other.
 
-Nothing is kept and nothing is looked at twice, so a stream may be endless. A source cannot refer to other
-files or addresses: playlists are not among the formats, and FFmpeg may use no protocol but those that the
+Nothing is kept or read twice, so a stream may be endless. A source cannot refer to other
+files or addresses: playlists are not among the formats, and FFmpeg may use only the protocols that the
 address itself names.
 """
 
@@ -47,7 +47,7 @@ KINDS = ("y4m", "raw", "mkv")
 FILE_SUFFIXES = (".mkv", ".mp4", ".mov", ".webm", ".y4m")
 _PIPED = "yuv4mpegpipe,nut,matroska,webm,mpegts,mov,mp4,m4a,3gp,3g2,mj2,avi,flv,mjpeg,mpjpeg,h264,hevc,ivf"
 _NETWORK = f"rtsp,rtp,sdp,{_PIPED}"
-# What an address of each kind is fetched through.
+# The protocols through which an address of each kind is fetched.
 PROTOCOLS = {
     "rtsp": "rtsp,rtp,udp,tcp",
     "rtsps": "rtsp,rtp,udp,tcp,tls",
@@ -58,8 +58,8 @@ PROTOCOLS = {
     "udp": "udp",
     "tcp": "tcp",
 }
-PATIENCE = 10.0  # seconds without an answer after which a source is gone
-# Encoders that are to give each frame back at once, and to keep up.
+PATIENCE = 10.0  # seconds without an answer after which a source counts as gone
+# Encoders are to return each frame at once, and to keep up.
 _QUICK = {
     "libx264": {"preset": "veryfast", "tune": "zerolatency"},
     "libx265": {"preset": "veryfast", "tune": "zerolatency"},
@@ -69,13 +69,13 @@ _CONTAINERS = {
     # Complete after every fragment, whatever happens then.
     "mp4": {"movflags": "frag_keyframe+empty_moov+default_base_moof"},
     "mov": {"movflags": "frag_keyframe+empty_moov"},
-    "matroska": {"cluster_time_limit": "200"},  # milliseconds that a reader of the pipe waits at most
+    "matroska": {"cluster_time_limit": "200"},  # longest wait of a pipe's reader, milliseconds
 }
 
 
 @dataclass(frozen=True)
 class RawFrames:
-    """What must be known of frames without a header.
+    """What must be known about frames without a header.
 
     Attributes:
         pixel_format: one of `RAW_FORMATS`.
@@ -104,7 +104,7 @@ class FrameStream:
     """Iterates over the frames of an open source, once.
 
     Attributes:
-        facts: of the source, read off its header and its first frame.
+        facts: of the source, from its header and its first frame.
         frames: how many have been given so far.
     """
 
@@ -115,8 +115,8 @@ class FrameStream:
         Args:
             container: just opened.
             name: what messages call the source.
-            raw: of raw frames, what they look like.
-            live: give each frame as soon as it is there; decoding on several cores would hold some back.
+            raw: the format of raw frames.
+            live: return each frame as soon as it arrives; decoding on several cores would delay some.
 
         Raises:
             DerainError: there is no video, or no frame of it can be read.
@@ -124,7 +124,7 @@ class FrameStream:
         stream = video_stream(container, name)
         if live:
             stream.thread_type = "SLICE"
-        if raw is not None:  # where most video has its halved chroma
+        if raw is not None:  # the usual place of halved chroma
             stream.codec_context.options = {"chroma_sample_location": "left"}
         self._tally, self._to_rgb, self.frames = Tally(), VideoReformatter(), 0
         frames = decoded_frames(container, stream, self._tally)
@@ -140,7 +140,7 @@ class FrameStream:
         return self._tally.damaged
 
     def decoded(self) -> Iterator[VideoFrame]:
-        """The frames as they are decoded; `rgb` makes pictures of those that are wanted."""
+        """The decoded frames; `rgb` converts those that are wanted to pictures."""
         for frame in self._decoded:
             self.frames += 1
             yield frame
@@ -156,7 +156,7 @@ class FrameStream:
 
 
 class _Reading:
-    """What FFmpeg reads from: gives what is there, without waiting for a whole block."""
+    """What FFmpeg reads from: returns the available bytes, without waiting for a whole block."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._read: Any = getattr(file, "read1", file.read)
@@ -167,7 +167,7 @@ class _Reading:
 
 
 class _Writing:
-    """What FFmpeg writes to; a pipe cannot be wound back."""
+    """What FFmpeg writes to; a pipe cannot be rewound."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -185,13 +185,13 @@ def open_pipe(
     """The frames of a pipe: y4m, an encoded stream (Matroska, NUT, MPEG-TS, ...), or raw ones.
 
     Args:
-        file: read from where it is, never wound back.
-        raw: what raw frames look like; None for a stream that says so itself.
+        file: read from its current position, never rewound.
+        raw: the format of raw frames; None for a stream with a header.
         name: what messages call it.
         live: see `FrameStream`.
 
     Raises:
-        DerainError: it is empty, or nothing that is known.
+        DerainError: it is empty, or of an unknown format.
     """
     options = {"format_whitelist": _PIPED, "protocol_whitelist": "pipe"}
     if raw is not None:
@@ -212,7 +212,7 @@ def open_pipe(
         )
     except (av.error.FFmpegError, ValueError) as error:
         raise DerainError(
-            f"{name}: no video that can be read ({reason_of(error)}); known are y4m, Matroska, WebM, NUT, "
+            f"{name}: no readable video ({reason_of(error)}); known are y4m, Matroska, WebM, NUT, "
             "MPEG-TS, MP4 with its index in front, and raw frames whose format and size are given."
         ) from None
     with container:
@@ -228,7 +228,7 @@ def open_address(address: str) -> Iterator[FrameStream]:
 
     Raises:
         UsageError: another protocol.
-        DerainError: it does not answer, or sends no video that is known.
+        DerainError: it does not answer, or sends no video of a known format.
     """
     scheme = address.partition("://")[0].lower()
     if scheme not in PROTOCOLS:
@@ -307,7 +307,7 @@ class FrameWriter:
             encoder, options = self._encoding.codec, {}
         else:
             chosen = choose_encoding(facts, Path(f"stream.{kind}"), codec, crf)
-            self._encoding = replace(chosen, upright=True)  # a stream says nothing of rotation
+            self._encoding = replace(chosen, upright=True)  # a stream does not state a rotation
             encoder, _, _ = CODECS[self._encoding.codec]
             options = _QUICK.get(encoder, {})
         self._is_plain, self._to_stored = is_plain, VideoReformatter()
@@ -334,14 +334,14 @@ class FrameWriter:
             DerainError: the disk is full, or the reader of the pipe has gone.
         """
         stored = stored_frame(frame, self._facts, self._encoding, self._to_stored)
-        # Players want times that grow, whatever a broken source says.
+        # Players need increasing times, whatever a broken source states.
         stored.pts = self.frames if self._is_plain else max(frame.pts, self._last + 1)
         stored.time_base, self._last = self._facts.time_base, stored.pts
         self._mux(stored)
         self.frames += 1
 
     def close(self) -> None:
-        """Writes what is held back, and the end."""
+        """Writes the remaining frames, and the end."""
         if self.frames:
             self._mux(None)
         with self._errors():

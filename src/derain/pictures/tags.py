@@ -1,4 +1,4 @@
-"""Directories of tags as TIFF files and EXIF blocks hold them: read with bounds, laid out, values untouched.
+"""Directories of tags in TIFF files and EXIF blocks: read within bounds, laid out again, values untouched.
 
 A directory is a list of (tag, type, count, value); values of more than four bytes (eight in BigTIFF) lie
 elsewhere in the block. TIFF 6.0, section 2; BigTIFF as libtiff describes it; Exif 2.32, section 4.6.
@@ -101,7 +101,7 @@ class Directory:
     link: int = 0
 
     def number(self, tag: int, order: Order) -> float | None:
-        """The first number of a tag, None when it has none."""
+        """The first number of a tag, None if it has none."""
         entry = self.entries.get(tag)
         numbers = () if entry is None else entry.numbers(order)
         return numbers[0] if numbers else None
@@ -134,7 +134,7 @@ def directory(block: Buffer, head: Header, offset: int, nested: bool = True) -> 
     """The directory at `offset`.
 
     Raises:
-        ValueError: it lies outside the block, or is larger than any picture's.
+        ValueError: it is outside the block, or implausibly large.
     """
     view, order = memoryview(block), head.order
     count_code, entry_code, inline = ("Q", "HHQ", 8) if head.big else ("H", "HHI", 4)
@@ -169,7 +169,7 @@ def directory(block: Buffer, head: Header, offset: int, nested: bool = True) -> 
         where = () if entry is None else entry.numbers(order)
         try:
             if where:
-                # A pointer inside the directory that it leads to would go round for ever.
+                # A pointer inside the directory that it points to would recurse for ever.
                 inner[pointer] = directory(
                     block, head, int(where[0]), nested=pointer == EXIF and int(where[0]) != offset
                 )
@@ -196,7 +196,7 @@ def laid_out(found: Directory, order: Order, start: int = 8) -> bytes:
             entry = Entry(LONG, struct.pack(f"{order}I", inner))
         value = bytes(entry.value)
         if len(value) > 4:
-            tail += bytes(len(tail) % 2)  # values begin at even places
+            tail += bytes(len(tail) % 2)  # values begin at even offsets
             place = start + size + len(tail)
             tail += value
             value = struct.pack(f"{order}I", place)
@@ -221,7 +221,7 @@ def rational(order: Order, value: float) -> Entry:
 
 
 def without(found: Directory, tags: Iterable[int]) -> Directory:
-    """The directory less some of its tags, and less those that a classic block cannot hold."""
+    """The directory without some of its tags, and without those that a classic block cannot hold."""
     left_out = set(tags)
     entries: Mapping[int, Entry] = found.entries
     kept = {tag: entry for tag, entry in entries.items() if tag not in left_out and entry.kind < 16}

@@ -1,9 +1,9 @@
 """TIFF 6.0 and BigTIFF: directories, pixels of every depth, and what they carry.
 
-No reader is right for all of TIFF, so libtiff (in Pillow) is asked for two things only, on a copy of
-the file whose one directory says nothing but the layout of the pixels: to unpack bytes, described to it as
-grey of 8 bits, from which depths, predictors and planes are undone here; and to convert what is more than
-numbers (palettes, inks, JPEG inside TIFF, fax, 1 to 4 bits of grey).
+No reader is right for all of TIFF, so libtiff (in Pillow) is used for only two things, on a copy of
+the file with one directory that states only the layout of the pixels: to decompress bytes, described to it
+as grey of 8 bits, with depths, predictors and planes undone here; and to convert what is more than numbers
+(palettes, inks, JPEG inside TIFF, fax, 1 to 4 bits of grey).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from derain.pictures.jpeg import iptc_of_photoshop, other_resources
 from derain.pictures.picture import Array, Picture
 
 STRIP_BYTES = 1 << 20  # of files that are written
-GROUP_BYTES = 1 << 24  # unpacked at once of files that are read
+GROUP_BYTES = 1 << 24  # decompressed at once of files that are read
 HEADER_BYTES = 8
 MOST_PAGES = 1000
 # Tags
@@ -46,9 +46,9 @@ PIXEL_TAGS = {
     *(PREDICTOR, 320, TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_SIZES, 332, EXTRA, FORMAT, 347),
     *(*range(512, 522), 529, 530, 531, 532),
 }
-# Of these compressions come bytes: none, LZW, deflate (two numbers), PackBits, LZMA, Zstandard.
+# Compressions that libtiff undoes: none, LZW, deflate (two numbers), PackBits, LZMA, Zstandard.
 BYTEWISE = {1, 5, 8, 32946, 32773, 34925, 50000}
-# Of these nothing comes: libtiff knows others, but not in Pillow's wheels.
+# Compressions that cannot be read: libtiff knows some of them, but not in Pillow's wheels.
 UNREAD = {
     **{33003: "JPEG 2000", 33005: "JPEG 2000", 34712: "JPEG 2000", 34887: "LERC", 34892: "lossy JPEG of DNG"},
     **{22610: "JPEG XR", 34934: "JPEG XR", 34933: "PNG", 50001: "WebP", 50002: "JPEG XL", 52546: "JPEG XL"},
@@ -62,7 +62,7 @@ INCH, CENTIMETRE = 2, 3
 
 
 def _silence_libtiff() -> None:
-    """Keeps libtiff, as Pillow's wheels bring it, from writing to the terminal what Pillow raises anyway."""
+    """Keeps the libtiff in Pillow's wheels from writing to the terminal what Pillow raises anyway."""
     place = Path(PIL.__file__).parent
     for folder in (place.parent / "pillow.libs", place / ".dylibs"):
         for library in folder.glob("libtiff*"):
@@ -98,7 +98,7 @@ class _Layout:
 
 
 def read(content: bytes, name: str, max_pixels: int) -> Picture:
-    """A TIFF file's picture, as stored; `orientation` tells how it is to be turned, which `exif` does not."""
+    """A TIFF file's picture, as stored; `orientation` states how to turn it, which `exif` does not."""
     head = tags.header(content)
     first = tags.directory(content, head, head.first)
     layout = _layout(first, head.order)
@@ -166,14 +166,14 @@ def _layout(first: tags.Directory, order: tags.Order) -> _Layout:
         tile=(number(TILE_WIDTH), number(TILE_HEIGHT)) if tiled else None,
     )
     if min(layout.width, layout.height, layout.samples, layout.bits) < 1 or layout.samples > 64:
-        raise ValueError("a layout of no picture")
+        raise ValueError("an impossible layout of pixels")
     if layout.tile is not None and min(layout.tile) < 1:
         raise ValueError("tiles of no size")
     return layout
 
 
 def _other_pages(content: bytes, head: tags.Header, first: tags.Directory, name: str) -> list[str]:
-    """What the directories behind the first one hold; thumbnails are left out, pages refused."""
+    """What the directories after the first one contain; thumbnails are left out, pages refused."""
     kind = int(first.number(SUBFILE, head.order) or 0)
     if kind & REDUCED:
         raise DerainError(
@@ -201,7 +201,7 @@ def _other_pages(content: bytes, head: tags.Header, first: tags.Directory, name:
 
 
 def _expect_all_pixels(first: tags.Directory, order: tags.Order, length: int) -> None:
-    """Finds a file cut short before its decoder, which writes to the terminal."""
+    """Detects a truncated file before its decoder does, which writes to the terminal."""
     for offsets, sizes in ((OFFSETS, SIZES), (TILE_OFFSETS, TILE_SIZES)):
         if offsets in first.entries and sizes in first.entries:
             parts = zip(
@@ -213,7 +213,7 @@ def _expect_all_pixels(first: tags.Directory, order: tags.Order, length: int) ->
 
 
 def _twin(content: bytes, order: tags.Order, entries: dict[int, tags.Entry]) -> io.BytesIO:
-    """The file as a classic TIFF with one directory of nothing but these tags, at its end."""
+    """The file as a classic TIFF with one directory of only these tags, at its end."""
     classic = {}
     for tag, entry in entries.items():
         if tags.SIZES[entry.kind] == 8 and entry.kind >= 16:  # of BigTIFF
@@ -311,7 +311,7 @@ def _samples(content: bytes, head: tags.Header, first: tags.Directory, layout: _
 def _plane(
     content: bytes, head: tags.Header, entries: dict[int, tags.Entry], layout: _Layout, samples: int
 ) -> Array:
-    """(H, W, samples): what libtiff unpacks, taken for grey bytes, made numbers."""
+    """(H, W, samples): what libtiff decompresses as if grey bytes, converted to numbers."""
     order, bits = head.order, layout.bits * samples
     width, tile = layout.width, layout.tile
     if tile is None:
@@ -334,7 +334,7 @@ def _plane(
         image = TiffImagePlugin.TiffImageFile(twin)
         if image.size != (row, height):
             raise ValueError("fewer pixels than it says")
-        # In strips, as Pillow makes arrays by way of copies of the whole.
+        # In strips, because Pillow makes arrays through copies of the whole.
         few = max(1, GROUP_BYTES // row)
         for first in range(0, height, few):
             packed = np.asarray(image.crop((0, first, row, min(first + few, height))))
@@ -356,7 +356,7 @@ def _groups(
 ) -> Iterator[tuple[io.BytesIO, int]]:
     """Files of some rows of the picture each, which libtiff can read, and how many rows they have.
 
-    The whole picture in one where the file does not say where its strips or tiles lie as it ought to.
+    The whole picture in one if the file does not state properly where its strips or tiles are.
     """
     order, tiled = head.order, layout.tile is not None
     at, length, high = (TILE_OFFSETS, TILE_SIZES, TILE_HEIGHT) if tiled else (OFFSETS, SIZES, ROWS)
@@ -366,7 +366,7 @@ def _groups(
     rows = min(int(tags.Directory(described).number(high, order) or layout.height), layout.height)
     across = -(-layout.width // layout.tile[0]) if layout.tile is not None else 1
     if layout.compression == 1 and not tiled and len(offsets) == 1 and sizes == [layout.height * row]:
-        # One strip of plain bytes is as many as one likes.
+        # One strip of plain bytes can be cut into any number.
         rows = max(1, GROUP_BYTES // row)
         tops = range(0, layout.height, rows)
         offsets = [offsets[0] + top * row for top in tops]
@@ -429,7 +429,7 @@ def _floats(packed: Array, width: int, samples: int, layout: _Layout, order: tag
 
 
 def _carried(first: tags.Directory, head: tags.Header, lost: list[str]) -> Picture:
-    """What the directory holds besides the pixels."""
+    """What the directory contains besides the pixels."""
 
     def content(tag: int) -> bytes | None:
         entry = first.entries.get(tag)
@@ -480,7 +480,7 @@ def write(file: BinaryIO, picture: Picture, samples: Array) -> None:
     is written before the next is made.
 
     Args:
-        file: empty, and can be sought in.
+        file: empty and seekable.
 
     Raises:
         ValueError: it grows too large for a TIFF file.
@@ -526,7 +526,7 @@ def write(file: BinaryIO, picture: Picture, samples: Array) -> None:
 
 
 def _differences(rows: Array, order: tags.Order) -> bytes:
-    """Each pixel less its left neighbour, modulo the range."""
+    """Each pixel minus its left neighbour, modulo the range."""
     differences = rows.copy()
     differences[:, 1:] -= rows[:, :-1]
     return differences.astype(rows.dtype.newbyteorder(order), copy=False).tobytes()

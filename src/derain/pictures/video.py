@@ -1,4 +1,4 @@
-"""Reading video: frames one after another, with all that the copy must keep.
+"""Reading video: frames one after another, with all that a copy must keep.
 
 Only local files of a few kinds are opened, recognised by their content: playlists and other formats that
 refer to further files or to the network are refused.
@@ -36,9 +36,9 @@ _MAX_PIXELS = 200_000_000
 _MAX_RATE = 10_000  # frames per second
 # Frames of a GIF among which transparent pixels are looked for before the work begins.
 _LOOKED_THROUGH = 100
-# Decoders that read the transparency that WebM and Matroska store beside the frames.
+# Decoders that read the transparency stored beside the frames in WebM and Matroska.
 _WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
-# Side data of frames that are carried, say nothing of the picture, or describe the old coding.
+# Side data of frames that is carried, is not about the picture, or describes the old coding.
 _CARRIED_DATA = {"DISPLAYMATRIX", "MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL", "SPHERICAL"}
 _MINOR_DATA = {
     *("SEI_UNREGISTERED", "MOTION_VECTORS", "VIDEO_ENC_PARAMS", "PANSCAN", "REPLAYGAIN", "SKIP_SAMPLES"),
@@ -77,32 +77,32 @@ class Colour:
     transfer: int
 
     def swscale_matrix(self, height: int) -> int:
-        """The matrix to convert with; by custom BT.709 from 720 lines on when the file is silent."""
+        """The matrix to convert with; if the file states none, BT.709 from 720 lines on, as is customary."""
         return _MATRICES.get(self.matrix, 1 if height >= 720 else 5)
 
     @property
     def swscale_range(self) -> int:
-        """The range to convert with; limited when the file is silent."""
+        """The range to convert with; limited if the file states none."""
         return RANGE_FULL if self.range == RANGE_FULL else RANGE_LIMITED
 
 
 @dataclass(frozen=True)
 class VideoFacts:
-    """What is known of a video before its frames are read.
+    """What is known about a video before its frames are read.
 
     Attributes:
         path: the file.
         width, height: of the stored frames, pixels, before any rotation.
         turns: quarter turns anticlockwise that bring the stored frames upright, 0 to 3.
-        display_matrix: the nine numbers from which `turns` and `mirrored` follow, None when there are none.
-        aspect: width of a pixel by its height, None when not stated.
+        display_matrix: the nine numbers from which `turns` and `mirrored` follow, None if there are none.
+        aspect: width of a pixel by its height, None if not stated.
         pixel_format: FFmpeg's name.
         bits: per sample, 8 or more.
         colour: how samples become RGB.
         time_base: seconds per tick of all time stamps.
         rate: frames per second; of a variable rate the mean.
-        packets: how many the file announces, 0 when it does not say.
-        duration: of the video stream, seconds, None when the file does not say.
+        packets: how many the file announces, 0 if it does not.
+        duration: of the video stream, seconds, None if the file does not state it.
         interlaced: whether frames hold two moments, in alternating rows.
         alpha: whether frames are transparent in places.
         loops: how often a GIF is repeated, as it stores it: 0 for ever, -1 never; None of other kinds.
@@ -111,7 +111,7 @@ class VideoFacts:
         light_levels: of HDR: greatest of a pixel and of a frame's mean, cd/m2.
         spherical: whether it is a 360-degree video.
         mirrored: whether frames are shown with left and right exchanged, once they are turned.
-        lost: what the file holds and no copy will, in words.
+        lost: what the file contains and no copy will, in words.
     """
 
     path: Path
@@ -138,7 +138,7 @@ class VideoFacts:
 
     @property
     def expected_frames(self) -> int | None:
-        """How many frames there should be, None when there is no telling; for progress only."""
+        """How many frames there should be, None if that is unknown; for progress only."""
         if self.packets:
             return self.packets
         return None if self.duration is None else max(1, round(self.duration * self.rate))
@@ -149,10 +149,10 @@ class Frame:
     """A decoded frame.
 
     Attributes:
-        pixels: (H, W, 3) RGB, upright; uint8, or uint16 (0 to 65535) when the video has more bits.
+        pixels: (H, W, 3) RGB, upright; uint8, or uint16 (0 to 65535) if the video has more bits.
         pts: the time it is shown, ticks of the time base.
         duration: ticks, 0 when unknown.
-        alpha: (H, W) of the same type; None where all is opaque.
+        alpha: (H, W) of the same type; None if all is opaque.
     """
 
     pixels: NDArray[np.uint8] | NDArray[np.uint16]
@@ -177,7 +177,7 @@ def open_video(path: Path) -> Iterator[InputContainer]:
         container = av.open(f"file:{path}", "r", container_options=limits, metadata_errors="replace")
     except (av.error.FFmpegError, ValueError) as error:
         raise DerainError(
-            f"{path}: not a video that can be read, or cut off before its index ({reason_of(error)}); "
+            f"{path}: not a readable video, or cut off before its index ({reason_of(error)}); "
             "known formats: MP4, QuickTime, Matroska, WebM, AVI, GIF, 3GPP, MPEG, Windows Media, Flash."
         ) from None
     with container:
@@ -185,14 +185,14 @@ def open_video(path: Path) -> Iterator[InputContainer]:
 
 
 def video_stream(container: InputContainer, path: Path) -> VideoStream:
-    """The moving picture of a file: its first video stream that is not a cover picture."""
+    """The video of a file: its first video stream that is not a cover picture."""
     for stream in container.streams.video:
         if not stream.disposition & av.stream.Disposition.attached_pic and stream.codec_context:
             if stream.width * stream.height > _MAX_PIXELS:
                 raise DerainError(f"{path}: frames of {stream.width}x{stream.height} are too large.")
             stream.thread_type = "AUTO"
             return stream
-    raise DerainError(f"{path}: holds no video.")
+    raise DerainError(f"{path}: contains no video.")
 
 
 def video_facts(path: str | Path) -> VideoFacts:
@@ -215,7 +215,7 @@ def facts_of(
     first: VideoFrame | None,
     rate: Fraction | None = None,
 ) -> VideoFacts:
-    """What an open container and its first frame say.
+    """The facts in an open container and its first frame.
 
     Args:
         path: the file, or what messages call the source.
@@ -226,13 +226,13 @@ def facts_of(
         DerainError: there is no frame, or the rate is impossible.
     """
     if first is None:
-        raise DerainError(f"{path}: holds no frame that can be read.")
+        raise DerainError(f"{path}: contains no readable frame.")
     rate = stream.average_rate or rate or stream.guessed_rate or Fraction(25)
     if not stream.time_base or not 0 < rate <= _MAX_RATE:
         raise DerainError(f"{path}: states {float(rate):,.0f} frames per second, which is not plausible.")
     matrix = _display_matrix(first)
     turns, mirrored = (0, False) if matrix is None else _position(matrix)
-    data: Any = first.side_data  # iterates over its values, whatever a Mapping should do
+    data: Any = first.side_data  # it iterates over values, unlike a Mapping
     kinds = {item.type.name for item in data}
     other = sorted(kinds - _CARRIED_DATA - _MINOR_DATA)
     if "SPHERICAL" in kinds and not _is_plain_sphere(first):
@@ -272,7 +272,7 @@ def has_alpha(pixel_format: str) -> bool:
 
 
 def _is_transparent(path: Path) -> bool:
-    """Whether a GIF shows what lies behind it; the format stores opaque frames as transparent, too."""
+    """Whether a GIF is transparent; the format stores opaque frames as transparent, too."""
     with open_video(path) as container:
         stream = video_stream(container, path)
         for number, frame in enumerate(decoded_frames(container, stream, Tally())):
@@ -348,7 +348,7 @@ def _colour(frame: VideoFrame) -> Colour:
 
 @dataclass
 class Tally:
-    """What came of reading: packets that were not empty, and whether some could not be decoded."""
+    """The state of reading: packets that were not empty, and whether some could not be decoded."""
 
     packets: int = 0
     damaged: bool = False
@@ -356,7 +356,7 @@ class Tally:
 
 def decoded_frames(container: InputContainer, stream: VideoStream, tally: Tally) -> Iterator[VideoFrame]:
     """The frames of a stream as far as they can be read."""
-    # AVI stores no times: the n-th frame shown takes the place of the n-th packet that is not empty.
+    # AVI stores no times: the n-th frame shown takes the time of the n-th packet that is not empty.
     places: deque[int | None] | None = deque() if container.format.name == "avi" else None
     packets, decoder = container.demux(stream), _alpha_decoder(stream)
     while True:
@@ -380,7 +380,7 @@ def decoded_frames(container: InputContainer, stream: VideoStream, tally: Tally)
 
 
 def _tag(stream: VideoStream, name: str) -> str | None:
-    """A tag of a stream, however its name is spelt."""
+    """A tag of a stream, in any spelling of its name."""
     return next((value for key, value in stream.metadata.items() if key.lower() == name), None)
 
 
@@ -433,7 +433,7 @@ def pixels_of(
     """The colours of a decoded frame, (H, W, 3) RGB, upright, and what is transparent in it; see `Frame`.
 
     Raises:
-        DerainError: the frame, which messages call by its number, has another size than the first.
+        DerainError: the frame, of which messages give the number, has another size than the first.
     """
     if (frame.width, frame.height) != (facts.width, facts.height):
         raise DerainError(
@@ -466,8 +466,8 @@ class VideoReader:
 
     Attributes:
         frames: how many have been read.
-        shortfall: after the end, what is missing, in words; empty when all was there.
-        transparent: whether a frame so far was transparent in places.
+        shortfall: after the end, what is missing, in words; empty if nothing is.
+        transparent: whether any frame so far was partly transparent.
     """
 
     def __init__(self, facts: VideoFacts, skip: int = 0) -> None:
@@ -505,12 +505,12 @@ class VideoReader:
 
 
 def _later(pts: int | None, last: int, step: int) -> int:
-    """The time of a frame after another; it may state none, the same or, in joined files, an earlier one."""
+    """The time of a frame after another; its own may be missing, equal or, in joined files, earlier."""
     if pts is None or pts < last:
         return last + step
     return max(pts, last + 1)
 
 
 def reason_of(error: Exception) -> str:
-    """What FFmpeg says went wrong, on one short line."""
+    """FFmpeg's reason, in one short line."""
     return str(getattr(error, "strerror", None) or error).splitlines()[0][:120]

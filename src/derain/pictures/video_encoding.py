@@ -40,7 +40,7 @@ CODECS: dict[str, tuple[str, int | None, dict[str, str]]] = {
     "prores": ("prores_ks", None, {"vendor": "apl0"}),
     "gif": ("gif", None, {}),
 }
-# In narrower pictures the vector code of x264 reads beyond what is set, so that the same frames become
+# In narrower pictures the vector code of x264 reads uninitialised memory, so that the same frames give
 # other bytes in each run, and that of x265 writes beyond its memory (below 56 pixels, a crash).
 _NARROW = 128
 _NARROW_OPTIONS = {
@@ -60,7 +60,7 @@ HOLDS = {
 # Container -> the codec for transparent frames; MP4 and AVI have none.
 WITH_ALPHA = {"mov": "prores", "matroska": "ffv1", "webm": "vp9", "gif": "gif"}
 WITHOUT_ROTATION = ("avi", "gif")
-# Codecs that leave range and matrix of the samples to the container, of which AVI stores none.
+# Codecs that leave range and matrix of the samples to the container; AVI stores neither.
 SILENT_ON_COLOUR = ("mpeg4", "ffv1")
 DEPTHS = (8, 10, 12, 14, 16)
 
@@ -72,7 +72,7 @@ class Encoding:
     Attributes:
         container: FFmpeg's name of the file's kind.
         codec: a key of `CODECS`.
-        pixel_format: what the encoder is fed with.
+        pixel_format: of the encoder's input.
         colour: what is written to the file.
         options: of the encoder.
         upright: whether frames are stored as they are shown, for containers that hold no rotation.
@@ -101,7 +101,7 @@ class EncodedFrame:
     """One compressed frame; times are in ticks of the source's time base.
 
     Attributes:
-        beside: what Matroska and WebM store beside it: the transparency of VP9.
+        beside: what is stored beside it in Matroska and WebM: the transparency of VP9.
     """
 
     pts: int
@@ -122,7 +122,7 @@ def choose_encoding(facts: VideoFacts, target: Path, codec: str | None, crf: int
         crf: quality, lower is better; None takes the codec's default.
 
     Raises:
-        UsageError: an unknown extension or codec, or they and the quality do not go together.
+        UsageError: an unknown extension or codec, or they do not fit together or with the quality.
     """
     container = VIDEO_KINDS.get(target.suffix.lower())
     if container is None:
@@ -227,7 +227,7 @@ def _nearest(codec: str, alpha: str, chroma: str, bits: int) -> str:
             name = f"yuv{alpha}{sampling}p" + ("" if depth == 8 else f"{depth}le")
             if name in taken:
                 return name
-    raise UsageError(f"the codec {codec} cannot hold frames like these; choose another codec.")
+    raise UsageError(f"the codec {codec} cannot store frames like these; choose another codec.")
 
 
 def time_base_of(facts: VideoFacts, encoding: Encoding) -> Fraction:
@@ -236,7 +236,7 @@ def time_base_of(facts: VideoFacts, encoding: Encoding) -> Fraction:
 
 
 def configure(context: VideoCodecContext, facts: VideoFacts, encoding: Encoding) -> None:
-    """Sets up an encoder, or the stream that holds what it made."""
+    """Sets up an encoder, or the stream for its packets."""
     sideways = encoding.upright and facts.turns % 2
     context.width, context.height = (facts.height, facts.width) if sideways else (facts.width, facts.height)
     context.pix_fmt = encoding.pixel_format
@@ -273,7 +273,7 @@ class Encoder:
         self._durations: dict[int, int] = {}
 
     def encode(self, frame: Frame) -> list[EncodedFrame]:
-        """What comes out when `frame` (upright RGB, uint8 or uint16) goes in."""
+        """The encoded frames that are ready once `frame` (upright RGB, uint8 or uint16) is in."""
         stored = stored_frame(frame, self._facts, self._encoding, self._to_stored)
         stored.pts, stored.duration, stored.time_base = frame.pts, frame.duration, self._facts.time_base
         if self._times is not None:  # for AVI frames are numbered, their order is kept
@@ -284,7 +284,7 @@ class Encoder:
         return self._encoded(stored)
 
     def finish(self) -> list[EncodedFrame]:
-        """The rest."""
+        """The remaining encoded frames."""
         return self._encoded(None)
 
     def _encoded(self, frame: VideoFrame | None) -> list[EncodedFrame]:
@@ -297,7 +297,7 @@ class Encoder:
         for packet in packets:
             pts = packet.pts if self._times is None else self._times.popleft()
             assert pts is not None
-            duration = self._durations.pop(pts, 0)  # encoders forget that of the last frame
+            duration = self._durations.pop(pts, 0)  # encoders lose that of the last frame
             beside = b""
             if packet.has_sidedata("matroska_block_additional"):
                 beside = bytes(packet.get_sidedata("matroska_block_additional"))

@@ -1,4 +1,4 @@
-"""Writing video: packets to a file beside all else that the source holds."""
+"""Writing video: packets to a file, together with everything else in the source."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ def write_video(
     times: NDArray[np.int64],
     frames: Callable[[], Iterator[EncodedFrame]],
 ) -> list[str]:
-    """Writes encoded frames beside everything else that the source holds, whole or not at all.
+    """Writes encoded frames with everything else in the source, whole or not at all.
 
     Sound, subtitles, attachments, chapters, tags and the rotation are copied as they are.
 
     Args:
-        target: the file; replaced when it exists.
+        target: the file; replaced if it exists.
         facts: of the source.
-        encoding: that of the frames.
+        encoding: of the frames.
         times: (N,) the pts of all frames in coding order.
-        frames: gives the encoded frames in coding order.
+        frames: returns the encoded frames in coding order.
 
     Returns:
-        What became other than it was, in words.
+        What was changed or left out, in words.
 
     Raises:
         UsageError: the container cannot hold the source's sound, or its variable rate.
@@ -123,7 +123,7 @@ def _not_held(
 
 
 def refuse_misfit(facts: VideoFacts, encoding: Encoding, target: Path) -> None:
-    """Finds out before the work whether the container can hold the source's sound and its times.
+    """Checks before the work that the container can hold the source's sound and its times.
 
     Raises:
         UsageError: it cannot.
@@ -197,7 +197,7 @@ def _fill(
     numbered = encoding.container in ("avi", "gif")
     base = Fraction(1, 100) if encoding.container == "gif" else time_base_of(facts, encoding)
     moments = {"avi": _avi_times, "gif": _gif_times}[encoding.container](facts, times) if numbered else times
-    # Streams made for broadcast begin at any time.
+    # Broadcast streams may begin at any time.
     start = source.start_time if source.format.name in ("mpegts", "mpeg") else None
     shift = Fraction(start or 0, av.time_base)
     for packet in heapq.merge(
@@ -227,7 +227,7 @@ def _copy_tags(source: Stream, copy: Stream) -> None:
 def _add_copies(
     output: OutputContainer, source: InputContainer, main: Stream, encoding: Encoding, target: Path
 ) -> tuple[dict[int, Stream], list[Packet[Stream]], list[str]]:
-    """A stream in `output` for every other one of the source; its covers; what does not fit, in words."""
+    """A stream in `output` for every other one of the source; cover pictures; what does not fit, in words."""
     copies: dict[int, Stream] = {}
     covers: list[Packet[Stream]] = []
     lost = []

@@ -13,7 +13,7 @@ from derain.pictures.decoding import checked, colours_and_alpha
 from derain.pictures.picture import Array, Picture
 
 QUALITY = 95  # visually lossless
-# Chunks that make up the pixels, and those that are carried.
+# Chunks that make up the pixels, and chunks that are carried.
 PIXELS = {b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF"}
 CARRIED = {b"ICCP": "icc", b"EXIF": "exif", b"XMP ": "xmp"}
 

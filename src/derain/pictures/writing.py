@@ -1,4 +1,4 @@
-"""Writing still pictures, whole or not at all, and telling what their format cannot hold."""
+"""Writing still pictures, whole or not at all, and reporting what their format cannot hold."""
 
 from __future__ import annotations
 
@@ -64,13 +64,13 @@ def write_picture(path: str | Path, picture: Picture, jpeg_quality: int | None =
     """Writes a picture in the format of the extension, whole or not at all; replaces what was there.
 
     PNG, TIFF and BMP are lossless, and WebP if the source was; a JPEG is compressed as its source was,
-    unless a quality is given or the source was none: then with 95 and full colour resolution (4:4:4). PNG
+    unless a quality is given or the source was not a JPEG: then at 95 and full colour resolution (4:4:4). PNG
     and TIFF keep 16 bits, the others get 8, rounded. WebP and AVIF have no grey and hold it as RGB, as do
     PNG and TIFF for 16-bit grey with alpha. JPEG and BMP have no alpha: one that is opaque throughout is
     left out, any other is refused.
 
     Returns:
-        In words, what `picture` or its source held and the file does not; nothing is left out in silence.
+        In words, what `picture` or its source contained and the file does not; nothing is lost silently.
 
     Raises:
         UsageError: an unknown extension, or a quality outside 1 to 100.
@@ -85,7 +85,7 @@ def write_picture(path: str | Path, picture: Picture, jpeg_quality: int | None =
 
 
 def left_out(lost: Sequence[str]) -> str:
-    """What `write_picture` gives back, as a note to the user; empty for nothing."""
+    """What `write_picture` returns, as a note to the user; "" if nothing is lost."""
     return f"left out: {', '.join(lost)}" if lost else ""
 
 
@@ -99,8 +99,8 @@ def encode_picture(picture: Picture, extension: str, jpeg_quality: int | None = 
 def _encoding(
     picture: Picture, extension: str, jpeg_quality: int | None
 ) -> tuple[Callable[[BinaryIO], object], tuple[str, ...]]:
-    """What writes a picture to a file, and what is left out. TIFF, which may be large, is encoded as it is
-    written, all others before."""
+    """A function that writes a picture to a file, and what is left out. TIFF, which may be large, is encoded
+    while being written, all others before."""
     name = FORMATS.get(extension.lower())
     if name is None:
         raise UsageError(f"pictures cannot be written as '{extension}'; use one of {', '.join(FORMATS)}.")
@@ -124,21 +124,21 @@ def _write_tiff(file: BinaryIO, picture: Picture, samples: Array) -> None:
 
 @contextmanager
 def _encoders_errors(name: str, *others: type[Exception]) -> Iterator[None]:
-    """Makes all that an encoder raises, but these others, a `DerainError`."""
+    """Turns whatever an encoder raises, except for these others, into a `DerainError`."""
     try:
         yield
     except others:
         raise
     except MemoryError:
         raise DerainError(f"not enough memory to write it as {name}.") from None
-    except Exception as error:  # encoders raise whatever odd sizes provoke
+    except Exception as error:  # encoders raise anything on odd sizes
         reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise DerainError(f"cannot be written as {name} ({reason}).") from None
 
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Puts the file's name before what is wrong with it."""
+    """Prefixes errors with the file's name."""
     try:
         yield
     except DerainError as error:
@@ -146,7 +146,7 @@ def _named(path: Path) -> Iterator[None]:
 
 
 def _samples(picture: Picture, name: str) -> Array:
-    """(H, W, 1 to 4): colours and alpha as the format `name` holds them."""
+    """(H, W, 1 to 4): colours and alpha as the format `name` stores them."""
     pixels, alpha = picture.pixels, picture.alpha
     if alpha is not None and name not in HOLD_ALPHA:
         if (alpha != picture.largest).any():
@@ -166,7 +166,7 @@ def _samples(picture: Picture, name: str) -> Array:
 
 
 def _fitted(picture: Picture, name: str, samples: Array) -> tuple[Picture, tuple[str, ...]]:
-    """What of a picture the format `name` holds, made consistent, and the rest in words."""
+    """The parts of a picture that the format `name` can hold, made consistent, and the rest in words."""
     lost = list(picture.lost)
     if samples.dtype != picture.pixels.dtype:
         lost.append(f"16 bits per channel ({name} holds 8)")
@@ -201,7 +201,7 @@ def _fitted(picture: Picture, name: str, samples: Array) -> tuple[Picture, tuple
 
 
 def _words(picture: Picture, attribute: str, words: str) -> list[str]:
-    """What is lost with an attribute; nothing where programs assume just that without it."""
+    """What is lost with an attribute; nothing if programs assume the same without it."""
     if attribute == "colour":
         code = picture.colour
         if code is None or picture.icc is not None or (code.primaries, code.transfer) == (1, 13):

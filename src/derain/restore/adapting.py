@@ -1,4 +1,4 @@
-"""Learning from rainy pictures alone, from files to files."""
+"""Learning from rainy pictures alone, on files."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def preset(name: str) -> SelfSupervision:
 
 @dataclass(frozen=True)
 class Start:
-    """The network to begin with.
+    """The network to start with.
 
     Attributes:
         name: in the registry.
@@ -70,7 +70,7 @@ class Start:
 
 
 def starting_point(way: SelfSupervision, network: str | None = None, model: str | None = None) -> Start:
-    """The network to begin with.
+    """The network to start with.
 
     Args:
         way: how to learn.
@@ -104,7 +104,7 @@ def starting_point(way: SelfSupervision, network: str | None = None, model: str 
 def apply(
     network: RainNetwork, picture: Tensor, device: torch.device | str = "cpu", least_side: int = 1
 ) -> Tensor:
-    """What a network makes of a picture (1, 3, H, W) of any size, in [0, 1]; large ones go in tiles."""
+    """A network's result for a picture (1, 3, H, W) of any size, in [0, 1]; large ones in tiles."""
     height, width = picture.shape[2:]
     multiple = network.spec.multiple_of
     padded = pad_to(picture, *(max(least_side, -(-side // multiple) * multiple) for side in (height, width)))
@@ -124,12 +124,12 @@ def apply(
 
 @dataclass(frozen=True)
 class Adapted:
-    """A picture derained by what it taught, with everything made on the way.
+    """A picture restored by learning from it, with all intermediate results.
 
     Attributes:
         image: (1, 3, H, W) in [0, 1].
         target: what was trained on.
-        fit: the network, or None when there was nothing to learn or no time to apply it.
+        fit: the network, or None if there was nothing to learn or no time to apply it.
         note: what a user should know, or "".
     """
 
@@ -142,13 +142,13 @@ class Adapted:
 def adapt_one(
     rainy: Tensor, network: RainNetwork, way: SelfSupervision, options: FitOptions | None = None
 ) -> Adapted:
-    """Learns from one picture and derains it.
+    """Learns from one picture and restores it.
 
     Args:
         rainy: (1, 3, H, W) in [0, 1].
         network: of the registry; changed in place.
         way: how to learn.
-        options: how to fit; `seconds` are for everything, learning ends early enough to apply the network.
+        options: how to fit; `seconds` limits everything: learning ends early enough to apply the network.
 
     Raises:
         DerainError: the picture is too small, or the loss is no longer finite.
@@ -173,7 +173,7 @@ def adapt_one(
 
 
 def make_target(rainy: Tensor, network: RainNetwork, way: SelfSupervision, options: FitOptions) -> Target:
-    """What a picture tells; a network that is trained has its say. Raises as `SelfSupervision.target`."""
+    """The target from a picture, with the result of a trained network. Raises as `SelfSupervision.target`."""
     derained = apply(network, rainy, options.device, way.least_side) if options.trained else None
     return way.target(rainy, derained)
 
@@ -198,18 +198,18 @@ def adapt_each(
     keep: bool = False,
     overwrite: bool = False,
 ) -> Iterator[Outcome]:
-    """One network per picture; `options.seconds` are for each. One that fails does not stop the rest.
+    """Trains one network per picture; `options.seconds` is for each. A failure does not stop the rest.
 
     Args:
         jobs: pictures.
-        start: the network to begin with.
+        start: the network to start with.
         way: how to learn.
         options: how to fit.
-        keep: also write mask, references and weights, to OUT/kept.
+        keep: also write mask, references and weights to OUT/kept.
         overwrite: replace results that exist.
 
     Raises:
-        DerainError: no result could be written; found before the work.
+        DerainError: no result could be written; checked before the work.
     """
     options = replace(options, trained=start.weights is not None)
 
@@ -234,7 +234,7 @@ def adapt_together(
     keep: bool = False,
     overwrite: bool = False,
 ) -> Iterator[Outcome]:
-    """One network for all pictures, saved as a checkpoint, then applied to each.
+    """Trains one network on all pictures, saves it as a checkpoint, and applies it to each.
 
     All pictures are held in memory. Those that cannot be read are reported and left out.
 

@@ -1,4 +1,4 @@
-"""`Derainer`: the main job in Python. A picture or video of any kind and size in, the same kind back."""
+"""`Derainer`: restoring from Python. A picture or video of any kind and size in, the same kind out."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("derain")
 
-# Frames of a video at once on a graphics card; a CPU gains nothing from more than one.
+# Frames of a video per batch on a graphics card; a CPU gains nothing from more than one.
 FRAMES = 4
 
 Kind = TypeVar("Kind", Path, Image.Image, NDArray[Any], Tensor)
@@ -69,14 +69,14 @@ def load(
         model: None for the default; the name of bundled weights (`list_models(pretrained=True)`); a
             checkpoint or exported file; "hf:OWNER/NAME" or "hf:OWNER/NAME@REVISION" for a repository of
             the Hugging Face Hub; or a `torch.nn.Module`, which is copied as it is now.
-        device: "auto" (the best there is), "cpu", "cuda" or "mps".
+        device: "auto" (the best available), "cpu", "cuda" or "mps".
         precision: "float32", "bfloat16", "float16", or "auto"; see `Settings`.
         tile: side of a tile in pixels; None chooses by the available memory, 0 never tiles.
         overlap: pixels that neighbouring tiles share; None takes what the network needs.
         ensemble: average over "flips" (four), "turns" (eight), or those of the training (True).
         strength: how much of the change to apply, 0 to 1.5; see `Settings`.
         phases: restore the four half-size phases one by one; see `Settings`.
-        own_code: run the Python code that weights of a network of your own name; see `open_checkpoint`.
+        own_code: run the Python code of a custom network that the weights name; see `open_checkpoint`.
 
     Raises:
         UsageError: the name is not known, or a setting is impossible for this model or machine.
@@ -98,10 +98,10 @@ class RestoredPicture:
     """A restored picture in memory.
 
     Attributes:
-        picture: with all that the rainy one carried.
-        maps: {"mask" or "uncertainty": grey}; empty when not asked for.
-        rain: how much there was; None where nothing was to be changed (strength 0).
-        note: what a user should know of how it was done, or "".
+        picture: with everything that the rainy one carried.
+        maps: {"mask" or "uncertainty": grey}; empty if not asked for.
+        rain: how much there was; None if nothing was to be changed (strength 0).
+        note: what a user should know about how it was done, or "".
     """
 
     picture: Picture
@@ -114,8 +114,8 @@ class Derainer:
     """Restores pictures and videos with one network.
 
     Called with a path, a PIL picture, a NumPy array (H, W, 3) or (H, W) uint8, uint16 or float in
-    [0, 1], or a tensor (3, H, W) or (B, 3, H, W) float in [0, 1], it gives the same kind back; a
-    path gives the path of the file that was written. PIL pictures come back upright.
+    [0, 1], or a tensor (3, H, W) or (B, 3, H, W) float in [0, 1], it returns the same kind; for a path, the
+    path of the file that was written. PIL pictures come back upright.
 
     Examples:
         >>> import derain, torch
@@ -125,16 +125,16 @@ class Derainer:
         True
         >>> restore(torch.full((3, 24, 32), 255.0))
         Traceback (most recent call last):
-        derain.errors.DerainError: the picture holds values from 255 to 255; floats must lie in [0, 1].
+        derain.errors.DerainError: the picture holds values from 255 to 255; floats must be in [0, 1].
 
     Attributes:
         checkpoint: the file behind it; None for a module that was given.
         network: in eval mode, on `device`.
-        name: of the network, as users type it; the class's name for one that is not in the registry.
+        name: of the network, as users type it; the class's name if it is not in the registry.
         settings: as given.
-        device: what the settings came to on this machine.
+        device: that the settings resolve to on this machine.
         dtype: that the network computes in; see `dtype_for` for pictures of 8 bits.
-        positions: of a picture that are averaged over; the plain one alone without `ensemble`.
+        positions: of a picture that are averaged over; only the original one without `ensemble`.
     """
 
     def __init__(self, model: Model | nn.Module, settings: Settings | None = None) -> None:
@@ -156,7 +156,7 @@ class Derainer:
         self.settings = settings
         self.device = choose_device(settings.device)
         self.dtype = choose_precision(settings.precision, self.name, network)
-        # Whoever else holds the network finds it where it was, and as it was.
+        # The caller's network stays where it is, and as it is.
         moves = any(tensor.device.type != self.device.type for tensor in network.state_dict().values())
         if moves or self.checkpoint is None:
             network = copy.deepcopy(network)
@@ -167,7 +167,7 @@ class Derainer:
 
     @property
     def identity(self) -> str:
-        """A hash that changes with all that decides what a restored picture looks like."""
+        """A hash that changes with everything that affects restored pictures."""
         digest = hashlib.sha256(repr((self.name, self.settings, str(self.dtype_for(8)))).encode())
         for name, tensor in sorted(self.network.state_dict().items()):
             digest.update(name.encode())
@@ -180,7 +180,7 @@ class Derainer:
         return torch.bfloat16 if not chosen and is_bfloat16_native(self.device) else self.dtype
 
     def precision_for(self, bits: int) -> str:
-        """The same by name; "int8" for exported files that have it."""
+        """The same by name; "int8" for exported files in 8-bit integers."""
         return self.network.spec.stored_precision or str(self.dtype_for(bits)).removeprefix("torch.")
 
     @overload
@@ -199,14 +199,14 @@ class Derainer:
         Args:
             picture: see the class.
             output: only for a path: the file to write; by default NAME-derained beside it.
-            overwrite: replace the output when it exists.
-            protect: a mask of the picture's size, of any of these kinds: what is white in it stays as it
-                is, with a soft edge; see `derain.restore.protecting`.
+            overwrite: replace the output if it exists.
+            protect: a mask of the picture's size, of any of these kinds: its white areas stay unchanged,
+                with a soft edge; see `derain.restore.protecting`.
 
         Raises:
             UsageError: the output exists, or options do not fit together.
-            DerainError: the picture cannot be read, is of a kind that is not known, or holds values that
-                are not finite or beyond [0, 1]; or a video could be read only in part.
+            DerainError: the picture cannot be read, is of an unknown kind, or has values that are not
+                finite or outside [0, 1]; or a video could be read only partly.
         """
         if isinstance(picture, str | Path):
             return self._restore_file(Path(picture), output, overwrite, protect)
@@ -246,16 +246,16 @@ class Derainer:
         Args:
             source: mp4, mov, mkv, webm, avi or gif.
             output: the file to write; by default NAME-derained beside the source.
-            overwrite: replace the output when it exists.
-            protect: a mask of the frames' size; what is white in it stays as it is.
+            overwrite: replace the output if it exists.
+            protect: a mask of the frames' size; its white areas stay unchanged.
             codec, crf, temporal, keep_fields, resume, progress: see `derain.restore.video.restore_video`.
 
         Returns:
-            What was done. `shortfall` says what is missing where the source is damaged.
+            What was done. `shortfall` states what is missing if the source is damaged.
 
         Raises:
             UsageError: the output exists, or options do not fit together.
-            DerainError: the source cannot be read or the output not be written.
+            DerainError: the source cannot be read, or the output cannot be written.
         """
         from derain.pictures.video import video_facts  # PyAV takes a while to load
         from derain.restore.video import restore_video
@@ -321,13 +321,13 @@ class Derainer:
         bits: int = 32,
         protect: Tensor | None = None,
     ) -> Restored:
-        """Restores pictures (B, 3, H, W) float RGB in [0, 1], as many at once as memory holds.
+        """Restores pictures (B, 3, H, W) float RGB in [0, 1], as many at once as fit in memory.
 
-        Tiles when the settings ask for it, when the network's published protocol does, or when
-        a picture would not fit into memory; halves the tile and starts the picture again when
-        memory runs out all the same. `progress(done, total)` counts tiles. `bits` is the depth of the
-        file that the values come from; 32 for floats, which "auto" restores in float32. `protect` says
-        how much of each pixel stays as it is, see `derain.restore.protecting.keep_map`.
+        Tiles if the settings ask for it, if the network's published protocol does, or if a picture
+        would not fit in memory; if memory runs out nevertheless, halves the tile and starts the
+        picture again. `progress(done, total)` counts tiles. `bits` is the depth of the
+        file that the values come from; 32 for floats, which "auto" restores in float32. `protect` states
+        how much of each pixel stays unchanged, see `derain.restore.protecting.keep_map`.
 
         Raises:
             DerainError: values are not finite, or memory runs out at the smallest tile.
@@ -346,14 +346,14 @@ class Derainer:
         *,
         protect: Tensor | None = None,
     ) -> RestoredPicture:
-        """As `restore`, from whole numbers to whole numbers: no more floats are held than the network takes.
+        """As `restore`, from integers to integers, with no more floats in memory than the network needs.
 
         Args:
-            picture: as files give it.
+            picture: as read from a file.
             with_maps, progress, protect: see `restore`.
 
         Raises:
-            DerainError: the mask is of another size, memory runs out, or the network gives values that are
+            DerainError: the mask has another size, memory runs out, or the network produces values that are
                 not finite.
         """
         _refuse_mask(protect, picture.size)
@@ -401,7 +401,7 @@ class Derainer:
     def with_settings(self, **changes: Unpack[Changes]) -> Derainer:
         """The same network with some settings changed; this derainer stays as it is.
 
-        The weights are shared where the device stays the same, and copied where it changes.
+        The weights are shared if the device stays the same, and copied if it changes.
 
         Raises:
             UsageError: a setting is impossible for this model or machine.
@@ -443,7 +443,7 @@ def _place(source: Path, output: str | Path | None) -> Path:
 
 
 def _target(source: Path, output: str | Path | None, overwrite: bool) -> Path:
-    """The file to write. Raises `UsageError` when it is there and may not be replaced."""
+    """The file to write. Raises `UsageError` if it exists and may not be replaced."""
     target = _place(source, output)
     if target.exists():
         if same(target, source):

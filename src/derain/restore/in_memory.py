@@ -1,4 +1,4 @@
-"""Pictures as programs hold them (PIL, NumPy, PyTorch), restored into the same kind."""
+"""Pictures in memory (PIL, NumPy, PyTorch), restored as the same kind."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FLOATS = 32
 
 
 def restore_pil(picture: Image.Image, restore: Restore) -> Image.Image:
-    """An upright picture of mode RGB, L, RGBA or LA, with its alpha and all else it carries.
+    """An upright picture of mode RGB, L, RGBA or LA, with its alpha and everything else it carries.
 
     Raises:
         DerainError: it is of another mode.
@@ -107,7 +107,7 @@ def _tensor_batch(tensor: Tensor) -> Tensor:
 
 
 def _refuse_beyond(values: Tensor) -> None:
-    """Raises `DerainError` for values that no picture of floats has; those that are not finite pass."""
+    """Raises `DerainError` for values outside [0, 1]; those that are not finite pass."""
     low, high = (float(value) for value in torch.aminmax(values))
     if low < 0 or high > 1:
-        raise DerainError(f"the picture holds values from {low:g} to {high:g}; floats must lie in [0, 1].")
+        raise DerainError(f"the picture holds values from {low:g} to {high:g}; floats must be in [0, 1].")

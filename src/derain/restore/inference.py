@@ -1,4 +1,4 @@
-"""A network applied to pictures in memory: padded, cut into tiles where they are large, averaged, joined."""
+"""A network applied to pictures in memory: padding, tiles for large ones, averages, joining."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from derain.restore.settings import Settings
 from derain.restore.test_time import Position, join_phases, split_phases, turned, turned_back
 from derain.restore.tiles import Axis, even_axis, padded_rows, published_axis, run_tiles, tile_bands
 
-# Shared pixels of neighbouring tiles for networks that look at the whole picture.
+# Shared pixels of neighbouring tiles for networks that depend on the whole picture.
 OVERLAP = 128
 # Pixels that a bounded network's neighbours share beyond its receptive field on either side.
 MARGIN = 8
@@ -27,12 +27,12 @@ Forward = Callable[[Tensor], Mapping[str, Tensor]]
 
 @dataclass(frozen=True)
 class Restored:
-    """Restored pictures and the maps that the network made on the way.
+    """Restored pictures, and maps that the network made on the way.
 
     Attributes:
         image: (B, 3, H, W) float32 RGB, clamped to [0, 1].
-        maps: {"mask" or "uncertainty": (B, 1, H, W) float32}; empty when not asked for.
-        note: what a user should know of how it was done (tiles and why), or "".
+        maps: {"mask" or "uncertainty": (B, 1, H, W) float32}; empty if not asked for.
+        note: what a user should know about how it was done (tiles and why), or "".
     """
 
     image: Tensor
@@ -42,7 +42,7 @@ class Restored:
 
 @dataclass(frozen=True)
 class Source:
-    """A picture (B, 3, height, width), float32 RGB in [0, 1], whose rows are made when they are asked for."""
+    """A picture (B, 3, height, width), float32 RGB in [0, 1], whose rows are made on request."""
 
     height: int
     width: int
@@ -66,7 +66,7 @@ class Band:
 
 @dataclass(frozen=True)
 class Inference:
-    """A network with all that decides how it is applied.
+    """A network and how it is applied.
 
     Attributes:
         network: in eval mode, on `device`.
@@ -84,8 +84,8 @@ class Inference:
         self, rainy: Tensor, dtype: torch.dtype, with_maps: bool, progress: Callable[[int, int], None]
     ) -> Restored:
         """See `Derainer.restore`; the network computes in `dtype`."""
-        if not torch.isfinite(rainy.sum()):  # in one pass, and without a map of answers
-            raise DerainError("the picture holds values that are not finite.")
+        if not torch.isfinite(rainy.sum()):  # in one pass, and without a tensor of booleans
+            raise DerainError("the picture has values that are not finite.")
         if not self.settings.phases:
             return self._restore_batch(rainy, dtype, with_maps, progress)
         found = self._restore_batch(split_phases(rainy), dtype, with_maps, progress)
@@ -96,10 +96,10 @@ class Inference:
     def bands(
         self, source: Source, dtype: torch.dtype, with_maps: bool, progress: Callable[[int, int], None]
     ) -> Iterator[Band]:
-        """The same for one picture of which neither all rows nor all of the result are needed at once.
+        """The same for one picture that is read and returned in bands of rows.
 
-        Bands go from the top to the bottom. Where memory runs out, they begin at the top once more. What
-        looks at the whole picture several times (phases, an average over turns) gives one band.
+        Bands go from the top to the bottom. If memory runs out, they start again at the top. What needs the
+        whole picture several times (phases, an average over turns) gives one band.
         """
         if self.settings.phases:
             found = self.restore(source.rows(0, source.height), dtype, with_maps, progress)
@@ -136,7 +136,7 @@ class Inference:
                 torch.cuda.empty_cache()
 
     def _finished(self, source: Source, top: int, outputs: Mapping[str, Tensor], note: str) -> Band:
-        """Rows of the network's outputs without the padding, as strong as they are wanted."""
+        """Rows of the network's outputs without the padding, at the wanted strength."""
         cut = {name: value[..., : source.height - top, : source.width] for name, value in outputs.items()}
         image = cut.pop("image").clamp_(0, 1)
         if self.settings.strength != 1:
@@ -182,7 +182,7 @@ class Inference:
         return Restored(whole.pop("image"), whole, note)
 
     def _together(self, height: int, width: int) -> int:
-        """How many pictures of a size may go through the network at once."""
+        """How many pictures of one size may go through the network at once."""
         multiple = self.network.spec.multiple_of
         height, width = (-(-side // multiple) * multiple for side in (height, width))
         size, _ = self._tile_size(height, width)

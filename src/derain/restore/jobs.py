@@ -1,4 +1,4 @@
-"""What goes where: the pictures and videos to restore, their results, and what became of each."""
+"""What goes where: the pictures and videos to restore, their results, and the outcome of each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from derain.restore.rain import Rain
 
 Status = Literal["restored", "skipped", "failed"]
 STATUSES: tuple[Status, ...] = ("restored", "skipped", "failed")
-# Bytes beyond which a job is worked on alone: those of a picture of 50 megapixels and its result.
+# Bytes above which a job is done alone: those of a picture of 50 megapixels and its result.
 MOST_HELD = 300 << 20
 
 Item = TypeVar("Item")
@@ -32,10 +32,10 @@ class Job:
     Attributes:
         source: the rainy file.
         target: the file to write.
-        folder, name: what else belongs to the result lies in FOLDER/KIND, called NAME (a path without
-            extension) and more; see `companion`.
+        folder, name: other files of the result are in FOLDER/KIND, and their names start with NAME (a path
+            without extension); see `companion`.
         is_video: else a picture.
-        note: what the user should know of the target.
+        note: what the user should know about the target.
     """
 
     source: Path
@@ -46,13 +46,13 @@ class Job:
     note: str = ""
 
     def companion(self, kind: str, ending: str) -> Path:
-        """Where a file lies that belongs to the result: FOLDER/KIND/NAME + ENDING."""
+        """The path of another file of the result: FOLDER/KIND/NAME + ENDING."""
         return self.folder / kind / self.name.with_name(f"{self.name.name}{ending}")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one job.
+    """The outcome of one job.
 
     Attributes:
         job: which.
@@ -60,7 +60,7 @@ class Outcome:
         note: why, how it was done, or what could not be kept; one or several sentences, or "".
         remedy: settings that would help, or None.
         precision: that the network computed in; "" where none did.
-        rain: how much there was; None of videos and of what was not looked at.
+        rain: how much there was; None for videos and pictures that were not processed.
     """
 
     job: Job
@@ -78,14 +78,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Plan:
-    """All jobs of a run, and the files in its folders that are passed over."""
+    """All jobs of a run, and the files in its folders that are not read."""
 
     jobs: tuple[Job, ...]
     unread: tuple[Unread, ...] = ()
 
 
 def as_row(outcome: Outcome) -> dict[str, Any]:
-    """What became of a job, for programs to read."""
+    """The outcome of a job, for programs to read."""
     return {
         "source": str(outcome.job.source),
         "target": str(outcome.job.target),
@@ -102,13 +102,13 @@ def failed(job: Job, error: DerainError) -> Outcome:
 
 
 def skipped(job: Job) -> Outcome:
-    """The outcome of a job whose result is there."""
+    """The outcome of a job whose result already exists."""
     return Outcome(job, "skipped", "exists already.", Remedy("replace it", {"overwrite": True}))
 
 
 @dataclass(frozen=True)
 class Made:
-    """What the work on a job says of its result; see `Outcome`."""
+    """What the work on a job reports about its result; see `Outcome`."""
 
     note: str = ""
     precision: str = ""
@@ -117,7 +117,7 @@ class Made:
 
 
 def carry_out(jobs: Sequence[Job], work: Callable[[Job], Made], overwrite: bool = False) -> Iterator[Outcome]:
-    """Does the work of every job whose result is not there yet; one that fails stops nothing.
+    """Does every job whose result does not exist yet; a failure does not stop the others.
 
     Args:
         jobs: see `plan`.
@@ -125,7 +125,7 @@ def carry_out(jobs: Sequence[Job], work: Callable[[Job], Made], overwrite: bool 
         overwrite: replace results that exist.
 
     Raises:
-        DerainError: no result could be written; found before the work.
+        DerainError: no result could be written; checked before the work.
     """
     unwritable = prepare_folders([job for job in jobs if overwrite or not exists(job.target)])
     for job in jobs:
@@ -141,19 +141,19 @@ def carry_out_in_stages(
     *,
     held: Callable[[Item], int],
 ) -> Iterator[Outcome]:
-    """As `carry_out`: while a job is worked on, the next is read and the one before is written.
+    """As `carry_out`, but while a job is worked on, the next is read and the previous one is written.
 
-    Outcomes come in the order of the jobs, each once the work of the next job is done.
+    Outcomes come in the order of the jobs, each after the work of the next job.
 
     Args:
         jobs, overwrite: see `carry_out`.
-        read: gives what `work` takes; in a thread of its own.
-        work: gives what writes the result; that is called in a thread of its own.
-        held: bytes that a job holds until it is written. One that holds more than `MOST_HELD` is alone: the
-            next is read when it is written.
+        read: returns what `work` takes; runs in its own thread.
+        work: returns a function that writes the result, which runs in its own thread.
+        held: bytes that a job occupies until it is written. One above `MOST_HELD` is done alone: the next
+            is read once it is written.
 
     Raises:
-        DerainError: no result could be written; found before the work.
+        DerainError: no result could be written; checked before the work.
     """
     unwritable = prepare_folders([job for job in jobs if overwrite or not exists(job.target)])
     reading: Future[Item | Outcome] | None = None
@@ -179,7 +179,7 @@ def carry_out_in_stages(
 def _begun(
     job: Job, read: Callable[[Job], Item], overwrite: bool, unwritable: Mapping[Path, DerainError]
 ) -> Item | Outcome:
-    """What was read for a job, or its outcome if there is nothing to do."""
+    """What was read for a job, or its outcome if nothing is to be done."""
     if exists(job.target) and not overwrite:
         return skipped(job)
 
@@ -192,7 +192,7 @@ def _begun(
 
 
 def _tried(job: Job, step: Callable[..., Item], *given: Any) -> Item | Outcome:
-    """What a step gives of what it is given, or the outcome of a job that failed in it."""
+    """A step's result, or the outcome of a job that failed in it."""
     try:
         with errors_of(job.source, job.target):
             return step(*given)
@@ -209,13 +209,13 @@ def _ended(job: Job, write: Callable[..., Made], *given: Any) -> Outcome:
 
 
 def prepare_folders(jobs: Sequence[Job]) -> dict[Path, DerainError]:
-    """Removes what killed runs left in the folders of the results, and finds out whether they can be written.
+    """Removes leftovers of killed runs from the folders of the results, and checks that they are writable.
 
     Returns:
-        The folders that cannot.
+        The folders that are not.
 
     Raises:
-        DerainError: none can.
+        DerainError: none is.
     """
     unwritable = {}
     folders = dict.fromkeys(job.target.parent for job in jobs)
@@ -233,17 +233,17 @@ def prepare_folders(jobs: Sequence[Job]) -> dict[Path, DerainError]:
 def plan(
     inputs: Sequence[Path], output: Path | None = None, *, suffix: str | None = None, videos: bool = True
 ) -> Plan:
-    """Which file becomes which.
+    """Decides where each result goes.
 
-    Names are kept and the structure of folders is mirrored below `output`; a name whose extension cannot be
-    written gets another one. A single file may name its output file. Without an output, results go beside
+    Names are kept and the structure of folders is mirrored below `output`; an extension that cannot be
+    written is replaced. For a single input, `output` may be a file. Without an output, results go beside
     the input, as NAME-derained.
 
     Args:
-        inputs: files and folders; what lies in a folder is recognised by its content.
+        inputs: files and folders; files in a folder are recognised by their content.
         output: a folder, or the file for a single input.
         suffix: the extension of all pictures that are written, in place of their own.
-        videos: else those in folders are passed over.
+        videos: whether videos in folders are included.
 
     Raises:
         UsageError: nothing was found, or a result would replace a source or another result.
@@ -265,11 +265,11 @@ def plan(
         if exists(output) and not is_folder(output):
             raise UsageError(f"{output}: is a file; several results need a folder.")
         within = real(output)
-        # Results of an earlier run into a folder that lies in an input folder are no input.
+        # Results of an earlier run into a folder inside an input folder are not input.
         if any(real(given) in (within, *within.parents) for given in inputs if is_folder(given)):
             kept = [entry for entry in found if within not in real(entry.source).parents]
             if found and not kept:
-                raise UsageError("nothing to restore: all pictures found lie in the output folder.")
+                raise UsageError("nothing to restore: all pictures found are in the output folder.")
             unread = [entry for entry in unread if within not in (p := real(entry.source), *p.parents)]
             found = kept
         jobs = mirrored(found, output)
@@ -303,7 +303,7 @@ def _with_suffix(job: Job, suffix: str, output: Path) -> Job:
 
 
 def _names_a_file(given: Path, found: Found, output: Path) -> bool:
-    """Whether the output of a single input is a file and not a folder; refuses a file that is not written."""
+    """Whether the output of a single input is a file and not a folder; refuses unsupported extensions."""
     if is_folder(given) or is_folder(output):
         return False
     suffix = output.suffix.lower()
@@ -313,8 +313,8 @@ def _names_a_file(given: Path, found: Found, output: Path) -> bool:
 
 
 def mirrored(found: Sequence[Found], output: Path) -> list[Job]:
-    """The jobs of what was found in folders: results have its paths below `output`."""
-    # a.jpg and a.png have sheets and maps of their own.
+    """The jobs of files found in folders: results have their paths below `output`."""
+    # a.jpg and a.png have separate sheets and maps.
     stems = Counter(entry.relative.with_suffix("") for entry in found)
     taken = {entry.relative for entry in found}
     jobs = []
@@ -339,13 +339,13 @@ def _written_name(entry: Found, taken: set[Path]) -> Path:
 
 
 def beside(folder: Path) -> Path:
-    """The folder for the results of a folder, if no other is given. Raises `UsageError` if there is none."""
+    """The folder for the results of a folder, if none is given. Raises `UsageError` if it has no parent."""
     place = _named(folder)
     return place.with_name(f"{place.name}-derained")
 
 
 def _named(given: Path) -> Path:
-    """A path that ends with a name, which "." does not."""
+    """The path with a name at its end, which "." does not have."""
     place = real(given) if given.name in ("", "..") else given
     if not place.name:
         raise UsageError(f"{given}: has no parent folder for the result; give an output.")

@@ -1,7 +1,7 @@
-"""A network applied to what a camera shows, as it shows it.
+"""A network applied to a camera or stream in real time.
 
-The newest frame is restored, always: frames that come while one is in work are dropped and counted, so
-that a slow machine shows fewer frames and never late ones.
+Always the newest frame is restored: frames that arrive in the meantime are dropped and counted, so that
+a slow machine shows fewer frames but never late ones.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from derain.pictures.streams import RawFrames, open_address, open_file, open_pip
 from derain.pictures.video import Frame, VideoFacts
 from derain.restore.video import to_pixels, to_planes
 
-FIRST_DELAY, LONGEST_DELAY = 1.0, 15.0  # seconds before a source that has gone is tried again
-CLOSING = 2.0  # seconds that a source has to stop
+FIRST_DELAY, LONGEST_DELAY = 1.0, 15.0  # seconds before a lost source is tried again
+CLOSING = 2.0  # seconds that a source has to shut down
 TICKS = 1000  # of the times of frames, per second
 
 
@@ -35,10 +35,10 @@ class LiveStream(Protocol):
     facts: VideoFacts
 
     def decoded(self) -> Iterator[Any]:
-        """The frames as they come."""
+        """The frames as they arrive."""
 
     def rgb(self, frame: Any) -> Frame:
-        """A picture of one of them."""
+        """One of them as a picture."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class Source:
 
     Attributes:
         name: as messages call it.
-        open: a context with the open source; called again when it has gone.
-        ends: whether its end is the end of all; else it is tried again.
-        paced: whether its frames are to come at their own times, which a file gives at once.
+        open: a context with the open source; called again when the source is lost.
+        ends: whether its end ends everything; else it is tried again.
+        paced: whether frames are to be delayed to their own times, for files, which deliver them at once.
     """
 
     name: str
@@ -65,7 +65,7 @@ def source_of(text: str, standard_input: Any = None, raw: RawFrames | None = Non
         text: "0" or "/dev/video0", an address such as "rtsp://camera/stream", "-" for `standard_input`,
             or a video file.
         standard_input: a binary stream.
-        raw: what raw frames of standard input look like.
+        raw: the format of raw frames on standard input.
 
     Examples:
         >>> source_of("rtsp://guard:secret@camera/stream").name
@@ -86,9 +86,9 @@ class Figures:
 
     Attributes:
         frames: that were restored.
-        dropped: that came while another was in work.
+        dropped: that arrived while another was being restored.
         reconnects: how often the source was opened again.
-        latency: seconds from a frame's coming to its going out, all frames together.
+        latency: seconds from a frame's arrival to its output, summed over all frames.
         worst: the longest of these.
     """
 
@@ -117,7 +117,7 @@ class Shown:
 
 @dataclass
 class _Newest:
-    """A place for one frame: a newer one takes the place of one that was not taken."""
+    """A slot for one frame: a newer one replaces one that was not taken."""
 
     changed: threading.Condition = field(default_factory=threading.Condition)
     waiting: tuple[LiveStream, Any, float] | None = None
@@ -138,7 +138,7 @@ class _Newest:
             self.changed.notify_all()
 
     def take(self) -> tuple[LiveStream, Any, float] | None:
-        """The newest frame as soon as there is one; None at the end. Raises what ended the source."""
+        """The newest frame as soon as there is one; None at the end. Raises the source's error."""
         with self.changed:
             self.changed.wait_for(lambda: self.waiting is not None or self.over)
             taken, self.waiting = self.waiting, None
@@ -148,7 +148,7 @@ class _Newest:
 
 
 class Live:
-    """Iterates over the restored frames of a source for as long as it goes on.
+    """Iterates over the restored frames of a source until it ends.
 
         restore = derain.load("everyday-small")
         image = lambda rainy, bits: restore.restore(rainy, bits=bits).image
@@ -156,7 +156,7 @@ class Live:
             ...  # shown.frame.pixels: (H, W, 3), the newest frame without its rain
 
     What the loop does with a frame counts as latency. A source that cannot be opened at first is an
-    error; one that goes away later is tried again.
+    error; one that is lost later is tried again.
     """
 
     def __init__(
@@ -172,9 +172,9 @@ class Live:
         Args:
             source: see `source_of`.
             restore: maps (1, 3, H, W) float32 RGB in [0, 1], of the given bits per channel, to the same.
-            told: called with what happens to the source, in words.
+            told: called with messages about the source.
             clock: seconds that never go back.
-            wait: waits for this many seconds; by default it ends early when the loop does.
+            wait: waits for this many seconds; by default it returns early when the loop ends.
         """
         self._source, self._restore, self._told, self._clock = source, restore, told, clock
         self._stop = threading.Event()
@@ -205,7 +205,7 @@ class Live:
                 self._figures.worst = max(self._figures.worst, seconds)
         finally:
             self._stop.set()
-            reader.join(CLOSING)  # it may wait for the network
+            reader.join(CLOSING)  # it may be waiting for the network
 
     def _shown(self, stream: LiveStream, decoded: Any, time: int) -> Shown:
         facts = replace(stream.facts, time_base=Fraction(1, TICKS))
@@ -215,7 +215,7 @@ class Live:
         return Shown(Frame(to_pixels(image[0], facts.bits), time, 0), facts, rainy, image)
 
     def _read(self) -> None:
-        """Opens the source, again and again, and puts its frames in their place; in a thread of its own."""
+        """Opens the source, again and again, and passes on its frames; runs in its own thread."""
         delay, error, was_open = FIRST_DELAY, None, False
         try:
             while not self._stop.is_set():
@@ -223,7 +223,7 @@ class Live:
                     with self._source.open() as stream:
                         self._newest.reconnects += was_open
                         if was_open:
-                            self._told(f"{self._source.name}: there again.")
+                            self._told(f"{self._source.name}: back again.")
                         was_open, delay = True, FIRST_DELAY
                         self._pass_on(stream)
                     gone = "no more frames"

@@ -1,4 +1,4 @@
-"""How much memory there is, how large a tile fits into it, and what running out looks like."""
+"""How much memory there is, how large a tile fits, and how to recognise that memory ran out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 
 from derain.methods.network import RainNetwork
 
-# On a CPU larger tiles are no faster, so that a photograph never takes more than this. It is what
+# On a CPU larger tiles are not faster, so a photograph never takes more than this. It is what
 # SPANet, whose result changes with tiles, needs for 12 megapixels in one piece.
 CPU_BUDGET = 9 << 28
 SMALLEST_TILE = 64
@@ -23,7 +23,7 @@ def budget(device: torch.device) -> int:
 
 def fitting_tile(network: RainNetwork, height: int, width: int, limit: int) -> int | None:
     """The largest side of a square tile whose forward pass stays within `limit` bytes, a multiple
-    of 64; None when the whole picture does."""
+    of 64; None if the whole picture does."""
     if network.activation_bytes(height, width) <= limit:
         return None
     side = SMALLEST_TILE
@@ -46,6 +46,6 @@ def ran_out(error: BaseException) -> bool:
         "can't allocate memory" in text
         or "out of memory" in text
         or "could not create a memory" in text
-        # oneDNN's words when it cannot allocate its code or weights
+        # oneDNN's message when it cannot allocate its code or weights
         or "could not create a primitive" in text
     )

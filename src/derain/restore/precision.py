@@ -1,4 +1,4 @@
-"""Which number format a network computes in: what was asked for, or what is fastest without harm."""
+"""Which number format a network computes in: the requested one, or the fastest that does no harm."""
 
 from __future__ import annotations
 

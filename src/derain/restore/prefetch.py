@@ -1,4 +1,4 @@
-"""Stages of a pipeline that work side by side."""
+"""Pipelines whose stages run in parallel."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ Item = TypeVar("Item")
 
 
 def prefetch(items: Iterator[Item], depth: int = 1) -> Generator[Item]:
-    """The items, made in a thread of their own, at most `depth` finished ones before they are asked for.
+    """The items, made in their own thread, at most `depth` of them ahead.
 
-    An error of the thread is raised here. When this iterator is closed, so are `items`, in their thread.
+    Errors of the thread are raised here. When this iterator is closed, so are `items`, in their thread.
     """
     finished: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(depth)
     stop = threading.Event()

@@ -1,4 +1,4 @@
-"""One sheet of crops by which to choose a model and a strength."""
+"""A sheet of crops for choosing a model and a strength."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIDE = 320  # of a crop, pixels
 
 
 def strengths_of(restore: Derainer, picture: Picture, strengths: Iterable[float]) -> dict[float, Pixels]:
-    """What a network makes of a picture at each of some strengths, as RGB bytes; it runs once."""
+    """A network's results for a picture at several strengths, as RGB bytes; it runs once."""
     rainy = to_tensor(picture)
     image = restore.with_settings(strength=1.0).restore(rainy).image
     mixed = {strength: (rainy + strength * (image - rainy)).clamp(0, 1) for strength in strengths}
@@ -29,7 +29,7 @@ def preview_sheet(picture: Picture, results: Mapping[str, Mapping[float, Pixels]
     Args:
         picture: before.
         results: {model: {strength: RGB bytes of the same size}}.
-        crops: how many parts to show, at most; where the first results differ most from the picture.
+        crops: how many to show at most; taken where the first results differ most from the picture.
 
     Returns:
         (H, W, 3) RGB: a row for each crop of each model, a column for each strength.

@@ -13,20 +13,20 @@ from torch import Tensor
 from derain.errors import DerainError, UsageError
 from derain.pictures import EXTENSIONS, read_picture, to_tensor
 
-FEATHER = 16  # pixels over which protection fades, outside of what is white
+FEATHER = 16  # pixels over which protection fades, outside the white
 
 
 def keep_map(mask: Tensor) -> Tensor:
-    """How much of each pixel stays: the mask, and a soft edge around it.
+    """How much of each pixel stays: the mask with a soft edge around it.
 
     Args:
-        mask: (1, 1 or 3, H, W) in [0, 1]; of colours the mean counts.
+        mask: (1, 1 or 3, H, W) in [0, 1]; colours are averaged.
 
     Returns:
         (1, 1, H, W): 1 where the mask is white, 0 from `FEATHER` pixels outside of it on.
     """
     plane: NDArray[np.float32] = mask.detach().float().cpu().mean(1)[0].numpy()
-    # A blur of what was widened: its middle lies on the edge of the white, its end `FEATHER` pixels away.
+    # A blur of the widened mask: it starts at the edge of the white, and ends `FEATHER` pixels away.
     half = FEATHER // 2
     round_element = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * half + 1, 2 * half + 1))
     soft = cv2.GaussianBlur(cv2.dilate(plane, round_element), (2 * half + 1, 2 * half + 1), half / 2)
@@ -34,21 +34,21 @@ def keep_map(mask: Tensor) -> Tensor:
 
 
 def protected(rainy: Tensor, image: Tensor, keep: Tensor) -> Tensor:
-    """`image` with the pixels of `rainy` where `keep` is 1, and some of both in between; (B, 3, H, W)."""
-    # Not `torch.lerp`: where nothing is kept, or all, the values must be those very ones.
+    """`image` with the pixels of `rainy` where `keep` is 1, and a blend in between; (B, 3, H, W)."""
+    # Not `torch.lerp`: where nothing or everything is kept, values must be exact.
     mixed = keep * rainy + (1 - keep) * image
     return torch.where(keep == 1, rainy, torch.where(keep == 0, image, mixed))
 
 
 def read_mask(path: Path) -> Tensor:
-    """The keep map of a mask in a file. Raises `DerainError` when it cannot be read."""
+    """The keep map of a mask in a file. Raises `DerainError` if it cannot be read."""
     return keep_map(to_tensor(read_picture(path)))
 
 
 class Protection:
     """The masks that a user gave: one for all pictures, or a folder with some of the pictures' names.
 
-    A picture's mask has its path and name below the folder, with any extension.
+    A picture's mask has the same path below the folder, with any extension.
     """
 
     def __init__(self, place: Path) -> None:
@@ -70,7 +70,7 @@ class Protection:
         path = self.path(name)
         if path is None:
             return None
-        if self._last[0] != path:  # of a video's frames all have the same
+        if self._last[0] != path:  # all frames of a video share one
             self._last = (path, read_mask(path))
         keep = self._last[1]
         if keep.shape[-2:] != size:

@@ -1,8 +1,8 @@
-"""How much rain there is, from what a network took off a picture.
+"""How much rain there is, from what a network removed from a picture.
 
-Rain is everywhere in a picture and falls; what a network takes for rain in a dry one (wires, window bars,
-grass) is in places and lies in any direction. So the signal is the share of pixels that stood out, in the
-middle one of many cells, times how much more upright than level they are.
+Rain is everywhere in a picture and upright; what a network mistakes for rain in a dry one (wires, window
+bars, grass) is local and points in any direction. So the signal is the share of pixels that stood out, in
+the median of many cells, times how much more upright than level they are.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from derain.errors import DerainError
 
 LONGEST = 640  # pixels of the longer side at which it is measured
 WINDOW = 25  # pixels, side of the square that is a pixel's surroundings
-STANDS_OUT = 2 / 255  # change of luma, beyond that of the surroundings, from which a pixel counts
+STANDS_OUT = 2 / 255  # change of luma, beyond that of the surroundings, above which a pixel counts
 CELLS = 6  # on each side
-NOISE = 4 / 255  # of the change's slope: weaker ones have little say in the direction
-FACT = "rain"  # of weights: what `calibration` gives
+NOISE = 4 / 255  # of the change's slope: weaker ones hardly affect the direction
+FACT = "rain"  # of weights: the result of `calibration`
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Rain:
     """How much rain there is in a picture.
 
     Attributes:
-        share: of the pixels that stood out as rain, in the middle one of 36 cells; 0 to 1.
-        contrast: mean brightness that was taken off these pixels, 0 to 1.
+        share: of the pixels that stood out as rain, in the median of 36 cells; 0 to 1.
+        contrast: mean brightness removed from these pixels, 0 to 1.
         signal: the share times the direction: 1 for upright, 0 for none or level.
         is_raining: whether the signal is above the threshold of the weights; None if they have none.
     """
@@ -53,7 +53,7 @@ class Rain:
 
 
 def measure(rainy: Tensor, image: Tensor, strength: float = 1.0, threshold: float | None = None) -> Rain:
-    """How much rain a network took off a picture.
+    """How much rain a network removed from a picture.
 
     Args:
         rainy, image: (1, 3, H, W) or (3, H, W) float RGB in [0, 1], before and after.
@@ -77,7 +77,7 @@ def measure(rainy: Tensor, image: Tensor, strength: float = 1.0, threshold: floa
 
 
 class Change:
-    """What a network took off a picture, for `measure`, where not all rows are at hand at once."""
+    """What a network removed from a picture, for `measure`, collected in bands of rows."""
 
     def __init__(self, height: int, width: int, strength: float = 1.0) -> None:
         scale = min(1, LONGEST / max(height, width))
@@ -92,7 +92,7 @@ class Change:
         self._narrow[rows] = _resized(luma, (self._size[0], len(luma)))
 
     def measured(self, threshold: float | None = None) -> Rain:
-        """How much rain there was, once all rows are there."""
+        """How much rain there was, once all rows have been added."""
         change = _resized(self._narrow, self._size)
         stands_out = change - cv2.blur(change, (WINDOW, WINDOW)) > STANDS_OUT
         cells = cv2.resize(stands_out.astype(np.float32), (CELLS, CELLS), interpolation=cv2.INTER_AREA)
@@ -107,14 +107,14 @@ class Change:
 
 
 def _resized(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """(h, w) smaller, to `size` = (width, height): the mean of what a pixel covers."""
+    """(h, w) reduced to `size` = (width, height), by means over areas."""
     if size == values.shape[::-1]:
         return values
     return np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_AREA), np.float32)
 
 
 def threshold_of(facts: Mapping[str, Any]) -> float | None:
-    """The signal above which it rains, of the facts in a file of weights; None where there is none."""
+    """The signal above which it rains, from the facts in a file of weights; None if there is none."""
     fact = facts.get(FACT)
     threshold = fact.get("threshold") if isinstance(fact, Mapping) else None
     return float(threshold) if isinstance(threshold, int | float) else None

@@ -1,4 +1,4 @@
-"""Restoring many files with one network: one that is broken stops nothing."""
+"""Restoring many files with one network; a broken file does not stop the others."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from derain.restore.protecting import Protection
 from derain.restore.settings import Settings
 
 COMPARE, MAPS = "compare", "maps"
-# Told of the job in work: tiles of a picture or frames of a video that are done, of how many if known.
+# Called with the job at work, its tiles or frames done, and their number if known.
 JobProgress = Callable[[Job, int, int | None], None]
 
 
@@ -37,10 +37,10 @@ class PictureOptions:
     """What to write for pictures.
 
     Attributes:
-        maps: also the rain mask or uncertainty map that the network made, to OUT/maps.
+        maps: also the network's rain mask or uncertainty map, to OUT/maps.
         compare: also a sheet of before and after, to OUT/compare.
         jpeg_quality: of JPEG results, 1 to 100; None for that of a JPEG source, else 95.
-        skip_dry: copy pictures without rain as they are.
+        skip_dry: copy pictures without rain unchanged.
     """
 
     maps: bool = False
@@ -62,7 +62,7 @@ class VideoOptions:
 
 @dataclass(frozen=True)
 class Report:
-    """What a run did: one outcome for each job, and the files that it passed over."""
+    """What a run did: one outcome for each job, and the files that were not read."""
 
     outcomes: tuple[Outcome, ...]
     unread: tuple[Unread, ...]
@@ -98,19 +98,19 @@ def restore_files(
         []
 
     Args:
-        inputs: files, and folders that are searched with all below them.
+        inputs: files, and folders that are searched recursively.
         output: a folder, or the file for a single input; None puts results beside the input.
         model: see `load`.
         settings: how to restore; None for `Settings()`.
         pictures, videos: what to write, and how.
         overwrite: replace results that exist; else they are skipped.
-        protect: a mask, or a folder with one of the same name for some of the pictures: what is white in
-            it stays as it is; see `derain.restore.protecting`.
+        protect: a mask, or a folder with masks of the same names for some of the pictures: white areas stay
+            unchanged; see `derain.restore.protecting`.
         progress: called with the job in work, its tiles or frames done, and their number if known.
 
     Raises:
         UsageError: nothing to restore, a result would replace a source, or options contradict each other.
-        DerainError: the model cannot be opened, or the output not be written to.
+        DerainError: the model cannot be opened, or the output folder is not writable.
     """
     pictures, videos = pictures or PictureOptions(), videos or VideoOptions()
     planned = plan([Path(given) for given in inputs], None if output is None else Path(output))
@@ -135,9 +135,9 @@ def refuse_unusable(
     videos: VideoOptions,
     overwrite: bool = False,
 ) -> None:
-    """Finds out before any work whether options can be used, and videos be written as was asked.
+    """Checks before any work that options can be used, and videos written as requested.
 
-    What is wrong with one of several videos without a wish for codec or quality is left to its job.
+    Problems of one of several videos, without a requested codec or quality, are left to its job.
 
     Raises:
         UsageError: they cannot.
@@ -194,19 +194,19 @@ def restore_all(
     protection: Protection | None = None,
     progress: JobProgress = lambda job, done, total: None,
 ) -> Iterator[Outcome]:
-    """Restores one file after the other and tells what became of each.
+    """Restores one file after the other and reports the outcome of each.
 
-    A file that cannot be read or written has a failed outcome, and the rest goes on.
+    A file that cannot be read or written has a failed outcome; the others go on.
 
     Args:
         derainer: the network.
         jobs: see `plan`.
         pictures, videos, overwrite, progress: see `restore_files`.
-        protection: what stays as it is.
+        protection: what stays unchanged.
 
     Raises:
-        UsageError: dry pictures are to be copied, and nothing tells for these weights which are.
-        DerainError: no result could be written; found before the work.
+        UsageError: dry pictures are to be copied, but these weights have no threshold of rain.
+        DerainError: no result could be written; checked before the work.
     """
     pictures, videos = pictures or PictureOptions(), videos or VideoOptions()
     if pictures.skip_dry and derainer.rain_threshold is None:
@@ -243,7 +243,7 @@ def _written(
     precision: str,
     unprotected: bool,
 ) -> Made:
-    """Writes all that is wanted of a picture."""
+    """Writes all requested files of a picture."""
     rain = restored.rain
     if options.skip_dry and rain is not None and not rain.is_raining:
         return Made(_copied(job, picture), precision, rain, "skipped")
@@ -252,15 +252,15 @@ def _written(
     if options.compare:
         sheet = Picture(side_by_side(to_rgb8(picture), to_rgb8(restored.picture)))
         write_picture(job.companion(COMPARE, ".jpg"), sheet)
-    # Last, so that a result that exists means that all of the picture's files do.
+    # Last, so that if the result exists, all of the picture's files do.
     lost = write_picture(job.target, restored.picture, options.jpeg_quality)
-    without_mask = "no mask for it, so nothing is protected" if unprotected else ""
+    without_mask = "no mask found, so nothing is protected" if unprotected else ""
     note = "; ".join(part for part in (restored.note, left_out(lost), without_mask) if part)
     return Made(note, precision, rain)
 
 
 def _copied(job: Job, picture: Picture) -> str:
-    """Writes a dry picture as it is, byte for byte where its format stays; says so."""
+    """Writes a dry picture unchanged, byte for byte if its format stays; returns a note."""
     if job.source.suffix.lower() == job.target.suffix.lower():
         with new_file(job.target) as temporary:
             shutil.copyfile(job.source, temporary)

@@ -1,4 +1,4 @@
-"""How to restore: what a user may ask for, and what it comes to on this machine."""
+"""How to restore: what a user may ask for, and what it means on this machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Settings:
     Attributes:
         device: one of `DEVICES`.
         precision: one of `PRECISIONS`, or "auto": float32, but bfloat16 for pictures of 8 bits where the
-            processor has it and the network tolerates it (`Spec.bears_bfloat16`).
+            processor supports it and the network tolerates it (`Spec.bears_bfloat16`).
         tile: side of a tile in pixels; None chooses by the available memory, 0 never tiles.
         overlap: pixels that neighbouring tiles share; None takes what the network needs.
         ensemble: average over positions of the picture: "flips", four times the work; "turns", the eight
@@ -74,12 +74,12 @@ class Changes(TypedDict, total=False):
 
 
 def choose_device(name: str) -> torch.device:
-    """The device that one of `DEVICES` stands for. Raises `UsageError` when there is none here."""
+    """The device that one of `DEVICES` stands for. Raises `UsageError` if it is not available."""
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return torch.device(next(device for device, there in present.items() if there))
     if not present[name]:
         raise UsageError(
-            f"device '{name}' is not available here.", Remedy("take the best there is", {"device": "auto"})
+            f"device '{name}' is not available here.", Remedy("use the best available", {"device": "auto"})
         )
     return torch.device(name)

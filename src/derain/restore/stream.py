@@ -1,4 +1,4 @@
-"""A network applied to frames that come out of a pipe and go into one."""
+"""A network applied to frames from a pipe, written to another."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def restore_stream(
     batch: int = 1,
     progress: Callable[[int, int | None], None] = lambda done, total: None,
 ) -> int:
-    """Restores every frame of a stream, in its order; reading, restoring and writing go on side by side.
+    """Restores every frame of a stream, in order; reading, restoring and writing run in parallel.
 
     Args:
         stream: where frames come from.
         writer: where they go.
         restore_batch: as for `derain.restore.video.restore_video`.
-        batch: frames that are restored at once; that many are waited for.
+        batch: frames that are restored at once; waits until that many have arrived.
         progress: called with the number of finished frames and their expected number, if known.
 
     Returns:

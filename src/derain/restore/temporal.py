@@ -1,7 +1,7 @@
 """Steadying a restored video: each frame is averaged with its neighbours where they agree.
 
-For scenes that stand still or move slowly. Where something moves, the neighbours differ and are left
-out, so that moving things neither smear nor vanish.
+For still or slow scenes. Where something moves, the neighbours differ and are left out, so that moving
+objects neither smear nor vanish.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def steady(images: Iterator[Tensor]) -> Iterator[Tensor]:
     window: deque[Tensor] = deque(maxlen=2 * RADIUS + 1)
     due = 0  # the position in the window of the frame that comes out next
     for image in images:
-        due -= len(window) == window.maxlen  # the oldest frame leaves
+        due -= len(window) == window.maxlen  # the oldest frame is dropped
         window.append(image)
         if len(window) > due + RADIUS:
             yield blend(list(window), due)

@@ -1,4 +1,4 @@
-"""Ways to get more out of a network without training it: several positions of a picture, or its phases.
+"""Ways to improve a network's results without training: averages over flips and turns, or phases.
 
 Sources: flips and turns as in Timofte et al., "Seven ways to improve example-based single image super
 resolution", CVPR 2016; pixel-shuffle-down as in Zhou et al., "When AWGN-based Denoiser Meets Real Noises",
@@ -18,7 +18,7 @@ PLAIN: tuple[Position, ...] = ((0, False),)
 FLIPS: tuple[Position, ...] = ((0, False), (0, True), (2, False), (2, True))
 TURNS: tuple[Position, ...] = tuple((quarter, flipped) for quarter in range(4) for flipped in (False, True))
 
-# What one may choose, and what it does.
+# The options, and what they do.
 TEST_TIME = {
     "flips": "the average over the four flips",
     "turns": "the average over the eight flips and quarter turns",
@@ -30,7 +30,7 @@ def positions(ensemble: bool | str, learnt: str = "flips") -> tuple[Position, ..
     """The positions to average over.
 
     Args:
-        ensemble: "flips"; "turns"; True for those of the training; False for none but the plain.
+        ensemble: "flips"; "turns"; True for those of the training; False for only the original.
         learnt: "turns" where the weights were trained with rain from all sides. Otherwise rain only falls
             down, and a picture on its side comes back rainy, which spoils an average over all turns.
     """

@@ -1,4 +1,4 @@
-"""How many threads of a processor are fastest."""
+"""How many CPU threads are fastest."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ SAMPLE = 0.1  # seconds
 
 
 def fastest_threads(most: int) -> int:
-    """As many threads as there are cores with nothing to do, at least 1 and not above `most`.
+    """As many threads as there are idle cores, at least 1 and at most `most`.
 
-    All threads wait for the slowest of them, so that one that shares its core with another program makes
-    the work slower than one thread fewer. Work that gave itself a low priority makes room and doesn't
-    count. `OMP_NUM_THREADS` is a user's own choice and left alone.
+    All threads wait for the slowest, so one that shares its core with another program makes the work slower
+    than one thread fewer would. Low-priority programs give way and do not count. `OMP_NUM_THREADS` is the
+    user's own choice and is respected.
     """
     if most == 1 or "OMP_NUM_THREADS" in os.environ:
         return most

@@ -1,4 +1,4 @@
-"""Cutting a picture into overlapping tiles and putting the results together without a seam."""
+"""Cutting a picture into overlapping tiles and joining the results without a seam."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Axis:
 
 
 def even_axis(length: int, size: int, overlap: int, multiple: int, hard_cut: bool) -> Axis:
-    """Tiles of equal size, as few as cover the axis.
+    """Tiles of equal size, as few as possible.
 
     Args:
         length: of the axis, a multiple of `multiple`.
@@ -96,7 +96,7 @@ def run_tiles(
 ) -> dict[str, Tensor]:
     """Runs every tile of a picture (1, C, H, W) and adds the results up by weight.
 
-    The network gives named maps of the tile's size; the same names of full size come back, float32
+    The network returns named maps of the tile's size; the result has the same names at full size, float32
     on the picture's device. `progress(done, total)` is called after each tile.
     """
     bands = tile_bands(lambda first, end: picture[:, :, first:end], network, rows, columns, progress)
@@ -117,7 +117,7 @@ def tile_bands(
     """As `run_tiles`, in bands from the top to the bottom: rows that no further tile touches.
 
     Args:
-        picture: gives its rows.
+        picture: is read in rows.
     """
     done, total = 0, len(rows.spans) * len(columns.spans)
     width = columns.spans[-1][1]

@@ -1,7 +1,7 @@
-"""A network applied to a video: decoding, restoring and encoding side by side, in bounded memory.
+"""A network applied to a video: decoding, restoring and encoding in parallel, in bounded memory.
 
-The video is encoded in segments that stand alone. Each is kept as soon as it is finished, so that an
-interrupted run can resume; the file appears at the end, whole, with all else that the source holds.
+The video is encoded in independent segments. Each is kept as soon as it is finished, so that an interrupted
+run can resume; the file appears at the end, whole, with everything else that the source contains.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class VideoResult:
     Attributes:
         frames: in the file that was written.
         resumed: frames among them that an earlier run had finished.
-        shortfall: what is missing from the source, in words; empty when it was read to its end.
+        shortfall: what is missing from the source, in words; empty if it was read to its end.
         left_out: what the new file cannot hold and what was changed, in words.
         bits: of a channel of the source.
     """
@@ -56,7 +56,7 @@ class VideoResult:
 
 @dataclass(frozen=True)
 class RestoredFrame:
-    """One restored frame: (3, H, W) RGB in [0, 1] on any device, its times, and what is transparent in it."""
+    """One restored frame: (3, H, W) RGB in [0, 1] on any device, its times, and its transparency."""
 
     image: Tensor
     pts: int
@@ -82,22 +82,22 @@ def restore_video(
 
     Args:
         source: a video that `derain.pictures.kinds` knows.
-        target: the file to write, replaced when it exists; its extension picks the container.
+        target: the file to write, replaced if it exists; its extension picks the container.
         restore_batch: maps rainy frames (B, 3, H, W), float32 RGB in [0, 1] on the CPU, upright, to
-            restored ones of the same shape, on any device. Called from a thread of its own.
+            restored ones of the same shape, on any device. Called from its own thread.
         codec: h264, h265, vp9, mpeg4, ffv1, prores or gif; None chooses by the container and the depth.
         crf: quality of the codec, lower is better; None takes 18 for H.264, 20 for H.265, 24 for VP9.
         batch: frames that are restored at once.
-        resume: go on from the segments that an interrupted run left beside the target.
+        resume: continue from the segments that an interrupted run left beside the target.
         temporal: steady the result over time where neighbouring frames agree.
-        keep_fields: refuse an interlaced video, of which whole pictures are made otherwise.
+        keep_fields: refuse an interlaced video, which is deinterlaced otherwise.
         identity: names the network and its weights; a run is resumed only under the same one.
         progress: called with the number of finished frames and their expected number, if known.
 
     Raises:
-        UsageError: options that contradict each other, the container or the run to resume.
-        DerainError: the source cannot be read, is interlaced where that is not wanted, the target not be
-            written, or another process is writing it. Finished segments stay for `resume`.
+        UsageError: options contradict each other, the container or the run to resume.
+        DerainError: the source cannot be read or is interlaced against `keep_fields`, the target cannot
+            be written, or another process is writing it. Finished segments stay for `resume`.
     """
     source, target = Path(source), Path(target)
     if same(target, source):
@@ -106,7 +106,7 @@ def restore_video(
     if keep_fields and facts.interlaced:
         raise DerainError(
             f"{source}: is interlaced, and a result of whole pictures cannot keep its fields.",
-            Remedy("make one whole picture of each frame", {"keep_fields": None}),
+            Remedy("deinterlace it", {"keep_fields": None}),
         )
     encoding = choose_encoding(facts, target, codec, crf)
     refuse_misfit(facts, encoding, target)
@@ -130,7 +130,7 @@ def restore_video(
 def restored_frames(
     reader: Iterable[Frame], restore_batch: RestoreBatch, batch: int
 ) -> Iterator[RestoredFrame]:
-    """The frames of a video, restored; they are read in a thread of their own."""
+    """The frames of a video, restored; they are read in their own thread."""
     for frames, rainy in prefetch(_batches(reader, batch)):
         with torch.inference_mode():
             images = restore_batch(rainy)
@@ -169,7 +169,7 @@ def to_pixels(image: Tensor, bits: int) -> NDArray[np.uint8] | NDArray[np.uint16
 
 
 def _steady(restored: Iterator[RestoredFrame], surplus: int) -> Iterator[RestoredFrame]:
-    """The frames steadied over time, without the first `surplus`, which only lend a hand."""
+    """The frames steadied over time, without the first `surplus`, which are only neighbours."""
     times: list[tuple[int, int, Alpha]] = []
 
     def images() -> Generator[Tensor]:
@@ -209,7 +209,7 @@ def _encoded(
 
 
 def _job(facts: VideoFacts, encoding: Encoding, temporal: bool, identity: str) -> str:
-    """All that decides what the frames look like."""
+    """Everything that affects the frames."""
     state = facts.path.stat()
     job = {
         "source": [str(real(facts.path)), state.st_size, state.st_mtime_ns],
@@ -231,7 +231,7 @@ class _Segments:
 
     @classmethod
     def open(cls, target: Path, job: str, resume: bool) -> _Segments:
-        """An empty store, or what an earlier run left. Raises `UsageError` if that was another job."""
+        """An empty store, or that of an earlier run. Raises `UsageError` if that was another job."""
         segments = cls(target.with_name(f".{target.name}.segments"))
         note = segments._folder / "job.json"
         if resume and note.exists():

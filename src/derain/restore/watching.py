@@ -1,4 +1,4 @@
-"""A folder that fills: pictures and videos are restored when they are complete, and only then."""
+"""Watching a folder: pictures and videos are restored as soon as they are complete."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from derain.restore.run import restore_all
 
 SETTLED = 2.0  # seconds without a change after which a file is complete
 EVERY = 1.0  # seconds between looks
-# Endings that programs give a file until it is complete.
+# Suffixes that programs use until a file is complete.
 UNFINISHED = (".part", ".partial", ".filepart", ".crdownload", ".download", ".tmp", ".temp", ".upload")
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """A file at the last look: what changes with its content, since when, and whether it was handed out."""
+    """A file at the last look: size and time of change, since when, and whether it was returned."""
 
     state: tuple[int, int]
     since: float
@@ -32,23 +32,23 @@ class _Seen:
 
 
 class Arrivals:
-    """The files that have become complete in a folder and all below it.
+    """The files that have become complete in a folder and its subfolders.
 
     A file is complete when its size and its time of change were the same for `SETTLED` seconds, and its
-    name is not one that programs give to unfinished files. One that changes later is complete again.
+    name is not one that programs give to unfinished files. One that changes later is returned again.
     """
 
     def __init__(self, folder: Path, leave_out: Path | None = None) -> None:
         """
         Args:
             folder: to watch.
-            leave_out: a folder in it that is passed over: that of the results.
+            leave_out: a folder in it to skip: that of the results.
         """
         self._folder, self._leave_out = folder, None if leave_out is None else real(leave_out)
         self._seen: dict[Path, _Seen] = {}
 
     def complete(self, now: float) -> list[Path]:
-        """The files that are complete since the last look, in alphabetical order.
+        """The files completed since the last look, in alphabetical order.
 
         Args:
             now: seconds, which never go back.
@@ -66,7 +66,7 @@ class Arrivals:
             try:
                 status = path.stat()
             except OSError:
-                continue  # gone since, or not ours to read
+                continue  # gone since, or not readable
             state = (status.st_size, status.st_mtime_ns)
             seen = before.get(path)
             if seen is None or seen.state != state:
@@ -92,7 +92,7 @@ def watch(
     wait: Callable[[float], object] = time.sleep,
     **options: Any,
 ) -> Iterator[Outcome]:
-    """Restores what is in a folder and what arrives there, without end.
+    """Restores what is in a folder and what arrives there, for ever.
 
     Args:
         derainer: the network.
@@ -105,10 +105,10 @@ def watch(
         options: see `restore_all`.
 
     Yields:
-        What became of each file; those that are neither pictures nor videos are passed over in silence.
+        The outcome of each file; those that are neither pictures nor videos are silently skipped.
 
     Raises:
-        UsageError: the folder is none, or has gone.
+        UsageError: the folder does not exist, or no longer.
     """
     target = beside(folder) if output is None else output
     arrivals, made = Arrivals(folder, target), set[Path]()
@@ -129,5 +129,5 @@ def watch(
 
 
 def _by_path(job: Job, relative: Path) -> Job:
-    """What else belongs to the result is called by the whole name: a.jpg may arrive after a.png."""
+    """Other files of the result have the full name: a.jpg may arrive after a.png."""
     return replace(job, name=relative)

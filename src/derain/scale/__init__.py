@@ -1,1 +1,1 @@
-"""The main job over many machines, by Ray Data."""
+"""Restoring on many machines, with Ray Data."""

@@ -1,8 +1,8 @@
-"""Restoring folders of any size over a Ray cluster: one model per worker, pictures in batches.
+"""Restoring folders of any size on a Ray cluster: one model per worker, pictures in batches.
 
-A worker that dies is started again and its batch is repeated. A batch that fails all the same is
-given out once more, picture by picture, so that one bad picture fails alone. Workers read and write
-the files themselves: on several machines, folders and weights must be on storage that all of them see.
+A worker that dies is restarted and its batch is repeated. A batch that fails nevertheless is handed out
+once more, picture by picture, so that one bad picture fails alone. Workers read and write the files
+themselves: on several machines, folders and weights must be on storage that all of them can access.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Worker:
             self.derainer,
             [_job(*texts) for texts in zip(*(batch[key] for key in _TEXTS), strict=True)],
             pictures=self.work.pictures,
-            overwrite=True,  # what may not be replaced is not given out
+            overwrite=True,  # what may not be replaced is not handed out
         )
         done = list(outcomes)
         return {
@@ -79,7 +79,7 @@ def _job(source: str, target: str, folder: str, name: str, note: str) -> Job:
 
 
 def _outcome(job: Job, status: Status, note: str, precision: str) -> Outcome:
-    """What a worker told, with the paths as the user gave them."""
+    """A worker's outcome, with the paths as the user gave them."""
     for path in (job.source, job.target):
         note = note.replace(str(path.absolute()), str(path))
     return Outcome(job, status, note, precision=precision)
@@ -88,20 +88,20 @@ def _outcome(job: Job, status: Status, note: str, precision: str) -> Outcome:
 def restore_on_cluster(
     jobs: Sequence[Job], work: Work, address: str, output: Path, overwrite: bool = False
 ) -> Iterator[Outcome]:
-    """Restores pictures on a cluster and tells what became of each, in the order of finishing.
+    """Restores pictures on a cluster and reports the outcome of each, in the order of finishing.
 
-    Results that exist are skipped, as `restore_all` does; it is told which of them were made from a
-    source that has changed since.
+    Existing results are skipped, as in `restore_all`; those made from a source that has changed since are
+    reported.
 
     Args:
         jobs: pictures; see `derain.restore.jobs.plan`.
         work: what to do with each.
         address: HOST:PORT of a running cluster, or `LOCAL` for one on this machine that ends with the job.
-        output: the folder of the results; its manifest gets a line for every picture that was given out.
+        output: the folder of the results; its manifest gets a line for every picture that was handed out.
         overwrite: replace results that exist.
 
     Raises:
-        UsageError: the address is written otherwise.
+        UsageError: the address has another form.
         DerainError: Ray is not installed, the cluster cannot be reached, or the manifest cannot be
             read or written.
     """
@@ -136,7 +136,7 @@ def restore_on_cluster(
 
 
 def _rounds(ray: Any, left: dict[int, Job], work: Work, size: int) -> Iterator[list[dict[str, Any]]]:
-    """Gives all pictures out once, in batches of up to `size`; rows of those that came back."""
+    """Hands all pictures out once, in batches of up to `size`; rows of those that came back."""
     threads = torch.get_num_threads()
     resources = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0)) if work.settings.device in ("auto", "cuda") else 0
@@ -146,11 +146,11 @@ def _rounds(ray: Any, left: dict[int, Job], work: Work, size: int) -> Iterator[l
     blocks = -(-len(rows) // size)
     data = ray.data.from_items(rows, override_num_blocks=blocks)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that Ray 2.64 will know the last two by another way
+        warnings.simplefilter("ignore")  # that Ray 2.64 will take the last two in another way
         done = data.map_batches(
             Worker,
             fn_constructor_args=(work, threads),
-            batch_size=len(rows) // blocks,  # no block is smaller, so that none waits for another
+            batch_size=len(rows) // blocks,  # the size of each block, so that none waits for another
             compute=ray.data.ActorPoolStrategy(size=min(workers, len(rows))),
             num_cpus=None if gpus else threads,
             num_gpus=1 if gpus else None,
@@ -163,7 +163,7 @@ def _rounds(ray: Any, left: dict[int, Job], work: Work, size: int) -> Iterator[l
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Nothing reaches the standard error stream: Ray's core writes there that it was told to be quiet."""
+    """Silences standard error: Ray's core writes there that it was told to be quiet."""
     sys.stderr.flush()
     before = os.dup(2)
     with Path(os.devnull).open("wb") as nowhere:
@@ -184,7 +184,7 @@ def _host_and_port(address: str) -> tuple[str, int]:
 
 @contextmanager
 def _cluster(address: str) -> Iterator[Any]:
-    """Ray, connected; quiet, and without telling anyone that it is used."""
+    """Ray, connected; quiet, and without usage reports."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # the rule of coming versions
@@ -197,7 +197,7 @@ def _cluster(address: str) -> Iterator[Any]:
         options |= {"include_dashboard": False, "object_store_memory": 128 << 20}
     place = None if address == LOCAL else _host_and_port(address)
     try:
-        if place is not None:  # Ray itself would try for minutes
+        if place is not None:  # Ray itself would retry for minutes
             socket.create_connection(place, timeout=10).close()
         with _silent():
             ray.init(address=address, **options)
@@ -206,7 +206,7 @@ def _cluster(address: str) -> Iterator[Any]:
         raise DerainError(f"the cluster '{address}' cannot be reached ({reason}).") from None
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    context.max_errored_blocks = -1  # they are given out again
+    context.max_errored_blocks = -1  # they are handed out again
     try:
         yield ray
     finally:

@@ -1,4 +1,4 @@
-"""What became of every picture of a large job, one JSON line each, kept while the job runs."""
+"""The outcome of every picture of a large job, one JSON line each, written while the job runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Manifest:
     """The lines of a manifest; the last one about a picture counts."""
 
     def __init__(self, path: Path) -> None:
-        """Reads what there is; lines that a crash cut off are ignored.
+        """Reads the file if there is one; lines that a crash cut off are ignored.
 
         Raises:
             DerainError: the file exists but cannot be read.
@@ -39,7 +39,7 @@ class Manifest:
         return made_from is not None and made_from != _stamp(job.source)
 
     def add(self, outcomes: Iterable[Outcome]) -> None:
-        """Appends what became of pictures; on disk when it returns.
+        """Appends the outcomes of pictures; they are on disk when it returns.
 
         Raises:
             DerainError: the file cannot be written.

@@ -43,12 +43,12 @@ def bytes_answer(content: bytes, name: str) -> Response:
 
 
 def archive_answer(jobs: Sequence[Job]) -> Response:
-    """The results of several jobs in their folders and under their names, numbered where names recur.
+    """The results of several jobs in their folders and under their names, numbered if a name recurs.
 
     Raises:
         Refused: 404 one is gone.
     """
-    file = tempfile.TemporaryFile()  # noqa: SIM115  # closed by who sends it
+    file = tempfile.TemporaryFile()  # noqa: SIM115  # closed once it is sent
     names: set[str] = set()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for job in jobs:

@@ -1,4 +1,4 @@
-"""The application: what lives as long as the server, and what surrounds its endpoints."""
+"""The application: what lives as long as the server, and the middleware around its endpoints."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def create_app(
     Its files live in a temporary folder from the start of its lifespan to the end.
 
     Args:
-        limits: what it takes on.
+        limits: what it accepts.
         work: the models, and how they run.
         token: that clients must know; None for none.
-        hosts: names that it may be asked by; None for any.
-        callback_hosts: to which callbacks of jobs may be sent; see `callbacks.allowed_hosts`.
+        hosts: host names that requests may use; None for any.
+        callback_hosts: that callbacks of jobs may be sent to; see `callbacks.allowed_hosts`.
         gave_up: called with the reason why no job can be done.
     """
     access, metrics = Access(token), Metrics()
@@ -119,7 +119,7 @@ def _say(request: Request, error: Exception) -> Response:  # noqa: ARG001
 
 
 def _described(app: FastAPI, guarded: bool) -> dict[str, Any]:
-    """The description for machines; with the ways to show the token, if there is one."""
+    """The OpenAPI description, with the ways to send the token, if there is one."""
     if app.openapi_schema is None:
         found = get_openapi(
             title=app.title, version=app.version, description=app.description, routes=app.routes

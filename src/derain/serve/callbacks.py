@@ -1,4 +1,4 @@
-"""Telling others that a job has ended: a POST to an address whose host the operator allows."""
+"""Callbacks when a job has ended: a POST to an address whose host the operator allows."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from derain.serve.logs import tell
 PORTS = {"http": 80, "https": 443}
 TRIES = 3
 PAUSE = 5.0  # seconds between two tries
-PATIENCE = 10.0  # seconds that one answer may take
-WAITING = 1000  # calls that wait at most; more are dropped, and the log says so
+PATIENCE = 10.0  # seconds that a response may take
+WAITING = 1000  # waiting calls at most; more are dropped, with a line in the log
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Call:
 
 
 def allowed_hosts(names: tuple[str, ...]) -> frozenset[str]:
-    """What an operator allows, as HOST or HOST:PORT. Raises `UsageError` for what is neither."""
+    """The hosts that an operator allows, as HOST or HOST:PORT. Raises `UsageError` for anything else."""
     for name in names:
         if not name or set(name) & set("/@?#*\\") or name != name.strip():
             raise UsageError(f"callback host '{name}': give HOST or HOST:PORT.")
@@ -60,9 +60,9 @@ def _is_plain(url: str) -> bool:
 
 
 class Callbacks:
-    """Makes calls one after the other in a thread of its own, each up to three times.
+    """Makes calls one after the other in its own thread, each up to three times.
 
-    It follows no redirects and reads nothing of the answers but their status.
+    It follows no redirects and reads only the status of responses.
     """
 
     def __init__(self) -> None:
@@ -101,7 +101,7 @@ class Callbacks:
 
 
 def post(call: Call) -> int:
-    """Sends a call; gives the status of the answer."""
+    """Sends a call; returns the status of the response."""
     parts = urlsplit(call.url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=PATIENCE)

@@ -1,4 +1,4 @@
-"""The endpoints: the page, what operators watch, and the API."""
+"""The endpoints: the page, monitoring, and the API."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ from derain.serve.worker import Workers
 
 PAGE = Path(__file__).parent / "page"
 ASSETS = {path.name: path for path in sorted(PAGE.iterdir()) if path.suffix != ".html"}
-CHECKS = 2  # uploads that are decoded at once: one that takes long holds nobody up
+CHECKS = 2  # uploads that are decoded at once: a slow one does not block the others
 
 
 @dataclass(frozen=True)
 class Server:
-    """What the endpoints work with."""
+    """What the endpoints share."""
 
     store: Store
     limits: Limits
@@ -90,12 +90,12 @@ JobsDep = Annotated[list[Job], Depends(_jobs)]
 FinishedDep = Annotated[Job, Depends(_finished)]
 
 
-# Of previews: all pixels of a picture, rather than at most 2000 on the longer side.
+# For previews: all pixels of a picture, not at most 2000 on the longer side.
 Full = Annotated[bool, Query(description="All pixels of a picture, however many.")]
 
 
 def add_page(app: FastAPI) -> None:
-    """The page, and what operators watch."""
+    """The page, and monitoring."""
 
     @app.get("/", include_in_schema=False)
     def page() -> Response:
@@ -179,8 +179,8 @@ def _add_uploads(api: APIRouter) -> None:
     @api.post(
         "/batches",
         summary="Send several pictures and clips at once",
-        description="Together no larger than the limit of one upload. Each file becomes a job of its own or "
-        "is refused on its own.",
+        description="Together no larger than the limit of one upload. Each file becomes its own job or "
+        "is refused separately.",
         status_code=201,
         openapi_extra=form_body(("model", "strength", "folder", "callback"), several=True),
     )
@@ -334,7 +334,7 @@ async def _add(
     """Checks a file and puts it into the queue.
 
     Raises:
-        Refused: it is not taken.
+        Refused: it is not accepted.
     """
     async with server.checking:
         upload = await run_in_threadpool(_take, file.file, file.filename or "", folder, server.limits)
@@ -345,7 +345,7 @@ async def _add(
 
 
 def _take(file: BinaryIO, name: str, folder: Path, limits: Limits) -> Upload:
-    """The file, checked; whatever a decoder trips over is the upload's fault."""
+    """The file, checked; a decoder's failure is the upload's fault."""
     with errors_of(safe_name(name)):
         upload, picture = receive(file, name, folder, limits)
         write_preview(folder / "before.jpg", picture)

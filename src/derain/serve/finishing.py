@@ -20,7 +20,7 @@ ROWS = 256  # of a picture at once: its floats need little memory
 
 
 def finish(job: Job, strength: float, protect: BinaryIO | None, limits: Limits) -> Finish | None:
-    """Writes the result with `strength` of the job's change, and without any where `protect` is white.
+    """Writes the result with `strength` of the job's change, and unchanged where `protect` is white.
 
     Args:
         job: a picture that is done.
@@ -50,7 +50,7 @@ def finish(job: Job, strength: float, protect: BinaryIO | None, limits: Limits) 
 
 
 def blend(rainy: Picture, restored: Picture, shares: np.float32 | Array) -> Picture:
-    """`rainy` with a share of the way to `restored`, pixel by pixel.
+    """A blend of `rainy` and `restored`, pixel by pixel.
 
     Args:
         rainy, restored: of one size.
@@ -69,7 +69,7 @@ def blend(rainy: Picture, restored: Picture, shares: np.float32 | Array) -> Pict
 
 
 def _read_mask(file: BinaryIO, place: Path, limits: Limits) -> Picture:
-    """What is white in it, as 8-bit grey; nothing stays at `place`."""
+    """The mask as 8-bit grey; nothing is left at `place`."""
     try:
         with errors_of("protect", place):
             place.write_bytes(file.read())

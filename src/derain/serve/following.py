@@ -1,4 +1,4 @@
-"""Waiting for jobs without asking again and again."""
+"""Waiting for jobs without polling."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ async def events(ids: Sequence[str], store: Store) -> AsyncIterator[ServerSentEv
 
 
 async def end_of(job_id: str, store: Store, request: Request) -> Job:
-    """The job when it is over.
+    """The job once it has ended.
 
     Raises:
-        Refused: 404 it was deleted, 400 the client has gone.
+        Refused: 404 it was deleted, 400 the client has disconnected.
     """
     waiting = asyncio.create_task(_end(job_id, store))
     leaving = asyncio.create_task(_leaves(request))
@@ -53,7 +53,7 @@ async def end_of(job_id: str, store: Store, request: Request) -> Job:
         await asyncio.wait({waiting, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if waiting.done():
             return waiting.result()
-        raise Refused(400, "the client has gone.")
+        raise Refused(400, "the client has disconnected.")
     finally:
         waiting.cancel()
         leaving.cancel()

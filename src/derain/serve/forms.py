@@ -1,4 +1,4 @@
-"""What a request may bring: an upload with its fields, or a login. All of it is bounded before it is read."""
+"""What requests may contain: uploads with fields, or logins. Both are bounded before they are read."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PATIENCE = 10  # seconds that a login may take
 FILES = 500  # in one batch
 
 _FIELDS: dict[str, dict[str, Any]] = {
-    "model": {"type": "string", "description": "One of /api/v1/models; the first unless it is given."},
+    "model": {"type": "string", "description": "One of /api/v1/models. Default: the first."},
     "strength": {
         "type": "number",
         "description": "How much of the network's change to apply, 0 to 1.5.",
@@ -39,8 +39,8 @@ _FIELDS: dict[str, dict[str, Any]] = {
     },
     "callback": {
         "type": "string",
-        "description": "Address to which the job is posted as JSON when it has ended; only to hosts that the "
-        "operator allows.",
+        "description": "Address to which the job is posted as JSON when it has ended; its host must be "
+        "allowed by the operator.",
     },
 }
 _FILE = {
@@ -62,7 +62,7 @@ class Wishes:
 
 @dataclass(frozen=True)
 class Form:
-    """An upload; the files lie in memory or, when they are larger, in files without a name."""
+    """An upload; the files are in memory or, if larger, in unnamed temporary files."""
 
     files: tuple[UploadFile, ...]
     wishes: Wishes
@@ -80,7 +80,7 @@ def finish_body() -> dict[str, Any]:
     protect = {
         "type": "string",
         "format": "binary",
-        "description": "A mask of any size, scaled to the picture: what is white in it does not change.",
+        "description": "A mask of any size, scaled to the picture: its white areas do not change.",
     }
     return _body({"type": "object", "properties": {"strength": _FIELDS["strength"], "protect": protect}})
 
@@ -104,7 +104,7 @@ async def upload_form(
     fields: Sequence[str] = tuple(_FIELDS),
     most: int = 1,
 ) -> AsyncIterator[Form]:
-    """The form of a request; its files are there until the end of the block.
+    """The form of a request; its files exist until the end of the block.
 
     Args:
         fields: that it may have besides `file`.
@@ -124,7 +124,7 @@ async def upload_form(
 
 @asynccontextmanager
 async def finish_form(request: Request, limits: Limits) -> AsyncIterator[tuple[float, UploadFile | None]]:
-    """Strength and, if anything is to be protected, the picture that says where. Raises as `upload_form`."""
+    """Strength and, if anything is to be protected, its mask. Raises as `upload_form`."""
     async with _parts(request, limits, 1) as parts:
         files, given = _sorted_out(parts, "protect", ("strength",))
         yield _strength(given), files[0] if files else None
@@ -134,7 +134,7 @@ async def finish_form(request: Request, limits: Limits) -> AsyncIterator[tuple[f
 async def _parts(
     request: Request, limits: Limits, most: int
 ) -> AsyncIterator[list[tuple[str, UploadFile | str]]]:
-    """The parts of a form, with at most this many files, which are there until the end of the block."""
+    """The parts of a form, with at most this many files, which exist until the end of the block."""
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise Refused(415, "send multipart/form-data, a file in the field 'file'.")
     parser = MultiPartParser(
@@ -178,7 +178,7 @@ def _sorted_out(
 
 
 async def _bounded(request: Request, limits: Limits) -> AsyncGenerator[bytes, None]:
-    """The body as it comes, no more of it than is taken."""
+    """The body as it arrives, no more than is accepted."""
     most = limits.upload_bytes + FORM_BYTES
     too_large = Refused(413, f"larger than the {limits.upload_bytes / 1e6:g} MB that are accepted.")
     length = request.headers.get("content-length", "")
@@ -214,7 +214,7 @@ def _strength(given: dict[str, str]) -> float:
 
 
 async def read_login(request: Request) -> Login:
-    """The body of a login. Anybody may send one, so it is bounded before it is looked at.
+    """The body of a login. Anybody may send one, so it is bounded before it is read.
 
     Raises:
         Refused: 413 too large, 408 too slow, 422 not a login.

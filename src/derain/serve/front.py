@@ -14,15 +14,15 @@ from derain.serve.logs import request_id, short, tell
 
 API, VERSION = "/api", "/api/v1"
 ID = "X-Request-ID"
-# Told of an answer: method, route, status, seconds until it began.
+# Called for each response: method, route, status, seconds until it began.
 Responded = Callable[[str, str, int, float], None]
 
 
 class Front:
     """ASGI middleware around everything else.
 
-    - Every request has an id, the client's or a new one; it is in the answer, the log and the scope.
-    - Paths of the API without a version are those of version 1.
+    - Every request has an id, the client's or a new one; it is in the response, the log and the scope.
+    - Paths of the API without a version mean version 1.
     - HEAD is GET without a body.
     """
 
@@ -53,7 +53,7 @@ class Front:
 
         try:
             await self._app(inner, receive, answer)
-        except Exception:  # answered outside of this
+        except Exception:  # answered outside this middleware
             status = 500
             self._responded(method, route(inner), status, time.monotonic() - began)
             raise
@@ -67,19 +67,19 @@ class Front:
 
 
 def versioned(path: str) -> str:
-    """A path with the version of the API that it means."""
+    """A path with an explicit version of the API."""
     if path.startswith(f"{API}/") and not path.startswith(f"{VERSION}/"):
         return VERSION + path.removeprefix(API)
     return path
 
 
 def route(scope: Scope) -> str:
-    """The path with names in place of what varies; "" where nothing answers."""
+    """The path with names in place of its variable parts; "" for unknown paths."""
     return getattr(scope.get("route"), "path", "")
 
 
 class _Headless:
-    """Takes the body from an answer, and ends it after its head, however long it would go on."""
+    """Removes the body of a response, and ends it after its head, however long it would be."""
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive, self._send, self._over = receive, send, asyncio.Event()

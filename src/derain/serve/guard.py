@@ -1,4 +1,4 @@
-"""Who may ask for what: host names, origins, the token, and the headers of every answer."""
+"""Who may request what: host names, origins, the token, and the headers of every response."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from derain.serve.limits import Refused
 
 COOKIE = "derain_session"
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
-# Everything else but the page itself needs the token, if there is one.
+# Everything except the page itself needs the token, if there is one.
 LOGIN = "/api/v1/login"
-# How much longer a refused client may send, so that it comes to read why.
+# How much more a refused client may send, so that it gets to read why.
 DRAIN_SECONDS = 10.0
 SILENCE = 1.0  # seconds after which it is taken to have stopped
 HEADERS = {
@@ -45,19 +45,19 @@ class Access:
 
     @property
     def cookie(self) -> str:
-        """The same as long as the server runs, and worthless to another."""
+        """Constant while the server runs, and useless for any other server."""
         return hmac.new(self._key, b"session", hashlib.sha256).hexdigest()
 
     def knows(self, token: str) -> bool:
         """Whether this is the token; compared in constant time."""
         if self._token is None:
             return False
-        # Half a surrogate pair is no text, but JSON can hold one.
+        # Half a surrogate pair is not text, but JSON can contain one.
         given, wanted = (text.encode(errors="surrogatepass") for text in (token, self._token))
         return secrets.compare_digest(given, wanted)
 
     def admits(self, headers: Headers) -> bool:
-        """Whether a request carries the token or the cookie, if there is a token at all."""
+        """Whether a request carries the token or the cookie, or none is needed."""
         if self._token is None:
             return True
         kind, _, given = headers.get("authorization", "").partition(" ")
@@ -74,16 +74,16 @@ class Access:
 class Guard:
     """ASGI middleware around the application, inside `Front`.
 
-    Refuses, before the application sees it, a request
-    - for a host name that is not among `hosts` (400): a foreign page whose name was made to point here;
-    - that changes something and comes from another site's page (403);
-    - for the API or the figures without the token (401).
+    Refuses a request before the application sees it
+    - if its host name is not among `hosts` (400), which stops DNS rebinding;
+    - if it changes something and comes from another site's page (403);
+    - if it is for the API or the metrics and lacks the token (401).
     """
 
     def __init__(self, app: ASGIApp, hosts: frozenset[str] | None, access: Access) -> None:
         """
         Args:
-            hosts: names that a request may ask for; None for any.
+            hosts: host names that requests may use; None for any.
         """
         self._app, self._hosts, self._access = app, hosts, access
 
@@ -126,7 +126,7 @@ def _is_of(host: str, origin: str) -> bool:
 
 
 def refusal(refused: Refused) -> JSONResponse:
-    """The answer to a request that is refused: one line, as JSON."""
+    """The response to a refused request: one line, as JSON."""
     extra = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "30"}, 503: {"Retry-After": "30"}}.get(
         refused.status
     )
@@ -142,14 +142,14 @@ def _name(host: str) -> str:
 class _Body:
     """The body of a request as far as it has been read.
 
-    A server that answers before it has read a body closes the connection, and the client, still sending,
-    may never see the answer. So the rest is read and dropped, for a while.
+    A server that responds before it has read the body closes the connection, and the client, still sending,
+    may never see the response. So the rest is read and dropped, up to a limit.
     """
 
     def __init__(self, receive: Receive, expected: bool) -> None:
         """
         Args:
-            expected: the client waits for a sign before it sends; then nothing needs to be dropped.
+            expected: the client waits for permission to send; then nothing needs to be dropped.
         """
         self._receive, self._over = receive, expected
 

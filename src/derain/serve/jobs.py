@@ -1,7 +1,7 @@
-"""The jobs of a server: their queue, their state, the folder that each has, and the end of all three.
+"""The jobs of a server: their queue, their states and their folders, until they are deleted.
 
-A job exists as long as it is in the store. Deleting it is also how it is cancelled: whoever works on it
-finds it gone. Times are seconds of `clock`.
+A job exists as long as it is in the store. Deleting it also cancels it: the worker finds it gone. Times are
+seconds of `clock`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Finish:
     """A result that was changed without another run.
 
     Attributes:
-        file: to download in place of the job's own.
-        strength: how much of the job's change it has.
+        file: to download instead of the job's own.
+        strength: how much of the job's change it contains.
         protect: grey picture, white where nothing was changed; None for nowhere.
     """
 
@@ -39,22 +39,22 @@ class Finish:
 
 @dataclass(frozen=True)
 class Job:
-    """One picture or clip on its way; changed by replacing it in the store.
+    """One picture or clip; changed by replacing it in the store.
 
     Attributes:
-        id: random; who knows it may see and delete the job.
+        id: random; anybody who knows it may see and delete the job.
         folder: holds all its files.
         upload: what is to be restored.
         model: name of one that the server offers.
         strength: how much of the network's change to apply; see `derain.restore.Settings`.
-        place: folder of the file where the client has it, "" for none; for archives.
-        callback: address to tell of the end, or "".
+        place: the file's folder at the client, "" for none; for archives.
+        callback: address to notify at the end, or "".
         request_id: of the request that brought it.
-        state: where it is.
+        state: waiting, running, done or failed.
         fraction: of the work that is done, 0 to 1.
-        note: why it failed, or what a user should know of the result.
-        kept: what the result holds besides its pixels, in words.
-        finish: what was made of the result, if anything.
+        note: why it failed, or what a user should know about the result.
+        kept: what the result contains besides its pixels, in words.
+        finish: the result as changed afterwards, if it was.
         ended: when it was done or failed.
         stored: bytes in its folder.
     """
@@ -82,7 +82,7 @@ class Job:
 
     @property
     def download(self) -> Path:
-        """What a user gets: the result, or what was made of it."""
+        """What a user gets: the result, or its changed form."""
         return self.result if self.finish is None else self.finish.file
 
     @property
@@ -96,7 +96,7 @@ class Job:
         return self.folder / "out" / "maps" / "derained-mask.png"
 
     def preview(self, side: Literal["before", "after"]) -> Path:
-        """A JPEG to look at."""
+        """A JPEG for display."""
         return self.folder / f"{side}.jpg"
 
     @property
@@ -107,12 +107,12 @@ class Job:
 
 
 class Store:
-    """All jobs, used from the server's thread and the workers'."""
+    """All jobs; safe to use from the server's thread and the workers'."""
 
     def __init__(self, folder: Path, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
         """
         Args:
-            folder: exists; the store alone puts files there.
+            folder: exists; only the store puts files there.
         """
         self._folder, self._limits, self._clock = folder, limits, clock
         self._jobs: dict[str, Job] = {}  # in the order of arrival
@@ -124,10 +124,10 @@ class Store:
 
     @contextmanager
     def receiving(self) -> Iterator[Path]:
-        """A place in the queue and a folder while an upload comes in; the folder is named as its job will be.
+        """A place in the queue, and a folder with the name of the future job, while an upload arrives.
 
         Raises:
-            Refused: 429 the queue is full, 503 too much is kept already.
+            Refused: 429 the queue is full, 503 too much is stored already.
         """
         self.sweep()
         with self._change:
@@ -157,7 +157,7 @@ class Store:
         return job
 
     def get(self, job_id: str) -> Job:
-        """Raises `Refused` (404) where there is no such job, or no longer."""
+        """Raises `Refused` (404) if there is no such job, or no longer."""
         self.sweep()
         with self._change:
             if job_id not in self._jobs:
@@ -170,7 +170,7 @@ class Store:
             return job_id in self._jobs
 
     def delete(self, job_id: str) -> None:
-        """Forgets a job and removes its files, of a running one as soon as it stops. Raises as `get`."""
+        """Deletes a job and its files; those of a running job as soon as it stops. Raises as `get`."""
         with self._change:
             job = self.get(job_id)
             del self._jobs[job_id]
@@ -179,7 +179,7 @@ class Store:
         self._tell()
 
     def sweep(self) -> None:
-        """Deletes the jobs whose time is over."""
+        """Deletes expired jobs."""
         with self._change:
             over = [
                 job
@@ -193,7 +193,7 @@ class Store:
             self._tell()
 
     def take(self) -> Job | None:
-        """The next job, as running; waits for one. None when the store is closed."""
+        """The next job, now running; waits for one. None once the store is closed."""
         with self._change:
             while not self._closed:
                 waiting = next((job for job in self._jobs.values() if job.state == "waiting"), None)
@@ -205,14 +205,14 @@ class Store:
         return None
 
     def change(self, job_id: str, **changes: Any) -> None:
-        """Replaces fields of a job, if it is not gone."""
+        """Replaces fields of a job, if it still exists."""
         with self._change:
             if job_id in self._jobs:
                 self._jobs[job_id] = replace(self._jobs[job_id], **changes)
         self._tell()
 
     def finish(self, job_id: str, finish: Finish | None) -> Job:
-        """Puts another file in place of a job's result; the one before is removed. Raises as `get`."""
+        """Replaces a job's result with another file; the previous one is removed. Raises as `get`."""
         with self._change:
             old = self.get(job_id).finish
             for path in () if old is None else (old.file, old.protect):
@@ -223,7 +223,7 @@ class Store:
             return self._jobs[job_id]
 
     def settle(self, job: Job, state: State, note: str, kept: tuple[str, ...] = ()) -> Job | None:
-        """The end of a job that was taken. None if it had been deleted; now its files are, too."""
+        """Ends a running job. None if it had been deleted; then its files are removed now."""
         with self._change:
             self._running.discard(job.id)
             if job.id not in self._jobs:
@@ -235,7 +235,7 @@ class Store:
             return self._jobs[job.id]
 
     def ahead_of(self, job: Job) -> int:
-        """How many jobs come before a waiting one, the running one included."""
+        """How many jobs are ahead of a waiting one, including the running one."""
         with self._change:
             if job.state != "waiting" or job.id not in self._jobs:
                 return 0
@@ -244,19 +244,19 @@ class Store:
 
     @property
     def waiting(self) -> int:
-        """Jobs that wait."""
+        """Number of waiting jobs."""
         with self._change:
             return sum(job.state == "waiting" for job in self._jobs.values())
 
     @property
     def running(self) -> int:
-        """Jobs being processed."""
+        """Number of running jobs."""
         with self._change:
             return len(self._running)
 
     @property
     def stored(self) -> int:
-        """Bytes of all files that are kept."""
+        """Bytes of all stored files."""
         with self._change:
             return sum(job.stored for job in self._jobs.values())
 
@@ -272,7 +272,7 @@ class Store:
                 self._followers.discard(tell)
 
     def close(self) -> None:
-        """Ends all jobs; the worker finds nothing more to do."""
+        """Ends all jobs; workers find nothing more to do."""
         with self._change:
             self._closed = True
             self._jobs.clear()

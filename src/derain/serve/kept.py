@@ -1,11 +1,11 @@
-"""What a result holds besides its pixels, in words."""
+"""What a result contains besides its pixels, in words."""
 
 from __future__ import annotations
 
 from derain.pictures import Picture
 from derain.pictures.video import VideoFacts, open_video
 
-# Attributes of a `Picture` that are None where there is nothing, and what people call them.
+# Attributes of a `Picture` that may be None, in words.
 WORDS = {
     "alpha": "transparency",
     "exif": "EXIF",
@@ -17,7 +17,7 @@ WORDS = {
 
 
 def held_by_picture(picture: Picture) -> tuple[str, ...]:
-    """What a file held that `picture` was read from."""
+    """What the file that `picture` was read from contained."""
     found = {
         "16 bits": picture.bits > 8,
         "grey": picture.pixels.shape[2] == 1,
@@ -28,7 +28,7 @@ def held_by_picture(picture: Picture) -> tuple[str, ...]:
 
 
 def held_by_clip(facts: VideoFacts) -> tuple[str, ...]:
-    """What a clip holds."""
+    """What a clip contains."""
     with open_video(facts.path) as container:
         streams = container.streams
         found = {

@@ -1,4 +1,4 @@
-"""How much a server takes on, and the refusal of more."""
+"""How much a server accepts, and the refusal of more."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from derain.errors import DerainError, UsageError
 
 @dataclass(frozen=True)
 class Limits:
-    """What one server takes on.
+    """What one server accepts.
 
     Attributes:
         upload_bytes: of one file.
@@ -19,7 +19,7 @@ class Limits:
         clip_seconds: length of a clip.
         job_seconds: that restoring one picture or clip may take.
         waiting: uploads under way and jobs in the queue, together.
-        storage_bytes: of all uploads and results that are kept; no job is accepted beyond.
+        storage_bytes: of all stored uploads and results; beyond it no job is accepted.
         keep_seconds: after which a finished job is deleted.
     """
 

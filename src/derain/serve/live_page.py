@@ -1,4 +1,4 @@
-"""A page of live pictures, for this machine: Motion JPEG, which browsers and camera programs show."""
+"""A local page of live pictures: Motion JPEG, which browsers and camera programs can show."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PAGE = """<!doctype html>
 
 
 class LivePage:
-    """Shows the newest picture to whoever looks; a context that serves while it is open.
+    """Serves the newest picture to all viewers; a context that serves while it is open.
 
     `/` is the page, `/live.mjpg` the pictures, `/live.jpg` the newest of them, `/live.json` the figures.
 
@@ -42,7 +42,7 @@ class LivePage:
     def __init__(self, port: int) -> None:
         """
         Args:
-            port: of 127.0.0.1; 0 for any that is free.
+            port: of 127.0.0.1; 0 for any free one.
 
         Raises:
             DerainError: it is taken.
@@ -52,7 +52,7 @@ class LivePage:
         except (OSError, OverflowError) as error:
             raise DerainError(
                 f"127.0.0.1:{port} cannot be listened on ({getattr(error, 'strerror', None) or error}).",
-                Remedy("take any port that is free", {"page": 0}),
+                Remedy("use any free port", {"page": 0}),
             ) from None
         self.address = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._pixels: NDArray[np.uint8] | None = None
@@ -72,7 +72,7 @@ class LivePage:
             self._loop.call_soon_threadsafe(self._wake)
 
     def tell(self, figures: Mapping[str, Any]) -> None:
-        """The newest figures, which JSON can hold."""
+        """The newest figures, as values for JSON."""
         self._figures = figures
 
     def __enter__(self) -> LivePage:
@@ -126,7 +126,7 @@ class LivePage:
         return app
 
     async def _parts(self) -> AsyncIterator[bytes]:
-        """The newest picture again and again; who reads slowly misses some."""
+        """The newest picture again and again; a slow reader misses some."""
         self._viewers += 1
         try:
             while not self._closed:

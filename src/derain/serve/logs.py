@@ -1,4 +1,4 @@
-"""The server's log: one JSON object a line, for people and programs."""
+"""The server's log: one JSON object per line, for people and programs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ SANE = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
 
 def tell(event: str, **facts: object) -> None:
-    """Logs what happened: {"time": ..., "event": event, ...}.
+    """Logs an event: {"time": ..., "event": event, ...}.
 
-    Neither tokens nor whole ids of jobs belong here: who knows an id may see the job.
+    Neither tokens nor full ids of jobs belong here: anybody who knows an id may see the job.
     """
     if log.isEnabledFor(logging.INFO):
         time = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -34,10 +34,10 @@ def to_stderr() -> None:
 
 
 def short(job_id: str) -> str:
-    """As much of a job's id as tells it from others in a log, and opens nothing."""
+    """The start of a job's id: enough to tell jobs apart in a log, but not to access one."""
     return job_id[:6]
 
 
 def request_id(given: str) -> str:
-    """The client's own name for its request where that is harmless, else one of ours."""
+    """The client's id for its request if that is harmless, else a new one."""
     return given if SANE.fullmatch(given) else secrets.token_hex(8)

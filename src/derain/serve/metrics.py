@@ -17,7 +17,7 @@ JOB_BOUNDS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 
 
 class Histogram:
-    """How long things took, by what they were; not safe for threads by itself."""
+    """Durations by label; not thread-safe by itself."""
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = bounds
@@ -34,7 +34,7 @@ class Histogram:
         self._sums[labels] += seconds
 
     def lines(self, name: str) -> list[str]:
-        """The samples: how many were no longer than each bound, their sum and their number."""
+        """The samples: how many were within each bound, their sum and their number."""
         found = []
         for labels, counts in sorted(self._counts.items()):
             total = 0
@@ -47,7 +47,7 @@ class Histogram:
 
 
 class Metrics:
-    """What happened since the start; used from several threads."""
+    """What happened since the start; thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -60,8 +60,8 @@ class Metrics:
     def responded(self, method: str, route: str, status: int, seconds: float) -> None:
         """
         Args:
-            route: the path with names in place of what varies; "" for what is not there.
-            seconds: until the answer began.
+            route: the path with names in place of its variable parts; "" for unknown paths.
+            seconds: until the response began.
         """
         with self._lock:
             self._responses[status] += 1
@@ -87,7 +87,7 @@ class Metrics:
             self._durations.add(f'outcome="{how}"', seconds)
 
     def render(self, store: Store, ready: bool) -> str:
-        """All figures, with what the store holds now."""
+        """All figures, with the current state of the store."""
         resident = psutil.Process().memory_info().rss
         with self._lock:
             responses = {f'{{status="{status}"}}': count for status, count in sorted(self._responses.items())}

@@ -12,12 +12,12 @@ from derain.errors import UsageError
 
 @dataclass(frozen=True)
 class Model:
-    """One that clients may choose.
+    """A model that clients may choose.
 
     Attributes:
-        name: that clients know it by; no path.
+        name: that clients use; no path.
         source: as `derain.load` takes it.
-        title: what to call it before people; one line.
+        title: name to show to people; one line.
     """
 
     name: str
@@ -26,13 +26,13 @@ class Model:
 
 
 def offered(sources: Sequence[str]) -> tuple[Model, ...]:
-    """The models of a server, the one that is taken unless another is asked for first.
+    """The models of a server, the default first.
 
     Args:
         sources: as `derain.load` takes them; none for all bundled weights.
 
     Raises:
-        UsageError: a name is not known, or two would be called the same.
+        UsageError: a name is not known, or two models would have the same name.
         DerainError: a card cannot be read.
     """
     found: dict[str, Model] = {}

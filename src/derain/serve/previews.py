@@ -1,4 +1,4 @@
-"""What the page shows: what browsers cannot show, they get as JPEG and as a film."""
+"""What the page shows: files that browsers cannot show, as JPEG pictures and as films."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write_preview(path: Path, picture: Picture) -> None:
 
 
 def full_preview(picture: Picture) -> bytes:
-    """All pixels of `picture`, as a JPEG that is hardly lossy."""
+    """All pixels of `picture`, as a JPEG of high quality."""
     return encode_picture(_seen(picture, to_rgb8(picture)), ".jpg", QUALITY_FULL)
 
 
@@ -38,7 +38,7 @@ def _seen(picture: Picture, pixels: Array) -> Picture:
 def write_film(path: Path, before: VideoFacts, after: VideoFacts, step: Callable[[], None]) -> None:
     """Writes both clips side by side, each at most `FILM_SIDE` pixels wide and high, as H.264 without sound.
 
-    One film cannot run apart, as two would. It ends with the shorter clip.
+    One film cannot get out of step, as two could. It ends with the shorter clip.
 
     Args:
         step: called before each frame; what it raises ends the work.

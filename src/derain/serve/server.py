@@ -1,4 +1,4 @@
-"""Starting the server: where it listens, and who may reach it there."""
+"""Starting the server: where it listens, and who can reach it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from derain.serve.worker import Work
 
 CONNECTIONS = 1024
 PATIENCE = 10  # seconds within which a connection must have sent the head of its first request
-GRACE = 2  # seconds for answers under way when the server stops
+GRACE = 2  # seconds for responses in progress when the server stops
 
 
 def serve(
@@ -40,16 +40,16 @@ def serve(
     callback_hosts: Sequence[str] = (),
     listening: Callable[[str], None] = lambda address: None,
 ) -> None:
-    """Serves until Ctrl-C or SIGTERM; then nothing of what was sent or made is left.
+    """Serves until Ctrl-C or SIGTERM; then all uploads and results are deleted.
 
     Args:
         host: an address or name of this machine.
-        port: 0 for any that is free.
-        limits: what it takes on.
+        port: 0 for any free one.
+        limits: what it accepts.
         models: that users choose from, as `derain.load` takes them, the default first; none for all
             bundled weights.
         settings: device and precision.
-        threads: of the processor for each job; None for as many as PyTorch takes.
+        threads: of the processor for each job; None for PyTorch's default.
         workers: parallel jobs, each with its own copy of the models.
         token: that clients must know; needed beyond loopback.
         callback_hosts: HOST or HOST:PORT to which callbacks of jobs may be sent.
@@ -57,7 +57,7 @@ def serve(
 
     Raises:
         UsageError: no token beyond loopback, or an unknown model.
-        DerainError: the address cannot be listened on, or a model not be loaded.
+        DerainError: the address cannot be listened on, or a model cannot be loaded.
     """
     if token is not None and not token.strip():
         raise UsageError("the token is empty; give a long random one, such as from 'openssl rand -hex 16'.")
@@ -84,18 +84,18 @@ def serve(
     except (OSError, OverflowError) as error:
         raise DerainError(
             f"{written}:{port} cannot be listened on ({getattr(error, 'strerror', None) or error}).",
-            Remedy("take any port that is free", {"port": 0}),
+            Remedy("use any free port", {"port": 0}),
         ) from None
     with listener:
         listening(f"http://{written}:{listener.getsockname()[1]}")
-        with contextlib.suppress(KeyboardInterrupt):  # the ordinary end of a server
+        with contextlib.suppress(KeyboardInterrupt):  # the normal end of a server
             server.run(sockets=[listener])
     if failures:
         raise failures[0]
 
 
 def http_server(app: FastAPI) -> uvicorn.Server:
-    """What speaks HTTP for the application; believes no header about where a request comes from."""
+    """The HTTP server for the application; trusts no header about where a request comes from."""
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every broken upload
     config = uvicorn.Config(
         app,
@@ -113,8 +113,8 @@ def http_server(app: FastAPI) -> uvicorn.Server:
 
 
 class Impatient(H11Protocol):
-    """HTTP/1.1 that ends a connection whose first request does not come; nothing else would, and a few
-    hundred of them would leave no room for others."""
+    """HTTP/1.1 that closes a connection whose first request does not arrive; nothing else would, and a few
+    hundred of them would block all others."""
 
     _deadline: asyncio.TimerHandle | None = None
 
@@ -128,13 +128,13 @@ class Impatient(H11Protocol):
         super().connection_lost(exc)
 
     def _give_up(self) -> None:
-        cycle: object | None = self.cycle  # of a request and its answer; there was none so far if None
+        cycle: object | None = self.cycle  # of a request and its response; None before the first
         if cycle is None:
             self.transport.close()
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches what listens there."""
+    """Whether only this machine can reach an address."""
     if host == "localhost":
         return True
     try:

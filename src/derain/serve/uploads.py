@@ -1,4 +1,4 @@
-"""What a client sent: named harmlessly, recognised by its content, read once before it is accepted."""
+"""Uploads: given harmless names, recognised by their content, read once before they are accepted."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ FORBIDDEN = set('<>:"/\\|?*')  # in names of files, on one system or another
 
 @dataclass(frozen=True)
 class Upload:
-    """A file that was checked.
+    """A checked file.
 
     Attributes:
         kind: a still picture or a clip.
         name: for people and for downloads: no path, nothing that a file system forbids, the extension
-            of what it holds.
-        source: where it is; its name is ours.
+            of its content.
+        source: the file on this server, under a name of ours.
         size: (height, width) in pixels, upright.
     """
 
@@ -43,7 +43,7 @@ def receive(file: BinaryIO, name: str, folder: Path, limits: Limits) -> tuple[Up
 
     Args:
         file: open at its start.
-        name: as the client gave it; nothing is opened by it.
+        name: as the client gave it; never used to open anything.
         folder: exists, and is the file's own.
 
     Raises:
@@ -79,7 +79,7 @@ def recognise(head: bytes, suffix: str) -> tuple[Kind, str]:
     """
     kind = kind_of(head)
     if kind is None:
-        raise Refused(415, "neither a picture (PNG, JPEG, ...) nor a clip (MP4, MOV, ...) that is known.")
+        raise Refused(415, "neither a known kind of picture (PNG, JPEG, ...) nor of clip (MP4, MOV, ...).")
     if not kind.is_read:
         raise Refused(415, f"{kind.name} is not read; {kind.other}.")
     if kind.media == "picture":
@@ -111,7 +111,7 @@ def _read_clip(source: Path, limits: Limits) -> Picture:
         stream = video_stream(container, source)
         _refuse_large(stream.width, stream.height, limits)
     facts = video_facts(source)
-    _refuse_large(facts.width, facts.height, limits)  # the header need not tell the truth
+    _refuse_large(facts.width, facts.height, limits)  # the header may be wrong
     seconds = clip_seconds(facts)
     if seconds > limits.clip_seconds:
         raise Refused(413, f"lasts {seconds:,.0f} s; clips of up to {limits.clip_seconds:g} s are accepted.")
@@ -128,7 +128,7 @@ def _refuse_large(width: int, height: int, limits: Limits) -> None:
 
 
 def clip_seconds(facts: VideoFacts) -> float:
-    """How long a clip says it lasts; 0 when it does not say."""
+    """The duration that a clip states; 0 if it does not."""
     by_count = facts.packets / facts.rate if facts.packets else 0
     return max(float(by_count), facts.duration or 0)
 

@@ -1,4 +1,4 @@
-"""What the API says: the fields of its answers."""
+"""The fields of the API's responses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class FinishView(BaseModel):
 
 
 class JobView(BaseModel):
-    """A picture or clip on its way."""
+    """A picture or clip being restored."""
 
     id: str = Field(description="Random; anybody who knows it can see and delete the job.")
     name: str = Field(description="Name of the uploaded file, without its path.")
@@ -27,13 +27,13 @@ class JobView(BaseModel):
     strength: float = Field(description="How much of the network's change was applied.")
     state: State = Field(description="waiting, running, and in the end done or failed.")
     fraction: float = Field(description="Share of the work that is done, 0 to 1.")
-    ahead: int = Field(description="Jobs that come before it in the queue.")
-    note: str = Field(description="Why it failed, or what to know of the result; one line.")
+    ahead: int = Field(description="Jobs ahead of it in the queue.")
+    note: str = Field(description="Why it failed, or what to know about the result; one line.")
     result: str = Field(description="Name of the file to download.")
-    kept: list[str] = Field(description="What the result holds besides its pixels, in words.")
+    kept: list[str] = Field(description="What the result contains besides its pixels, in words.")
     mask: bool = Field(description="Whether there is a rain mask.")
     film: bool = Field(description="Whether there is a film of before and after; clips only.")
-    finish: FinishView | None = Field(description="What was made of the result, if anything.")
+    finish: FinishView | None = Field(description="The result as changed afterwards, if it was.")
 
 
 class BatchEntry(BaseModel):
@@ -58,7 +58,7 @@ class LimitsView(BaseModel):
     upload_bytes: int = Field(description="Of one request.")
     pixels: int = Field(description="Of one picture, or of one frame of a clip.")
     clip_seconds: float = Field(description="Length of a clip.")
-    job_seconds: float = Field(description="Most time that restoring one picture or clip may take.")
+    job_seconds: float = Field(description="Longest time that restoring one picture or clip may take.")
     keep_seconds: float = Field(description="After which a finished job is deleted.")
 
 
@@ -75,13 +75,13 @@ class Problem(BaseModel):
 
 
 class Status(BaseModel):
-    """How the server is."""
+    """State of the server."""
 
     status: str = Field(description="ok, or what it is waiting for.")
 
 
 def view(job: Job, store: Store) -> JobView:
-    """A job as the API tells it."""
+    """A job as the API shows it."""
     return JobView(
         id=job.id,
         name=job.upload.name,

@@ -1,4 +1,4 @@
-"""Following a network from inside while it restores: how far it is, and a way to stop it."""
+"""Following a network while it restores: its progress, and a way to stop it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from derain.restore import Derainer
 
 PROBE = 128  # pixels; side of the picture by which the work is measured once
-ALMOST = 0.99  # the estimate of the work may be short of it
+ALMOST = 0.99  # the estimate of the work may be too low
 
 
 class Watch:
-    """Counts the values that the layers of a network give, which grow evenly with the work.
+    """Counts the values that the layers of a network return, which measures its progress.
 
     One picture is followed at a time.
     """

@@ -1,4 +1,4 @@
-"""The threads that restore, job by job."""
+"""The threads that restore jobs."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from derain.serve.previews import write_film, write_preview
 from derain.serve.uploads import first_frame
 from derain.serve.watch import Watch
 
-# Progress is told in steps of this much.
+# Progress is reported in steps of this much.
 STEP = 0.01
 
-# State, note, what the result holds.
+# State, note, what the result contains.
 Outcome: TypeAlias = tuple[Literal["done", "failed"], str, tuple[str, ...]]
 
 
@@ -42,7 +42,7 @@ class Work:
     Attributes:
         models: that clients choose from; the first is the default.
         settings: device and precision.
-        threads: of the processor for each job; None for as many as PyTorch takes.
+        threads: of the processor for each job; None for PyTorch's default.
         workers: parallel jobs, each with its own copy of the models.
     """
 
@@ -53,7 +53,7 @@ class Work:
 
 
 class Stopped(BaseException):
-    """The job was deleted, or the server stops; no error of a file."""
+    """The job was deleted, or the server stops; not an error of a file."""
 
 
 class Workers:
@@ -71,7 +71,7 @@ class Workers:
         """
         Args:
             ended: called with every job that is done or failed.
-            gave_up: called with the reason why a model cannot be loaded; no job is done then.
+            gave_up: called with the reason why a model cannot be loaded; then no job is done.
         """
         self._work, self._store, self._limits, self._metrics = work, store, limits, metrics
         self._ended, self._gave_up = ended, gave_up
@@ -82,7 +82,7 @@ class Workers:
 
     @property
     def ready(self) -> bool:
-        """Whether all models are loaded, and a job need not wait for that."""
+        """Whether all models are loaded, so that jobs need not wait for them."""
         return self._loaded == self._work.workers
 
     def start(self) -> None:
@@ -98,7 +98,7 @@ class Workers:
         if self._work.threads is not None:
             torch.set_num_threads(self._work.threads)
         try:
-            with self._lock:  # one after the other: loading needs more memory than having
+            with self._lock:  # one after the other: loading takes more memory than keeping
                 networks = _open(self._work)
                 self._loaded += 1
         except DerainError as error:
@@ -142,7 +142,7 @@ class Workers:
     def _restore(
         self, job: Job, derainer: Derainer, watch: Watch, deadline: float
     ) -> tuple[str, tuple[str, ...]]:
-        """Writes result, mask and previews; gives what the user should know, and what was kept.
+        """Writes result, mask and previews; returns what the user should know, and what was kept.
 
         Raises:
             DerainError: it failed, or took too long.
@@ -179,7 +179,7 @@ class Workers:
 
         with watch.following(lambda _: step(told)):
             outcome = _restored(derainer, job, frames)
-        # A clip that was cut short is restored as far as it goes, and the note says so.
+        # A truncated clip is restored as far as it goes, and the note says so.
         if not job.result.exists():
             raise DerainError(outcome.note, outcome.remedy)
         before, after = video_facts(job.upload.source), video_facts(job.result)
@@ -187,7 +187,7 @@ class Workers:
         try:
             with errors_of(job.film):
                 write_film(job.film, before, after, lambda: step(told))
-        except DerainError as error:  # no reason to lose the result; the page shows the first frames then
+        except DerainError as error:  # no reason to lose the result; then the page shows the first frames
             job.film.unlink(missing_ok=True)
             tell(
                 "film", id=job.request_id, job=short(job.id), error=error.message.rpartition("film.mp4: ")[2]
@@ -217,5 +217,5 @@ def _restored(
 
 
 def _in_words(job: Job, text: str) -> str:
-    """A message with the names that the user knows."""
+    """A message with the user's own file names."""
     return text.replace(str(job.upload.source), job.upload.name).replace(str(job.result), job.result_name)

@@ -1,4 +1,4 @@
-"""What a recipe would do and cost, found out by a few updates of each stage that are thrown away."""
+"""What a recipe would do and cost, measured by a few updates of each stage that are discarded."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class StageCost:
     Attributes:
         patch, batch: as in the recipe.
         steps: updates that the run makes in this stage.
-        seconds: for an update, once its patches are there.
-        waiting: seconds for each update that the network waits for its patches.
-        peak_bytes: most memory in use at once, of the accelerator where there is one, else of this
-            process without its workers; None where it cannot be measured.
+        seconds: per update, once its patches are ready.
+        waiting: seconds per update that the network waits for its patches.
+        peak_bytes: peak memory, of the accelerator if there is one, else of this process without its
+            workers; None if it cannot be measured.
     """
 
     patch: int
@@ -52,7 +52,7 @@ class DryRun:
         parameters: of the network.
         pictures: {source as the recipe names it: pictures or pairs that are trained on}.
         held_out: pictures of the validation.
-        device: where the network would be, e.g. "cpu".
+        device: of the network, e.g. "cpu".
         stages: in the order of the recipe.
     """
 

@@ -1,4 +1,4 @@
-"""A network that learns: one update of a recipe, without files and without an end."""
+"""A network in training: single updates of a recipe, without files or a fixed end."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from derain.training.recipe import Recipe
 from derain.training.schedule import rate_at
 from derain.training.streams import to_device
 
-PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}  # as accelerate calls them
+PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}  # accelerate's names
 LossFunction = Callable[[Mapping[str, Tensor], Tensor, Tensor], dict[str, Tensor]]
 
 
@@ -52,7 +52,7 @@ class Learner:
 
     Args:
         recipe: what to train.
-        accelerator: where, and in how many processes.
+        accelerator: the device, and the number of processes.
         own_code: run the Python code that the recipe names, its network or its loss.
 
     Attributes:
@@ -60,7 +60,8 @@ class Learner:
         step: updates done.
 
     Raises:
-        UsageError: the network, its options, its loss or the weights to start from do not exist or fit.
+        UsageError: the network, its options, its loss or the weights to start from do not exist or do not
+            fit.
     """
 
     def __init__(self, recipe: Recipe, accelerator: Accelerator, own_code: bool = False) -> None:
@@ -82,7 +83,7 @@ class Learner:
 
     @property
     def judged(self) -> RainNetwork:
-        """The network that is validated and handed out: the average, where there is one."""
+        """The network that is validated and saved: the average, if there is one."""
         return self.average if self.average is not None else self.network
 
     @property
@@ -104,7 +105,7 @@ class Learner:
             NotFinite: a term is infinite or not a number; says which, at which step, with which pictures.
         """
         recipe, accelerator = self.recipe, self.accelerator
-        if self._model is None:  # after a saved state was loaded, which its wrapper would rename
+        if self._model is None:  # after loading a saved state, whose keys its wrapper would rename
             self._model = accelerator.prepare(_Outputs(self.network))
         model = self._model
         if rate is None:
@@ -147,7 +148,7 @@ class Learner:
         )
 
     def any_process(self, flag: bool) -> bool:
-        """Whether the flag is set in any process; all of them learn of it at the same step."""
+        """Whether the flag is set in any process; all of them know at the same step."""
         if self.accelerator.num_processes == 1:
             return flag
         flags = torch.tensor(float(flag), device=self.accelerator.device)
@@ -169,10 +170,10 @@ def _refuse_code(recipe: Recipe, own_code: bool) -> None:
 def architecture_of(recipe: Recipe) -> tuple[Architecture, dict[str, Any]]:
     """The recipe's architecture and the keyword arguments of its network.
 
-    RUNS THE CODE of a network of the user's own.
+    RUNS THE CODE of a custom network.
 
     Raises:
-        UsageError: no such network, or nothing says how it is trained.
+        UsageError: there is no such network, or it has no loss.
     """
     if is_own(recipe.network):
         return own_method(recipe.network).architectures[0], dict(recipe.options)
@@ -234,7 +235,7 @@ def fresh_network(recipe: Recipe, architecture: Architecture, config: dict[str, 
     """
     try:
         network = architecture.build(**config)
-    except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # the last for sizes beyond memory
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # the last for lack of memory
         first = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise UsageError(f"'options': {recipe.network}: {first}.") from None
     if recipe.start is None:
@@ -249,7 +250,7 @@ def fresh_network(recipe: Recipe, architecture: Architecture, config: dict[str, 
 
 
 def _state_to_start_from(start: str, network: str, architecture: Architecture) -> Mapping[str, Tensor]:
-    if is_own(network):  # whatever code the file names stays unread; the names of its tensors must fit
+    if is_own(network):  # code that the file names is not run; the names of its tensors must fit
         return read_tensors(find(start)).state
     trained, checkpoint = open_checkpoint(start)
     if checkpoint.architecture.name != architecture.name:

@@ -1,4 +1,4 @@
-"""What a run says of itself: one line of JSON for each event, the same as two CSV tables, and trackers."""
+"""The log of a run: one line of JSON for each event, the same as two CSV tables, and trackers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from derain.training.tracking import Tracker
 
 
 class RunLog:
-    """Appends to the run's log files; events after `step`, left by a run that was cut off, are dropped."""
+    """Appends to the run's log files; events after `step`, left by an interrupted run, are dropped."""
 
     def __init__(self, run: Path, step: int, trackers: Sequence[Tracker] = ()) -> None:
         self._run, self._trackers = run, trackers
@@ -48,13 +48,13 @@ class RunLog:
             tracker.picture(name, step, picture)
 
     def close(self) -> None:
-        """Lets the trackers write what is still buffered."""
+        """Makes the trackers write what is still buffered."""
         for tracker in self._trackers:
             tracker.close()
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
-    """The events of a run in order; a last line that was cut off is left out."""
+    """The events of a run in order; an incomplete last line is left out."""
     return [event for event in read_records(run / "log.jsonl") if {"kind", "step"} <= event.keys()]
 
 

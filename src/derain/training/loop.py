@@ -1,8 +1,8 @@
 """The training loop, one for all methods.
 
 What an update does is a pure function of the recipe and the state before it: items are numbered
-(`streams.py`), rates are functions of the step (`schedule.py`), and the state on disk holds all the
-rest (`state.py`). So a run that was cut off anywhere goes on as if it had never stopped.
+(`streams.py`), rates are functions of the step (`schedule.py`), and the state on disk contains all the
+rest (`state.py`). So a run interrupted anywhere resumes as if it had never stopped.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from derain.training.streams import HeldOut, batches, open_sources
 from derain.training.tracking import trackers
 from derain.training.validation import means, validate
 
-# Told after each update: updates done, of how many, and the last loss and validation.
+# Called after each update: updates done, their number, and the last loss and validation.
 Progress = Callable[[int, int, str], None]
 MAY_CHANGE = ("steps", "workers", "log_every", "save_every", "tensorboard", "wandb", "origin")
 
 
 def train(recipe: Recipe, run: str | Path, progress: Progress | None = None, own_code: bool = False) -> None:
-    """Trains into the folder `run`, from the start or from where the run there stopped.
+    """Trains into the folder `run`, from the start or from where a run there stopped.
 
     Every process of `torchrun` or `accelerate launch` calls this; results do not depend on their
     number, up to rounding.
@@ -51,8 +51,8 @@ def train(recipe: Recipe, run: str | Path, progress: Progress | None = None, own
             this process; recipes may come from others.
 
     Raises:
-        DerainError: something is wrong with the recipe, the pictures or the disk, or the loss is no
-            longer finite; says at which step, with which files. Or another process trains into `run`.
+        DerainError: something is wrong with the recipe, the pictures or the disk, the loss is no longer
+            finite (the message says at which step, with which files), or another process trains into `run`.
         Stopped: SIGINT or SIGTERM came; the state was saved.
     """
     with accelerated(recipe) as accelerator, contextlib.ExitStack() as held:
@@ -64,7 +64,7 @@ def train(recipe: Recipe, run: str | Path, progress: Progress | None = None, own
 
 @contextlib.contextmanager
 def accelerated(recipe: Recipe) -> Iterator[Accelerator]:
-    """The processes and devices that were given to this program, in the recipe's precision."""
+    """The processes and devices of this program, in the recipe's precision."""
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
         mixed_precision=PRECISIONS[recipe.precision],
@@ -73,7 +73,7 @@ def accelerated(recipe: Recipe) -> Iterator[Accelerator]:
     try:
         yield accelerator
     finally:
-        accelerator.free_memory()  # what it prepared outlives the process group otherwise
+        accelerator.free_memory()  # otherwise what it prepared outlives the process group
         accelerator.end_training()
         AcceleratorState._reset_state(reset_partial_state=True)
 
@@ -223,7 +223,7 @@ class _Trainer:
 
 
 def _claim(run: Path, recipe: Recipe, state: RunState | None) -> None:
-    """Writes the recipe into the run's folder; a run that goes on must have the same one."""
+    """Writes the recipe into the run's folder; a resumed run must have the same one."""
     file = run / "recipe.yaml"
     now = recipe.model_dump(mode="json")
     if state is not None:

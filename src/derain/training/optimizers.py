@@ -74,10 +74,10 @@ class MuonWithAdamW(torch.optim.Optimizer):
             flat.grad = None
 
     def state_dict(self) -> dict[str, Any]:
-        """{"muon": state, "adamw": state}, each as PyTorch's optimizer gives it."""
+        """{"muon": state, "adamw": state}, each as from PyTorch's optimizer."""
         return {"muon": self._muon.state_dict(), "adamw": self._adamw.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up a state that `state_dict` gave."""
+        """Loads a state from `state_dict`."""
         self._muon.load_state_dict(state_dict["muon"])
         self._adamw.load_state_dict(state_dict["adamw"])

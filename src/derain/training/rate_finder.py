@@ -18,12 +18,12 @@ from derain.training.recipe import Recipe
 from derain.training.streams import batches, open_sources
 
 KEEP = 0.9  # of the running mean of the loss, from step to step
-SETTLED = 10  # updates until the running mean is more than the noise of single batches
+SETTLED = 10  # updates until the running mean is no longer dominated by single batches
 
 
 @dataclass(frozen=True)
 class RateCurve:
-    """The losses that growing rates gave.
+    """The losses at increasing rates.
 
     Attributes:
         rates: of each update.
@@ -39,7 +39,7 @@ class RateCurve:
 def find_rate(
     recipe: Recipe, steps: int = 100, lowest: float = 1e-6, highest: float = 1.0, own_code: bool = False
 ) -> RateCurve:
-    """Trains with growing rates on the patches of the first stage, and keeps nothing else.
+    """Trains with increasing rates on the patches of the first stage, and keeps only the losses.
 
     Args:
         steps: updates between the lowest and the highest rate.
@@ -73,7 +73,7 @@ def find_rate(
 
 
 def _diverged(losses: list[float]) -> bool:
-    """Whether the loss is as far above its start as its best value lies below it."""
+    """Whether the loss is as far above its start as its best value is below it."""
     first, best, last = losses[0], min(losses), losses[-1]
     return best < first and last > 2 * first - best
 
@@ -84,7 +84,7 @@ def _steepest(rates: list[float], losses: list[float]) -> float:
     best = int(np.argmin(settled)) if settled else 0
     if best < 2:
         raise DerainError(
-            "the loss never fell; the network may be trained already, or the lowest rate too large."
+            "the loss never fell; the network may be trained already, or the lowest rate is too large."
         )
     window = slice(SETTLED, SETTLED + best + 1)
     slopes = np.gradient(np.array(losses[window]), np.log(rates[window]))

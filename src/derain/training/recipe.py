@@ -1,4 +1,4 @@
-"""A recipe: everything that a training run is, in one YAML file.
+"""A recipe: everything about a training run, in one YAML file.
 
 Unknown keys, wrong types and impossible values are errors of one line that name the place and, for
 a misspelt key, the nearest right one. Recipes of the published systems lie below
@@ -42,7 +42,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
-# What older recipes say.
+# Keys and values of older recipes.
 _OLD_KEYS = {"optimiser": "optimizer"}
 _OLD_TURNS = {"eight": "flips_and_rotations", "nine": "upright_twice_as_likely"}
 
@@ -60,7 +60,7 @@ def _loss_options(value: Any) -> Any:
 
 
 def with_current_keys(content: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe's content with the keys of older recipes as they are spelled now.
+    """A recipe's content with the keys of older recipes in today's spelling.
 
     Raises:
         UsageError: it has one key in both spellings.
@@ -80,7 +80,7 @@ class Data(_Part):
 
     Attributes:
         clean: folder of clean pictures.
-        rainy: folder of rainy pictures with the same names; None to make rain.
+        rainy: folder of rainy pictures with the same names; None for synthetic rain.
         rain: preset of `derain.data.synthesis`, where no rainy folder is given.
         layers: folder of pictures of streaks on black, which are laid over the clean ones instead.
         crop: "window" cuts a patch; "resized" cuts 80 to 100 % of the area with an aspect ratio of
@@ -89,7 +89,7 @@ class Data(_Part):
             equally likely; "upright_twice_as_likely", the same with no turn twice as likely, as
             NeRD-Rain does.
         saturation: with probability 1/3, colours are made up to 20 % stronger or weaker.
-        sideways: share of synthetic pairs that are turned once more after it rained on them.
+        sideways: share of synthetic pairs that are turned again once the rain is on them.
         keep: keep decoded pictures in memory, up to 1 GiB of each folder in each process that makes
             patches.
     """
@@ -137,7 +137,7 @@ class Stage(_Part):
     Attributes:
         patch: side of a patch in pixels.
         batch: patches in an update, over all processes.
-        steps: updates in this stage; None for all that are left, which only the last stage may say.
+        steps: updates in this stage; None for all that remain, which only the last stage may have.
     """
 
     patch: Annotated[int, Field(gt=0, le=8192)]
@@ -167,15 +167,15 @@ class Optimizer(_Part):
 
 
 class Validation(_Part):
-    """What the run is judged by. Without `clean`, every `hold_out`-th training picture is kept for it.
+    """How a run is validated. Without `clean`, every `hold_out`-th training picture is reserved for it.
 
     Attributes:
         every: steps between validations.
         protocol: a key of `derain.evaluation.PROTOCOLS`.
         clean, rainy, rain: as in `Data`; synthetic rain is the same at every validation.
-        hold_out: N keeps every Nth picture of each training folder for validation.
+        hold_out: N reserves every Nth picture of each training folder for validation.
         count: at most this many pictures.
-        patch: None for whole pictures, else the middle square of this side.
+        patch: None for whole pictures, else the central square of this side.
     """
 
     every: PositiveInt = 1000
@@ -192,34 +192,33 @@ class Recipe(_Part):
     """One training run.
 
     Attributes:
-        network: a name that `derain.list_models` gives, of a network that can be trained. Or
-            "package.module:name", a class or function of the user's own that makes a `derain.RainNetwork`;
-            it runs only where the user allows it.
+        network: a name from `derain.list_models`, of a network that can be trained. Or
+            "package.module:name", the user's own class or function that makes a `derain.RainNetwork`;
+            it runs only if the user allows it.
         data: one source of training pairs, or a mixture of several.
         options: keyword arguments of the network that replace those of the variant.
         loss: keyword arguments of the method's loss; custom networks have none, theirs is the mean
-            absolute error. Or `function`, "package.module:function" of the
-            user's own, with the other keys as its keyword arguments; the text alone is the same. It is
-            called with (outputs, clean, rainy) and returns a scalar or {term: scalar}; it runs only where
-            the user allows it.
+            absolute error. Or `function`, the user's own "package.module:function", with the other keys as
+            its keyword arguments; the text alone means the same. It is called with (outputs, clean, rainy)
+            and returns a scalar or {term: scalar}; it runs only if the user allows it.
         start: checkpoint to start from, None for fresh weights.
         steps: how many updates.
         stages: progressive patches; `batch` counts the pictures of an update over all processes.
-        accumulate: the batch of an update goes through the network in this many parts.
+        accumulate: the number of parts in which the batch of an update goes through the network.
         ema: decay of the moving average of the weights; None for none.
-        validation: what the run is judged by; None for no validation.
+        validation: how the run is validated; None for no validation.
         optimizer: how gradients become updates.
         schedule: the learning rate over the steps, from the optimizer's rate.
-        seed: of fresh weights, of the order of pictures and of all that is drawn.
+        seed: of fresh weights, of the order of pictures and of all random draws.
         precision: of the forward pass; weights stay float32.
-        checkpointing: compute activations again instead of keeping them: less memory, more time.
+        checkpointing: recompute activations instead of keeping them: less memory, more time.
         channels_last: memory layout that is faster for convolutional networks.
         workers: processes that make patches; 0 for none.
         log_every: steps between lines of the log.
         save_every: steps between saved states.
         tensorboard: write events for TensorBoard as well (extra `tensorboard`).
         wandb: project of Weights & Biases to send the figures to (extra `wandb`); None for none.
-        origin: where the values come from.
+        origin: the source of the values.
     """
 
     network: str
@@ -255,7 +254,7 @@ def load_recipe(source: str | Path, changes: Sequence[str] = ()) -> Recipe:
             place in a list, counted from 0: "data.sources.1.share=0.3".
 
     Raises:
-        UsageError: no such recipe, not YAML, or the first thing that is wrong in it.
+        UsageError: no such recipe, not YAML, or the first mistake in it.
     """
     content = _read(source)
     for change in changes:
@@ -331,7 +330,7 @@ def _apply(content: dict[str, Any], change: str) -> None:
 
 
 def _value(place: Sequence[str], text: str, change: str) -> Any:
-    """What a text says at a place of the recipe: as in YAML, but text stays as it is where text is wanted."""
+    """The value of a text at a place of the recipe: as in YAML, but unchanged where text is expected."""
     kinds = set(_kinds_at(place))
     if kinds and kinds <= {str, types.NoneType} and text[:1] not in ("'", '"'):
         return None if text in ("", "null", "~") else text
@@ -351,7 +350,7 @@ def _place(container: dict[str, Any] | list[Any], key: str, change: str) -> Any:
 
 
 def _explain(error: ValidationError) -> str:
-    """The first mistake in one line: place, what is wrong, what would be right."""
+    """The first mistake in one line: the place, what is wrong, what would be right."""
     first = error.errors(include_url=False)[0]
     loc = first["loc"]
     if not loc:
@@ -377,7 +376,7 @@ def _keys_at(place: Sequence[int | str]) -> list[str]:
 
 
 def _kinds_at(place: Sequence[int | str]) -> list[Any]:
-    """The types that a value at a place of a recipe may have; none where the schema says nothing."""
+    """The types that a value at a place of a recipe may have; none for places not in the schema."""
     kinds: list[Any] = [Recipe]
     for step in place:
         kinds = [inner for kind in kinds for inner in _kinds_within(kind, step)]
@@ -391,7 +390,7 @@ def _kinds_within(kind: Any, step: int | str) -> list[Any]:
         return []
     if step in kind.model_fields:
         return _alternatives(kind.model_fields[step].annotation)
-    # In the place of an error, the kind that was chosen stands between a key and what it holds.
+    # In an error's place, the chosen kind stands between a key and its content.
     return [kind] if step == kind.__name__ or step in _names(kind) else []
 
 
@@ -409,7 +408,7 @@ def _is_part(kind: Any) -> bool:
 
 
 def _names(kind: type[BaseModel]) -> tuple[str, ...]:
-    """What a model's field `name` may be."""
+    """The allowed values of a model's field `name`."""
     return typing.get_args(kind.model_fields["name"].annotation) if "name" in kind.model_fields else ()
 
 
@@ -426,7 +425,7 @@ def shares_of(recipe: Recipe) -> list[float]:
 
 
 def _contradiction(recipe: Recipe) -> str | None:
-    """What the types cannot say."""
+    """The first rule broken that types cannot express."""
     for name, part in (*sources_of(recipe).items(), ("validation", recipe.validation)):
         if part is not None and part.rainy and part.rain:
             return f"'{name}.rainy' and '{name}.rain' exclude each other: pairs are read, or rain is made."

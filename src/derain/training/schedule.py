@@ -1,7 +1,7 @@
 """Learning rates as pure functions of the step, as the published methods use them.
 
-Steps count from 0 here: the first update has the rate of step 0. Where a method changes its rate
-once an epoch, `every` is the number of steps of an epoch and all other counts are in epochs.
+Steps count from 0 here: the first update has the rate of step 0. If a method changes its rate once
+per epoch, `every` is the number of steps of an epoch and all other counts are in epochs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pydantic import (
 
 
 class _Schedule(BaseModel):
-    """What all schedules have.
+    """The base of all schedules.
 
     Attributes:
         every: steps per unit of all other counts: 1 counts in steps, the length of an epoch in epochs.
@@ -72,7 +72,7 @@ class Cyclic(_Schedule):
     """A triangle wave from the optimizer's rate up to `top` times it and back.
 
     Attributes:
-        top: the highest rate, by the optimizer's.
+        top: the highest rate, relative to the optimizer's.
         up, down: how long the rate rises and falls.
     """
 

@@ -18,17 +18,17 @@ class Stopped(DerainError):
 
     Attributes:
         step: updates done.
-        run: the run's folder; training into it goes on.
+        run: the run's folder; training into it resumes.
     """
 
     def __init__(self, received: int | None, step: int, run: Path) -> None:
-        super().__init__(f"stopped after step {step}; the state is saved in {run}. Train into it to go on.")
+        super().__init__(f"stopped after step {step}; the state is saved in {run}. Train into it to resume.")
         self.step, self.run = step, run
         self.exit_code = 128 + (received or signal.SIGTERM)
 
 
 class Signals:
-    """Within this context the first SIGINT or SIGTERM is noted only; a second Ctrl-C interrupts."""
+    """Within this context the first SIGINT or SIGTERM is only noted; a second Ctrl-C interrupts."""
 
     def __init__(self) -> None:
         self.received: int | None = None

@@ -1,9 +1,9 @@
-"""A run on disk: what is needed to go on exactly, written so that a crash at any moment loses nothing.
+"""A run on disk: all that is needed to resume exactly, written so that a crash at any moment loses nothing.
 
 RUN/recipe.yaml        what was asked for
 RUN/last.pt            weights, average, optimizer, random states, step; RUN/previous.pt the one before
 RUN/best.safetensors   the weights that validated best
-RUN/last.safetensors   the weights of the last step, once the run is through
+RUN/last.safetensors   the weights of the last step, once the run is finished
 RUN/log.jsonl, training.csv, validation.csv
 """
 
@@ -27,14 +27,14 @@ class RunState:
     """Everything that the next step depends on.
 
     Attributes:
-        recipe: what was asked for, as the recipe's file says it.
+        recipe: what was asked for, as in the recipe's file.
         step: updates done.
         network: state dict.
         average: the moving average of the parameters, empty without one.
         optimizer: its state dict.
         scaler: the state of the loss scaling for float16, empty otherwise.
         random: per process, the states of PyTorch's generators: "cpu" and, on a GPU, "cuda".
-        best: the best PSNR that a validation gave so far; -inf before the first.
+        best: the best PSNR of the validations so far; -inf before the first.
     """
 
     recipe: dict[str, Any]
@@ -48,7 +48,7 @@ class RunState:
 
 
 def save_state(run: Path, state: RunState) -> None:
-    """Replaces `last.pt` whole or not at all; the one before stays as `previous.pt`.
+    """Replaces `last.pt` whole or not at all; the previous one stays as `previous.pt`.
 
     Raises:
         DerainError: it cannot be written, e.g. because the disk is full; `last.pt` is as it was.
@@ -57,7 +57,7 @@ def save_state(run: Path, state: RunState) -> None:
     with new_file(last) as temporary:
         try:
             torch.save(vars(state), temporary)
-        except RuntimeError as error:  # what PyTorch's writer makes of an OSError
+        except RuntimeError as error:  # PyTorch's writer turns an OSError into this
             raise OSError(getattr(error.__cause__, "errno", None), str(error).splitlines()[0]) from error
         if last.exists():
             spare = previous.with_suffix(".link")
@@ -67,9 +67,9 @@ def save_state(run: Path, state: RunState) -> None:
 
 
 def load_state(run: Path) -> RunState | None:
-    """The state to go on from, or None for a run that has none yet.
+    """The state to resume from, or None for a run that has none yet.
 
-    Falls back on `previous.pt` if `last.pt` is damaged.
+    Falls back to `previous.pt` if `last.pt` is damaged.
 
     Raises:
         DerainError: both are damaged.
@@ -81,7 +81,7 @@ def load_state(run: Path) -> RunState | None:
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
             return RunState(**{_OLD_NAMES.get(name, name): value for name, value in content.items()})
-        except Exception as error:  # damaged bytes provoke anything
+        except Exception as error:  # damaged bytes can raise anything
             problems.append(f"{path}: damaged ({f'{type(error).__name__} {error}'.splitlines()[0][:120]})")
     if problems:
         raise DerainError(f"{'; '.join(problems)}. Remove the files to start the run again.")

@@ -1,4 +1,4 @@
-"""From a recipe's folders to batches: which pictures, which items at which step, on which process."""
+"""From a recipe's folders to batches: which pictures, which items at which step, in which process."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from derain.training.recipe import Data, Recipe, Stage, Validation, shares_of, s
 
 @dataclass(frozen=True)
 class Source:
-    """Clean pictures with rainy ones, or with what makes rain on them."""
+    """Clean pictures with rainy ones, or with a function that adds rain to them."""
 
     clean: Pictures
     rain: Pictures | Rainmaker
@@ -95,7 +95,7 @@ def open_sources(recipe: Recipe) -> tuple[list[Source], HeldOut]:
 
 
 def _sample(sources: Sequence[Source], shares: Sequence[float], count: int) -> HeldOut:
-    """At most `count` pictures, taken in turns by the shares; a source that has no more is passed over."""
+    """At most `count` pictures, taken in turns by the shares; a source that has no more is skipped."""
     if len(sources) == 1:
         return [(sources[0], number) for number in range(min(count, len(sources[0])))]
     order = interleave(shares)
@@ -118,7 +118,7 @@ def _files(name: str, part: Data | Validation) -> list[tuple[Path | None, Path]]
     if part.rainy is not None:
         return [(pair.picture, pair.partner) for pair in pair_folders(Path(part.rainy), Path(part.clean))]
     if part.rain is not None:
-        preset(part.rain)  # an unknown name is an error now, not in a worker
+        preset(part.rain)  # so that an unknown name is an error now, not in a worker
     return [(None, file) for file in pictures_in(part.clean)]
 
 
@@ -127,7 +127,7 @@ def _source(
     part: Data | Validation,
     opened: dict[tuple[Path, ...], Pictures] | None,
 ) -> Source:
-    """A source over files; with `opened`, what was read stays in memory if the recipe says so."""
+    """A source over files; with `opened`, what was read stays in memory if the recipe asks for it."""
 
     def pictures(paths: list[Path]) -> Pictures:
         if opened is None or not (isinstance(part, Data) and part.keep):
@@ -154,7 +154,7 @@ class Span:
 
 
 def spans(recipe: Recipe) -> list[Span]:
-    """The stages laid out over the run; the last one reaches to its end."""
+    """The stages laid out over the run; the last one extends to its end."""
     result, first = [], 0
     for number, stage in enumerate(recipe.stages):
         last = number + 1 == len(recipe.stages)
@@ -179,8 +179,8 @@ def batches(
 ) -> Generator[list[dict[str, Any]]]:
     """For every step from `start` on: this process's parts of the batch, one per accumulation.
 
-    Every process has its share of a step's items and divides it into parts, so the same pictures
-    make an update however it is divided.
+    Every process has its share of a step's items and divides it into parts, so that an update uses the same
+    pictures however it is divided.
 
     Raises:
         DerainError: a picture cannot be read or used; it is named.
@@ -212,7 +212,7 @@ def batches(
                 yield [_checked(next(stream)) for _ in range(parts)]
         finally:
             over.set()
-            del stream  # ends the workers now; a traceback that holds this frame would keep them
+            del stream  # ends the workers now; a traceback that refers to this frame would keep them
 
 
 def _items(recipe: Recipe, sources: Sequence[Source], patch: int) -> Dataset[Item]:
@@ -252,7 +252,7 @@ class _Order:
 
 
 class _Guarded(Dataset[Item | DerainError]):
-    """Hands a user's error on as an item: raised in a worker, it would arrive as a traceback."""
+    """Passes a user's error on as an item: raised in a worker, it would arrive as a traceback."""
 
     def __init__(self, items: Dataset[Item]) -> None:
         self.items = items
@@ -279,8 +279,8 @@ def _checked(batch: dict[str, Any] | DerainError) -> dict[str, Any]:
 
 
 def _leave_signals_to_main(over: Event, _: int) -> None:
-    """Ctrl-C in a terminal and SIGTERM of a batch system reach workers too, while the main process still
-    wants the rest of its step from them. Once it is `over`, SIGTERM is how it ends a worker that is busy."""
+    """Ignores Ctrl-C in a terminal and SIGTERM of a batch system, which reach workers too, while the main
+    process still needs the rest of its step. Once it is `over`, it ends busy workers with SIGTERM."""
 
     def end(*_: object) -> None:
         if over.is_set():

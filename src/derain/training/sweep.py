@@ -1,4 +1,4 @@
-"""Several runs of one recipe that differ in some values, and what came of them."""
+"""Several runs of one recipe that differ in some values, and their results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SEED = "seed"
 
 @dataclass(frozen=True)
 class SweepRun:
-    """One run of a sweep: the values that are its own, and the folder below the sweep's."""
+    """One run of a sweep: its own values, and its folder below the sweep's."""
 
     settings: dict[str, Any]
     folder: str
@@ -34,7 +34,7 @@ class SweepRun:
 
 @dataclass(frozen=True)
 class SweepResult:
-    """Runs that differ in their seed only.
+    """Runs that differ only in their seed.
 
     Attributes:
         settings: their values, without the seed.
@@ -63,7 +63,7 @@ def plan_sweep(source: str | Path, changes: Sequence[str], sweeps: Sequence[str]
         sweeps: "key=[value, value]" each, e.g. "seed=[0, 1, 2]".
 
     Raises:
-        UsageError: something is not written so, or the recipe has no validation to compare by.
+        UsageError: something is not written like this, or the recipe has no validation to compare by.
     """
     keys, lists = [], []
     for sweep in sweeps:
@@ -96,7 +96,7 @@ def run_sweep(
     own_code: bool = False,
     on_run: Callable[[SweepRun], None] = lambda run: None,
 ) -> list[SweepResult]:
-    """Trains all runs one after the other; runs that were finished or cut off before go on.
+    """Trains all runs one after the other; interrupted runs resume, and finished ones are not repeated.
 
     Args:
         folder: gets a folder for each run, and `sweep.csv` with the best validation of each.

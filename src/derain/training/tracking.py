@@ -1,4 +1,4 @@
-"""Where a run's figures go besides its own files: one small interface, and the services behind it."""
+"""Where a run's figures go besides its own files: a small interface, and the services behind it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from derain.training.recipe import Recipe
 
 
 class Tracker(Protocol):
-    """Receives what a run says of itself; every call names the step that it is about."""
+    """Receives the events of a run; every call names its step."""
 
     def figures(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Figures of "training" or "validation"."""
@@ -23,11 +23,11 @@ class Tracker(Protocol):
         """A sample (3, H, W) in [0, 1]."""
 
     def close(self) -> None:
-        """The run is over; what is still buffered is written."""
+        """Ends the run; what is still buffered is written."""
 
 
 def trackers(recipe: Recipe, run: Path, step: int) -> list[Tracker]:
-    """The trackers that a recipe asks for, for a run that goes on after `step`.
+    """The trackers that a recipe asks for, for a run that resumes after `step`.
 
     Raises:
         DerainError: the library of one is not installed; says how to get it.
@@ -64,9 +64,9 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run of the project that the recipe names, with the folder's name; a run that goes on stays one run.
+    """A run of the project that the recipe names, with the folder's name; a resumed run stays one run.
 
-    Environment variables of `wandb` hold, such as WANDB_MODE=offline.
+    Environment variables of `wandb`, such as WANDB_MODE=offline, apply.
     """
 
     def __init__(self, recipe: Recipe, run: Path) -> None:
@@ -79,7 +79,7 @@ class WeightsAndBiases:
             project=recipe.wandb, name=run.name, id=known, resume="allow", dir=run,
             config=recipe.model_dump(mode="json"),
         )  # fmt: skip
-        # Steps of their own: a run that was cut off repeats some, which wandb's counter would refuse.
+        # Explicit steps: a resumed run repeats some, which wandb's own counter would refuse.
         for kind in ("training", "validation"):
             self._run.define_metric(f"{kind}/*", step_metric="step")
 

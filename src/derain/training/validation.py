@@ -1,4 +1,4 @@
-"""How good the network is now, under a published protocol."""
+"""How good a network is now, under a published protocol."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from derain.restore.tiles import pad_to, published_axis, run_tiles
 from derain.training.recipe import Recipe, Validation
 from derain.training.streams import HeldOut
 
-RAIN_SEED = 20_190_415  # one fixed rain for every run, apart from any training seed
+RAIN_SEED = 20_190_415  # one fixed rain for every run, independent of training seeds
 
 
 def pairs(held_out: HeldOut, validation: Validation) -> Iterator[tuple[Tensor, Tensor]]:

@@ -1,4 +1,4 @@
-"""Rain made from nothing on clean pictures: streaks, veil, drops on glass, the camera's own marks."""
+"""Synthetic rain on clean pictures: streaks, veil, drops on glass, traces of the camera."""
 
 from derain.data.synthesis.presets import PRESETS, Rain, make_pair, preset
 

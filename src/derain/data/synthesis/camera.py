@@ -34,7 +34,7 @@ def photograph(rng: np.random.Generator, picture: FloatArray, look: CameraLook) 
 
 
 def through_jpeg(levels: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
-    """`levels` (H, W, 3) RGB as a JPEG file of a quality, 1 to 100, brings them back."""
+    """`levels` (H, W, 3) RGB as they come back from a JPEG file of a quality, 1 to 100."""
     blue_first = cv2.cvtColor(levels, cv2.COLOR_RGB2BGR)
     _, file = cv2.imencode(".jpg", blue_first, [cv2.IMWRITE_JPEG_QUALITY, quality])
     decoded = cv2.imdecode(file, cv2.IMREAD_COLOR)

@@ -1,4 +1,4 @@
-"""Rainy clips with their truth: a still picture with drops that fall through the view of the camera.
+"""Rainy clips with clean truth: a still picture with drops that fall through the camera's view.
 
 Drops lie at random depths in front of a pinhole camera and fall at one speed, so that near ones are
 long, wide and fast, and far ones short, thin and slow; from frame to frame each drop moves on by
@@ -91,10 +91,10 @@ def _drawn(
 
 
 def write_rain_clip(pair: PlannedPair, frames: int, seed: int, weather: Weather = ORDINARY) -> None:
-    """Makes a clip (Matroska, lossless) in place of the rainy picture, and writes the clean one.
+    """Writes a clip (Matroska, lossless) in place of the rainy picture, and the clean picture.
 
     Raises:
-        DerainError: the picture cannot be read or the files not be written.
+        DerainError: the picture cannot be read or the files cannot be written.
     """
     clean = to_rgb8(read_picture(pair.source))
     write_picture(pair.clean, Picture(clean))

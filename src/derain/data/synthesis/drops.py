@@ -1,7 +1,7 @@
 """Drops of water on the glass in front of the lens.
 
-A drop is a short lens: it shows the scene behind it upside down, left and right exchanged and
-smaller, darker at its upper rim and lit at its lower one. The glass is out of focus, so the drops
+A drop is a short lens: it shows the scene behind it rotated by 180 degrees and smaller, darker at its
+upper rim and lit at its lower one. The glass is out of focus, so the drops
 are soft.
 """
 
@@ -24,7 +24,7 @@ class DropLook:
         density: drops per 100 x 100 pixels.
         radius: pixels, log-uniform.
         roundness: height of a drop over its width.
-        wobble: how far the outline leaves an ellipse, as a share of the radius.
+        wobble: how far the outline departs from an ellipse, as a share of the radius.
         reach: how many radii away from its centre a drop's rim shows the scene.
         defocus: standard deviation of the blur, as a share of the median radius.
         shade: how much darker the upper rim and lighter the lower rim is, 1 is white.

@@ -1,4 +1,4 @@
-"""Layers of streaks that were rendered or filmed elsewhere, laid over other pictures."""
+"""Layers of streaks rendered or filmed elsewhere, laid over other pictures."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 A drop near the lens is out of focus, so its streak is a line spread by a disc of confusion; water
 that runs off a roof falls in bundles of such lines, in strings of beads or in bursts of splashes.
-All marks of one distance are drawn as thin lines and dots on one canvas, which is then blurred once.
+All marks of one distance are drawn as thin lines and dots on one canvas, which is blurred once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from derain.data.synthesis.streaks import Range
 
 SUBPIXEL = 4  # bits of OpenCV's fixed-point coordinates
 MEDIAN = 120  # level of a typical mark on the canvas; one twice as bright still fits below 255
-MOST = 400  # marks of a picture, before each becomes several
+MOST = 400  # marks per picture, before each becomes several
 DRAWN = 1.35  # pixels that OpenCV's anti-aliased line is wide
 FADE = ((1.0, 0.3), (0.85, 0.55), (0.7, 0.8), (0.5, 1.0))  # length and light of a ribbon's layers
 LINES, BEADS, SPARKS = 9, 6, 10  # of a bundle, a string, a splash

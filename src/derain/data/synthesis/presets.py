@@ -1,4 +1,4 @@
-"""Named kinds of rain, and the function that rains on a picture.
+"""Named kinds of rain, and the function that adds one to a picture.
 
 `light` and `heavy` resemble the public sets Rain200L/Rain100L and Rain200H, `ddn` and `did` those
 of Fu et al. (2017) and Zhang and Patel (2018), `real` photographs of real rain, `drops` photographs
@@ -97,7 +97,7 @@ CURTAINS = StreakLook(
     gusts=(0.3, 1.0),
     glint=(0.0, 0.5),
 )
-# So many curtains one behind the other that most of what they add is light everywhere.
+# So many curtains, one behind the other, that they mostly brighten everything.
 SHEETS = replace(CURTAINS, coverage=(2.5, 12.0), brightness=(0.006, 0.025), width=(2.0, 9.0))
 DRIZZLE = StreakLook(
     angle=(-45, 45),
@@ -111,8 +111,8 @@ DRIZZLE = StreakLook(
     gusts=(0.0, 0.3),
     glint=(0.0, 1.0),
 )
-# Noise smeared along the fall, as picture editors make rain: so many drops lie over each other that
-# little of it is streaks and most of it a brighter ground.
+# Noise smeared along the fall, as photo editors make rain: so many drops overlap that little of it shows
+# as streaks and most of it as a brighter ground.
 SMEAR = StreakLook(
     angle=(-45, 45),
     spread=(0.0, 2.0),
@@ -203,7 +203,7 @@ REAL = (
 )
 DULL = SceneLook()
 BRIGHT = SceneLook(gamma=(0.8, 1.3), gain=(0.75, 1.0), softened=0.2)
-# What is out of focus is learnt last, so it comes most often.
+# What is out of focus is learnt last, so it has the largest shares.
 NEAR_RAIN = (
     *(5 * (Rain(near=(LIT_LINES,), scene=DULL),)),
     Rain(near=(LIT_LINES, WISPS), veil=THIN_MIST, scene=DULL),
@@ -236,7 +236,7 @@ DROPS = (
     *(3 * (BLURRED_DROPS,)),
 )
 
-# The noise lies over both pictures of a pair, so that a network learns to leave it.
+# The noise is in both pictures of a pair, so that a network learns to leave it.
 REAL_SCENES = tuple(replace(rain, camera=None, scene=DULL) for rain in REAL)
 
 PRESETS: dict[str, tuple[Rain, ...]] = {

@@ -1,7 +1,7 @@
-"""What scenes in the rain look like before it falls: dark, soft, noisy, compressed, some of them striped.
+"""What rainy scenes look like apart from the rain: dark, soft, noisy, compressed, some of them striped.
 
 Rainy pictures and their clean twins go through the same camera, with the same noise, so that a
-network learns to take off the rain and nothing else. Corrugated iron, fences, bars, planks and blinds are
+network learns to remove the rain and nothing else. Corrugated iron, fences, bars, planks and blinds are
 as straight and bright as streaks, but evenly spaced: stripes like theirs belong to both pictures.
 """
 
@@ -27,8 +27,8 @@ class SceneLook:
         striped: share of scenes with evenly spaced stripes.
         soft: standard deviation of the blur, pixels: defocus, or a frame enlarged from a smaller one.
         softened: share of scenes that are blurred at all.
-        noise: standard deviation at white; the same noise lies over both pictures of a pair.
-        compressed: share of pairs that go through JPEG, each by itself at the same quality.
+        noise: standard deviation at white; both pictures of a pair have the same noise.
+        compressed: share of pairs that go through JPEG, both pictures at the same quality.
         quality: of the JPEG files, 1 to 100.
     """
 

@@ -1,4 +1,4 @@
-"""Rain streaks made from nothing: thousands of drops, each smeared along its fall by the exposure.
+"""Synthetic rain streaks: thousands of drops, each smeared along its fall by the exposure.
 
 Every drop has its own place, length and brightness, and is drawn upright as a trapezoid along one
 column of a canvas: bright in the middle, fading to both ends. A trapezoid is two cumulative sums
@@ -34,14 +34,14 @@ class StreakLook:
         coverage: of all sheets together: sum of the streaks' areas per area of the picture.
         brightness: of a typical streak, 1 is white.
         tail: standard deviation of the logarithm of a single streak's brightness.
-        gusts: the same of the smooth field along the fall that makes streaks come in bundles.
+        gusts: the same for the smooth field along the fall that bundles streaks.
         glint: how much brighter than the rest the brightest piece of a streak is.
         sheets: how many sheets of drops each direction has.
-        directions: how many falls of different angles lie over each other.
+        directions: how many angles of fall are superimposed.
         spread: standard deviation of a sheet's angle about the fall's, degrees.
         sharp: every streak of a sheet is equally bright and ends sharply, as the line streaks of
             some public sets do.
-        floor: what the rain of every pixel loses, so that much of a picture stays dry.
+        floor: is subtracted from the rain of every pixel, so that much of a picture stays dry.
     """
 
     angle: Range
@@ -118,7 +118,7 @@ def _sheet(
         rng.normal(0, tail, count) + gusts * _gusts(rng, tops + lengths / 2, places, rows, columns)
     )
     ramps = lengths * rng.uniform(0.2, 0.5, count)
-    # Within its streak a drop glints: a shorter and brighter piece.
+    # Within its streak a drop glints: a shorter, brighter piece.
     cores = lengths * rng.uniform(0.15, 0.5, count)
     starts = tops + rng.uniform(0.1, 0.9, count) * (lengths - cores)
     glints = glint * light * rng.uniform(0, 2, count)

@@ -1,4 +1,4 @@
-"""The mist of drops too far away to be seen one by one: thin near the bottom, dense towards the top."""
+"""The mist of drops too far away to be seen individually: thin near the bottom, dense towards the top."""
 
 from __future__ import annotations
 

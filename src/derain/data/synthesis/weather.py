@@ -1,4 +1,4 @@
-"""What a user may change about any kind of synthetic rain: its angle, how much of it, how bright it is."""
+"""What a user may change about any kind of synthetic rain: its angle, its amount, its brightness."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Weather:
     """Changes to a kind of rain; by default there are none.
 
     Attributes:
-        angle: of the fall, degrees from vertical, each picture's drawn from this range; positive leans to
-            the right going down. None leaves it to the kind of rain.
-        density: how many streaks, marks or drops there are, by what there would be; the two ends
-            multiply those of the kind's range.
-        brightness: of streaks and marks, in the same way. Drops on the glass have none of their own.
+        angle: of the fall, degrees from vertical, drawn from this range for each picture; positive leans
+            to the right going down. None leaves it to the kind of rain.
+        density: factor on the number of streaks, marks or drops; its two ends multiply those of the
+            kind's range.
+        brightness: of streaks and marks, in the same way; drops on the glass are not affected.
 
     Raises:
         UsageError: a range is empty, or has impossible values.

@@ -1,15 +1,15 @@
-"""DRSformer's results without gradients, faster than `network.py` has them.
+"""DRSformer's results without gradients, faster than `network.py` computes them.
 
 What differs from the plain form:
 
 - Weights are laid out once (`nn/prepared.py`): norms are part of the 1x1 convolutions after them,
-  reductions part of the upsampling before them, and kernels lie as the processor wants them.
+  reductions part of the upsampling before them, and kernels are in the processor's preferred layout.
 - The wide layers run window by window (`nn/halo_windows.py`) on channels-last data, and those of the
   feed-forward parts a few channels at a time, so that their buffers stay in the processor's cache.
 - Attention needs neither normalised Q and K nor A V (`nn/channel_attention.py`): the four matrices A
   are added up, and one product takes V to what is added to the block's input.
-- Convolutions that take two channels to one are depthwise ones and a sum.
-- What is linear at the end of an expert, its weight included, is one matrix.
+- Convolutions from two channels to one are depthwise ones and a sum.
+- The linear end of an expert, its weight included, is one matrix.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from derain.nn.prepared import once_per_weights
 
 PAIRS = 32  # of hidden channels that a CPU computes at a time
 NO_CHANNEL = -1
-BAND_ROWS = 4  # per row of halo, of the experts' windows: most experts need less than that halo
+BAND_ROWS = 4  # rows per row of halo in the experts' windows: most experts need less than that halo
 
 Parameters = tuple[Tensor, Tensor | None]  # weight and bias of a convolution
 
@@ -71,7 +71,7 @@ def restored(n: Layers, rainy: Tensor) -> dict[str, Tensor]:
     x = n.decoder_level3(n.up4_3(x, e3))
     x = n.decoder_level2(n.up3_2(x, e2))
     x = torch.cat([doubled(n.up2_1(x)), e1], 1)
-    del e1, e2, e3  # a sixth of the memory at its peak, which follows
+    del e1, e2, e3  # a sixth of the peak memory, which follows
     x = n.decoder_level1(x)
     if n.refinement is not None:
         experts["refinement_experts"] = n.refinement.weights(x)

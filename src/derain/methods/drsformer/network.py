@@ -3,8 +3,8 @@ for Effective Image Deraining", CVPR 2023).
 
 A four-level encoder and decoder that predicts what to add to the rainy picture. Its blocks attend
 across channels, with the largest logits only (top-k sparse attention, TKSA), and mix two scales in
-their feed-forward part (MSFN); two mixtures of small convolutional experts (MEFC) stand before the
-encoder and after the decoder of the variant `full`. `fast.py` computes the same without gradients.
+their feed-forward part (MSFN); the variant `full` has two mixtures of small convolutional experts
+(MEFC), before the encoder and after the decoder. `fast.py` computes the same without gradients.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class DRSformer(RainNetwork):
         mefc: whether the two mixtures of experts exist: true in `full`, false in `light`.
 
     Raises:
-        DerainError: sizes that do not go together.
+        DerainError: inconsistent sizes.
     """
 
     spec = Spec(multiple_of=8, refused_precisions={"bfloat16": _RANKS_JUMP, "float16": _RANKS_JUMP})
@@ -203,7 +203,7 @@ def kept(channels: int) -> tuple[int, int, int, int]:
 class FeedForward(nn.Module):
     """Mixed-scale feed-forward part (MSFN): (B, C, H, W) -> the same.
 
-    The convolutions to `hidden` channels take two neighbouring channels to one.
+    The convolutions to `hidden` channels map two neighbouring channels to one.
     """
 
     def __init__(self, channels: int, hidden: int, bias: bool) -> None:

@@ -1,4 +1,4 @@
-"""DRSformer's hyper-parameters, read off the names and shapes of a state dict."""
+"""DRSformer's hyper-parameters, inferred from the names and shapes of a state dict."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from derain.errors import DerainError
 from derain.methods.contract import StateDict
 from derain.nn.expansion import expansion_factor
 
-# Parameters that no other network of this package has together.
+# No other network of this package has all of these parameters.
 SIGNS = ("patch_embed.proj.weight", "encoder_level1.0.ffn.dwconv5x5_1.weight")
 LEVELS = ("encoder_level1", "encoder_level2", "encoder_level3", "latent")
 
 
 def recognise(state: StateDict) -> dict[str, Any] | None:
-    """Keyword arguments of `DRSformer`, or None when the state dict is another network's.
+    """Keyword arguments of `DRSformer`, or None if the state dict is another network's.
 
     Raises:
-        DerainError: it is a DRSformer's, but its shapes cannot be those of one.
+        DerainError: it has a DRSformer's names, but impossible shapes.
     """
     if any(name not in state for name in SIGNS):
         return None

@@ -1,8 +1,8 @@
 """Everyday's restored picture without gradients, in less memory than `network.py` takes.
 
-Rows of the picture flow through the network as through a pipe. A block takes the rows that arrive, holds
-back those whose lower neighbours are not there yet, and hands on the rest; the rows of a skip connection
-wait for those that come back up. So no map is ever there as a whole, and every row is computed once.
+Rows of the picture stream through the network. A block takes the rows that arrive, holds back those whose
+lower neighbours have not arrived yet, and passes on the rest; the rows of a skip connection wait until the
+decoder reaches them. So no map ever exists as a whole, and every row is computed once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from derain.methods.everyday.network import SHOWN, Block, Everyday
 from derain.methods.network import Rows
 from derain.nn.halo_windows import Sides, conv, crop, crop_to
 
-# Of the finest level in the rows that arrive at once, and the fewest rows.
+# Pixels of the finest level in the rows that arrive at once, and the fewest rows.
 PIXELS = 1 << 18
 LOWEST = 64
 
@@ -45,7 +45,7 @@ class FastEveryday(Everyday):
 
     @torch.no_grad()
     def in_bands(self, rainy: Rows, height: int, width: int) -> Iterator[dict[str, Tensor]]:
-        """As `RainNetwork.in_bands`, in memory that grows with the width alone."""
+        """As `RainNetwork.in_bands`, in memory that grows only with the width."""
         if not self._flows(height, width):
             yield from super().in_bands(rainy, height, width)
             return
@@ -63,7 +63,7 @@ class FastEveryday(Everyday):
             return super().activation_bytes(height, width)
         assert self.spec.receptive_field is not None
         rows = _arriving(width)
-        # The decoder is behind the encoder by all rows that an output depends on below itself.
+        # The decoder lags behind the encoder by all rows that an output depends on below itself.
         late = rows + self.spec.receptive_field // 2
         waiting = sum(channels / 4 ** (level + 1) for level, channels in enumerate(self.widths))
         return int(4 * width * (4 * height + 5 * rows * self.widths[0] / 2 + 4 * late * waiting))
@@ -106,7 +106,7 @@ def _arriving(width: int) -> int:
 
 
 def _block(block: Block, x: Tensor, sides: Sides) -> Tensor:
-    """The rows of a block that have their neighbours."""
+    """The rows of a block whose neighbours have arrived."""
     first, second = block.first, block.second
     residual = conv(conv(x, first.weight, first.bias, sides).relu_(), second.weight, second.bias, sides)
     own = crop(x, sides, 2)
@@ -114,7 +114,7 @@ def _block(block: Block, x: Tensor, sides: Sides) -> Tensor:
 
 
 def _same(convolution: nn.Module, x: Tensor, sides: Sides) -> Tensor:
-    """The rows of a 3x3 convolution that have their neighbours."""
+    """The rows of a 3x3 convolution whose neighbours have arrived."""
     assert isinstance(convolution, nn.Conv2d)
     result = conv(x, convolution.weight, convolution.bias, sides)
     return crop_to(result, crop(x, sides, 1), sides)
@@ -126,7 +126,7 @@ def _flow(
     """The parts of a map of `height` rows through a step whose rows depend on `reach` more on each side.
 
     Args:
-        step: called with rows, of which `reach` on open sides are neighbours alone; gives the others.
+        step: called with rows, of which `reach` on open sides are only neighbours; returns the others.
     """
     held, arrived, above = None, 0, False
     for part in parts:
@@ -138,12 +138,12 @@ def _flow(
             continue
         held, above = seen[:, :, -2 * reach :].clone(), True
         made = [step(seen, sides)]
-        del part, seen  # what this generator knows while it waits is not freed
+        del part, seen  # what this generator refers to while it waits is not freed
         yield made.pop()
 
 
 def _even(parts: Iterator[Tensor]) -> Iterator[Tensor]:
-    """The same rows in parts of even numbers of them."""
+    """The same rows, in parts of even length."""
     odd = None
     for part in parts:
         seen = part if odd is None else torch.cat((odd, part), 2)
@@ -156,7 +156,7 @@ def _even(parts: Iterator[Tensor]) -> Iterator[Tensor]:
 
 
 class _Waiting:
-    """Rows of a skip connection, from the encoder until the decoder has theirs."""
+    """Rows of a skip connection, kept from the encoder until the decoder reaches them."""
 
     def __init__(self) -> None:
         self._parts: list[Tensor] = []

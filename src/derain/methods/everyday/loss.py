@@ -11,8 +11,8 @@ from torch import Tensor
 
 from derain.methods.contract import Loss
 
-# 42 dB. Closer to the truth the logarithm grows so steeply that the dry pictures of a batch, which are
-# nearly right, would outweigh all the others.
+# 42 dB. Above that the logarithm is so steep that the dry pictures of a batch, which are nearly right,
+# would outweigh all the others.
 SMALLEST_MSE = 6e-5
 
 
@@ -22,7 +22,7 @@ class EverydayLoss(Loss):
 
     Attributes:
         log_mse: weight of log10 of each picture's mean squared error, of which a mean PSNR is made.
-        colour: weight of the L1 distance between the means of 16x16 pixels, which holds brightness
+        colour: weight of the L1 distance between the means of 16x16 pixels, which preserves brightness
             and colour.
     """
 

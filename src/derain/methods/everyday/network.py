@@ -3,7 +3,7 @@
 Made for this project. Everything is a dense 3x3 convolution or a 2x2 one with stride 2, because those
 are what processors and graphics cards do fastest: no norms, no attention, no depthwise layers.
 The network works on the picture cut into its four half-size phases, predicts what the rain added
-and takes that off the picture. It starts as the identity: the last convolution of every block and
+and subtracts it. It starts as the identity: the last convolution of every block and
 of the network is zero.
 """
 
@@ -45,7 +45,7 @@ class Everyday(RainNetwork):
         decoder: residual blocks of each level but the coarsest on the way up.
 
     Raises:
-        DerainError: the three do not go together.
+        DerainError: the three do not fit together.
     """
 
     def __init__(self, widths: Sequence[int], encoder: Sequence[int], decoder: Sequence[int]) -> None:
@@ -109,7 +109,7 @@ def _blocks(channels: int, count: int) -> nn.Sequential:
 
 
 def _receptive_field(encoder: Sequence[int], decoder: Sequence[int]) -> int:
-    """Pixels to each side: a 3x3 convolution sees one pixel of its own level further, and each change
-    of level one more."""
+    """Pixels to each side: a 3x3 convolution sees one pixel of its own level further, and so does each
+    change of level."""
     convolutions = [2 * (down + up) for down, up in zip(encoder, (*decoder, 0), strict=True)]
     return 4 + sum((2 << level) * (count + 1) for level, count in enumerate(convolutions))

@@ -1,14 +1,14 @@
-"""NeRD-Rain's restored picture without gradients, faster than `network.py` has it.
+"""NeRD-Rain's restored picture without gradients, faster than `network.py` computes it.
 
 What differs from the plain form:
 
 - Weights are laid out once (`nn/prepared.py`): norms are part of the 1x1 convolutions after them,
-  reductions part of the upsampling before them, and kernels lie as oneDNN wants them.
+  reductions part of the upsampling before them, and kernels are in oneDNN's layout.
 - The wide layers of a block run window by window (`nn/halo_windows.py`) on channels-last data.
-- Attention needs neither normalised Q and K nor A V (`nn/channel_attention.py`): a matrix takes V to
+- Attention needs neither normalised Q and K nor A V (`nn/channel_attention.py`): a matrix maps V to
   what is added to the block's input, and the windows of the feed-forward part apply it.
-- The INRs are convolutions, the fusions compute the positions that survive their decimation, and no
-  picture is made for a scale whose picture only the loss wants.
+- The INRs are convolutions, the fusions compute only the positions that survive their decimation, and
+  no picture is made for a scale whose picture only the loss needs.
 """
 
 from __future__ import annotations
@@ -236,7 +236,7 @@ class FeedForward:
             first=WideHalf.of(wide, (deep.weight, deep.bias), slice(None, hidden), spare),
             second=WideHalf.of(wide, (deep.weight, deep.bias), slice(hidden, None), spare),
             project_out=Convolution.of(project_out, ffn.project_out.bias),
-            buffer_channels=3 * hidden // 2,  # both halves exist at once
+            buffer_channels=3 * hidden // 2,  # both halves are alive at once
         )
 
     def __call__(self, x: Tensor, sides: Sides) -> Tensor:
@@ -258,7 +258,7 @@ class WideHalf:
 
     @classmethod
     def of(cls, wide: Parameters, deep: Parameters, channels: slice, spare: int) -> WideHalf:
-        """Of these channels, and as many more of zeros as said."""
+        """Of these channels, and a given number of zero channels."""
 
         def part(parameter: Tensor) -> Tensor:
             return F.pad(parameter[channels], (0, 0) * (parameter.dim() - 1) + (0, spare))

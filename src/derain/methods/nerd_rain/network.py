@@ -1,11 +1,11 @@
 """NeRD-Rain: bidirectional multi-scale implicit neural representations (Chen et al., CVPR 2024).
 
-The picture is restored at full, half and quarter size by three encoder-decoders that talk to each
-other. Coarse to fine, a small per-pixel network (INR) turns the deepest features of a scale into a
+The picture is restored at full, half and quarter size by three encoder-decoders that exchange
+features. Coarse to fine, a small per-pixel network (INR) turns the deepest features of a scale into a
 picture that is added to the input of the next finer scale, and the decoders' features are added to
 those of the next finer scale. Fine to coarse, the full scale runs three passes, the half scale two
-and the quarter scale one, and what successive passes found deepest is fused and added to the next
-coarser scale before it is decoded.
+and the quarter scale one, and the deepest features of successive passes are fused and added to the
+next coarser scale before it is decoded.
 
 One thing differs in form from the published code, not in value: its INR is evaluated four times at
 coordinates that cancel, so that once is enough. `fast.py` computes the picture faster.
@@ -42,7 +42,7 @@ class NeRDRain(RainNetwork):
         LayerNorm_type: "WithBias" or "BiasFree".
 
     Raises:
-        DerainError: sizes that do not go together.
+        DerainError: inconsistent sizes.
     """
 
     spec = Spec(
@@ -150,7 +150,7 @@ class NeRDRain(RainNetwork):
         full2 = max2.encode(self.output_max_context1(max1.decode(full1)))
         full3 = max3.encode(self.output_max_context2(max2.decode(full2)))
 
-        # Fine to coarse: what successive passes found deepest is added before a scale is decoded.
+        # Fine to coarse: the deepest features of successive passes are added before a scale is decoded.
         feedback1 = every_second(self.BF1(full1.deepest, full2.deepest))
         feedback2 = every_second(self.BF2(full2.deepest, full3.deepest))
         half2 = mid2.encode(self.output_mid_context(mid1.decode(half1.plus(feedback1))))
@@ -170,7 +170,7 @@ class NeRDRain(RainNetwork):
         }
 
     def layers(self, scale: str, number: int) -> Pass:
-        """The layers of one pass of a scale, "small", "mid" or "max", by what they do."""
+        """The layers of one pass of a scale, "small", "mid" or "max", by function."""
         names = {layer: _name(layer, scale, number) for layer in PASS_LAYERS}
         # As published, the third pass of the full scale takes the second one's reduction.
         names["reduce_chan_level1"] = _name("reduce_chan_level1", scale, min(number, 2))
@@ -184,7 +184,7 @@ class NeRDRain(RainNetwork):
 
 
 class Encoded(NamedTuple):
-    """What an encoder leaves for its decoder."""
+    """What an encoder passes to its decoder."""
 
     level1: Tensor  # (B, dim, h, w)
     level2: Tensor  # (B, 2 dim, h/2, w/2)

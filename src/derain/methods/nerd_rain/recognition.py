@@ -1,4 +1,4 @@
-"""NeRD-Rain's hyper-parameters, read off the names and shapes of a state dict."""
+"""NeRD-Rain's hyper-parameters, inferred from the names and shapes of a state dict."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STAGES = ("encoder_level1_small", "encoder_level2_small", "latent_small")
 
 
 def recognise(state: StateDict) -> dict[str, Any] | None:
-    """Keyword arguments of `NeRDRain`, or None when the state dict belongs to another network.
+    """Keyword arguments of `NeRDRain`, or None if the state dict belongs to another network.
 
     Raises:
         DerainError: it is ours, but a tensor that tells a hyper-parameter is missing or odd.

@@ -28,7 +28,7 @@ class UNet(RainNetwork):
     """Encoder of strided convolutions, decoder of nearest upsampling and 3x3 convolutions.
 
     Args:
-        levels: halvings in use, 1 to 4. The others keep their parameters without use, as published.
+        levels: halvings in use, 1 to 4. The others keep unused parameters, as published.
         width: channels of the first level, doubled per level.
         channels: of the picture.
     """
@@ -107,7 +107,7 @@ class ResNet(RainNetwork):
 
     The published state dict holds the encoder three times (as `resnet18.*`, by position as
     `resnet.*`, and by level as `down1` to `down5`), because the same modules are registered three
-    times; when a file holds different values, the last, `down*`, win. `resnet18.fc` is never used.
+    times; if a file holds different values, the last, `down*`, win. `resnet18.fc` is never used.
 
     Args:
         width: channels of the first level, 64 as published.

@@ -19,9 +19,9 @@ LEAST_SIDE = 64  # padded to it, as BatchNorm needs more than one value per chan
 def batches(
     targets: Sequence[Target], network: RainNetwork, schedule: Schedule
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Rainy pictures and references, endlessly; the targets come in turn.
+    """Rainy pictures and references, endlessly; the targets take turns.
 
-    Small crops are flipped at random and draw a random reference; whole pictures go through the
+    Small crops are flipped at random and get a random reference; whole pictures go through the
     references in the alphabetical order of their published file names (0, 1, 10, 11, ...).
     """
     turn = 0

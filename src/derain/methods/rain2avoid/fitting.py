@@ -19,9 +19,9 @@ from derain.methods.rain2avoid.presets import Preset
 from derain.methods.self_supervision import Fit, FitOptions, Target
 from derain.nn.ema import move_average
 
-SEED = 3  # as published, but set again for every network, so that order does not matter
-PATIENCE = 100  # steps over which the loss must fall by 1 percent, or learning ends
-TRAINED_SHARE = 0.1  # of the steps and of the learning rate, for networks that are trained already
+SEED = 3  # as published, but reset for every network, so that their order does not matter
+PATIENCE = 100  # steps over which the loss must fall by 1 per cent, or learning ends
+TRAINED_SHARE = 0.1  # of the steps and of the learning rate, for networks that are already trained
 
 
 def fit(targets: Sequence[Target], network: RainNetwork, preset: Preset, options: FitOptions) -> Fit:
@@ -88,7 +88,7 @@ def _step(
 
 
 def start_at_identity(network: nn.Module) -> None:
-    """Makes a fresh U-Net return its input, nearly, so that it has only the rain to learn."""
+    """Makes a fresh U-Net nearly return its input, so that it only has to learn the rain."""
     if isinstance(network, UNet):
         with torch.no_grad():
             convolution = network.get_submodule("dec_1.conv")
@@ -101,7 +101,7 @@ def start_at_identity(network: nn.Module) -> None:
 
 
 def has_settled(losses: Sequence[float]) -> bool:
-    """Whether the last `PATIENCE` losses are hardly lower than those before."""
+    """Whether the last `PATIENCE` losses are barely lower than those before."""
     if len(losses) < 2 * PATIENCE:
         return False
     before, after = np.mean(losses[-2 * PATIENCE : -PATIENCE]), np.mean(losses[-PATIENCE:])

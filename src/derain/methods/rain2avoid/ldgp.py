@@ -2,12 +2,12 @@
 
 Streaks are thin, bright and lean one way. The orientation that dominates in most 80x80 patches is
 taken as that of the rain; the picture is turned until it is vertical; pixels brighter than their
-surroundings are kept where they form a vertical run; the result, turned back, is the map.
+surroundings are kept where they form a vertical run; turned back, they are the map.
 
 Peng and Li, ICASSP 2023 (`FIRST_PAPER`) and Peng, Li and Chen, IEEE TMM 2025 (`JOURNAL`). Maps
 equal the published ones byte for byte. These came from a HOG descriptor with a polynomial
 arctangent and from rotation by fixed-point bilinear sampling, as OpenCV 3 and 4 do (but not
-OpenCV 5), so both are written out here. Arrays are NumPy's: integers down to the last bit.
+OpenCV 5), so both are written out here. Arrays are NumPy's: exact integers.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ JOURNAL = Rule(opening=10, upright=(85, 90))
 
 @dataclass(frozen=True)
 class Prior:
-    """The map of suspected rain and what it rests on.
+    """The map of suspected rain, and its basis.
 
     Attributes:
         map: (H, W) uint8; 0 is free, larger values are suspected rain.
@@ -157,7 +157,7 @@ def _norms(v: NDArray[np.float32]) -> NDArray[np.float32]:
 def gradients(patches: Bytes) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Magnitude and angle in [0, 2 pi) by central differences, mirrored at each patch's border.
 
-    The arctangent is a polynomial, off by up to 1.7e-4 rad; the votes of some patches hang on it.
+    The arctangent is a polynomial, off by up to 1.7e-4 rad; the votes of some patches depend on it.
     """
     value = patches.astype(np.float32)
     dx = np.zeros_like(value)

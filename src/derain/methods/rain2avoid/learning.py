@@ -1,4 +1,4 @@
-"""Rain2Avoid as the contract of self-supervision asks: target, fit, result."""
+"""Rain2Avoid under the contract of self-supervision: target, fit, result."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Rain2Avoid:
     def finished(self, target: Target, image: Tensor) -> Tensor:
         if self.preset.published:
             return image
-        # Rain only adds light; and network and reference err differently, so their mean errs less.
+        # Rain only adds light; network and reference have different errors, so their mean has smaller ones.
         mean = (torch.minimum(image, target.rainy) + target.mean) / 2
         return torch.where(target.suspected, mean, target.rainy)
 

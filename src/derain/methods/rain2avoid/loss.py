@@ -1,4 +1,4 @@
-"""Rain2Avoid's training loss: the mean squared error, and nothing else."""
+"""Rain2Avoid's training loss: the mean squared error alone."""
 
 from __future__ import annotations
 

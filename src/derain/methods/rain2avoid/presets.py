@@ -2,9 +2,9 @@
 
 Peng, Li and Chen, IEEE TMM 2025; Peng and Li, ICASSP 2023. As published, a fresh U-Net learns on one
 picture to map it to 50 drawn references in turn, by MSE and Adam. The mean of the losses against all
-references differs from the loss against their mean by a constant only, so `quick` learns from the mean at
-once, without the noise of the draws. Its reference is a better one (`streaks.py`), its network starts at
-the identity, its result is averaged over the last weights, and pixels without suspicion stay as they are.
+references differs from the loss against their mean by a constant only, so `quick` learns from the mean
+directly, without the noise of the draws. Its reference is better (`streaks.py`), its network starts at the
+identity, its result is averaged over the last weights, and pixels that are not suspected stay as they are.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Preset:
 
     Attributes:
         published: drawn references, a constant learning rate, the last weights, running statistics, and
-            the network's output as it is. Otherwise as said at the top.
+            the network's output as it is. Otherwise as described above.
         first_paper: with the prior and the uniform draws of Peng and Li, ICASSP 2023, and the pictures' own
             statistics in place of running ones.
         network: the default network, by its name in the registry.

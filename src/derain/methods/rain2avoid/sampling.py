@@ -1,9 +1,9 @@
 """References without rain: every suspected pixel takes the colour of a clean neighbour.
 
 Non-local stochastic sampling (NSS) of Peng, Li and Chen, IEEE TMM 2025: a pixel of the map M > 10
-draws from the free pixels (M = 0) of its 7x7 window, the likelier the more alike the surroundings
-are. 50 draws give 50 references (stochastic derained references, SDR); their mean is the fused
-reference. The expectation over the draws needs no drawing: `mean_reference`.
+draws from the free pixels (M = 0) of its 7x7 window, with a probability that grows with the similarity
+of their surroundings. 50 draws give 50 references (stochastic derained references, SDR); their mean is
+the fused reference. The expectation over the draws needs no drawing: `mean_reference`.
 
 The sums of absolute differences between surroundings are box sums of 48 difference maps, one per
 offset between pixel and candidate, read off a summed-area table: constant work per candidate,
@@ -33,7 +33,7 @@ BAND_PIXELS = 1 << 16  # rows processed at once: bounds the memory, fits the cac
 
 @dataclass(frozen=True)
 class Similarity:
-    """How alike the surroundings p + o of a pixel and q + o of a candidate are.
+    """How similar the surroundings p + o of a pixel and q + o of a candidate are.
 
     Attributes:
         compared: "rain" compares where p + o is suspected rain (M > 0), which gives the published

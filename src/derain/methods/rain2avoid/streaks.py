@@ -2,10 +2,10 @@
 
 The published prior votes with all strong edges, so a building or a horizon can outvote the rain,
 and its map says where a streak is but not how bright. Here both come from what sets streaks apart
-from other edges: they are narrow across and go on along. In the picture turned by an angle,
+from other edges: they are narrow and long. In the picture turned by an angle,
 
-- narrow and bright: what a horizontal opening of `WIDTH` pixels takes away (white top-hat);
-- going on: what a vertical opening leaves of it.
+- narrow and bright: what a horizontal opening of `WIDTH` pixels removes (white top-hat);
+- long: what a vertical opening leaves of it.
 
 The angle with the most light left is the rain's direction. What is left at that angle is the
 brightness of the streaks. A vertical opening takes the least value along a streak, so its mean over
@@ -37,7 +37,7 @@ Floats = NDArray[np.float32]
 
 WIDTH = 7  # streaks are narrower than this, in pixels
 LENGTHS = (6, 10, 16)  # and longer than these
-GAIN = 1.4  # fits other pictures than the test set's best, too (three of five training pairs of Rain200)
+GAIN = 1.4  # the best value for three of five training pairs of Rain200, too, not only for the test set
 DIRECTIONS = range(-60, 61, 5)  # degrees from vertical, as `theta` of the prior: rain falls
 SEARCH_LENGTH = 20
 SEARCH_PIXELS = 300_000  # larger pictures are searched at reduced size
@@ -51,7 +51,7 @@ class Rain:
     Attributes:
         theta: by how many degrees to turn the picture counter-clockwise for them to be vertical.
         light: what they add to the picture on average, in levels of 8 bits. Above 0.6 in all 50
-            pictures of Rain100L looked at, below in most of the same scenes without rain.
+            pictures of Rain100L tried, below in most of the same scenes without rain.
     """
 
     theta: int
@@ -101,7 +101,7 @@ def streak_light(picture: Bytes, theta: int) -> Floats:
 def combined_reference(picture: Bytes, theta: int, rain_map: Bytes) -> Floats:
     """The best guess of the clean picture without learning, (H, W, 3) in [0, 255].
 
-    The mean of two estimates that err independently: the picture less its streak light, and the
+    The mean of two estimates with independent errors: the picture minus its streak light, and the
     expected reference of the sampling. As rain only adds light, none is brighter than the picture.
     """
     rainy = picture.astype(np.float32)

@@ -16,7 +16,7 @@ from derain.methods.rain2avoid.sampling import sample_references
 from derain.methods.rain2avoid.streaks import combined_reference, find_rain, rain_map_at
 from derain.methods.self_supervision import References, Target
 
-NO_RAIN = 0.6  # levels of 8 bits that streaks add on average; less is seen in pictures without rain
+NO_RAIN = 0.6  # levels of 8 bits that streaks add on average; pictures without rain can show less
 SUSPECT = 0.5  # levels of 8 bits that a reference must differ by for its pixel to be suspected
 
 
@@ -26,8 +26,8 @@ def make_target(rainy: Tensor, preset: Preset, derained: Tensor | None = None) -
     Args:
         rainy: the picture.
         preset: drawn references as published, else the combined one.
-        derained: of a network that derains already (not as published). Where that is not brighter, it
-            then moves towards the combined reference as far as the two agree.
+        derained: the result of an already trained network (not as published). Where that is not brighter,
+            it is moved towards the combined reference as far as the two agree.
 
     Raises:
         DerainError: a side is shorter than 32 pixels.
@@ -50,10 +50,10 @@ def make_target(rainy: Tensor, preset: Preset, derained: Tensor | None = None) -
 
 
 def agreed_change(found: NDArray[Any], trained: NDArray[Any]) -> NDArray[np.float32]:
-    """What to take from a picture when the prior and a trained network each say it, all (H, W, 3).
+    """What to subtract from a picture, given what the prior and a trained network find, all (H, W, 3).
 
-    Both err, differently, so their mean errs less; but where bright lines of the scene look like
-    rain the prior takes those away, and only its disagreement with the network tells. Its weight is
+    Both have errors, but different ones, so their mean has smaller ones; but where bright lines of the scene
+    look like rain the prior removes them, which shows only as disagreement with the network. Its weight is
     half the fourth power of the cosine between the two: 0.5 when they are the same, 0.03 at a cosine
     of 0.5. Weight and power fit 21 clean photographs under real streak layers.
     """

@@ -1,7 +1,7 @@
 """SPANet without gradients: the same numbers in place, and strip by strip on large pictures.
 
 Horizontal sweeps run on the transposed picture, where the convolution after them is applied with
-transposed kernels; so both sweeps of an axis lie side by side, and nothing is joined.
+transposed kernels; so both sweeps of an axis are adjacent in memory, and nothing is joined.
 
 Ordinary tiles are wrong for this network, because a sweep has an unlimited receptive field. Everything
 else is local, so a large picture is processed in strips. The state of a vertical sweep is handed from

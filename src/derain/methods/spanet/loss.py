@@ -11,7 +11,7 @@ from torch import Tensor
 
 from derain.methods.contract import Loss
 
-SMALLEST_MSE = 1e-5  # 50 dB: a picture that is as good as that asks for nothing more
+SMALLEST_MSE = 1e-5  # 50 dB: a picture as good as that adds nothing to the loss
 
 
 @dataclass(frozen=True)

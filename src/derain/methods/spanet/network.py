@@ -5,8 +5,8 @@ A full-resolution residual network of 17 dilated blocks. Four times a spatial at
 three blocks may change the features only in proportion to it. The SAM sees along whole streaks by
 two four-direction recurrent sweeps (`nn/irnn.py`).
 
-Form, not value, differs from the paper's code in one place: pictures are RGB here and are turned to
-the blue-green-red order of the published weights inside.
+One thing differs from the paper's code in form, not in value: pictures are RGB here and are converted
+inside to the blue-green-red order of the published weights.
 """
 
 from __future__ import annotations

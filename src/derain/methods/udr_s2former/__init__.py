@@ -12,8 +12,8 @@ from derain.methods.udr_s2former.network import LEVELS, UDRS2Former
 
 
 def _recognise(state: StateDict) -> dict[str, Any] | None:
-    """Everything is read off names and shapes; only the bottleneck's heads leave no trace there, and
-    are twice those of level 3, as published."""
+    """Everything is inferred from names and shapes; only the bottleneck's heads leave no trace there, and
+    are taken to be twice those of level 3, as published."""
     tables = [f"decoder_level{k}.model.0.attn.relative_position_bias_table" for k in LEVELS]
     widen = [f"encoder_level{k}.0.model.0.conv.0.weight" for k in LEVELS]
     needed = [*tables, *widen, "down3.down.0.weight", "latent.0.attn_nn.q.weight"]

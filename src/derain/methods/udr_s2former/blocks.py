@@ -95,7 +95,7 @@ class DecoderBlock(nn.Module):
     """Attention and feed-forward with residual connections on (B, H, W, C).
 
     Args:
-        samples: whether the attention fetches from afar, or else attends locally.
+        samples: whether the attention fetches from afar; otherwise it attends locally.
     """
 
     def __init__(self, dim: int, heads: int, window: int, samples: bool) -> None:

@@ -14,7 +14,7 @@ def named(name: str, module: nn.Module) -> nn.Sequential:
 
 
 class ChannelGate(nn.Module):
-    """x times a factor in (0, 1) for each channel, made of the channels' means; (B, C, H, W).
+    """x times a factor in (0, 1) per channel, computed from the channels' means; (B, C, H, W).
 
     Args:
         channels: C.

@@ -1,9 +1,9 @@
 """UDR-S2Former: sparse sampling transformer with uncertainty-driven ranking (Chen et al., ICCV 2023).
 
-A U-shaped network of four levels for rain streaks, raindrops and both at once. The encoder is of
-convolutions, the bottleneck of global attention; in the decoder, blocks that fetch clean content
+A U-shaped network of four levels for rain streaks, raindrops and both at once. The encoder
+is convolutional, the bottleneck uses global attention; in the decoder, blocks that fetch clean content
 from afar (sampling attention) alternate with blocks that rebuild locally (local attention). Both are
-steered by where the level is uncertain (`ranking.py`). A refinement at full resolution ends it.
+steered by where the level is uncertain (`ranking.py`). A refinement at full resolution comes last.
 
 `fast.py` computes the same without gradients.
 """
@@ -43,7 +43,7 @@ class UDRS2Former(RainNetwork):
         expand_ratios: hidden channels of an encoder block over its channels, levels 0 to 3.
 
     Raises:
-        UsageError: widths, heads and windows do not fit each other.
+        UsageError: widths, heads and windows do not fit together.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class UDRS2Former(RainNetwork):
             self.add_module(f"out{k}", nn.Conv2d(dims[k], 3, 3, padding=1))
 
     def plain(self, rainy: Tensor) -> dict[str, Tensor]:
-        """The result and what the loss takes.
+        """The result and what the loss needs.
 
         Returns:
             `image` (B, 3, H, W), not clamped; `scale0` to `scale3`, (B, 3, H / 2^k, W / 2^k), restored

@@ -4,7 +4,8 @@ Sampling attention: the queries lie in the window; keys and values are fetched b
 from a rectangle that each head moves and stretches anywhere in the picture. Local attention: plain
 window attention whose logits are boosted where the uncertainty ranking says so.
 
-Form, not value, differs from the published code: the rectangle's sides are worked out per axis.
+One thing differs from the published code in form, not in value: the rectangle's sides are computed per
+axis.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ class LocalAttention(nn.Module):
         q, k, v = (to_windows(x, self.heads, self.window) for x in self.qkv(t).chunk(3, -1))
         products = q @ k.transpose(2, 3) * (c // self.heads) ** -0.5
         factors = modulation(uncertainty, self.window).unsqueeze(1)
-        if is_tracing():  # with a plus OpenVINO takes this for attention that is scaled by one number
+        if is_tracing():  # with a plus, OpenVINO would mistake this for attention scaled by one number
             logits = position_bias(self) - products * -factors
         else:
             logits = products * factors + position_bias(self)
