@@ -21,7 +21,7 @@ FALLS = {"temple": 10, "flower": -15, "cat": 0}  # degrees from vertical
 
 for number, (name, fall) in enumerate(FALLS.items(), 1):
     clean = cv2.imread(sys.argv[number]).astype(np.float32) / 255
-    look = replace(RAIN, angle=(fall, fall))
-    rain = streak_layer(np.random.default_rng(number), *clean.shape[:2], look)[..., None]
+    ranges = replace(RAIN, angle=(fall, fall))
+    rain = streak_layer(np.random.default_rng(number), *clean.shape[:2], ranges)[..., None]
     rainy = np.round(np.clip(clean + rain, 0, 1) * 255).astype(np.uint8)
     cv2.imwrite(str(SAMPLES / f"{name}.jpg"), rainy, [cv2.IMWRITE_JPEG_QUALITY, 92])

@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from derain.data.synthesis import PRESETS, Rain, make_pair, preset
-from derain.data.synthesis.camera import CameraLook
-from derain.data.synthesis.drops import DropLook, add_drops
+from derain.data.synthesis.camera import CameraRanges
+from derain.data.synthesis.drops import DropRanges, add_drops
 from derain.data.synthesis.mixing import mix
-from derain.data.synthesis.near import NearLook, add_near_rain, near_cover
+from derain.data.synthesis.near import NearRanges, add_near_rain, near_cover
 from derain.data.synthesis.pixels import normal, soften
 from derain.data.synthesis.presets import FINE, SMEAR
-from derain.data.synthesis.scene import SceneLook, add_stripes, expose, set_scene
+from derain.data.synthesis.scene import SceneRanges, add_stripes, expose, set_scene
 from derain.data.synthesis.streaks import streak_layer, trapezoids
-from derain.data.synthesis.veil import VeilLook, add_veil
+from derain.data.synthesis.veil import VeilRanges, add_veil
 from derain.errors import UsageError
 
 
@@ -66,8 +66,8 @@ def test_smeared_noise_is_a_brighter_ground_more_than_streaks() -> None:
 
 @pytest.mark.parametrize("angle", [-40.0, -15.0, 0.0, 20.0, 50.0])
 def test_streaks_fall_at_their_angle(angle: float) -> None:
-    look = replace(FINE, angle=(angle, angle), spread=(0.0, 0.0), length=(30.0, 60.0), width=(5.0, 6.0))
-    layer = streak_layer(np.random.default_rng(0), 200, 260, look)
+    ranges = replace(FINE, angle=(angle, angle), spread=(0.0, 0.0), length=(30.0, 60.0), width=(5.0, 6.0))
+    layer = streak_layer(np.random.default_rng(0), 200, 260, ranges)
     down, right = np.gradient(layer)
     # Along a sheared streak, one row down equals one slope to the right.
     slope = -(right * down).sum() / (right * right).sum()
@@ -75,8 +75,8 @@ def test_streaks_fall_at_their_angle(angle: float) -> None:
 
 
 def test_streaks_enter_from_every_side() -> None:
-    look = replace(FINE, coverage=(0.6, 0.6), length=(40.0, 60.0), angle=(-30.0, 30.0))
-    layers = np.stack([streak_layer(np.random.default_rng(i), 80, 80, look) for i in range(60)])
+    ranges = replace(FINE, coverage=(0.6, 0.6), length=(40.0, 60.0), angle=(-30.0, 30.0))
+    layers = np.stack([streak_layer(np.random.default_rng(i), 80, 80, ranges) for i in range(60)])
     middle = layers[:, 25:55, 25:55].mean()
     sides = [layers[:, :4], layers[:, -4:], layers[:, :, :4], layers[:, :, -4:]]
     assert all(abs(side.mean() / middle - 1) < 0.25 for side in sides)
@@ -93,9 +93,9 @@ def test_the_floor_leaves_dry_what_has_hardly_any_rain() -> None:
 
 def test_more_coverage_and_brightness_mean_more_rain() -> None:
     def mean(**changes: tuple[float, float]) -> float:
-        look = replace(FINE, **{"floor": (0.0, 0.0), **changes})
+        ranges = replace(FINE, **{"floor": (0.0, 0.0), **changes})
         return float(
-            np.mean([streak_layer(np.random.default_rng(i), 128, 128, look).mean() for i in range(8)])
+            np.mean([streak_layer(np.random.default_rng(i), 128, 128, ranges).mean() for i in range(8)])
         )
 
     assert mean(coverage=(0.6, 0.6)) > 2 * mean(coverage=(0.2, 0.2))
@@ -134,7 +134,7 @@ def test_rain_in_linear_light_shows_on_dark_ground_most() -> None:
 
 def test_the_veil_is_denser_far_away() -> None:
     black = np.zeros((90, 60, 3), np.float32)
-    veil = add_veil(np.random.default_rng(0), black, VeilLook(near=(0.1, 0.1), far=(0.6, 0.6), patches=0.0))
+    veil = add_veil(np.random.default_rng(0), black, VeilRanges(near=(0.1, 0.1), far=(0.6, 0.6), patches=0.0))
     rows = veil.mean((1, 2))
     assert (np.diff(rows) < 0).all()
     assert rows[0] > 4 * rows[-1] > 0
@@ -142,8 +142,8 @@ def test_the_veil_is_denser_far_away() -> None:
 
 def test_a_drop_shows_the_scene_upside_down() -> None:
     ramp = np.repeat(np.linspace(0, 1, 200, dtype=np.float32)[:, None, None], 200, 1).repeat(3, 2)
-    look = DropLook(density=(2.0, 2.0), radius=(20.0, 20.0), wobble=(0, 0), defocus=(0, 0), shade=(0, 0))
-    wet = add_drops(np.random.default_rng(3), ramp, look)
+    ranges = DropRanges(density=(2.0, 2.0), radius=(20.0, 20.0), wobble=(0, 0), defocus=(0, 0), shade=(0, 0))
+    wet = add_drops(np.random.default_rng(3), ramp, ranges)
     changed = np.abs(wet - ramp).max(-1) > 0.01
     assert 0.05 < changed.mean() < 0.9
     slope = np.diff(wet[..., 0], axis=0)
@@ -152,7 +152,7 @@ def test_a_drop_shows_the_scene_upside_down() -> None:
 
 def test_the_camera_leaves_its_marks() -> None:
     grey = np.full((64, 64, 3), 128, np.uint8)
-    noisy, _ = make_pair(np.random.default_rng(0), grey, (Rain(camera=CameraLook((0.02, 0.02), (95, 95))),))
+    noisy, _ = make_pair(np.random.default_rng(0), grey, (Rain(camera=CameraRanges((0.02, 0.02), (95, 95))),))
     assert 1 < noisy.astype(float).std() < 8
 
 
@@ -167,16 +167,18 @@ def test_light_rain_is_as_strong_as_that_of_the_public_set() -> None:
     assert 25.5 < mean < 28.5
 
 
-def near(kind: str, **changes: object) -> NearLook:
-    look = NearLook(kind, count=(3, 3), length=(30, 30), blur=(1.5, 1.5), opacity=(0.4, 0.4), angle=(0, 0))
-    return replace(look, **changes)
+def near(kind: str, **changes: object) -> NearRanges:
+    ranges = NearRanges(
+        kind, count=(3, 3), length=(30, 30), blur=(1.5, 1.5), opacity=(0.4, 0.4), angle=(0, 0)
+    )
+    return replace(ranges, **changes)
 
 
 @pytest.mark.parametrize("kind", ["lines", "ribbons", "bundles", "beads", "splashes", "spots"])
 def test_near_rain_covers_a_part_and_more_of_it_more(kind: str) -> None:
     def cover(opacity: float) -> np.ndarray:
-        look = near(kind, opacity=(opacity, opacity))
-        return np.stack([near_cover(np.random.default_rng(i), 100, 120, look) for i in range(6)])
+        ranges = near(kind, opacity=(opacity, opacity))
+        return np.stack([near_cover(np.random.default_rng(i), 100, 120, ranges) for i in range(6)])
 
     faint, strong = cover(0.1), cover(0.8)
     assert faint.min() >= 0
@@ -190,8 +192,8 @@ def test_near_streaks_are_as_wide_as_their_blur_and_as_strong_as_said() -> None:
     # One mark of typical light, upright, in the middle of the picture.
     widths, peaks = [], []
     for seed in range(160):
-        look = near("lines", count=(1e-9, 1e-9), blur=(3, 3), tail=0.0, length=(60, 60))
-        cover = near_cover(np.random.default_rng(seed), 60, 60, look)
+        ranges = near("lines", count=(1e-9, 1e-9), blur=(3, 3), tail=0.0, length=(60, 60))
+        cover = near_cover(np.random.default_rng(seed), 60, 60, ranges)
         row = cover[30]
         if 10 < row.argmax() < 50 and row.max() > 0.25:
             peaks.append(row.max())
@@ -203,11 +205,11 @@ def test_near_streaks_are_as_wide_as_their_blur_and_as_strong_as_said() -> None:
 
 def test_near_rain_is_never_brighter_than_its_light_nor_darkens_what_is_darker() -> None:
     dark = np.full((80, 80, 3), 0.1, np.float32)
-    look = near("bundles", light=(0.6, 0.6), ambient=0.0)
-    rainy = add_near_rain(np.random.default_rng(2), dark, look)
+    ranges = near("bundles", light=(0.6, 0.6), ambient=0.0)
+    rainy = add_near_rain(np.random.default_rng(2), dark, ranges)
     assert (rainy >= dark - 1e-6).all()
     assert rainy.max() <= 0.6 + 0.07
-    lit = add_near_rain(np.random.default_rng(2), dark, replace(look, ambient=1.0))
+    lit = add_near_rain(np.random.default_rng(2), dark, replace(ranges, ambient=1.0))
     assert lit.max() <= 0.1 * 1.3 + 0.08 + 0.07
 
 
@@ -223,30 +225,30 @@ def test_stripes_of_a_scene_are_evenly_spaced(seed: int) -> None:
 
 
 def test_a_scene_changes_both_pictures_of_a_pair_alike() -> None:
-    look = SceneLook(noise=(0.02, 0.02), compressed=0.0)
+    ranges = SceneRanges(noise=(0.02, 0.02), compressed=0.0)
     clean = scene().astype(np.float32) / 255
-    dull = set_scene(np.random.default_rng(4), clean, look)
+    dull = set_scene(np.random.default_rng(4), clean, ranges)
     assert dull.mean() < clean.mean()
-    rainy, dry = expose(np.random.default_rng(5), (dull, dull), look)
+    rainy, dry = expose(np.random.default_rng(5), (dull, dull), ranges)
     assert np.array_equal(rainy, dry)
     assert 0 < np.abs(dry - dull).mean() < 0.03
 
 
 def test_compression_is_the_same_where_no_rain_fell() -> None:
-    look = SceneLook(noise=(0.0, 0.0), compressed=1.0)
-    dull = set_scene(np.random.default_rng(4), scene().astype(np.float32) / 255, look)
+    ranges = SceneRanges(noise=(0.0, 0.0), compressed=1.0)
+    dull = set_scene(np.random.default_rng(4), scene().astype(np.float32) / 255, ranges)
     wet = dull.copy()
     wet[:, 96:] = np.minimum(wet[:, 96:] + 0.3, 1)
-    rainy, dry = expose(np.random.default_rng(5), (wet, dull), look)
+    rainy, dry = expose(np.random.default_rng(5), (wet, dull), ranges)
     assert np.array_equal(rainy[:, :80], dry[:, :80])
     assert not np.array_equal(rainy[:, 96:], dry[:, 96:])
 
 
 def test_glowing_drops_are_brighter() -> None:
-    look = DropLook(density=(3, 3), radius=(8, 12), shade=(0.0, 0.0))
+    ranges = DropRanges(density=(3, 3), radius=(8, 12), shade=(0.0, 0.0))
     dark = np.full((90, 90, 3), 0.2, np.float32)
-    plain = add_drops(np.random.default_rng(1), dark, look)
-    glowing = add_drops(np.random.default_rng(1), dark, replace(look, glow=(0.3, 0.3)))
+    plain = add_drops(np.random.default_rng(1), dark, ranges)
+    glowing = add_drops(np.random.default_rng(1), dark, replace(ranges, glow=(0.3, 0.3)))
     assert plain.max() == pytest.approx(0.2, abs=1e-3)
     assert glowing.max() == pytest.approx(0.5, abs=0.02)
 
@@ -271,8 +273,8 @@ def test_trapezoids_are_drawn_as_their_corners_say() -> None:
 def test_a_ribbon_is_as_wide_as_said_and_fades_towards_its_ends() -> None:
     widths, middles, ends = [], [], []
     for seed in range(40):
-        look = near("ribbons", count=(1e-9, 1e-9), length=(80, 80), width=(10, 10), blur=(1, 1), tail=0.0)
-        cover = near_cover(np.random.default_rng(seed), 400, 200, look)
+        ranges = near("ribbons", count=(1e-9, 1e-9), length=(80, 80), width=(10, 10), blur=(1, 1), tail=0.0)
+        cover = near_cover(np.random.default_rng(seed), 400, 200, ranges)
         column = cover.sum(0).argmax()
         rows = np.flatnonzero(cover[:, column] > 0.02)
         if rows.size < 40 or rows[0] < 5 or rows[-1] > 394:

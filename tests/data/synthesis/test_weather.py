@@ -60,8 +60,8 @@ def test_twice_the_density_and_twice_the_brightness_are_twice_the_light() -> Non
 def test_every_preset_takes_it_and_nothing_changes_unasked(name: str) -> None:
     assert ORDINARY.over(PRESETS[name]) == PRESETS[name]
     for rain in Weather(angle=(5, 6), density=(0.5, 2), brightness=(1, 50)).over(PRESETS[name]):
-        assert all(look.angle == (5, 6) for look in (*rain.streaks, *rain.near))
-        assert all(look.opacity[1] <= 1 for look in rain.near)
+        assert all(ranges.angle == (5, 6) for ranges in (*rain.streaks, *rain.near))
+        assert all(ranges.opacity[1] <= 1 for ranges in rain.near)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from derain.data.synthesis.streaks import Range
 
 
 @dataclass(frozen=True)
-class CameraLook:
+class CameraRanges:
     """The ranges that each picture's camera is drawn from.
 
     Attributes:
@@ -25,11 +25,11 @@ class CameraLook:
     quality: tuple[int, int] = (60, 95)
 
 
-def photograph(rng: np.random.Generator, picture: FloatArray, look: CameraLook) -> NDArray[np.uint8]:
+def photograph(rng: np.random.Generator, picture: FloatArray, ranges: CameraRanges) -> NDArray[np.uint8]:
     """`picture` (H, W, 3) RGB in [0, 1] with noise, through JPEG; (H, W, 3) RGB uint8."""
-    noise = normal(rng, picture.shape) * np.float32(rng.uniform(*look.noise))
+    noise = normal(rng, picture.shape) * np.float32(rng.uniform(*ranges.noise))
     levels = to_levels(picture + noise * np.sqrt(0.1 + 0.9 * picture))
-    quality = int(rng.integers(look.quality[0], look.quality[1] + 1))
+    quality = int(rng.integers(ranges.quality[0], ranges.quality[1] + 1))
     return through_jpeg(levels, quality)
 
 

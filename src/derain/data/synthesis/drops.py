@@ -17,7 +17,7 @@ from derain.data.synthesis.streaks import Range
 
 
 @dataclass(frozen=True)
-class DropLook:
+class DropRanges:
     """The ranges that each picture's drops are drawn from.
 
     Attributes:
@@ -41,22 +41,22 @@ class DropLook:
     glow: Range = (0.0, 0.0)
 
 
-def add_drops(rng: np.random.Generator, picture: FloatArray, look: DropLook) -> FloatArray:
+def add_drops(rng: np.random.Generator, picture: FloatArray, ranges: DropRanges) -> FloatArray:
     """`picture` (H, W, 3) in [0, 1] through wet glass; the same shape and range."""
     height, width = picture.shape[:2]
     places = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     x, y = (place.copy() for place in places)
     cover, shade = np.zeros((height, width), np.float32), np.zeros((height, width), np.float32)
-    reach, wobble, dark = rng.uniform(*look.reach), rng.uniform(*look.wobble), rng.uniform(*look.shade)
-    largest = look.radius[1] * 1.3 * look.roundness[1]
+    reach, wobble, dark = rng.uniform(*ranges.reach), rng.uniform(*ranges.wobble), rng.uniform(*ranges.shade)
+    largest = ranges.radius[1] * 1.3 * ranges.roundness[1]
     area = (height + 2 * largest) * (width + 2 * largest)
-    count = rng.poisson(rng.uniform(*look.density) * area / 1e4)
+    count = rng.poisson(rng.uniform(*ranges.density) * area / 1e4)
     if not count:
         return picture
-    radii = np.exp(rng.uniform(np.log(look.radius[0]), np.log(look.radius[1]), count))
+    radii = np.exp(rng.uniform(np.log(ranges.radius[0]), np.log(ranges.radius[1]), count))
     for radius in radii.tolist():
         cy, cx = rng.uniform(-largest, height + largest), rng.uniform(-largest, width + largest)
-        tall = radius * rng.uniform(*look.roundness)
+        tall = radius * rng.uniform(*ranges.roundness)
         lobes, phase = int(rng.integers(2, 5)), rng.uniform(0, 2 * np.pi)
         size = int(np.ceil(1.3 * max(radius, tall)))
         here = _around(cy, size, height), _around(cx, size, width)
@@ -72,9 +72,9 @@ def add_drops(rng: np.random.Generator, picture: FloatArray, look: DropLook) -> 
         x[here] -= across * bend
         y[here] -= down * bend
     scene = cv2.remap(picture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-    glow = rng.uniform(*look.glow) if look.glow[1] else 0.0
+    glow = rng.uniform(*ranges.glow) if ranges.glow[1] else 0.0
     scene = np.clip(scene + in_color(shade + np.float32(glow)), 0, 1)
-    sigma = float(rng.uniform(*look.defocus) * np.median(radii)) + 0.3
+    sigma = float(rng.uniform(*ranges.defocus) * np.median(radii)) + 0.3
     shown, seen = (soften(part, sigma, cv2.BORDER_REPLICATE) for part in (scene * in_color(cover), cover))
     wet: FloatArray = picture * in_color(1 - seen) + shown
     return wet

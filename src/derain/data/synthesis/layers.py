@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from derain.data.synthesis.camera import to_levels
 from derain.data.synthesis.mixing import Mixing, mix
 from derain.data.synthesis.pixels import FloatArray
-from derain.data.synthesis.scene import SceneLook, expose, set_scene
+from derain.data.synthesis.scene import SceneRanges, expose, set_scene
 
 SCALES = (0.6, 1.8)  # of the layer
 LEAN = 15.0  # degrees to either side
 STRENGTH = (0.15, 1.0)
 MIXINGS: tuple[Mixing, ...] = ("additive", "screen", "linear")
-SCENE = SceneLook()
+SCENE = SceneRanges()
 
 
 def lay_over(

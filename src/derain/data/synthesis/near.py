@@ -27,7 +27,7 @@ Kind = Literal["lines", "ribbons", "bundles", "beads", "splashes", "spots"]
 
 
 @dataclass(frozen=True)
-class NearLook:
+class NearRanges:
     """The ranges that each picture's near rain is drawn from, uniformly unless said otherwise.
 
     Attributes:
@@ -61,12 +61,12 @@ class NearLook:
     ambient: float = 0.4
 
 
-def add_near_rain(rng: np.random.Generator, picture: FloatArray, look: NearLook) -> FloatArray:
+def add_near_rain(rng: np.random.Generator, picture: FloatArray, ranges: NearRanges) -> FloatArray:
     """`picture` (H, W, 3) in [0, 1] behind near rain; the same shape and range."""
     height, width = picture.shape[:2]
-    cover = near_cover(rng, height, width, look)
-    light = rng.uniform(*look.light)
-    if rng.random() < look.ambient:
+    cover = near_cover(rng, height, width, ranges)
+    light = rng.uniform(*ranges.light)
+    if rng.random() < ranges.ambient:
         light = min(light, float(np.quantile(picture[::4, ::4], 0.97)) * rng.uniform(0.9, 1.3) + 0.08)
     blue = rng.uniform(-0.02, 0.1)  # water shows the sky
     color = np.clip(light + np.array([-blue, 0, blue]), 0, 1)
@@ -74,22 +74,22 @@ def add_near_rain(rng: np.random.Generator, picture: FloatArray, look: NearLook)
     return rainy
 
 
-def near_cover(rng: np.random.Generator, height: int, width: int, look: NearLook) -> FloatArray:
+def near_cover(rng: np.random.Generator, height: int, width: int, ranges: NearRanges) -> FloatArray:
     """How much of each pixel the water covers, (height, width) in [0, 1]."""
-    sigma, opacity = _log_uniform(rng, look.blur), _log_uniform(rng, look.opacity)
-    length, spread = _log_uniform(rng, look.length), _log_uniform(rng, look.spread)
-    thickness = _log_uniform(rng, look.width)
+    sigma, opacity = _log_uniform(rng, ranges.blur), _log_uniform(rng, ranges.opacity)
+    length, spread = _log_uniform(rng, ranges.length), _log_uniform(rng, ranges.spread)
+    thickness = _log_uniform(rng, ranges.width)
     margin = int(length / 2 + thickness + 3 * sigma + 2 * spread)
     area = (height + 2 * margin) * (width + 2 * margin)
-    count = min(rng.poisson(_log_uniform(rng, look.count) * area / 1e4), MOST) + 1
+    count = min(rng.poisson(_log_uniform(rng, ranges.count) * area / 1e4), MOST) + 1
     marks = Marks(
         middles=rng.uniform([-margin, -margin], [width + margin, height + margin], (count, 2)),
         lengths=length * rng.uniform(0.6, 1.5, count),
-        angles=np.deg2rad(rng.uniform(*look.angle) + rng.normal(0, 1.5, count)),
-        lights=np.exp(rng.normal(0, look.tail, count)),
+        angles=np.deg2rad(rng.uniform(*ranges.angle) + rng.normal(0, 1.5, count)),
+        lights=np.exp(rng.normal(0, ranges.tail, count)),
         widths=thickness * np.exp(rng.normal(0, 0.3, count)),
     )
-    match look.kind:
+    match ranges.kind:
         case "ribbons":
             marks = _ribbons(marks)
         case "bundles":
@@ -104,7 +104,7 @@ def near_cover(rng: np.random.Generator, height: int, width: int, look: NearLook
     # The blur makes a line fainter across, a short one along as well; where lines lie close they add up.
     typical = float(np.median(marks.lengths))
     peak = min(1.0, 0.4 * (DRAWN + thickness - 1) / sigma) * min(1.0, 0.4 * typical / sigma)
-    if look.kind == "bundles":
+    if ranges.kind == "bundles":
         peak = max(peak, min(1.0, 0.25 * LINES / float(np.hypot(sigma, spread))))
     saturated: FloatArray = 1 - np.exp(soft * np.float32(-opacity / (MEDIAN * peak)))
     return saturated

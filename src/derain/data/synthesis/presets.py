@@ -15,14 +15,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from derain.data.synthesis.camera import CameraLook, photograph, to_levels
-from derain.data.synthesis.drops import DropLook, add_drops
+from derain.data.synthesis.camera import CameraRanges, photograph, to_levels
+from derain.data.synthesis.drops import DropRanges, add_drops
 from derain.data.synthesis.mixing import Mixing, mix
-from derain.data.synthesis.near import NearLook, add_near_rain
+from derain.data.synthesis.near import NearRanges, add_near_rain
 from derain.data.synthesis.pixels import FloatArray
-from derain.data.synthesis.scene import SceneLook, expose, set_scene
-from derain.data.synthesis.streaks import StreakLook, streak_layer
-from derain.data.synthesis.veil import VeilLook, add_veil
+from derain.data.synthesis.scene import SceneRanges, expose, set_scene
+from derain.data.synthesis.streaks import StreakRanges, streak_layer
+from derain.data.synthesis.veil import VeilRanges, add_veil
 from derain.errors import unknown_name
 
 
@@ -33,23 +33,30 @@ class Rain:
     Attributes:
         scene: what both pictures of a pair go through: a dull day and a camera.
         veil: before the rain falls.
-        streaks: looks whose layers are added up.
+        streaks: ranges of layers that are added up.
         mixing: one of them is drawn for each picture.
-        near: rain close to the camera, one look after the other.
+        near: rain close to the camera, one kind after the other.
         drops: on the glass.
         camera: noise and JPEG on the rainy picture alone.
+        share: how often it is drawn, relative to the other kinds of a preset.
     """
 
-    streaks: tuple[StreakLook, ...] = ()
+    streaks: tuple[StreakRanges, ...] = ()
     mixing: tuple[Mixing, ...] = ("additive",)
-    near: tuple[NearLook, ...] = ()
-    veil: VeilLook | None = None
-    drops: DropLook | None = None
-    camera: CameraLook | None = None
-    scene: SceneLook | None = None
+    near: tuple[NearRanges, ...] = ()
+    veil: VeilRanges | None = None
+    drops: DropRanges | None = None
+    camera: CameraRanges | None = None
+    scene: SceneRanges | None = None
+    share: int = 1
 
 
-FINE = StreakLook(
+def shared(share: int, kinds: tuple[Rain, ...]) -> tuple[Rain, ...]:
+    """Kinds of rain that are drawn `share` times as often."""
+    return tuple(replace(rain, share=share * rain.share) for rain in kinds)
+
+
+FINE = StreakRanges(
     angle=(-35, 35),
     sheets=(3, 6),
     length=(25, 130),
@@ -61,7 +68,7 @@ FINE = StreakLook(
     glint=(0.2, 1.4),
     floor=(0.0, 0.03),
 )
-LINES = StreakLook(
+LINES = StreakRanges(
     angle=(-30, 30),
     directions=(1, 2),
     sheets=(1, 2),
@@ -74,7 +81,7 @@ LINES = StreakLook(
     glint=(0.0, 0.3),
     sharp=True,
 )
-SHOWER = StreakLook(
+SHOWER = StreakRanges(
     angle=(-30, 30),
     directions=(1, 3),
     sheets=(2, 4),
@@ -86,7 +93,7 @@ SHOWER = StreakLook(
     gusts=(0.2, 0.8),
     glint=(0.0, 0.7),
 )
-CURTAINS = StreakLook(
+CURTAINS = StreakRanges(
     angle=(-15, 15),
     spread=(0.0, 2.0),
     length=(60, 200),
@@ -99,7 +106,7 @@ CURTAINS = StreakLook(
 )
 # So many curtains, one behind the other, that they mostly brighten everything.
 SHEETS = replace(CURTAINS, coverage=(2.5, 12.0), brightness=(0.006, 0.025), width=(2.0, 9.0))
-DRIZZLE = StreakLook(
+DRIZZLE = StreakRanges(
     angle=(-45, 45),
     spread=(0.0, 2.0),
     sheets=(2, 4),
@@ -113,7 +120,7 @@ DRIZZLE = StreakLook(
 )
 # Noise smeared along the fall, as photo editors make rain: so many drops overlap that little of it shows
 # as streaks and most of it as a brighter ground.
-SMEAR = StreakLook(
+SMEAR = StreakRanges(
     angle=(-45, 45),
     spread=(0.0, 2.0),
     sheets=(1, 2),
@@ -125,7 +132,7 @@ SMEAR = StreakLook(
     gusts=(0.0, 0.25),
     glint=(0.0, 0.5),
 )
-DASHES = StreakLook(
+DASHES = StreakRanges(
     angle=(-45, 45),
     spread=(0.0, 3.0),
     sheets=(2, 4),
@@ -138,7 +145,7 @@ DASHES = StreakLook(
     glint=(0.0, 0.3),
 )
 # In linear light on dark ground 0.05 already looks like 0.22.
-NEAR = StreakLook(
+NEAR = StreakRanges(
     angle=(-35, 35),
     spread=(0.0, 3.0),
     sheets=(2, 4),
@@ -151,39 +158,39 @@ NEAR = StreakLook(
     glint=(0.0, 1.0),
 )
 # What falls within a few metres of the lens; pixels are those of a frame some 500 high.
-LIT_LINES = NearLook("lines", count=(2, 40), length=(12, 110), blur=(0.45, 1.3), opacity=(0.08, 0.9))
-SHORT_LINES = NearLook(
+LIT_LINES = NearRanges("lines", count=(2, 40), length=(12, 110), blur=(0.45, 1.3), opacity=(0.08, 0.9))
+SHORT_LINES = NearRanges(
     "lines", count=(5, 60), length=(5, 40), blur=(0.4, 0.8), opacity=(0.06, 0.7), angle=(-15, 15), tail=0.6
 )
-SOFT_LINES = NearLook("lines", count=(0.5, 12), length=(6, 70), blur=(1.2, 7.0), opacity=(0.1, 0.8))
-COLUMNS = NearLook(
+SOFT_LINES = NearRanges("lines", count=(0.5, 12), length=(6, 70), blur=(1.2, 7.0), opacity=(0.1, 0.8))
+COLUMNS = NearRanges(
     "bundles", count=(0.2, 3), length=(40, 220), blur=(0.6, 5.0), opacity=(0.15, 1.0), spread=(1.5, 14.0),
     angle=(-8, 8),
 )  # fmt: skip
 # Water out of focus: a drop within an arm's length, or what runs off a gutter, before a dark ground.
-SOFT_COLUMNS = NearLook(
+SOFT_COLUMNS = NearRanges(
     "lines", count=(0.1, 2), length=(60, 350), blur=(2.5, 18), opacity=(0.1, 0.9), angle=(-8, 8)
 )
-SOFT_DROPS = NearLook(
+SOFT_DROPS = NearRanges(
     "lines", count=(1.5, 12), length=(8, 45), blur=(2.5, 7), opacity=(0.15, 0.8), angle=(-12, 12)
 )
 # Streaks as wide as the drop is large, with edges: near and sharp, or a jet from a roof.
-RIBBONS = NearLook(
+RIBBONS = NearRanges(
     "ribbons", count=(0.1, 4), length=(20, 300), width=(2, 14), blur=(0.7, 3.5), opacity=(0.08, 0.9),
     angle=(-12, 12),
 )  # fmt: skip
-SPECKS = NearLook("spots", count=(3, 70), length=(1.5, 9), blur=(0.4, 0.9), opacity=(0.08, 0.9), tail=0.6)
-BEADS = NearLook(
+SPECKS = NearRanges("spots", count=(3, 70), length=(1.5, 9), blur=(0.4, 0.9), opacity=(0.08, 0.9), tail=0.6)
+BEADS = NearRanges(
     "beads", count=(0.5, 6), length=(40, 160), blur=(0.8, 2.5), opacity=(0.2, 1.0), angle=(-12, 12)
 )
-SPLASHES = NearLook(
+SPLASHES = NearRanges(
     "splashes", count=(0.3, 4), length=(2, 9), blur=(0.5, 1.4), opacity=(0.15, 0.9), spread=(3, 20)
 )
-SPOTS = NearLook("spots", count=(1, 25), length=(1, 5), blur=(0.7, 4.0), opacity=(0.1, 0.8))
-WISPS = NearLook("lines", count=(4, 60), length=(15, 90), blur=(0.5, 1.5), opacity=(0.02, 0.15), tail=0.6)
-MIST = VeilLook()
-THIN_MIST = VeilLook(near=(0.0, 0.05), far=(0.0, 0.25))
-CAMERA = CameraLook()
+SPOTS = NearRanges("spots", count=(1, 25), length=(1, 5), blur=(0.7, 4.0), opacity=(0.1, 0.8))
+WISPS = NearRanges("lines", count=(4, 60), length=(15, 90), blur=(0.5, 1.5), opacity=(0.02, 0.15), tail=0.6)
+MIST = VeilRanges()
+THIN_MIST = VeilRanges(near=(0.0, 0.05), far=(0.0, 0.25))
+CAMERA = CameraRanges()
 
 LIGHT = (Rain((FINE,)),)
 HEAVY = (Rain((SHOWER,)), Rain((LINES,)), Rain((LINES, SHOWER)))
@@ -201,39 +208,40 @@ REAL = (
     Rain((NEAR, DRIZZLE), ("linear", "screen"), veil=THIN_MIST, camera=CAMERA),
     Rain((NEAR, FINE), ("linear",), veil=MIST, camera=CAMERA),
 )
-DULL = SceneLook()
-BRIGHT = SceneLook(gamma=(0.8, 1.3), gain=(0.75, 1.0), softened=0.2)
+DULL = SceneRanges()
+BRIGHT = SceneRanges(gamma=(0.8, 1.3), gain=(0.75, 1.0), softened=0.2)
 # What is out of focus is learnt last, so it has the largest shares.
 NEAR_RAIN = (
-    *(5 * (Rain(near=(LIT_LINES,), scene=DULL),)),
+    Rain(near=(LIT_LINES,), scene=DULL, share=5),
     Rain(near=(LIT_LINES, WISPS), veil=THIN_MIST, scene=DULL),
-    *(4 * (Rain(near=(SHORT_LINES,), scene=BRIGHT),)),
-    *(2 * (Rain(near=(SHORT_LINES, LIT_LINES), scene=BRIGHT),)),
+    Rain(near=(SHORT_LINES,), scene=BRIGHT, share=4),
+    Rain(near=(SHORT_LINES, LIT_LINES), scene=BRIGHT, share=2),
     Rain(near=(SHORT_LINES, SPECKS), scene=DULL),
-    *(2 * (Rain(near=(COLUMNS, WISPS), scene=DULL),)),
-    *(2 * (Rain(near=(SOFT_LINES, WISPS), scene=DULL),)),
+    Rain(near=(COLUMNS, WISPS), scene=DULL, share=2),
+    Rain(near=(SOFT_LINES, WISPS), scene=DULL, share=2),
     Rain(near=(SOFT_LINES, SPOTS), scene=DULL),
-    *(3 * (Rain(near=(SOFT_COLUMNS,), scene=DULL),)),
+    Rain(near=(SOFT_COLUMNS,), scene=DULL, share=3),
     Rain(near=(SOFT_COLUMNS, LIT_LINES), scene=DULL),
-    *(3 * (Rain(near=(SOFT_DROPS,), scene=DULL),)),
+    Rain(near=(SOFT_DROPS,), scene=DULL, share=3),
     Rain(near=(SOFT_DROPS, WISPS), scene=DULL),
-    *(3 * (Rain(near=(RIBBONS,), scene=DULL),)),
+    Rain(near=(RIBBONS,), scene=DULL, share=3),
     Rain(near=(RIBBONS, SPECKS), scene=DULL),
-    *(2 * (Rain(near=(SPECKS,), scene=DULL),)),
+    Rain(near=(SPECKS,), scene=DULL, share=2),
     Rain(near=(SPECKS, LIT_LINES, SOFT_LINES), scene=DULL),
     Rain(near=(BEADS, LIT_LINES), scene=DULL),
     Rain(near=(SPLASHES, LIT_LINES), scene=DULL),
     Rain(streaks=(NEAR,), mixing=("linear", "screen"), near=(SOFT_LINES,), scene=DULL),
-    *(2 * (Rain(scene=DULL),)),
+    Rain(scene=DULL, share=2),
 )
 # Glass so close to the lens that its drops are soft discs of light.
 BLURRED_DROPS = Rain(
-    drops=DropLook(density=(0.3, 3.0), radius=(10, 45), defocus=(0.3, 0.8), glow=(0.0, 0.35)),
+    drops=DropRanges(density=(0.3, 3.0), radius=(10, 45), defocus=(0.3, 0.8), glow=(0.0, 0.35)),
+    share=3,
 )
 DROPS = (
-    Rain(drops=DropLook()),
-    Rain(drops=DropLook(density=(0.2, 1.0), radius=(8.0, 40.0))),
-    *(3 * (BLURRED_DROPS,)),
+    Rain(drops=DropRanges()),
+    Rain(drops=DropRanges(density=(0.2, 1.0), radius=(8.0, 40.0))),
+    BLURRED_DROPS,
 )
 
 # The noise is in both pictures of a pair, so that a network learns to leave it.
@@ -248,14 +256,14 @@ PRESETS: dict[str, tuple[Rain, ...]] = {
     "drops": DROPS,
     "near": NEAR_RAIN,
     "dry": (Rain(), Rain(scene=DULL)),
-    "falling": (*(14 * LIGHT), Rain(), HEAVY[0], *DDN[2:], *(2 * DDN[-1:]), REAL[0]),
+    "falling": (*shared(14, LIGHT), Rain(), HEAVY[0], *DDN[2:-1], *shared(3, DDN[-1:]), REAL[0]),
     "everyday": (
-        *(10 * LIGHT),
-        HEAVY[0],
-        *HEAVY,
-        *DDN,
-        DDN[-1],
-        *DID[:1],
+        *shared(10, LIGHT),
+        *shared(2, HEAVY[:1]),
+        *HEAVY[1:],
+        *DDN[:-1],
+        *shared(2, DDN[-1:]),
+        DID[0],
         *REAL_SCENES,
         *NEAR_RAIN,
         *DROPS,
@@ -285,7 +293,7 @@ def make_pair(
         The rainy picture and its clean twin, (H, W, 3) RGB uint8; the twin is `clean` unless the kind
         sets a scene.
     """
-    rain = kinds[rng.integers(len(kinds))]
+    rain = _drawn(rng, kinds)
     dry: FloatArray = clean.astype(np.float32) / np.float32(255)
     if rain.scene:
         dry = set_scene(rng, dry, rain.scene)
@@ -294,13 +302,19 @@ def make_pair(
         picture = add_veil(rng, picture, rain.veil)
     if rain.streaks:
         height, width = clean.shape[:2]
-        layer = sum(streak_layer(rng, height, width, look) for look in rain.streaks)
+        layer = sum(streak_layer(rng, height, width, ranges) for ranges in rain.streaks)
         picture = mix(picture, np.asarray(layer, np.float32), rain.mixing[rng.integers(len(rain.mixing))])
-    for look in rain.near:
-        picture = add_near_rain(rng, picture, look)
+    for ranges in rain.near:
+        picture = add_near_rain(rng, picture, ranges)
     if rain.drops:
         picture = add_drops(rng, picture, rain.drops)
     if rain.scene:
         picture, dry = expose(rng, (picture, dry), rain.scene)
     rainy = photograph(rng, picture, rain.camera) if rain.camera else to_levels(picture)
     return rainy, to_levels(dry) if rain.scene else clean
+
+
+def _drawn(rng: np.random.Generator, kinds: tuple[Rain, ...]) -> Rain:
+    """One of the kinds, by their shares."""
+    ends = np.cumsum([rain.share for rain in kinds])
+    return kinds[int(np.searchsorted(ends, rng.integers(ends[-1]), "right"))]

@@ -18,7 +18,7 @@ from derain.data.synthesis.streaks import Range
 
 
 @dataclass(frozen=True)
-class SceneLook:
+class SceneRanges:
     """The ranges that each scene is drawn from.
 
     Attributes:
@@ -42,14 +42,16 @@ class SceneLook:
     quality: tuple[int, int] = (50, 95)
 
 
-def set_scene(rng: np.random.Generator, picture: FloatArray, look: SceneLook) -> FloatArray:
+def set_scene(rng: np.random.Generator, picture: FloatArray, ranges: SceneRanges) -> FloatArray:
     """`picture` (H, W, 3) in [0, 1] as a dull day shows it; the same shape and range."""
-    if rng.random() < look.striped:
+    if rng.random() < ranges.striped:
         picture = add_stripes(rng, picture)
-    dark: FloatArray = picture ** np.float32(rng.uniform(*look.gamma)) * np.float32(rng.uniform(*look.gain))
-    if rng.random() >= look.softened:
+    dark: FloatArray = picture ** np.float32(rng.uniform(*ranges.gamma)) * np.float32(
+        rng.uniform(*ranges.gain)
+    )
+    if rng.random() >= ranges.softened:
         return dark
-    sigma = float(np.exp(rng.uniform(*np.log(look.soft))))
+    sigma = float(np.exp(rng.uniform(*np.log(ranges.soft))))
     return np.asarray(cv2.GaussianBlur(dark, (0, 0), sigma), np.float32)
 
 
@@ -82,16 +84,16 @@ def add_stripes(rng: np.random.Generator, picture: FloatArray) -> FloatArray:
 
 
 def expose(
-    rng: np.random.Generator, pair: tuple[FloatArray, FloatArray], look: SceneLook
+    rng: np.random.Generator, pair: tuple[FloatArray, FloatArray], ranges: SceneRanges
 ) -> tuple[FloatArray, FloatArray]:
     """Both pictures of a pair with the same noise and the same compression; values in [0, 1]."""
-    deviation = np.float32(rng.uniform(*look.noise))
+    deviation = np.float32(rng.uniform(*ranges.noise))
     noise = normal(rng, pair[0].shape)
     noise *= np.sqrt(0.1 + 0.9 * pair[1]) * deviation
     first, second = (np.clip(picture + noise, 0, 1) for picture in pair)
-    if rng.random() >= look.compressed:
+    if rng.random() >= ranges.compressed:
         return first, second
-    quality = int(rng.integers(look.quality[0], look.quality[1] + 1))
+    quality = int(rng.integers(ranges.quality[0], ranges.quality[1] + 1))
     return _compressed(first, quality), _compressed(second, quality)
 
 

@@ -24,7 +24,7 @@ Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class StreakLook:
+class StreakRanges:
     """The ranges that each picture's rain is drawn from, uniformly unless said otherwise.
 
     Attributes:
@@ -59,33 +59,33 @@ class StreakLook:
     floor: Range = (0.0, 0.0)
 
 
-def streak_layer(rng: np.random.Generator, height: int, width: int, look: StreakLook) -> FloatArray:
+def streak_layer(rng: np.random.Generator, height: int, width: int, ranges: StreakRanges) -> FloatArray:
     """The brightness that rain adds, (height, width) float32, at least 0 and not clipped at 1."""
     layer = np.zeros((height, width), np.float32)
-    directions = rng.integers(look.directions[0], look.directions[1] + 1)
-    brightness, coverage = rng.uniform(*look.brightness), rng.uniform(*look.coverage)
-    tail, gusts, spread = rng.uniform(*look.tail), rng.uniform(*look.gusts), rng.uniform(*look.spread)
-    glint = rng.uniform(*look.glint)
+    directions = rng.integers(ranges.directions[0], ranges.directions[1] + 1)
+    brightness, coverage = rng.uniform(*ranges.brightness), rng.uniform(*ranges.coverage)
+    tail, gusts, spread = rng.uniform(*ranges.tail), rng.uniform(*ranges.gusts), rng.uniform(*ranges.spread)
+    glint = rng.uniform(*ranges.glint)
     for _ in range(directions):
-        fall = rng.uniform(*look.angle)
-        sheets = rng.integers(look.sheets[0], look.sheets[1] + 1)
+        fall = rng.uniform(*ranges.angle)
+        sheets = rng.integers(ranges.sheets[0], ranges.sheets[1] + 1)
         for _ in range(sheets):
             layer += _sheet(
                 rng,
                 height,
                 width,
                 angle=rng.normal(fall, spread),
-                length=float(np.exp(rng.uniform(*np.log(look.length)))),
-                thickness=rng.uniform(*look.width),
+                length=float(np.exp(rng.uniform(*np.log(ranges.length)))),
+                thickness=rng.uniform(*ranges.width),
                 coverage=coverage / (directions * sheets),
                 brightness=brightness * rng.uniform(0.6, 1.4),
                 tail=tail,
                 gusts=gusts,
                 glint=glint,
-                sharp=look.sharp,
+                sharp=ranges.sharp,
             )
-    if look.floor[1] > 0:
-        layer = np.maximum(layer - np.float32(rng.uniform(*look.floor)), 0)
+    if ranges.floor[1] > 0:
+        layer = np.maximum(layer - np.float32(rng.uniform(*ranges.floor)), 0)
     return layer
 
 
@@ -104,7 +104,7 @@ def _sheet(
     glint: float,
     sharp: bool,
 ) -> FloatArray:
-    """Drops of one distance, (height, width); arguments are single draws from a `StreakLook`."""
+    """Drops of one distance, (height, width); arguments are single draws from a `StreakRanges`."""
     slope = np.tan(np.deg2rad(angle))
     upright = 1 / np.hypot(1, slope)  # the height of one pixel along the fall
     above, aside = int(2 * length) + 2, 2 * int(np.ceil(thickness)) + 1

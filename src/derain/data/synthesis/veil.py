@@ -12,7 +12,7 @@ from derain.data.synthesis.streaks import Range
 
 
 @dataclass(frozen=True)
-class VeilLook:
+class VeilRanges:
     """The ranges that each picture's veil is drawn from.
 
     Attributes:
@@ -28,12 +28,12 @@ class VeilLook:
     patches: float = 0.3
 
 
-def add_veil(rng: np.random.Generator, picture: FloatArray, look: VeilLook) -> FloatArray:
+def add_veil(rng: np.random.Generator, picture: FloatArray, ranges: VeilRanges) -> FloatArray:
     """`picture` (H, W, 3) in [0, 1] behind a veil; the same shape and range."""
     height, width = picture.shape[:2]
-    near, far, light = rng.uniform(*look.near), rng.uniform(*look.far), rng.uniform(*look.light)
+    near, far, light = rng.uniform(*ranges.near), rng.uniform(*ranges.far), rng.uniform(*ranges.light)
     rows = np.linspace(far, near, height, dtype=np.float32)[:, None]
-    clouds = rng.uniform(1 - look.patches, 1 + look.patches, (4, 5)).astype(np.float32)
+    clouds = rng.uniform(1 - ranges.patches, 1 + ranges.patches, (4, 5)).astype(np.float32)
     density = np.clip(rows * cv2.resize(clouds, (width, height), interpolation=cv2.INTER_LINEAR), 0, 1)
     veiled: FloatArray = picture + in_color(density) * (np.float32(light) - picture)
     return veiled

@@ -44,21 +44,21 @@ class Weather:
     def _over(self, rain: Rain) -> Rain:
         streaks = tuple(
             replace(
-                look,
-                angle=self.angle or look.angle,
-                coverage=_times(look.coverage, self.density),
-                brightness=_times(look.brightness, self.brightness),
+                ranges,
+                angle=self.angle or ranges.angle,
+                coverage=_times(ranges.coverage, self.density),
+                brightness=_times(ranges.brightness, self.brightness),
             )
-            for look in rain.streaks
+            for ranges in rain.streaks
         )
         near = tuple(
             replace(
-                look,
-                angle=self.angle or look.angle,
-                count=_times(look.count, self.density),
-                opacity=_times(look.opacity, self.brightness, most=1.0),
+                ranges,
+                angle=self.angle or ranges.angle,
+                count=_times(ranges.count, self.density),
+                opacity=_times(ranges.opacity, self.brightness, most=1.0),
             )
-            for look in rain.near
+            for ranges in rain.near
         )
         drops = rain.drops and replace(rain.drops, density=_times(rain.drops.density, self.density))
         return replace(rain, streaks=streaks, near=near, drops=drops)
