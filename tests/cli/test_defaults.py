@@ -55,7 +55,7 @@ def test_the_nearest_place_counts_and_in_it_the_command_before_all(home: Path) -
         ("tyle = 3", "Did you mean 'tile'"),
         ("[rum]\ntile = 3", "Did you mean 'run'"),
         ("[run]\npreset = 'light'", "unknown option 'run.preset'"),
-        ("overwrite = true", "--overwrite is given with each command"),
+        ("overwrite = true", "--overwrite has no default that can be set"),
         ("[train]\nset = ['a=b']", "--set is given with each command"),
     ],
 )
