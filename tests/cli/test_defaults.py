@@ -56,7 +56,7 @@ def test_the_nearest_place_counts_and_in_it_the_command_before_all(home: Path) -
         ("[rum]\ntile = 3", "Did you mean 'run'"),
         ("[run]\npreset = 'light'", "unknown option 'run.preset'"),
         ("overwrite = true", "--overwrite has no default that can be set"),
-        ("[train]\nset = ['a=b']", "--set is given with each command"),
+        ("[train]\nset = ['a=b']", "--set has no default that can be set"),
     ],
 )
 def test_mistakes_in_a_file_name_the_place(home: Path, content: str, said: str) -> None:

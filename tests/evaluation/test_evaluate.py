@@ -396,7 +396,7 @@ def test_a_picture_that_fails_is_in_no_figure_of_anybody(cases: tuple[Case, ...]
     content = json.loads((tmp_path / "out/report.json").read_text())
     assert content["pictures"] == 2
     assert content["failed"] == list(report.failed)
-    assert content["notes"] == ["2 of 4 pictures failed and are in no figure."]
+    assert content["notes"] == ["2 of 4 pictures failed and are not in any figure."]
 
 
 def test_a_protocol_that_fails_on_one_picture_is_missing_there(tmp_path: Path) -> None:

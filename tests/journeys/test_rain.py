@@ -84,7 +84,7 @@ def test_what_is_white_in_a_mask_stays(folder: Path, weights: Path, tmp_path: Pa
     before, after = pixels(folder / "a.png"), pixels(tmp_path / "dry" / "a.png")
     assert np.array_equal(after[:, :40], before[:, :40])
     assert not np.array_equal(after[:, 60:], before[:, 60:])
-    assert "sub/b.jpg: no mask for it, so nothing is protected" in done.stdout
+    assert "sub/b.jpg: no mask found, so nothing is protected" in done.stdout
     wrong = tmp_path / "small.png"
     Image.new("L", (10, 10), 255).save(wrong)
     done = derain("run", folder / "a.png", "-o", tmp_path / "b.png", "--protect", wrong, "--model", weights)
