@@ -1,0 +1,23 @@
+"""An error costs more in the loss of the everyday network where rain is left than where too much was taken."""
+
+from __future__ import annotations
+
+import torch
+
+from derain.methods.everyday.loss import EverydayLoss
+
+
+def _l1(rain: float, error: float) -> float:
+    clean = torch.full((1, 3, 16, 16), 0.25)
+    terms = EverydayLoss(residual=0.5)({"image": clean + error}, clean, clean + rain)
+    return float(terms["l1"])
+
+
+def test_rain_that_is_left_costs_more_than_what_was_taken_too_much() -> None:
+    assert abs(_l1(rain=0.2, error=0.1) - 0.15) < 1e-6
+    assert abs(_l1(rain=0.2, error=-0.1) - 0.1) < 1e-6
+
+
+def test_where_it_does_not_rain_both_errors_cost_the_same() -> None:
+    assert abs(_l1(rain=0.0, error=0.1) - 0.1) < 1e-6
+    assert abs(_l1(rain=0.0, error=-0.1) - 0.1) < 1e-6
