@@ -1,4 +1,4 @@
-"""An error costs more in the loss of the everyday network where rain is left than where too much was taken."""
+"""An error costs more in the everyday loss where rain is left than where too much was taken."""
 
 from __future__ import annotations
 

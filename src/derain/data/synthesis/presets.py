@@ -158,7 +158,9 @@ NEAR = StreakRanges(
     glint=(0.0, 1.0),
 )
 # What falls within a few metres of the lens; pixels are those of a frame some 500 high.
-LIT_LINES = NearRanges("lines", count=(2, 40), length=(12, 110), blur=(0.45, 1.3), opacity=(0.08, 0.9))
+LIT_LINES = NearRanges(
+    "lines", count=(2, 40), length=(12, 110), blur=(0.45, 1.3), opacity=(0.08, 0.9), angle=(-40, 40)
+)
 SHORT_LINES = NearRanges(
     "lines", count=(5, 60), length=(5, 40), blur=(0.4, 0.8), opacity=(0.06, 0.7), angle=(-15, 15), tail=0.6
 )
