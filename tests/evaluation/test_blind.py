@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -58,7 +59,9 @@ def test_crops_are_where_results_differ(folders: dict[str, Path]) -> None:
 
     from PIL import Image
 
-    page = comparison_page({n: folders[n] for n in ("ours", "<theirs>")}, folders["rainy"], side=20, count=4)
+    page = comparison_page(
+        {n: folders[n] for n in ("ours", "<theirs>")}, folders["rainy"], side=20, count=4
+    ).html
     assert len(trials_of(page)) == 4
     for trial in trials_of(page):
         crops = [
@@ -71,7 +74,7 @@ def test_crops_are_where_results_differ(folders: dict[str, Path]) -> None:
 
 
 def test_the_page_leads_nowhere(folders: dict[str, Path]) -> None:
-    page = comparison_page({name: folders[name] for name in ("ours", "<theirs>")}, count=2)
+    page = comparison_page({name: folders[name] for name in ("ours", "<theirs>")}, count=2).html
     assert not re.findall(r"""(?:src|href|url)\s*[=(]\s*['"]?(?!data:)https?:""", page)
     assert "<theirs>" not in page  # in JSON, it is \u003ctheirs>
 
@@ -86,6 +89,19 @@ def test_refusals(folders: dict[str, Path], tmp_path: Path) -> None:
     ):
         with pytest.raises(DerainError, match=words):
             comparison_page(results)
+
+
+def test_the_page_has_all_but_the_broken_pictures(folders: dict[str, Path], tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(folders["<theirs>"], other)
+    (other / "3.png").write_bytes(b"no picture")
+    write_picture(other / "5.png", Picture(np.zeros((9, 9, 3), np.uint8)))
+    done = derain("compare", folders["ours"], other, "-o", tmp_path / "look.html")
+    assert done.returncode == 1
+    told = done.stderr.strip().splitlines()
+    assert sorted(line.rpartition("/")[2][:5] for line in told) == ["3.png", "5.png"]
+    shown = {trial["picture"] for trial in trials_of((tmp_path / "look.html").read_text())}
+    assert len(shown) == 8
 
 
 def shown(tab: Tab) -> list[str]:

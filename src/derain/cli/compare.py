@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from derain.cli.messages import printable
 from derain.cli.output import say
 from derain.cli.shared import Overwrite
 
@@ -32,7 +34,7 @@ def compare(
     """Write a page for choosing the better of two results of the same crop by eye, with the keyboard.
 
     Crops are taken where the two differ most. The page needs no server; it remembers the choices, and shows
-    wins with 95 % intervals at the end.
+    wins with 95 % intervals at the end. A picture that cannot be shown is named and left out.
 
     Example: derain compare ours/ theirs/ --rainy rainy/ --blind -o look.html
     """
@@ -47,5 +49,9 @@ def compare(
     if len(results) < len(folders):
         raise UsageError("two folders have the same name; write NAME=FOLDER.")
     page = comparison_page(results, rainy, blind=blind, count=count, side=crop, seed=seed)
-    replace_file(output, page.encode())
+    replace_file(output, page.html.encode())
+    for line in page.failed:
+        print(f"derain: {printable(line)}", file=sys.stderr)
     say(f"page: {output}")
+    if page.failed:
+        raise typer.Exit(1)

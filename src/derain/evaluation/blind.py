@@ -35,6 +35,14 @@ class Trial:
     right: int
 
 
+@dataclass(frozen=True)
+class ComparisonPage:
+    """A page, and what is wrong with the pictures that are not on it."""
+
+    html: str
+    failed: tuple[str, ...]
+
+
 def make_trials(pictures: Sequence[str], results: int, count: int, seed: int) -> tuple[Trial, ...]:
     """Choices in random order; every two results meet equally often, within one, and sides are random.
 
@@ -64,8 +72,10 @@ def comparison_page(
     count: int = 60,
     side: int = 320,
     seed: int = 0,
-) -> str:
+) -> ComparisonPage:
     """The page for two or more folders of results, paired by name.
+
+    A picture that cannot be read, or whose results differ in size, is left out and named.
 
     Args:
         results: {name: folder}.
@@ -77,7 +87,7 @@ def comparison_page(
 
     Raises:
         UsageError: fewer than two folders, no picture in all of them, or `count` or `side` too small.
-        DerainError: a picture cannot be read, or results of one picture differ in size.
+        DerainError: every picture is left out.
     """
     if len(results) < 2:
         raise UsageError("there is nothing to compare; give two or more folders of results.")
@@ -88,19 +98,40 @@ def comparison_page(
     names = [name for name in shared[0] if rainy is None or name in before]
     if not names:
         raise UsageError(f"no picture is in all of {', '.join(map(str, [*results.values(), rainy or '']))}.")
-    trials = make_trials(names, len(results), count, seed)
-    content = []
-    for trial in trials:
-        paths = [shared[place][trial.picture] for place in (trial.left, trial.right)]
-        paths += [before[trial.picture]] if rainy is not None else []
-        crops = _crops(paths, side)
-        entry: dict[str, Any] = {"picture": trial.picture, "left": trial.left, "right": trial.right}
-        content.append({**entry, "images": [_embedded(crop) for crop in crops]})
+    failed: dict[str, DerainError] = {}
+    while True:
+        good = [name for name in names if name not in failed]
+        if not good:
+            raise next(iter(failed.values()))
+        content, wrong = _content(make_trials(good, len(results), count, seed), shared, before, side)
+        failed |= wrong
+        if not wrong:
+            break
     data = {"names": list(results), "blind": blind, "trials": content}
     text = json.dumps(data).replace("<", "\\u003c")  # nothing in a name can end the script
     identity = hashlib.sha256(text.encode()).hexdigest()[:16]
     template = Template((files("derain.evaluation") / "blind.html").read_text(encoding="utf-8"))
-    return template.substitute(data=text, identity=identity)
+    return ComparisonPage(template.substitute(data=text, identity=identity), tuple(map(str, failed.values())))
+
+
+def _content(
+    trials: Sequence[Trial], shared: Sequence[Mapping[str, Path]], before: Mapping[str, Path], side: int
+) -> tuple[list[dict[str, Any]], dict[str, DerainError]]:
+    """What the page shows of each trial, and the pictures that cannot be shown."""
+    content, wrong = [], dict[str, DerainError]()
+    for trial in trials:
+        if trial.picture in wrong:
+            continue
+        paths = [shared[place][trial.picture] for place in (trial.left, trial.right)]
+        paths += [before[trial.picture]] if before else []
+        try:
+            crops = _crops(paths, side)
+        except DerainError as error:
+            wrong[trial.picture] = error
+            continue
+        entry = {"picture": trial.picture, "left": trial.left, "right": trial.right}
+        content.append({**entry, "images": [_embedded(crop) for crop in crops]})
+    return content, wrong
 
 
 def _shared(folders: Sequence[Path]) -> list[dict[str, Path]]:
