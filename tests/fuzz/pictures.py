@@ -98,6 +98,7 @@ def seeds() -> dict[str, tuple[bytes, ...]]:
             if path.suffix in (*EXTENSIONS, ".jfif") and path.stat().st_size < 100_000:
                 found.setdefault(path.suffix, []).append(path.read_bytes())
     _add_heic(found)
+    _add_jxl(found)
     joined = {".jpeg": ".jpg", ".jfif": ".jpg", ".tiff": ".tif"}
     for name, other in joined.items():
         found[other] += found.pop(name, [])
@@ -113,6 +114,19 @@ def _add_heic(found: dict[str, list[bytes]]) -> None:
         buffer = io.BytesIO()
         pillow_heif.from_pillow(Image.fromarray(scene())).save(buffer, quality=80, **options)
         found.setdefault(".heic", []).append(buffer.getvalue())
+
+
+def _add_jxl(found: dict[str, list[bytes]]) -> None:
+    try:
+        import pillow_jxl  # noqa: F401
+    except ImportError:
+        return
+    boxes = {"exif": exif(), "xmp": b"<x:xmpmeta/>", "use_container": True}
+    for options in ({"lossless": True}, {"quality": 80, **boxes}):
+        for image in (Image.fromarray(scene()), Image.fromarray(scene(4)), Image.fromarray(scene(1)[..., 0])):
+            buffer = io.BytesIO()
+            image.save(buffer, "JXL", **options)
+            found.setdefault(".jxl", []).append(buffer.getvalue())
 
 
 def make(rng: np.random.Generator, folder: Path) -> Path:

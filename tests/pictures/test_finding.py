@@ -97,8 +97,8 @@ def test_content_tells_what_a_file_without_a_known_name_is(tmp_path: Path) -> No
         "phone.3gp": b"\0\0\0\x18ftyp3gp4",
         "old.wmv": bytes.fromhex("3026b2758e66cf11"),
         "song.m4a": b"\0\0\0\x18ftypM4A ",
-        "new.jxl": b"\xff\x0a",
-        "new2.jxl": b"\0\0\0\x0cJXL \r\n\x87\n",
+        "scan.jp2": b"\0\0\0\x0cjP  \r\n\x87\n",
+        "scan2.jp2": b"\xff\x4f\xff\x51",
         "layers.psd": b"8BPS",
         "notes.txt": b"GGG",
     }
@@ -110,7 +110,7 @@ def test_content_tells_what_a_file_without_a_known_name_is(tmp_path: Path) -> No
     assert pictures == ["DSC0001", "a.jfif"]
     assert videos == ["cam.mts", "card.m2ts", "disc.mpg", "old.wmv", "phone.3gp"]
     assert passed_over(unread) == (
-        "5 files not read: 2 JXL (save it as PNG or TIFF), 1 PSD (save it as PNG or TIFF), 1 TXT, 1 M4A."
+        "5 files not read: 2 JP2 (save it as PNG or TIFF), 1 PSD (save it as PNG or TIFF), 1 TXT, 1 M4A."
     )
 
 

@@ -135,7 +135,7 @@ def test_a_program_restores_pictures_and_clips_in_one_call(weights: Path, tmp_pa
     write_picture(rainy / "a.png", Picture(noise()))
     (rainy / "photo").write_bytes(encode_picture(Picture(noise()), ".jpg"))
     write_clip(rainy / "sub" / "clip.mkv", list(moving_scene(4, 32, 48)))
-    files(rainy, **{"notes.txt": b"hello", "new.jxl": b"\xff\x0a"})
+    files(rainy, **{"notes.txt": b"hello", "scan.jp2": b"\xff\x4f\xff\x51"})
     seen = set()
     report = restore_files(
         [rainy],
@@ -146,7 +146,7 @@ def test_a_program_restores_pictures_and_clips_in_one_call(weights: Path, tmp_pa
     )
     assert [outcome.status for outcome in report.outcomes] == ["restored"] * 3
     assert {(entry.source.name, entry.kind) for entry in report.unread} == {
-        ("notes.txt", "TXT"), ("new.jxl", "JXL")
+        ("notes.txt", "TXT"), ("scan.jp2", "JP2")
     }  # fmt: skip
     assert not report.is_complete  # a picture was passed over
     assert {("a.png", 1, 1), ("clip.mkv", 4, 4)} <= seen
@@ -154,7 +154,7 @@ def test_a_program_restores_pictures_and_clips_in_one_call(weights: Path, tmp_pa
         "a.png", "photo.jpg", "sub/clip.mkv", "compare/a.jpg", "compare/photo.jpg", "maps/a-mask.png",
         "maps/photo-mask.png",
     }  # fmt: skip
-    (rainy / "new.jxl").unlink()
+    (rainy / "scan.jp2").unlink()
     again = restore_files([rainy], dry, model=weights)
     assert {outcome.status for outcome in again.outcomes} == {"skipped"}
     assert again.outcomes[0].told == "exists already. To replace it, set overwrite=True."

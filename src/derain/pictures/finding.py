@@ -154,7 +154,7 @@ def walk(folder: Path, parents: tuple[Path, ...] = ()) -> Iterator[Path | Unread
 def passed_over(unread: Sequence[Unread]) -> str:
     """How many files were not read, of which kinds, and what to do; "" if all were.
 
-    E.g. "4 files not read: 2 JXL (save as PNG or TIFF), 1 HEIC (pip install ...), 1 TXT."
+    E.g. "4 files not read: 2 JP2 (save it as PNG or TIFF), 1 HEIC (pip install ...), 1 TXT."
     """
     if not unread:
         return ""

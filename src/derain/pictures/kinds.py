@@ -87,13 +87,13 @@ BMP = _picture("BMP", ".bmp")
 AVIF = _picture("AVIF", ".avif")
 # Results keep the depth and transparency that these may have.
 HEIC = _picture("HEIC", ".heic", ".heif", ".hif", result=".png", package="pillow_heif")
+JPEG_XL = _picture("JPEG XL", ".jxl", result=".png", package="pillow_jxl")
 RAW = _picture(
     *("camera RAW", ".dng", ".cr2", ".cr3", ".nef", ".nrw", ".arw", ".sr2", ".raf", ".orf", ".rw2", ".pef"),
     *(".srw", ".3fr", ".iiq", ".erf", ".mef", ".mos", ".rwl"),
     result=".tif",
     package="rawpy",
 )
-JPEG_XL = _unread("JPEG XL", ".jxl")
 JPEG_2000 = _unread("JPEG 2000", ".jp2", ".j2k", ".jpf", ".jpx")
 JPEG_XR = _unread("JPEG XR", ".jxr", ".wdp")
 PHOTOSHOP = _unread("Photoshop", ".psd", ".psb")

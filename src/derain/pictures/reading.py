@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from derain.errors import DerainError, reason
-from derain.pictures import avif, bmp, heic, jpeg, kinds, png, raw, tiff, webp
+from derain.pictures import avif, bmp, heic, jpeg, jxl, kinds, png, raw, tiff, webp
 from derain.pictures import exif as exif_blocks
 from derain.pictures.decoding import MAX_PIXELS, TooManyPixels
 from derain.pictures.kinds import FileKind
@@ -23,6 +23,7 @@ READERS: dict[FileKind, Callable[[bytes, str, int], Picture]] = {
     kinds.BMP: bmp.read,
     kinds.AVIF: avif.read,
     kinds.HEIC: heic.read,
+    kinds.JPEG_XL: jxl.read,
     kinds.RAW: raw.read,
 }
 # A file may be this much larger than its pixels.
@@ -32,7 +33,7 @@ MOST_BYTES_PER_PIXEL, MOST_BYTES_BESIDE = 8, 256 << 20
 def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Picture:
     """Reads a PNG, JPEG, WebP, TIFF, BMP or AVIF file, recognised by its content.
 
-    HEIC and raw files of cameras are read with the optional packages of `formats`.
+    HEIC, JPEG XL and raw files of cameras are read with the optional packages of `formats`.
 
     Depth stays as it is (8 or 16 bits; 1 to 7 bits become 8, 9 to 15 bits and floats in [0, 1] become 16,
     AVIF of 10 or 12 bits becomes 8), grey stays grey. Palettes and CMYK become RGB, 1 bit becomes grey. The
