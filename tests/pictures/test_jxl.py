@@ -140,9 +140,9 @@ def test_what_is_not_read_is_said_in_a_line(fields: str, words: str, tmp_path: P
 def test_the_declared_size_counts_before_anything_is_decoded(tmp_path: Path) -> None:
     path = tmp_path / "a.jxl"
     path.write_bytes(b"\xff\x0a" + packed("0 11" + "1" * 30 + "100" + RGB) + bytes(99))  # 2^30 squared
-    with pytest.raises(DerainError, match=r"1,073,741,824 x 1,073,741,824 pixels"):
+    with pytest.raises(DerainError, match=r"1,073,741,824 x 1,073,741,824"):
         read_picture(path)
-    with pytest.raises(DerainError, match="more than the 0 megapixels"):
+    with pytest.raises(DerainError, match="0 megapixels"):
         read_picture(jxl(path, scene(3)), max_pixels=100)
 
 
