@@ -8,18 +8,17 @@ that refer to each other are refused or bounded before they are used.
 
 from __future__ import annotations
 
-import argparse
 import json
-import pathlib
+import pickletools
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -59,19 +58,53 @@ COUNTERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torc
 DICTIONARIES = 1000  # that are looked into
 REPEATS = 4  # how often, on average, a number in a file may be shared by tensors
 
-# What NumPy's scalars are unpickled with; the module's name changed with NumPy 2.
-_scalar = np.float64(0).__reduce__()[0]
-# Harmless things that training codes store beside weights: options and numbers.
-_NUMBERS = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+
+class _Skipped:
+    """Stands for what training codes store beside weights: accepts any arguments and keeps nothing."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, _: object) -> None:
+        pass
+
+
+def _dictionary(*_: object) -> dict[Any, Any]:
+    """Stands for a dictionary with defaults."""
+    return {}
+
+
+def _list(*_: object) -> list[Any]:
+    """Stands for a queue."""
+    return []
+
+
+# Harmless types of options, numbers and times; `_Skipped` stands for each.
+_SKIPPED = (
+    *("argparse.Namespace", "torch.torch_version.TorchVersion", "decimal.Decimal", "uuid.UUID"),
+    *(f"pathlib.{name}" for name in ("PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath")),
+    *("pathlib._local.PosixPath", "pathlib._local.WindowsPath"),  # Python 3.13
+    *(f"datetime.{name}" for name in ("datetime", "date", "time", "timedelta", "timezone")),
+    *(f"builtins.{name}" for name in ("list", "dict", "tuple", "int", "float", "str", "bool")),
+    *("builtins.frozenset", "builtins.slice", "numpy.ndarray", "numpy.dtype"),
+    # The module's name changed with NumPy 2.
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+    *(f"numpy.dtypes.{sign}Int{bits}DType" for sign in ("", "U") for bits in (8, 16, 32, 64)),
+    *(f"numpy.dtypes.{name}DType" for name in ("Bool", "Float16", "Float32", "Float64")),
+)
 _HARMLESS: list[Any] = [
-    argparse.Namespace,
-    pathlib.PosixPath,
-    pathlib.PurePosixPath,
-    (_scalar, "numpy.core.multiarray.scalar"),
-    (_scalar, "numpy._core.multiarray.scalar"),
-    np.dtype,
-    *(type(np.dtype(name)) for name in (*_NUMBERS, "float16", "float32", "float64")),
+    *((_Skipped, name) for name in _SKIPPED),
+    (_dictionary, "collections.defaultdict"),
+    (_list, "collections.deque"),
 ]
+# Functions that PyTorch allows and that can fill the memory: one makes as many bytes as it is told, which no
+# weights need; one makes bytes of text, and with these codecs ever more bytes of bytes, or takes very long.
+_GROWING = "builtins.bytearray"
+_ENCODE = "_codecs.encode"
+_GROWING_CODECS = {
+    *("hex", "hex_codec", "base64", "base_64", "base64_codec", "uu", "uu_codec", "idna", "punycode"),
+    *("quopri", "quopri_codec", "quoted_printable", "quotedprintable"),
+}
 
 
 @dataclass(frozen=True)
@@ -134,6 +167,7 @@ def _read_safetensors(path: Path) -> Tensors:
 
 def _read_torch(path: Path) -> Tensors:
     _refuse_compressed(path)
+    _refuse_growth(path)
     try:
         with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # warnings about harmless oddities in a file
@@ -170,6 +204,36 @@ def _refuse_compressed(path: Path) -> None:
         raise DerainError(f"{path}: not a checkpoint, or damaged ({_first_line(error)}).") from None
     if unpacked > path.stat().st_size:
         raise DerainError(f"{path}: is compressed, as PyTorch's files never are; unpack and save it again.")
+
+
+def _refuse_growth(path: Path) -> None:
+    """Refuses a file that asks for a function that makes far more bytes than the file has."""
+    named, texts = set[str](), set[str]()
+    for instruction, value in _constants(path):
+        if instruction == "GLOBAL":
+            named.add(str(value).replace(" ", ".").replace("__builtin__", "builtins"))
+        elif isinstance(value, str | bytes):
+            text = value if isinstance(value, str) else value.decode("latin-1")
+            texts.add(re.sub(r"[^a-z0-9]+", "_", text[:40].lower()))
+    asked = [_GROWING] if _GROWING in named else []
+    asked += [f"{_ENCODE} with {codec}" for codec in sorted(_GROWING_CODECS & texts) if _ENCODE in named]
+    if asked:
+        raise DerainError(f"{path}: refused, it asks for {asked[0]}, which could fill the memory.")
+
+
+def _constants(path: Path) -> Iterator[tuple[str, object]]:
+    """(instruction, what is written behind it) of all pickles in a file."""
+    with ExitStack() as stack:
+        if zipfile.is_zipfile(path):
+            archive = stack.enter_context(zipfile.ZipFile(path))
+            names = [name for name in archive.namelist() if name.endswith(".pkl")]
+            files: Sequence[IO[bytes]] = [stack.enter_context(archive.open(name)) for name in names]
+        else:  # a number, the version, the system, and the content, one behind the other
+            files = 4 * [stack.enter_context(path.open("rb"))]
+        for file in files:
+            with suppress(Exception):  # broken: reading it will say so
+                for instruction, value, _ in pickletools.genops(file):
+                    yield instruction.name, value
 
 
 def _more_than_tensors(path: Path, message: str) -> str:
@@ -226,7 +290,8 @@ def _usable(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
         if problem:
             raise DerainError(f"{path}: {name} {problem}; plain tensors are needed.")
     stored = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in state.values()}
-    if sum(t.numel() * t.element_size() for t in state.values()) > REPEATS * sum(stored.values()):
+    most = REPEATS * min(sum(stored.values()), path.stat().st_size)
+    if sum(t.numel() * t.element_size() for t in state.values()) > most:
         raise DerainError(f"{path}: its tensors share so few numbers that they would fill far more memory.")
     return state
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import collections
+import datetime
+import decimal
 import pickle
 import subprocess
 import sys
@@ -20,6 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.serialization import MAGIC_NUMBER, PROTOCOL_VERSION
 
 from derain.checkpoints import open_checkpoint, read_tensors, save_checkpoint
 from derain.errors import DerainError
@@ -191,6 +195,68 @@ def test_options_and_numbers_beside_the_weights_are_harmless(
         "args": argparse.Namespace(lr=1e-3, out=Path("runs")),
     }
     assert read_tensors(_saved(content, tmp_path / "x.pth")).state.keys() == state.keys()
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.arange(6.0).reshape(2, 3),
+        np.array([1, "a", None], dtype=object),
+        np.random.RandomState(0).get_state(),
+        collections.defaultdict(list, losses=[1.0]),
+        collections.deque([1.0, 2.0], maxlen=5),
+        datetime.datetime(2026, 11, 26, tzinfo=datetime.UTC),
+        datetime.timedelta(hours=3),
+        frozenset({1, 2}),
+        decimal.Decimal("0.1"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_tools_store_beside_the_weights_is_skipped(
+    value: object, state: dict[str, Tensor], tmp_path: Path, legacy: bool
+) -> None:
+    read = read_tensors(_saved({"state_dict": state, "epoch": 3, "more": value}, tmp_path / "x.pth", legacy))
+    assert read.state.keys() == state.keys()
+    assert read.facts == {"epoch": 3}
+
+
+def test_weights_in_a_dictionary_with_defaults_open(state: dict[str, Tensor], tmp_path: Path) -> None:
+    path = _saved(collections.defaultdict(dict, model=state), tmp_path / "x.pth")
+    assert read_tensors(path).state.keys() == state.keys()
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"cbuiltins\nbytearray\n\x8a\x05\0\0\0\0\x02\x85R", "builtins.bytearray"),  # of 8 GB
+        (
+            30 * b"c_codecs\nencode\n"
+            + (b"X\x02\0\0\0abX\x06\0\0\0latin1" + 29 * b"\x86RX\x03\0\0\0HEX" + b"\x86R"),
+            "_codecs.encode with hex",
+        ),
+        (b"ctorch\nTensor\n" + 2 * b"\x8a\x03\0\0\x01" + b"\x86R", "fill far more memory"),  # 65,536 squared
+    ],
+    ids=["bytearray", "hex", "tensor"],
+)
+def test_files_that_make_more_of_little_are_refused(
+    content: bytes, told: str, state: dict[str, Tensor], tmp_path: Path, legacy: bool
+) -> None:
+    path = _saved(state, tmp_path / "x.pth", legacy)
+    pickled = b"\x80\x02}X\x05\0\0\0a.b.c" + content + b"s."
+    if legacy:
+        head = b"".join(pickle.dumps(part, 2) for part in (MAGIC_NUMBER, PROTOCOL_VERSION, {}))
+        path.write_bytes(head + pickled + pickle.dumps([], 2))
+    else:
+        with zipfile.ZipFile(path) as file:
+            parts = {name: file.read(name) for name in file.namelist()}
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr(f"{next(iter(parts)).partition('/')[0]}/a.pkl", b"broken")  # nobody reads it
+            for name, part in parts.items():
+                file.writestr(name, pickled if name.endswith("data.pkl") else part)
+    with pytest.raises(DerainError, match=told):
+        read_tensors(path)
 
 
 class Strange:
