@@ -21,9 +21,10 @@ from derain.errors import DerainError
 from derain.methods.nerd_rain import fast
 from derain.methods.nerd_rain.fast import FastNeRDRain
 from derain.methods.nerd_rain.loss import NeRDRainLoss
-from derain.methods.nerd_rain.network import Block, ImplicitRepresentation, NeRDRain
+from derain.methods.nerd_rain.network import ChannelAttention, FeedForward, ImplicitRepresentation, NeRDRain
 from derain.nn import halo_windows
 from derain.nn.resizing import Upsample
+from derain.nn.transformer import TransformerBlock
 
 TINY: dict[str, Any] = {"dim": 8, "num_blocks": (1, 2, 1), "heads": (1, 2, 4)}
 UNUSUAL: dict[str, Any] = {
@@ -77,11 +78,12 @@ def test_fast_block_equals_the_plain_one(
     channels: int, heads: int, hidden: int, bias: bool, bias_free_norm: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(halo_windows, "CPU_NUMBERS", SQUARES)
-    block = Block(channels, heads, hidden, bias, bias_free_norm).double()
+    parts = ChannelAttention(channels, heads, bias), FeedForward(channels, hidden, bias)
+    block = TransformerBlock(channels, *parts, bias_free_norm).double()
     _disturb(block)
     x = torch.randn(2, channels, 40, 36, dtype=torch.float64)
     with torch.no_grad():
-        torch.testing.assert_close(fast.block_of(block)(x), block(x), rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(fast.stage(nn.Sequential(block))(x), block(x), rtol=1e-10, atol=1e-10)
 
 
 def test_a_training_step_passes_every_leaf_and_reaches_every_parameter() -> None:

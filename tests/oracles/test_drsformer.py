@@ -18,7 +18,8 @@ from derain.checkpoints import Model
 from derain.methods.contract import AbsoluteError
 from derain.methods.drsformer import fast
 from derain.methods.drsformer.fast import FastDRSformer
-from derain.methods.drsformer.network import Block, sparse_attentions
+from derain.methods.drsformer.network import sparse_attentions
+from derain.nn.transformer import TransformerBlock
 from oracles.stored import Opened, Read, open_oracle, read_oracle
 
 TOLERANCE_64 = 1e-9
@@ -136,7 +137,7 @@ def test_attention(name: str, read: Read, opened: Opened, fill: ModuleType) -> N
     assert blocks
     for key, wanted in blocks.items():
         block, x = network.get_submodule(key), entering[key]
-        assert isinstance(block, Block)
+        assert isinstance(block, TransformerBlock)
         with torch.no_grad():
             forms = (
                 block.attn.logits_and_values(block.norm1(x))[0],

@@ -13,7 +13,7 @@ import typer
 from derain.cli.messages import printable
 from derain.cli.options import grouped
 from derain.cli.output import say, tables
-from derain.cli.shared import MODEL, AsJson, Device, OwnCode
+from derain.cli.shared import MODEL, AsJson, Device, Ensemble, OwnCode
 from derain.paths import real
 
 if TYPE_CHECKING:
@@ -52,13 +52,7 @@ class Restoring:
     device: Device = "auto"
     precision: Annotated[str, typer.Option(help="auto (float32), float32, bfloat16 or float16.")] = "auto"
     tile: Annotated[int | None, typer.Option(help="Side of a tile in pixels; 0: never tile.")] = None
-    ensemble: Annotated[
-        bool,
-        typer.Option(
-            "--ensemble",
-            help="Average over the flips and rotations that the weights were trained on.",
-        ),
-    ] = False
+    ensemble: Ensemble = False
     test_time: Annotated[
         list[str] | None,
         typer.Option(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from derain.cli.shared import MODEL, AsJson, Device, Overwrite, Precision
+from derain.cli.shared import MODEL, AsJson, Device, Ensemble, Overwrite, Precision
 
 if TYPE_CHECKING:
     from derain.restore import Settings
@@ -74,12 +74,7 @@ class ModelOptions:
         typer.Option(help="Side of a tile in pixels; 0: never tile. Default: what fits in memory."),
     ] = None
     overlap: Annotated[int | None, typer.Option(help="Pixels that neighbouring tiles share.")] = None
-    ensemble: Annotated[
-        bool,
-        typer.Option(
-            "--ensemble", help="Average over the flips and rotations that the weights were trained on."
-        ),
-    ] = False
+    ensemble: Ensemble = False
     strength: Annotated[
         float,
         typer.Option(

@@ -22,6 +22,10 @@ Precision: TypeAlias = Annotated[
         "supports it and the model tolerates it, else float32."
     ),
 ]
+Ensemble: TypeAlias = Annotated[
+    bool,
+    typer.Option("--ensemble", help="Average over the flips and rotations that the weights were trained on."),
+]
 Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for programs to read.")]
 OwnCode: TypeAlias = Annotated[

@@ -184,12 +184,12 @@ def _tabular(
     ]
 
 
-def as_html(table: Table, title: str = "Evaluation", more: str = "") -> str:
-    """A self-contained page of one table; `more` is HTML that follows it."""
+def as_html(table: Table, title: str = "Evaluation", more: str = "", facts: str = "") -> str:
+    """A self-contained page of one table; `more` is HTML after it, `facts` HTML in place of its settings."""
     template = Template((files("derain.evaluation") / "table.html").read_text(encoding="utf-8"))
     return template.substitute(
         title=html.escape(title), style=style(), table=html_table(table), legend=html.escape(LEGEND),
-        settings="".join(f"<p>{html.escape(text)}</p>" for text in table.settings),
+        facts=facts or "".join(f"<p>{html.escape(text)}</p>" for text in table.settings),
         notes="".join(f"<p class=note>{html.escape(note)}</p>" for note in table.notes), more=more,
     )  # fmt: skip
 

@@ -18,7 +18,7 @@ from PIL import Image
 from derain.atomic import replace_file
 from derain.evaluation.baselines import published
 from derain.evaluation.candidates import UNCHANGED
-from derain.evaluation.formats import LEGEND, html_table, style
+from derain.evaluation.formats import as_html
 from derain.evaluation.levels import Array
 from derain.evaluation.measures import MEASURES, figure
 from derain.evaluation.registry import protocol
@@ -49,14 +49,7 @@ def page(report: Report, table: Table, sheets: Mapping[str, Array]) -> str:
     """The page; `sheets` are contact sheets (H, W, 3) uint8 RGB by network, embedded as JPEG."""
     template = Template((files("derain.evaluation") / "report.html").read_text(encoding="utf-8"))
     protocols = "".join(f"<p><b>{n}</b>: {html.escape(protocol(n).summary)}</p>" for n in report.protocols)
-    return template.substitute(
-        title=html.escape(f"Evaluation on {report.dataset or 'an own set'}"),
-        style=style(),
-        facts=f"{len(report.cases)} pictures",
-        settings=f"<p>{html.escape(report.settings)}</p>{protocols}",
-        notes="".join(f"<p class=note>{html.escape(note)}</p>" for note in table.notes),
-        table=html_table(table),
-        legend=html.escape(LEGEND),
+    more = template.substitute(
         charts="".join(
             f"<h2>{name}</h2>{_gains(report, name)}{_chart(report, name)}" for name in report.protocols
         ),
@@ -66,6 +59,8 @@ def page(report: Report, table: Table, sheets: Mapping[str, Array]) -> str:
         ),
         pictures=_pictures(report),
     )
+    facts = f"<p>{len(report.cases)} pictures</p><p>{html.escape(report.settings)}</p>{protocols}"
+    return as_html(table, f"Evaluation on {report.dataset or 'an own set'}", more, facts)
 
 
 def _gains(report: Report, name: str) -> str:

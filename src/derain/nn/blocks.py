@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from derain.nn.halo_windows import Sides, by_windows
+from derain.nn.norms import ChannelNorm
 from derain.nn.pixels import as_map, as_pixels
+from derain.nn.transformer import TransformerBlock
 
 
 class Attention(Protocol):
@@ -44,6 +47,17 @@ class Block:
 
     attention: Attention
     feed_forward: FeedForward
+
+    @classmethod
+    def of(
+        cls,
+        block: nn.Module,
+        attention: Callable[[ChannelNorm, Any], Attention],
+        feed_forward: Callable[[ChannelNorm, Any], FeedForward],
+    ) -> Block:
+        """A plain block, prepared: each part with the norm before it."""
+        assert isinstance(block, TransformerBlock)
+        return cls(attention(block.norm1, block.attn), feed_forward(block.norm2, block.ffn))
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> the same."""

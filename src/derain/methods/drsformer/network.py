@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from derain.errors import DerainError
 from derain.methods.network import RainNetwork, Spec
 from derain.nn.grouped import GroupedConv2d
-from derain.nn.norms import ChannelNorm
 from derain.nn.resizing import Downsample, PatchEmbedding, Upsample
+from derain.nn.transformer import TransformerBlock
 
 # Measured with the weights of the parity tests on real pictures: 16 to 23 dB from float32.
 _RANKS_JUMP = "rounding changes which attention logits are kept, and the result with them"
@@ -63,8 +63,11 @@ class DRSformer(RainNetwork):
 
         def blocks(level: int, width: int) -> nn.Sequential:
             hidden = int(width * ffn_expansion_factor)
-            made = [Block(width, heads[level], hidden, bias, bias_free) for _ in range(num_blocks[level])]
-            return nn.Sequential(*made)
+            made = nn.Sequential()
+            for _ in range(num_blocks[level]):
+                attention = SparseAttention(width, heads[level], bias)
+                made.append(TransformerBlock(width, attention, FeedForward(width, hidden, bias), bias_free))
+            return made
 
         self.patch_embed = PatchEmbedding(inp_channels, dim)
         if mefc:
@@ -131,22 +134,6 @@ def _check(
             )
 
 
-class Block(nn.Module):
-    """A sparse Transformer block: (B, C, H, W) -> the same."""
-
-    def __init__(self, channels: int, heads: int, hidden: int, bias: bool, bias_free_norm: bool) -> None:
-        super().__init__()
-        self.norm1 = ChannelNorm(channels, bias_free_norm)
-        self.attn = SparseAttention(channels, heads, bias)
-        self.norm2 = ChannelNorm(channels, bias_free_norm)
-        self.ffn = FeedForward(channels, hidden, bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.norm1(x))
-        y: Tensor = x + self.ffn(self.norm2(x))
-        return y
-
-
 class SparseAttention(nn.Module):
     """Top-k sparse attention across channels (TKSA): (B, C, H, W) -> the same."""
 
@@ -161,10 +148,9 @@ class SparseAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         logits, v = self.logits_and_values(x)
-        attended = [attention @ v for attention in sparse_attentions(logits, self.scales())]
-        y = attended[0] + attended[1] + attended[2] + attended[3]
-        z: Tensor = self.project_out(y.reshape(x.shape))
-        return z
+        attention = torch.stack(sparse_attentions(logits, self.scales())).sum(0)  # one product with V for all
+        y: Tensor = self.project_out((attention @ v).reshape(x.shape))
+        return y
 
     def logits_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, heads, C / heads, C / heads) and (B, heads, C / heads, H W)."""

@@ -164,14 +164,8 @@ class Pass:
 
 
 def stage(blocks: nn.Sequential) -> Stage:
-    """`network.Block`s one after the other, prepared."""
-    return Stage(tuple(block_of(block) for block in blocks))
-
-
-def block_of(block: nn.Module) -> Block:
-    """`network.Block`, prepared."""
-    assert isinstance(block, plain.Block)
-    return Block(Attention.of(block.norm1, block.attn), FeedForward.of(block.norm2, block.ffn))
+    """The network's blocks one after the other, prepared."""
+    return Stage(tuple(Block.of(block, Attention.of, FeedForward.of) for block in blocks))
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from derain.errors import DerainError
 from derain.methods.network import RainNetwork, Spec, Tile
 from derain.nn.halo_windows import CPU_NUMBERS
-from derain.nn.norms import ChannelNorm
 from derain.nn.resizing import Downsample, PatchEmbedding, Upsample
+from derain.nn.transformer import TransformerBlock
 
 INR_WIDTH = 256
 
@@ -72,8 +72,11 @@ class NeRDRain(RainNetwork):
             width = dim << level
             hidden = int(width * ffn_expansion_factor)
             bias_free = LayerNorm_type == "BiasFree"
-            blocks = (Block(width, heads[level], hidden, bias, bias_free) for _ in range(num_blocks[level]))
-            return nn.Sequential(*blocks)
+            blocks = nn.Sequential()
+            for _ in range(num_blocks[level]):
+                attention = ChannelAttention(width, heads[level], bias)
+                blocks.append(TransformerBlock(width, attention, FeedForward(width, hidden, bias), bias_free))
+            return blocks
 
         def reduction(width: int) -> nn.Conv2d:
             return nn.Conv2d(2 * width, width, 1, bias=bias)
@@ -257,22 +260,6 @@ def every_second(x: Tensor) -> Tensor:
 def twice(x: Tensor) -> Tensor:
     """Each pixel repeated 2x2."""
     return F.interpolate(x, scale_factor=2, mode="nearest")
-
-
-class Block(nn.Module):
-    """x + attention(norm1(x)), then x + feed_forward(norm2(x)); (B, C, H, W) -> the same."""
-
-    def __init__(self, channels: int, heads: int, hidden: int, bias: bool, bias_free_norm: bool) -> None:
-        super().__init__()
-        self.norm1 = ChannelNorm(channels, bias_free_norm)
-        self.attn = ChannelAttention(channels, heads, bias)
-        self.norm2 = ChannelNorm(channels, bias_free_norm)
-        self.ffn = FeedForward(channels, hidden, bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.norm1(x))
-        y: Tensor = x + self.ffn(self.norm2(x))
-        return y
 
 
 class DepthwiseConv(nn.Module):

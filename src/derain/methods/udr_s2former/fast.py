@@ -32,7 +32,6 @@ from derain.methods.udr_s2former.window_attention import (
     LocalAttention,
     SamplingAttention,
     from_windows,
-    position_bias,
 )
 from derain.nn.pixels import as_map, as_pixels
 
@@ -116,7 +115,7 @@ def _sampling(attn: SamplingAttention, t: Tensor, constraint: Tensor) -> Tensor:
     sampled = F.embedding_bag(index, rows, per_sample_weights=factors.to(kv.dtype), mode="sum")
     k, v = sampled.view(-1, n, attn.window**2, 2, d).unbind(3)
     q = _to_windows(q.unsqueeze(3), n, attn.window)[0]
-    position = position_bias(attn).to(q.dtype).unsqueeze(0)
+    position = attn.position_bias().to(q.dtype).unsqueeze(0)
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=position)
     return F.linear(from_windows(out, h, w, attn.window), attn.proj.weight.flatten(1), attn.proj.bias)
 
@@ -155,7 +154,7 @@ def _local(attn: LocalAttention, t: Tensor, modulation: Tensor) -> Tensor:
     b, h, w, c = t.shape
     q, k, v = _to_windows(attn.qkv(t).view(b, h, w, 3, c), attn.heads, attn.window)
     q = q * (c // attn.heads) ** -0.5
-    position = position_bias(attn).to(q.dtype)
+    position = attn.position_bias().to(q.dtype)
     out = []
     for queries, keys, values, factors in _pieces(max(1, WINDOWS_AT_ONCE // attn.heads), q, k, v, modulation):
         logits = torch.addcmul(position, queries @ keys.transpose(2, 3), factors.unsqueeze(1))

@@ -18,16 +18,41 @@ from derain.methods.udr_s2former.ranking import constraint, modulation
 from derain.nn.tracing import is_tracing
 
 
-class SamplingAttention(nn.Module):
-    """Sparse sampling attention on (B, H, W, C)."""
+class WindowAttention(nn.Module):
+    """What both attentions have: a trained bias for every displacement within a window.
 
-    relative_position_bias_table: nn.Parameter
+    The published index buffer is a constant of the window's size. Published files hold it, so it has a place
+    in the state dict; the forward pass reads its own copy, which no file can send out of range.
+    """
+
     _index: Tensor
 
-    def __init__(self, dim: int, heads: int, window: int) -> None:
+    def __init__(self, heads: int, window: int) -> None:
         super().__init__()
         self.heads, self.window = heads, window
-        _add_position_table(self, heads, window)
+        self.relative_position_bias_table = nn.Parameter(torch.empty((2 * window - 1) ** 2, heads))
+        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+        index = relative_position_index(window)
+        self.register_buffer("relative_position_index", index)
+        self.register_buffer("_index", index.flatten().clone(), persistent=False)
+
+    def position_bias(self) -> Tensor:
+        """(heads, w^2, w^2) from the table (displacements, heads)."""
+        picked = self.relative_position_bias_table.index_select(0, self._index)
+        return picked.view(self.window**2, self.window**2, -1).permute(2, 0, 1).contiguous()
+
+
+def relative_position_index(window: int) -> Tensor:
+    """(w^2, w^2) int64: the row of the table for query position a and key position b, row-major."""
+    y, x = (a.flatten() for a in torch.meshgrid(*2 * (torch.arange(window),), indexing="ij"))
+    return (y[:, None] - y + window - 1) * (2 * window - 1) + (x[:, None] - x + window - 1)
+
+
+class SamplingAttention(WindowAttention):
+    """Sparse sampling attention on (B, H, W, C)."""
+
+    def __init__(self, dim: int, heads: int, window: int) -> None:
+        super().__init__(heads, window)
         self.sampling_biases = nn.Sequential(
             nn.AvgPool2d(window), nn.LeakyReLU(), nn.Conv2d(dim, 2 * heads, 1)
         )
@@ -52,7 +77,7 @@ class SamplingAttention(nn.Module):
             for x in (k, v)
         )
         q, k, v = (to_windows(x.permute(0, 2, 3, 1), self.heads, self.window) for x in (q, k, v))
-        logits = q @ k.transpose(2, 3) * (c // self.heads) ** -0.5 + position_bias(self)
+        logits = q @ k.transpose(2, 3) * (c // self.heads) ** -0.5 + self.position_bias()
         mixed = from_windows(torch.softmax(logits, -1) @ v, h, w, self.window)
         out: Tensor = self.proj(mixed.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return out
@@ -93,16 +118,11 @@ class SamplingAttention(nn.Module):
         return along(w, False, shift_x, scale_x), along(h, True, shift_y, scale_y)
 
 
-class LocalAttention(nn.Module):
+class LocalAttention(WindowAttention):
     """Local reconstruction: window attention on (B, H, W, C), steered by uncertainty."""
 
-    relative_position_bias_table: nn.Parameter
-    _index: Tensor
-
     def __init__(self, dim: int, heads: int, window: int) -> None:
-        super().__init__()
-        self.heads, self.window = heads, window
-        _add_position_table(self, heads, window)
+        super().__init__(heads, window)
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
@@ -117,39 +137,12 @@ class LocalAttention(nn.Module):
         products = q @ k.transpose(2, 3) * (c // self.heads) ** -0.5
         factors = modulation(uncertainty, self.window).unsqueeze(1)
         if is_tracing():  # with a plus, OpenVINO would mistake this for attention scaled by one number
-            logits = position_bias(self) - products * -factors
+            logits = self.position_bias() - products * -factors
         else:
-            logits = products * factors + position_bias(self)
+            logits = products * factors + self.position_bias()
         mixed = from_windows(torch.softmax(logits, -1) @ v, h, w, self.window)
         out: Tensor = self.proj(mixed)
         return out
-
-
-def _add_position_table(module: nn.Module, heads: int, window: int) -> None:
-    """The trained bias of every displacement within a window, and the published index buffer.
-
-    The index is a constant of the window's size. Published files hold it, so it has a place in the
-    state dict; the forward pass reads its own copy, which no file can send out of range.
-    """
-    table = nn.Parameter(torch.empty((2 * window - 1) ** 2, heads))
-    nn.init.trunc_normal_(table, std=0.02)
-    module.register_parameter("relative_position_bias_table", table)
-    index = relative_position_index(window)
-    module.register_buffer("relative_position_index", index)
-    module.register_buffer("_index", index.flatten().clone(), persistent=False)
-
-
-def relative_position_index(window: int) -> Tensor:
-    """(w^2, w^2) int64: the row of the table for query position a and key position b, row-major."""
-    y, x = (a.flatten() for a in torch.meshgrid(*2 * (torch.arange(window),), indexing="ij"))
-    return (y[:, None] - y + window - 1) * (2 * window - 1) + (x[:, None] - x + window - 1)
-
-
-def position_bias(attention: SamplingAttention | LocalAttention) -> Tensor:
-    """(heads, w^2, w^2) from the table (displacements, heads)."""
-    table, window = attention.relative_position_bias_table, attention.window
-    picked = table.index_select(0, attention._index)
-    return picked.view(window**2, window**2, -1).permute(2, 0, 1).contiguous()
 
 
 def _axis(size: int, window: int, vertical: bool, device: torch.device) -> tuple[Tensor, Tensor]:
