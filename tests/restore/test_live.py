@@ -117,7 +117,7 @@ def test_a_source_that_goes_is_tried_again_and_one_that_never_was_is_an_error(cl
         "garden: no more frames; trying again in 1 s.",
         "garden: no route to host; trying again in 2 s.",
         "garden: no route to host; trying again in 4 s.",
-        "garden: there again.",
+        "garden: back again.",
     ]
     assert live.figures().reconnects >= 1
     opened = 1

@@ -15,7 +15,7 @@ def prefetch(items: Iterator[Item], depth: int = 1) -> Generator[Item]:
 
     Errors of the thread are raised here. When this iterator is closed, so are `items`, in their thread.
     """
-    finished: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(depth)
+    finished: queue.Queue[tuple[Item] | BaseException] = queue.Queue(depth)
     stop = threading.Event()
 
     def work() -> None:
@@ -23,25 +23,25 @@ def prefetch(items: Iterator[Item], depth: int = 1) -> Generator[Item]:
             for item in items:
                 if stop.is_set():
                     break
-                finished.put((item, None))
-            error = None
-        except BaseException as raised:
-            error = raised
+                finished.put((item,))
+            end: BaseException = StopIteration()
+        except BaseException as error:
+            end = error
         finally:
             if isinstance(items, Generator):
                 items.close()
-        finished.put((None, error or StopIteration()))
+        finished.put(end)
 
     worker = threading.Thread(target=work, daemon=True)
     worker.start()
     try:
         while True:
-            item, error = finished.get()
-            if isinstance(error, StopIteration):
+            found = finished.get()
+            if isinstance(found, StopIteration):
                 return
-            if error is not None:
-                raise error
-            yield item  # type: ignore[misc]  # there is an item where there is no error
+            if isinstance(found, BaseException):
+                raise found
+            yield found[0]
     finally:
         stop.set()
         while worker.is_alive():

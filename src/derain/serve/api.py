@@ -96,7 +96,7 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _say)
     add_page(app)
     add_api(app)
-    app.openapi = lambda: _described(app, token is not None)  # type: ignore[method-assign]
+    app.openapi_schema = _description(app, token is not None)
     return app
 
 
@@ -118,20 +118,16 @@ def _say(request: Request, error: Exception) -> Response:  # noqa: ARG001
     return refusal(Refused(422, str(error)))
 
 
-def _described(app: FastAPI, guarded: bool) -> dict[str, Any]:
+def _description(app: FastAPI, guarded: bool) -> dict[str, Any]:
     """The OpenAPI description, with the ways to send the token, if there is one."""
-    if app.openapi_schema is None:
-        found = get_openapi(
-            title=app.title, version=app.version, description=app.description, routes=app.routes
-        )
-        if guarded:
-            found.setdefault("components", {})["securitySchemes"] = {
-                "token": {"type": "http", "scheme": "bearer", "description": "The token of the server."},
-                "cookie": {"type": "apiKey", "in": "cookie", "name": COOKIE, "description": "From a login."},
-            }
-            found["security"] = [{"token": []}, {"cookie": []}]
-            for path in ("/health", "/ready", f"{VERSION}/login"):
-                for operation in found["paths"][path].values():
-                    operation["security"] = []
-        app.openapi_schema = found
-    return app.openapi_schema
+    found = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    if guarded:
+        found.setdefault("components", {})["securitySchemes"] = {
+            "token": {"type": "http", "scheme": "bearer", "description": "The token of the server."},
+            "cookie": {"type": "apiKey", "in": "cookie", "name": COOKIE, "description": "From a login."},
+        }
+        found["security"] = [{"token": []}, {"cookie": []}]
+        for path in ("/health", "/ready", f"{VERSION}/login"):
+            for operation in found["paths"][path].values():
+                operation["security"] = []
+    return found
