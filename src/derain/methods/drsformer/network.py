@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from derain.errors import DerainError
 from derain.methods.network import RainNetwork, Spec
 from derain.nn.grouped import GroupedConv2d
+from derain.nn.pointwise import PointwiseConv2d
 from derain.nn.resizing import Downsample, PatchEmbedding, Upsample
 from derain.nn.transformer import TransformerBlock
 
@@ -80,10 +81,10 @@ class DRSformer(RainNetwork):
         self.down3_4 = Downsample(4 * dim)
         self.latent = blocks(3, 8 * dim)
         self.up4_3 = Upsample(8 * dim)
-        self.reduce_chan_level3 = nn.Conv2d(8 * dim, 4 * dim, 1, bias=bias)
+        self.reduce_chan_level3 = PointwiseConv2d(8 * dim, 4 * dim, bias=bias)
         self.decoder_level3 = blocks(2, 4 * dim)
         self.up3_2 = Upsample(4 * dim)
-        self.reduce_chan_level2 = nn.Conv2d(4 * dim, 2 * dim, 1, bias=bias)
+        self.reduce_chan_level2 = PointwiseConv2d(4 * dim, 2 * dim, bias=bias)
         self.decoder_level2 = blocks(1, 2 * dim)
         self.up2_1 = Upsample(2 * dim)
         self.decoder_level1 = blocks(0, 2 * dim)
@@ -142,9 +143,9 @@ class SparseAttention(nn.Module):
         self.heads = heads
         self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
         self.attn1, self.attn2, self.attn3, self.attn4 = (nn.Parameter(torch.tensor([0.2])) for _ in range(4))
-        self.qkv = nn.Conv2d(channels, 3 * channels, 1, bias=bias)
+        self.qkv = PointwiseConv2d(channels, 3 * channels, bias=bias)
         self.qkv_dwconv = nn.Conv2d(3 * channels, 3 * channels, 3, padding=1, groups=3 * channels, bias=bias)
-        self.project_out = nn.Conv2d(channels, channels, 1, bias=bias)
+        self.project_out = PointwiseConv2d(channels, channels, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         logits, v = self.logits_and_values(x)
@@ -195,12 +196,12 @@ class FeedForward(nn.Module):
     def __init__(self, channels: int, hidden: int, bias: bool) -> None:
         super().__init__()
         both = 2 * hidden
-        self.project_in = nn.Conv2d(channels, both, 1, bias=bias)
+        self.project_in = PointwiseConv2d(channels, both, bias=bias)
         self.dwconv3x3 = nn.Conv2d(both, both, 3, padding=1, groups=both, bias=bias)
         self.dwconv5x5 = GroupedConv2d(both, both, 5, padding=2, groups=both, bias=bias)
         self.dwconv3x3_1 = GroupedConv2d(both, hidden, 3, padding=1, groups=hidden, bias=bias)
         self.dwconv5x5_1 = GroupedConv2d(both, hidden, 5, padding=2, groups=hidden, bias=bias)
-        self.project_out = nn.Conv2d(both, channels, 1, bias=bias)
+        self.project_out = PointwiseConv2d(both, channels, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         u = self.project_in(x)
@@ -252,7 +253,7 @@ class ExpertSteps(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.preprocess = _below_op(nn.Conv2d(channels, channels, 1, bias=False), nn.ReLU())
+        self.preprocess = _below_op(PointwiseConv2d(channels, channels, bias=False), nn.ReLU())
         self._ops = nn.ModuleList([Experts(channels) for _ in range(STEPS)])
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
@@ -275,7 +276,7 @@ class Experts(nn.Module):
             experts.append(_below_op(*_separable(channels, side, dilation=2)))
         experts.append(nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False))
         self._ops = nn.ModuleList(experts)
-        self._out = nn.Sequential(nn.Conv2d(EXPERTS * channels, channels, 1, bias=False), nn.ReLU())
+        self._out = nn.Sequential(PointwiseConv2d(EXPERTS * channels, channels, bias=False), nn.ReLU())
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
         scales = weights[:, :, None, None, None].unbind(1)
@@ -289,7 +290,7 @@ def _separable(channels: int, side: int, dilation: int = 1) -> tuple[nn.Conv2d, 
     depthwise = GroupedConv2d(
         channels, channels, side, padding=around, dilation=dilation, groups=channels, bias=False
     )
-    return depthwise, nn.Conv2d(channels, channels, 1, bias=False)
+    return depthwise, PointwiseConv2d(channels, channels, bias=False)
 
 
 def _below_op(*layers: nn.Module) -> nn.Sequential:

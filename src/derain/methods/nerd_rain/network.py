@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from derain.errors import DerainError
 from derain.methods.network import RainNetwork, Spec, Tile
 from derain.nn.halo_windows import CPU_NUMBERS
+from derain.nn.pointwise import PointwiseConv2d
 from derain.nn.resizing import Downsample, PatchEmbedding, Upsample
 from derain.nn.transformer import TransformerBlock
 
@@ -79,7 +80,7 @@ class NeRDRain(RainNetwork):
             return blocks
 
         def reduction(width: int) -> nn.Conv2d:
-            return nn.Conv2d(2 * width, width, 1, bias=bias)
+            return PointwiseConv2d(2 * width, width, bias=bias)
 
         def context() -> nn.Conv2d:
             return nn.Conv2d(dim, dim, 3, padding=1, bias=bias)
@@ -284,9 +285,9 @@ class ChannelAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.temperature = nn.Parameter(torch.ones(heads, 1, 1))
-        self.qkv = nn.Conv2d(channels, 3 * channels, 1, bias=bias)
+        self.qkv = PointwiseConv2d(channels, 3 * channels, bias=bias)
         self.qkv_dwconv = DepthwiseConv(3 * channels, bias)
-        self.project_out = nn.Conv2d(channels, channels, 1, bias=bias)
+        self.project_out = PointwiseConv2d(channels, channels, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.rows(x)
@@ -301,8 +302,14 @@ class ChannelAttention(nn.Module):
 
     def matrices(self, q: Tensor, k: Tensor) -> Tensor:
         """What is applied to V, (B, heads, C/heads, C/heads); rows add up to 1."""
-        cosines = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1)
+        cosines = q @ k.mT / _lengths(q) / _lengths(k).mT
         return (self.temperature * cosines).softmax(-1)
+
+
+def _lengths(rows: Tensor) -> Tensor:
+    """(..., C, P) -> (..., C, 1); never 0."""
+    lengths: Tensor = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
+    return lengths.clamp_min(1e-12)
 
 
 class FeedForward(nn.Module):
@@ -310,9 +317,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, channels: int, hidden: int, bias: bool) -> None:
         super().__init__()
-        self.project_in = nn.Conv2d(channels, 2 * hidden, 1, bias=bias)
+        self.project_in = PointwiseConv2d(channels, 2 * hidden, bias=bias)
         self.dwconv = DepthwiseConv(2 * hidden, bias)
-        self.project_out = nn.Conv2d(hidden, channels, 1, bias=bias)
+        self.project_out = PointwiseConv2d(hidden, channels, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         a, b = self.dwconv(self.project_in(x)).chunk(2, 1)

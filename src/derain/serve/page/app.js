@@ -43,7 +43,7 @@ function follow() {
   };
 }
 
-// After a refusal: some of the jobs are gone, or the server is another one.
+// After a refusal: some of the jobs are gone, or the server was restarted.
 async function refresh(open) {
   for (const card of open) {
     try {
@@ -65,7 +65,7 @@ async function remove(card) {
   keep();
   overview();
   if (card.job.id) {
-    await api(`/jobs/${card.job.id}`, { method: "DELETE" }).catch(() => {}); // gone is what was wanted
+    await api(`/jobs/${card.job.id}`, { method: "DELETE" }).catch(() => {}); // being gone is fine
     follow();
   }
 }
@@ -120,7 +120,7 @@ async function sendAll() {
           askForToken();
           break;
         }
-        await pause(error.wait); // until there is room: a job has ended, or the server said so long
+        await pause(error.wait); // until a job has ended, or for as long as the server asked
         continue;
       }
       card.fail(error.message);
@@ -208,7 +208,7 @@ document.addEventListener("paste", (event) => {
   take(files);
 });
 
-// A download of all waits for what is still being changed.
+// A download of all waits for changes in progress.
 let ready = false;
 byId("all").addEventListener("click", async (event) => {
   if (ready) return;

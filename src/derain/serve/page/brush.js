@@ -10,8 +10,8 @@ export function brush(item, changed) {
   const [canvas, untouched, button] = [".brush", ".untouched", ".protect"].map(part);
   const pen = canvas.getContext("2d");
   let strokes = []; // each {width, points: [[x, y], ...]}
-  let base = null; // a mask that the server had, from before a reload
-  let at = null; // where the keys have brought the brush
+  let base = null; // the server's mask, from before a reload
+  let at = null; // position of the brush when moved by keys
   let drawing = null;
 
   function open(job) {
@@ -84,7 +84,7 @@ export function brush(item, changed) {
 
   const isEmpty = () => !strokes.length && !base;
 
-  // White where the brush has been, on black; null where it has been nowhere.
+  // White where the brush has been, on black; null if it has not been used.
   function mask() {
     if (isEmpty()) return Promise.resolve(null);
     const ringed = at;

@@ -6,7 +6,7 @@ import { API, api } from "./server.js";
 import { stage } from "./stage.js";
 import { percent, served, translate, word } from "./words.js";
 
-const QUARTERS = 4; // progress is spoken in so many steps
+const QUARTERS = 4; // steps in which progress is announced
 
 // `page`: {say, removed, ended} of the page around it.
 export function newCard(name, page) {
@@ -18,7 +18,7 @@ export function newCard(name, page) {
   const protection = brush(item, finish);
   const film = clip(item);
   const [title, bar, cross] = ["h3", "progress", ".delete"].map(part);
-  let spoken = 0; // quarters of the work that were told
+  let spoken = 0; // quarters of the work announced so far
   let finishing = Promise.resolve(); // the last change of the finish, which a download waits for
   let waiting = false; // whether that change has yet to begin
 
@@ -86,7 +86,7 @@ export function newCard(name, page) {
     page.ended();
   }
 
-  // What is to be known of the result: what it kept, and what it lost.
+  // What the result kept, and what it lost.
   function tell(job, more = "") {
     const kept = job.kept.length ? word("kept", { what: job.kept.map(served).join(", ") }) : "";
     const note = job.note && job.note.charAt(0).toUpperCase() + job.note.slice(1);
@@ -107,9 +107,9 @@ export function newCard(name, page) {
     page.ended();
   }
 
-  // Tells the server what to make of the result; one change after the other.
+  // Asks the server to change the result; one change after the other.
   function finish() {
-    if (waiting) return; // the change that waits will take this one along
+    if (waiting) return; // the waiting change will include this one
     waiting = true;
     const id = card.job.id;
     finishing = finishing.then(async () => {
@@ -127,7 +127,7 @@ export function newCard(name, page) {
     card.finishing = finishing;
   }
 
-  let ready = false; // the click is the one after the waiting
+  let ready = false; // whether this is the click after the wait
   part(".download").addEventListener("click", async (event) => {
     if (ready || !card.finishing) return;
     event.preventDefault();

@@ -1,4 +1,4 @@
-// A clip before and after. The server sends both in one film, side by side, so they cannot run apart; each
+// A clip before and after. The server sends both in one film, side by side, so they stay in step; each
 // frame is drawn as one picture, cut where the slider stands.
 
 import { word } from "./words.js";
@@ -32,7 +32,7 @@ export function clip(item) {
 
   const toggle = () => (film.paused ? film.play().catch(() => {}) : film.pause());
 
-  // Shows a clip that is done; `failed` is told where the browser cannot play it.
+  // Shows a finished clip; `failed` is called if the browser cannot play it.
   function open(job, address, failed) {
     film.addEventListener("loadeddata", () => {
       [canvas.width, canvas.height] = [film.videoWidth / 2, film.videoHeight];

@@ -9,7 +9,7 @@ function element(name, text, className = "") {
   return made;
 }
 
-// The fields of what comes back, from the schema that an answer refers to.
+// The fields of a response, from the schema that it refers to.
 function answerFields(described, schemas) {
   const good = Object.entries(described.responses).find(([status]) => status.startsWith("2"))?.[1];
   const schema = good?.content?.["application/json"]?.schema ?? {};

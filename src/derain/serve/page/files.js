@@ -1,17 +1,17 @@
-// The files that a user drops, pastes or chooses, folders with all below them.
+// The files that a user drops, pastes or chooses, including the contents of folders.
 
 const KNOWN = /\.(png|jpe?g|webp|tiff?|bmp|avif|gif|mp4|m4v|mov|mkv|webm|avi)$/i;
 
-// Of a folder, only what looks like a picture or clip; the rest would be refused one by one.
+// Only files of a folder that look like pictures or clips; the others would be refused one by one.
 export const isKnown = (file) => /^(image|video)\//.test(file.type) || KNOWN.test(file.name);
 
 const places = new WeakMap(); // dropped file -> its folder
 
-// Where a file lies in the folder that was dropped or chosen; "" where none was.
+// The place of a file in the dropped or chosen folder; "" if there was none.
 export const folderOf = (file) =>
   places.get(file) ?? file.webkitRelativePath.split("/").slice(0, -1).join("/");
 
-// {files, others}: what was dropped, with the pictures and clips of folders, and how many files of folders are neither.
+// {files, others}: the dropped files, with pictures and clips of folders, and the number of other files in folders.
 export async function dropped(transfer) {
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
   if (!entries.some((entry) => entry.isDirectory)) return { files: [...transfer.files], others: 0 };

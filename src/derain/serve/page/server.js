@@ -2,7 +2,7 @@
 
 export const API = "/api/v1";
 
-// Told when the server wants a token.
+// Called when the server asks for a token.
 let locked = () => {};
 export const whenLocked = (tell) => { locked = tell; };
 
@@ -16,7 +16,7 @@ export async function api(path, options = {}) {
   return answer.status === 204 ? null : answer.json();
 }
 
-// Sends a file that lies in `folder`; {done: a promise of its job, cancel}.
+// Sends a file from `folder`; {done: a promise of its job, cancel}.
 export function send(file, folder, model, progress) {
   const body = new FormData();
   body.append("model", model);

@@ -5,7 +5,7 @@ import { word } from "./words.js";
 const LEVELS = [1, 2, 4, 8]; // screen pixels for each of the picture
 const LEAST = 240; // CSS pixels; smaller pictures are magnified to at least this much
 const HIGHEST = 0.75; // of the window
-const NEAR = 28; // CSS pixels from the line that still mean the line
+const NEAR = 28; // CSS pixels around the line that grab the line
 
 export function stage(item, spoken) {
   const part = (selector) => item.querySelector(selector);
@@ -43,7 +43,7 @@ export function stage(item, spoken) {
     slide();
   }
 
-  // The line stands still in the window on the picture, so its place in the picture follows the scrolling.
+  // The line stays in place in the viewport, so its position in the picture changes with scrolling.
   function slide() {
     figure.style.setProperty("--at", `${slider.value}%`);
     const inside = (view.scrollLeft + (slider.value / 100) * view.clientWidth) / (sheet.clientWidth || 1);
@@ -66,7 +66,7 @@ export function stage(item, spoken) {
   const closer = () => setZoom(LEVELS.find((level) => level > zoom) ?? zoom);
   const farther = () => setZoom(LEVELS.findLast((level) => level < zoom) ?? 0);
 
-  // All pixels, once they are looked at; until they are here, the smaller preview stays.
+  // All pixels, once zoomed in; until they have loaded, the smaller preview stays.
   async function sharpen() {
     if (!addresses || part(".under").naturalWidth >= size.width) return;
     const { before, after } = addresses;
@@ -123,7 +123,7 @@ export function stage(item, spoken) {
     part(".tag.right").textContent = word(tint.hidden ? "after" : "mask");
   }
 
-  // Shows a job that is done.
+  // Shows a finished job.
   function open(job, base) {
     size = { width: job.width, height: job.height };
     addresses = job.kind === "picture" ? { before: `${base}/before`, after: `${base}/after` } : null;

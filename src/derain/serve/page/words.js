@@ -17,7 +17,7 @@ export function word(key, values = {}) {
   return text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
 }
 
-// A word of the server's in the reader's language; as it is where there is none.
+// A word from the server in the reader's language; unchanged if there is no translation.
 export const served = (text) => words[`served:${text}`]?.[language] ?? text;
 
 // Puts the words into all parts of `root` that name one: as their text, or as their label.
@@ -26,7 +26,7 @@ export function translate(root) {
   for (const part of root.querySelectorAll("[data-label]")) part.setAttribute("aria-label", word(part.dataset.label));
 }
 
-// Fills the list of languages; a choice is remembered, and the page comes anew.
+// Fills the list of languages; a choice is remembered, and the page reloads.
 export function offerLanguages(list) {
   document.documentElement.lang = language;
   list.replaceChildren(...Object.entries(languages).map(([name, title]) => new Option(title, name, false, name === language)));
