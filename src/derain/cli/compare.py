@@ -34,7 +34,7 @@ def compare(
     """Write a page for choosing the better of two results of the same crop by eye, with the keyboard.
 
     Crops are taken where the two differ most. The page needs no server; it remembers the choices, and shows
-    wins with 95 % intervals at the end. A picture that cannot be shown is named and left out.
+    wins with 95 % intervals at the end. A picture that cannot be shown is reported and left out.
 
     Example: derain compare ours/ theirs/ --rainy rainy/ --blind -o look.html
     """

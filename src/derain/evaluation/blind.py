@@ -37,7 +37,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class ComparisonPage:
-    """A page, and what is wrong with the pictures that are not on it."""
+    """A page, and why some pictures are not on it."""
 
     html: str
     failed: tuple[str, ...]
@@ -75,7 +75,7 @@ def comparison_page(
 ) -> ComparisonPage:
     """The page for two or more folders of results, paired by name.
 
-    A picture that cannot be read, or whose results differ in size, is left out and named.
+    A picture that cannot be read, or whose results differ in size, is left out and reported.
 
     Args:
         results: {name: folder}.

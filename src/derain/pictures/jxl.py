@@ -45,16 +45,16 @@ class Header:
     """What a codestream declares.
 
     Attributes:
-        width, height: in pixels, as the picture is seen.
+        width, height: in pixels, as displayed.
         bits: of a sample.
         floats: whether samples are floats.
-        animated: whether it is an animation; what follows was not read then.
-        channels: the kinds of channels besides the colours.
+        animated: whether it is an animation; then the following attributes were not read.
+        channels: the kinds of extra channels.
         premultiplied: whether the colours are multiplied by alpha.
-        colour: what the samples mean; None where a profile says it.
-        light_levels: whether it says how bright its white is.
-        unusual: whether it is lossy with a profile that has no words: its decoder gives linear light then,
-            of which 8 bits are too few.
+        colour: what the samples mean; None if a profile states it.
+        light_levels: whether it states how bright its white is.
+        unusual: whether it is lossy with a profile that H.273 cannot express: then the decoder returns
+            linear light, for which 8 bits are too few.
     """
 
     width: int
@@ -70,13 +70,13 @@ class Header:
 
     @property
     def samples(self) -> int:
-        """Of the picture, colours counted as three."""
+        """Number of samples; colours count as three, even if grey."""
         return self.width * self.height * (3 + len(self.channels))
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """What the decoder gives: samples, (H, W, C) uint8 or uint16, or a JPEG file, and boxes by their type."""
+    """The decoder's output: samples, (H, W, C) uint8 or uint16, or a JPEG file, and boxes by their type."""
 
     samples: Array
     jpeg: bytes | None
@@ -86,7 +86,7 @@ class Decoded:
 def read(content: bytes, name: str, max_pixels: int) -> Picture:
     """A JPEG XL file's picture, upright. Grey of 9 to 16 bits becomes 16; colours have 8.
 
-    A JPEG file that was packed without loss is unpacked and read as such.
+    A losslessly recompressed JPEG file is restored and read as such.
     """
     header = read_header(_codestream(content))
     refuse_size(name, header.width, header.height, max_pixels)
@@ -112,7 +112,7 @@ def read(content: bytes, name: str, max_pixels: int) -> Picture:
     return Picture(
         pixels,
         alpha,
-        # The pixels are turned as the codestream says; the orientation in EXIF does not count.
+        # The pixels are turned as the codestream states; the orientation in EXIF does not count.
         exif=exif_blocks.upright(_exif(exif))[0] if exif else None,
         icc=None if coded else boxes.get("icc"),
         xmp=boxes.get("xml "),
@@ -122,12 +122,12 @@ def read(content: bytes, name: str, max_pixels: int) -> Picture:
 
 
 def _decoded(content: bytes, header: Header) -> Decoded:
-    """Raises `ValueError` for what cannot be decoded within the limits that its header gives."""
+    """Raises `ValueError` for what cannot be decoded within the limits that follow from its header."""
     memory = OWN_BYTES + BYTES_PER_SAMPLE * header.samples
     seconds = OWN_SECONDS + header.samples // SAMPLES_PER_SECOND
     command = [sys.executable, "-P", str(DECODER), str(memory), str(seconds)]
     try:
-        # By the clock it may take longer, on a busy machine.
+        # Wall time may be longer on a busy machine.
         done = subprocess.run(command, input=content, capture_output=True, timeout=10 * seconds)
     except subprocess.TimeoutExpired:
         raise ValueError("decoding takes too long") from None
@@ -157,14 +157,14 @@ def _straight(pixels: Array, alpha: Array) -> Array:
 
 
 def _exif(box: bytes) -> bytes:
-    """The EXIF block of a box, which begins with how far it lies behind; some writers leave that out."""
+    """The EXIF block of a box, which begins with its offset; some writers leave that out."""
     if box[:4] in (b"II*\0", b"MM\0*"):
         return box
     return box[4 + int.from_bytes(box[:4], "big") :]
 
 
 def _lost(header: Header, decoded: Decoded) -> Iterator[str]:
-    """What the file holds besides, in words."""
+    """What else the file contains, in words."""
     if header.bits > 8 * decoded.samples.itemsize:
         yield f"{header.bits} bits per channel, of which 8 were read"
     others = [kind for kind in header.channels if kind != ALPHA]
@@ -195,7 +195,7 @@ def _codestream(content: bytes) -> bytes:
         end = len(content) if size == 0 else at + size
         if end < start:
             break
-        if kind in (b"jxlc", b"jxlp"):  # in one piece, or in pieces with a number before each
+        if kind in (b"jxlc", b"jxlp"):  # in one piece, or in numbered pieces
             found += content[start + 4 * (kind == b"jxlp") : end][:HEAD]
         at = end
     return found
@@ -219,17 +219,17 @@ class _Bits:
         return bool(self.number(1))
 
     def choice(self, *choices: tuple[int, int]) -> int:
-        """One of four forms: an offset, and a number of so many bits to add."""
+        """One of four forms: an offset, and the number of bits of a value to add."""
         offset, bits = choices[self.number(2)]
         return offset + self.number(bits)
 
     def name(self) -> int:
-        """A number that stands for a word."""
+        """A number that stands for a named value."""
         return self.choice((0, 0), (1, 0), (2, 4), (18, 6))
 
 
 def read_header(codestream: bytes) -> Header:
-    """Raises `ValueError` for what is no header."""
+    """Raises `ValueError` for what is not a header."""
     bits = _Bits(codestream)
     if bits.number(16) != int.from_bytes(CODESTREAM, "little"):
         raise ValueError("it has no header")
@@ -306,7 +306,7 @@ def _channel(bits: _Bits) -> tuple[int, bool]:
 
 
 def _colour(bits: _Bits) -> tuple[bool, ColourCode | None]:
-    """Whether a profile follows, and what the samples mean in the words of H.273 where these have some."""
+    """Whether a profile follows, and what the samples mean in H.273's terms, if it has them."""
     if bits.flag():
         return False, SRGB
     profile, space = bits.flag(), bits.name()

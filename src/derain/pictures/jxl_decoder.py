@@ -1,7 +1,7 @@
-"""Decodes one JPEG XL file, in a process of its own that may take only so much memory and time.
+"""Decodes one JPEG XL file, in its own process with limited memory and time.
 
 `python jxl_decoder.py BYTES SECONDS` reads the file from its standard input. It writes a line of JSON that
-names the parts behind it with their lengths, and then these parts.
+lists the parts that follow with their lengths, and then these parts.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What synthetic rain does to all pixels, in the forms that are fastest for pictures (H, W, 3) float32."""
+"""Operations of synthetic rain on all pixels, in the fastest forms for pictures (H, W, 3) float32."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FINEST = 3.0  # pixels, the standard deviation down to which a blur's picture ma
 
 
 def in_color(layer: FloatArray, color: Iterable[float] = (1, 1, 1)) -> FloatArray:
-    """A layer (H, W) times a color, (H, W, 3); NumPy takes five times as long over a last axis of three."""
+    """A layer (H, W) times a colour, (H, W, 3); NumPy is five times as slow over a last axis of three."""
     return np.asarray(cv2.merge([layer * np.float32(share) for share in color]), np.float32)
 
 
@@ -37,17 +37,17 @@ def soften(picture: FloatArray, sigma: float, border: int) -> FloatArray:
     Args:
         picture: (H, W) or (H, W, C).
         sigma: standard deviation in pixels.
-        border: what lies beyond the edges, cv2.BORDER_CONSTANT (black) or cv2.BORDER_REPLICATE.
+        border: what is beyond the edges, cv2.BORDER_CONSTANT (black) or cv2.BORDER_REPLICATE.
     """
     factor = int(sigma / FINEST)
     if factor < 2:
         return np.asarray(cv2.GaussianBlur(picture, (0, 0), sigma, borderType=border), np.float32)
     height, width = picture.shape[:2]
-    # One pixel of the reduced picture more on all sides, and a whole number of them.
+    # Padded to a whole number of pixels of the reduced picture, with one more on all sides.
     below, right = factor + -height % factor, factor + -width % factor
     wide = cv2.copyMakeBorder(picture, factor, below, factor, right, border)
     small = cv2.resize(wide, None, fx=1 / factor, fy=1 / factor, interpolation=cv2.INTER_AREA)
-    # To reduce and to enlarge blurs as well: boxes have a variance of 1/12, and triangles of 1/6 pixels.
+    # Reducing and enlarging also blur: boxes have a variance of 1/12 pixels, and triangles of 1/6.
     rest = float(np.sqrt((sigma / factor) ** 2 - 1 / 4))
     soft = cv2.GaussianBlur(small, (0, 0), rest, borderType=border)
     large = cv2.resize(soft, wide.shape[1::-1], interpolation=cv2.INTER_LINEAR)

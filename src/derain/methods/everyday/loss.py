@@ -14,8 +14,8 @@ from derain.methods.contract import Loss
 # 42 dB. Above that the logarithm is so steep that the dry pictures of a batch, which are nearly right,
 # would outweigh all the others.
 SMALLEST_MSE = 6e-5
-# A pixel that is so much brighter than the truth is covered by rain; less is noise and JPEG, which both
-# pictures of a pair have.
+# A pixel brighter than the truth by this much is covered by rain; smaller differences are noise and JPEG,
+# which both pictures of a pair have.
 RAIN = 0.03
 
 
@@ -27,8 +27,8 @@ class EverydayLoss(Loss):
         log_mse: weight of log10 of each picture's mean squared error, of which a mean PSNR is made.
         colour: weight of the L1 distance between the means of 16x16 pixels, which preserves brightness
             and colour.
-        residual: how much more, as a share, an error counts where it rains and the result is brighter than
-            the truth. Without it, a network that is not sure whether it sees rain leaves it.
+        residual: extra weight, as a share, of errors where it rains and the result is brighter than the
+            truth. Without it, a network leaves what it is not sure to be rain.
     """
 
     log_mse: float = 0.05
