@@ -302,7 +302,7 @@ class ChannelAttention(nn.Module):
 
     def matrices(self, q: Tensor, k: Tensor) -> Tensor:
         """What is applied to V, (B, heads, C/heads, C/heads); rows add up to 1."""
-        cosines = q @ k.mT / _lengths(q) / _lengths(k).mT
+        cosines = q @ k.transpose(-2, -1) / _lengths(q) / _lengths(k).transpose(-2, -1)
         return (self.temperature * cosines).softmax(-1)
 
 
