@@ -7,14 +7,14 @@ from pathlib import Path
 
 from derain.data.layouts import SETS
 from derain.methods import all_methods
-from derain.sources import Source, sources_of
+from derain.sources import NO_ADDRESS, Source, sources_of
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "sources.md"
 HEAD = """# Where weights and sets come from
 
 Some weights come with the package; only their authors distribute all other weights and all data sets.
-These are the addresses that the authors' own pages give. None of them was downloaded or checked here, and
-they may change.
+These are the addresses that the authors of the networks give on their own pages. None of them was downloaded
+or checked here, and they may change. Of some sets only the paper is known.
 
 ```sh
 derain models nerd_rain-s       # one network: figures and sources
@@ -54,7 +54,8 @@ def _table(sources: Iterable[Source]) -> str:
     rows = ["| what | where | |", "| --- | --- | --- |"]
     for source in sources:
         networks = f" of `{'`, `'.join(source.networks)}`" if source.networks else ""
-        rows.append(f"| {source.what}{networks} | <{source.address}> | {source.details} |")
+        where = f"<{source.address}>" if source.address else NO_ADDRESS
+        rows.append(f"| {source.what}{networks} | {where} | {source.details} |")
     return "\n".join(rows) + "\n"
 
 

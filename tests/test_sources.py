@@ -13,7 +13,7 @@ import derain
 from command_line import derain as command
 from derain.data.layouts import SETS
 from derain.methods import all_methods, network_names
-from derain.sources import AUTHORS_PAGE, Source, all_sources, sources_of
+from derain.sources import Source, all_sources, sources_of
 
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = {method.name for method in all_methods()}
@@ -22,16 +22,18 @@ METHODS = {method.name for method in all_methods()}
 @pytest.mark.parametrize("source", all_sources(), ids=lambda s: f"{s.of}: {s.what}")
 def test_an_entry_has_its_form(source: Source) -> None:
     assert source.of in METHODS | {s.name for s in SETS}
-    assert re.fullmatch(r"https://[a-z0-9.-]+(/[\w./-]*)?", source.address)
-    assert re.fullmatch(r"[a-z][\w ,;'-]+", source.what)
+    is_paper = re.fullmatch(r"paper: [\w ,.-]+ \d{4}", source.what) is not None
+    assert re.fullmatch(r"https://[a-z0-9.-]+(/[\w./-]*)?", source.address) or is_paper > bool(source.address)
+    assert is_paper or re.fullmatch(r"[a-z][\w ,;'-]+", source.what)
     assert set(source.networks) <= {n for n, (a, _) in network_names().items() if n.startswith(source.of)}
     assert re.fullmatch(r"[a-z0-9]{4}|", source.code)
     assert bool(source.code) == ("pan.baidu.com" in source.address)
 
 
-def test_every_set_has_a_page_and_no_entry_stands_twice() -> None:
+def test_every_set_has_a_source_and_no_entry_stands_twice() -> None:
     for s in SETS:
-        assert [source.address for source in sources_of(s.name) if source.what == AUTHORS_PAGE] == [s.source]
+        assert sources_of(s.name)[0].address or sources_of(s.name)[0].what.startswith("paper: ")
+        assert bool(s.address) == any(source.address for source in sources_of(s.name))
     entries = [(s.of, s.what, s.networks) for s in all_sources()]
     assert len(entries) == len(set(entries))
 

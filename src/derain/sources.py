@@ -12,7 +12,7 @@ from importlib.resources import files
 
 import yaml
 
-AUTHORS_PAGE = "authors' page"  # `Source.what` of a set's page
+NO_ADDRESS = "no address is known here; look for the paper"
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Source:
 
     Attributes:
         of: the method (a folder below `methods/`) or the public set.
-        what: what is there, e.g. "weights for Rain200L".
-        address: of the page.
+        what: what lies there, e.g. "weights for Rain200L".
+        address: of the page; "" for the paper of a set whose address is not known here.
         networks: names of the networks that it is for; empty for all of the method.
         file: its name there, "" if the page states it.
         code: that the page asks for before it hands out the file.
@@ -32,7 +32,7 @@ class Source:
 
     of: str
     what: str
-    address: str
+    address: str = ""
     networks: tuple[str, ...] = ()
     file: str = ""
     code: str = ""

@@ -91,7 +91,7 @@ def sources(
     """
     from derain.data.layouts import SETS
     from derain.errors import unknown_name
-    from derain.sources import sources_of
+    from derain.sources import NO_ADDRESS, sources_of
 
     wanted = [s for s in SETS if name is None or s.name.lower() == name.lower()]
     if name is not None and not wanted:
@@ -113,7 +113,7 @@ def sources(
         tell(f"{s.name}: {sizes} pairs; scored by {s.protocol}")
         for source in sources_of(s.name):
             details = f" ({source.details})" if source.details else ""
-            tell(f"  {source.what}{details}", f"    {source.address}")
+            tell(f"  {source.what}{details}", f"    {source.address or NO_ADDRESS}")
 
 
 def _print(
@@ -129,7 +129,7 @@ def _print(
             f"  rainy  {split.rainy}",
             f"  clean  {split.clean}",
             *(f"  WRONG  {line}" for line in wrong),
-            *(f"  from   {source}" for source in dict.fromkeys(s.source for s in split.sets)),
+            *(f"  from   {source}" for source in dict.fromkeyss.address for s in split.sets if s.address),
         )
     if not all(compared):
         return
@@ -141,7 +141,7 @@ def _print(
 def _split_as_json(split: Split, wrong: list[str]) -> dict[str, Any]:
     return {
         "sets": [s.name for s in split.sets],
-        "sources": [s.source for s in split.sets],
+        "sources": [s.address for s in split.sets if s.address],
         "made": split.made,
         "purpose": split.purpose,
         "rainy": str(split.rainy),

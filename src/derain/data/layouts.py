@@ -21,7 +21,7 @@ from derain.errors import DerainError, UsageError
 from derain.made_pairs import read_note
 from derain.paths import is_file, real
 from derain.pictures import EXTENSIONS
-from derain.sources import AUTHORS_PAGE, sources_of
+from derain.sources import sources_of
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class PublicSet:
     side_by_side: bool = False
 
     @property
-    def source(self) -> str:
-        """The page on which its authors publish it."""
-        return next(source.address for source in sources_of(self.name) if source.what == AUTHORS_PAGE)
+    def address(self) -> str:
+        """Where it is published, its authors' page first; "" if that is not known here."""
+        return next((source.address for source in sources_of(self.name) if source.address), "")
 
 
 BYTES, DOUBLE = "matlab_y_uint8", "matlab_y_double"
