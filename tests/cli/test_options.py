@@ -74,5 +74,11 @@ def test_wrong_usage_exits_with_2(wrong: str) -> None:
     assert derain(*wrong.split()).returncode == 2
 
 
+def test_a_picture_in_the_place_of_a_command_is_told_what_to_write() -> None:
+    done = derain(__file__, "-o", "my photo.jpg")
+    assert done.returncode == 2
+    assert f"derain run {__file__} -o 'my photo.jpg'" in " ".join(done.stderr.split())
+
+
 if __name__ == "__main__":
     GOLDEN.write_text("\n".join(lines()) + "\n", "utf-8")

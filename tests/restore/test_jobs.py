@@ -92,6 +92,17 @@ def test_results_in_the_input_folder_are_no_input(tmp_path: Path) -> None:
     assert plan([tmp_path], tmp_path / "dry").unread == ()
 
 
+def test_results_beside_their_sources_are_no_input(tmp_path: Path) -> None:
+    for name in ("a.jpg", "a-derained.jpg", "sub/a-derained.png", "b-derained.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    planned = plan([tmp_path], tmp_path.parent / "dry")
+    assert {job.name.as_posix() for job in planned.jobs} == {"a", "sub/a-derained", "b-derained"}
+    assert [entry.source.name for entry in planned.unread] == ["a-derained.jpg"]
+    named = plan([tmp_path / "a.jpg", tmp_path / "a-derained.jpg"], tmp_path.parent / "dry")
+    assert len(named.jobs) == 2
+
+
 def test_what_would_be_replaced_is_refused(tmp_path: Path) -> None:
     files(tmp_path, **{"a.png": b"", "b/a.png": b""})
     with pytest.raises(UsageError, match="are in the output folder"):

@@ -210,7 +210,9 @@ def run(
     done = _follow(jobs, outcomes, result.as_json)
     where = jobs[0].target if len(jobs) == 1 else output or (jobs[0].target.parent if jobs else "nowhere")
     how, facts = _used(derainer, done)
-    summarise(done, planned.unread, result.as_json, began, f"{how} -> {where}", facts)
+    if any(outcome.status != "failed" for outcome in done):
+        how += f" -> {where}"
+    summarise(done, planned.unread, result.as_json, began, how, facts)
 
 
 def _refuse_beside_frames(

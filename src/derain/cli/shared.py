@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 import typer
@@ -10,6 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from derain.cli.defaults import Default, default_map, defaults, options_of
 from derain.cli.output import be_quiet, be_verbose, log
+from derain.paths import exists
 
 # What a user may name as a model; the help of all commands that take one.
 MODEL = "A name that `derain models` lists, a checkpoint or exported file, or hf:OWNER/NAME."
@@ -98,6 +101,12 @@ class Command(TyperCommand):
 
 class Group(TyperGroup):
     """A group of commands, each listed with a whole sentence."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """A picture in the place of a command is an error that says what to write."""
+        if ctx.parent is None and args[0] not in self.commands and exists(Path(args[0])):
+            ctx.fail(f"{args[0]} is no command; to remove its rain: derain run {shlex.join(args)}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         rows = [

@@ -19,6 +19,7 @@ from derain.restore.rain import Rain
 
 Status = Literal["restored", "skipped", "failed"]
 STATUSES: tuple[Status, ...] = ("restored", "skipped", "failed")
+RESULT = "-derained"  # what the name of a result beside its source ends with
 # Bytes above which a job is done alone: those of a picture of 50 megapixels and its result.
 MOST_HELD = 300 << 20
 
@@ -236,8 +237,8 @@ def plan(
     """Decides where each result goes.
 
     Names are kept and the structure of folders is mirrored below `output`; an extension that cannot be
-    written is replaced. For a single input, `output` may be a file. Without an output, results go beside
-    the input, as NAME-derained.
+    written is replaced. Results that lie beside their sources in a folder are passed over. For a single
+    input, `output` may be a file. Without an output, results go beside the input, as NAME-derained.
 
     Args:
         inputs: files and folders; files in a folder are recognised by their content.
@@ -254,6 +255,8 @@ def plan(
         _refuse_clashes(planned.jobs)
         return planned
     found, unread = find(inputs)
+    found, earlier = _without_results(found, inputs)
+    unread += earlier
     if not videos:
         passed = [entry for entry in found if entry.is_video and entry.source not in inputs]
         found = [entry for entry in found if entry not in passed]
@@ -280,6 +283,20 @@ def plan(
         raise UsageError(f"{looked}: no pictures found; looked for {' '.join(EXTENSIONS)}.")
     _refuse_clashes(jobs)
     return Plan(tuple(jobs), tuple(unread))
+
+
+def _without_results(found: Sequence[Found], inputs: Sequence[Path]) -> tuple[list[Found], list[Unread]]:
+    """What was found in folders without what an earlier run wrote beside its source, as NAME-derained."""
+    sources = {entry.source.parent / entry.source.stem for entry in found}
+    kept, earlier = [], []
+    for entry in found:
+        folder, stem = entry.source.parent, entry.source.stem
+        is_result = stem.endswith(RESULT) and folder / stem.removesuffix(RESULT) in sources
+        if is_result and entry.source not in inputs:
+            earlier.append(Unread(entry.source, "result of an earlier run", ""))
+        else:
+            kept.append(entry)
+    return kept, earlier
 
 
 def _refuse_clashes(jobs: Sequence[Job]) -> None:
@@ -341,7 +358,7 @@ def _written_name(entry: Found, taken: set[Path]) -> Path:
 def beside(folder: Path) -> Path:
     """The folder for the results of a folder, if none is given. Raises `UsageError` if it has no parent."""
     place = _named(folder)
-    return place.with_name(f"{place.name}-derained")
+    return place.with_name(f"{place.name}{RESULT}")
 
 
 def _named(given: Path) -> Path:
@@ -357,5 +374,5 @@ def _beside(given: Path, suffix: str | None, videos: bool) -> Plan:
     if is_folder(place):
         return plan([given], beside(place), suffix=suffix, videos=videos)
     (job,) = plan([given], place.parent / "derained", suffix=suffix, videos=videos).jobs
-    target = place.with_name(f"{job.target.stem}-derained{job.target.suffix}")
+    target = place.with_name(f"{job.target.stem}{RESULT}{job.target.suffix}")
     return Plan((replace(job, target=target, folder=place.parent, name=Path(target.stem)),))
