@@ -174,7 +174,7 @@ def test_the_page(tmp_path: Path) -> None:
         tab.drop("#drop", [tmp_path / "notes.png", second])
         settled(tab, 2)
         said = tab.run("document.querySelector('.problem:not([hidden])').textContent")
-        assert "neither a known kind of picture" in said
+        assert said.startswith("Neither a known kind of picture")
         tab.open(address)
         settled(tab, 2)
 

@@ -129,7 +129,7 @@ def _print(
             f"  rainy  {split.rainy}",
             f"  clean  {split.clean}",
             *(f"  WRONG  {line}" for line in wrong),
-            *(f"  from   {source}" for source in dict.fromkeyss.address for s in split.sets if s.address),
+            *(f"  from   {address}" for address in dict.fromkeys(s.address for s in split.sets) if address),
         )
     if not all(compared):
         return

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from derain.errors import DerainError
+from derain.errors import UsageError
 from derain.paths import is_folder
 from derain.pictures import find_pictures, read_picture, to_rgb8
 
@@ -16,10 +16,11 @@ def pictures_in(folder: str | Path) -> list[Path]:
     """The pictures of a folder and of all below it, sorted; hidden ones are left out.
 
     Raises:
-        DerainError: no such folder, one that cannot be listed, or no picture in it.
+        UsageError: no such folder, or no picture in it.
+        DerainError: one that cannot be listed.
     """
     if not is_folder(Path(folder)):
-        raise DerainError(f"{folder}: no such folder.")
+        raise UsageError(f"{folder}: no such folder.")
     return [found.source for found in find_pictures([folder])]
 
 

@@ -38,9 +38,8 @@ def plan_pairs(
     """What will be written: NAME.png, or NAME-1.png, NAME-2.png, ... where `count` is above 1.
 
     Raises:
-        UsageError: the preset is unknown, a file exists already, two pictures share a name, or a
-            source would be replaced.
-        DerainError: there is no such folder or no picture in it.
+        UsageError: the preset is unknown, there is no such folder or no picture in it, a file exists already,
+            two pictures share a name, or a source would be replaced.
     """
     find_preset(preset)
     plan: list[PlannedPair] = []

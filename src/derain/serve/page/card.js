@@ -99,7 +99,10 @@ export function newCard(name, page) {
     card.job = { ...card.job, state: "failed" };
     state(word("failed"), null);
     for (const selector of [".stage", ".tools", ".hint", ".download", ".note"]) part(selector).hidden = true;
-    part(".problem").textContent = text.charAt(0).toUpperCase() + text.slice(1);
+    // The card bears the file's name, which the server's sentence may begin with.
+    const prefix = `${title.textContent}: `;
+    const why = text.startsWith(prefix) ? text.slice(prefix.length) : text;
+    part(".problem").textContent = why.charAt(0).toUpperCase() + why.slice(1);
     part(".problem").hidden = false;
     cross.textContent = word("remove");
     cross.setAttribute("aria-label", word("remove_one", { name: title.textContent }));
