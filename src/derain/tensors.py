@@ -8,13 +8,14 @@ that refer to each other are refused or bounded before they are used.
 
 from __future__ import annotations
 
+import io
 import json
 import pickletools
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -222,18 +223,30 @@ def _refuse_growth(path: Path) -> None:
 
 
 def _constants(path: Path) -> Iterator[tuple[str, object]]:
-    """(instruction, what is written behind it) of all pickles in a file."""
-    with ExitStack() as stack:
-        if zipfile.is_zipfile(path):
-            archive = stack.enter_context(zipfile.ZipFile(path))
-            names = [name for name in archive.namelist() if name.endswith(".pkl")]
-            files: Sequence[IO[bytes]] = [stack.enter_context(archive.open(name)) for name in names]
-        else:  # a number, the version, the system, and the content, one behind the other
-            files = 4 * [stack.enter_context(path.open("rb"))]
-        for file in files:
-            with suppress(Exception):  # broken: reading it will say so
-                for instruction, value, _ in pickletools.genops(file):
-                    yield instruction.name, value
+    """(instruction, what is written behind it) of all pickles in a file.
+
+    Raises:
+        DerainError: it is a zip that cannot be read.
+    """
+    for file in _pickles(path):
+        with suppress(Exception):  # broken: reading it will say so
+            for instruction, value, _ in pickletools.genops(file):
+                yield instruction.name, value
+
+
+def _pickles(path: Path) -> Iterator[IO[bytes]]:
+    with path.open("rb") as file:
+        if file.read(2) != b"PK":
+            file.seek(0)
+            # A number, the version, the system, and the content, one behind the other.
+            yield from 4 * [file]
+            return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            contents = [archive.read(name) for name in archive.namelist() if name.endswith(".pkl")]
+    except Exception as error:  # whatever broken bytes provoke
+        raise DerainError(f"{path}: not a checkpoint, or damaged ({_first_line(error)}).") from None
+    yield from map(io.BytesIO, contents)
 
 
 def _more_than_tensors(path: Path, message: str) -> str:
