@@ -259,6 +259,15 @@ def test_files_that_make_more_of_little_are_refused(
         read_tensors(path)
 
 
+def test_a_zip_that_only_some_programs_can_read_is_damaged(state: dict[str, Tensor], tmp_path: Path) -> None:
+    path = _saved(state, tmp_path / "x.pth")
+    content = bytearray(path.read_bytes())
+    content[content.index(b"/data.pkl")] ^= 1  # the name before the part; it stays as it is in the list
+    path.write_bytes(content)
+    with pytest.raises(DerainError, match=r"x\.pth: not a checkpoint, or damaged"):
+        read_tensors(path)
+
+
 class Strange:
     """A type that no checkpoint should need."""
 

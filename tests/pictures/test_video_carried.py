@@ -244,7 +244,7 @@ def test_interlaced_frames_are_refused_where_fields_are_to_be_kept(tmp_path: Pat
     restore_video(plain, tmp_path / "d.mp4", lambda rainy: rainy, keep_fields=True)
 
 
-def test_hdr10_is_kept_by_h265_and_h264_and_said_elsewhere(tmp_path: Path) -> None:
+def test_hdr10_is_kept_by_h265_h264_and_matroska_and_said_elsewhere(tmp_path: Path) -> None:
     params = f"log-level=none:repeat-headers=1:hdr10=1:colorprim=9:transfer=16:colormatrix=9:{HDR}"
     source = write_clip(
         tmp_path / "a.mp4",
@@ -259,7 +259,12 @@ def test_hdr10_is_kept_by_h265_and_h264_and_said_elsewhere(tmp_path: Path) -> No
     for name, codec in (("b.mp4", None), ("b.mkv", "h264")):
         copy, said = copied(source, tmp_path / name, codec=codec)
         assert (copy.mastering, copy.light_levels, said) == (facts.mastering, facts.light_levels, "")
-    _, said = copied(source, tmp_path / "b.mkv", codec="ffv1")
+    for name, codec in (("b.mkv", "ffv1"), ("b.webm", "vp9"), ("c.mkv", "vp9")):
+        copy, said = copied(source, tmp_path / name, codec=codec)
+        assert (copy.mastering, copy.light_levels) == (facts.mastering, facts.light_levels)
+        assert (copy.colour, copy.rate) == (facts.colour, facts.rate)
+        assert "mastering" not in said
+    _, said = copied(source, tmp_path / "b.mp4", codec="vp9")
     assert "mastering display" in said
 
 
@@ -271,8 +276,10 @@ def test_a_360_degree_video_stays_one(tmp_path: Path) -> None:
         facts, said = copied(source, tmp_path / f"b{suffix}")
         assert (facts.spherical, said) == (True, "")
         assert content(tmp_path / f"b{suffix}").packets == content(source).packets
-    facts, said = copied(source, tmp_path / "b.mkv")
-    assert not facts.spherical
+    for name, codec in (("b.mkv", None), ("c.mkv", "h265"), ("d.mkv", "ffv1"), ("e.mkv", "vp9")):
+        facts, said = copied(source, tmp_path / name, codec=codec)
+        assert (facts.spherical, facts.rate, said) == (True, video_facts(source).rate, "")
+    _, said = copied(source, tmp_path / "b.avi")
     assert "360-degree" in said
 
 

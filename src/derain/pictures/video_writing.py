@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from derain.atomic import new_file
 from derain.errors import DerainError, UsageError
+from derain.pictures.matroska import add_marked_stream, marks
 from derain.pictures.mp4_boxes import mark_spherical
 from derain.pictures.video import VideoFacts, open_video, video_stream
 from derain.pictures.video_encoding import (
@@ -105,12 +106,13 @@ def _not_held(
             lost.append("its speed (GIF holds up to 100 frames per second)")
     if container != "gif" and facts.loops not in (None, -1):
         lost.append("its repetition")
-    if codec not in ("h264", "h265") and (facts.mastering or facts.light_levels):
+    matroska = container in ("matroska", "webm")
+    if codec not in ("h264", "h265") and not matroska and (facts.mastering or facts.light_levels):
         lost.append("its mastering display and light levels")
     hdr = facts.colour.transfer in (16, 18) or facts.colour.primaries == 9
     if hdr and (codec == "gif" or (container == "avi" and codec in SILENT_ON_COLOUR)):
         lost.append("what its colours mean (HDR or BT.2020)")
-    if facts.spherical and container not in ("mp4", "mov"):
+    if facts.spherical and container not in ("mp4", "mov") and not (matroska and marks(facts, encoding)):
         lost.append("its mark as a 360-degree video")
     if facts.aspect not in (None, 1) and codec in SILENT_ON_ASPECT:
         lost.append("the shape of its pixels")
@@ -178,9 +180,13 @@ def _fill(
     frames: Callable[[], Iterator[EncodedFrame]],
 ) -> list[str]:
     main = video_stream(source, facts.path)
-    video = output.add_stream(CODECS[encoding.codec][0], rate=facts.rate)
-    assert isinstance(video, VideoStream)
-    configure(video.codec_context, facts, encoding)
+    if encoding.container in ("matroska", "webm") and marks(facts, encoding):
+        video = add_marked_stream(output, facts, encoding)
+    else:
+        added = output.add_stream(CODECS[encoding.codec][0], rate=facts.rate)
+        assert isinstance(added, VideoStream)
+        video = added
+        configure(video.codec_context, facts, encoding)
     video.time_base = time_base_of(facts, encoding)
     if facts.display_matrix is not None and not encoding.upright:
         video.set_display_matrix(facts.display_matrix)
