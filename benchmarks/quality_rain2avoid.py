@@ -28,7 +28,7 @@ from derain.methods.rain2avoid.sampling import Similarity, mean_reference, sampl
 from derain.methods.rain2avoid.streaks import combined_reference, find_rain, rain_map_at, streak_light
 from derain.methods.self_supervision import FitOptions, SelfSupervision
 from derain.pictures import find_pictures, read_picture, to_rgb8, to_tensor
-from derain.restore.adapting import Start, adapt_one, apply, preset, starting_point
+from derain.restore.adapting import Start, adapt_one, apply, learning_precision, preset, starting_point
 
 LUMA = np.array([65.481, 128.553, 24.966]) / 255
 
@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--what", choices=["reference", "quick", "published", "from"], default="reference")
     parser.add_argument("--weights", default="spanet", help="for --what from: bundled name or file")
     parser.add_argument("--only", nargs="*", help="names of pictures")
-    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="auto")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -109,7 +109,8 @@ def main() -> None:
         else:
             way = preset("published" if arguments.what == "published" else "quick")
             start = starting_point(way, None, arguments.weights if arguments.what == "from" else None)
-            results = learnt(to_tensor(picture), way, start, getattr(torch, arguments.precision))
+            precision = learning_precision(arguments.precision, start, way, torch.device("cpu"))
+            results = learnt(to_tensor(picture), way, start, precision)
         seconds, cpu_seconds = time.monotonic() - began, time.process_time() - cpu
         done[name] = {key: psnr(result, clean) for key, result in results.items()}
         done[name]["seconds"] = {"wall": seconds, "cpu": cpu_seconds}

@@ -30,7 +30,7 @@ from derain.evaluation.page import as_figure, write_report
 from derain.evaluation.report import Report, repeats_of, to_json
 from derain.evaluation.tables import make_table
 from derain.methods.self_supervision import FitOptions
-from derain.restore.adapting import adapt_one, preset, starting_point
+from derain.restore.adapting import adapt_one, learning_precision, preset, starting_point
 from derain.restore.test_time import TEST_TIME
 
 SELF_TAUGHT = "rain2avoid-quick"
@@ -115,13 +115,20 @@ def networks(part: Part, official: Path | None, precision: str) -> Iterator[Cand
         if part.test_time:
             yield from (with_option(candidate, option) for option in TEST_TIME)
     if part.self_taught:
-        yield Candidate(SELF_TAUGHT, self_taught, "quick, 1", precision="float32")
+        yield self_taught()
 
 
-def self_taught(rainy: Tensor) -> Tensor:
-    """What Rain2Avoid's quick preset makes of a picture (1, 3, H, W)."""
-    way = preset("quick")
-    return adapt_one(rainy, starting_point(way).network(), way, FitOptions()).image
+def self_taught() -> Candidate:
+    """What Rain2Avoid's quick preset makes of each picture, as `derain adapt` does it."""
+    way, cpu = preset("quick"), torch.device("cpu")
+    start = starting_point(way)
+    precision = learning_precision("auto", start, way, cpu)
+    name = str(precision).removeprefix("torch.")
+
+    def restore(rainy: Tensor) -> Tensor:
+        return adapt_one(rainy, start.network(), way, FitOptions(precision=precision)).image
+
+    return Candidate(SELF_TAUGHT, restore, f"quick, 2, {name}", precision=name)
 
 
 def measure(
@@ -141,7 +148,8 @@ def measure(
     step = 1 if part.is_clip else -(-len(whole.cases) // count)
     cases = whole.cases[::step][:count]
     few = f"{len(cases)} of the {len(whole.cases)} pictures that lie here."
-    notes = whole.notes if len(cases) == len(whole.cases) else (few, *whole.notes)
+    # Notes on published figures count the whole set; under a title of its own a part has no such figures.
+    notes = whole.notes if len(cases) == len(whole.cases) else (few,) if part.title else (few, *whole.notes)
     test_set = replace(whole, cases=cases, notes=notes)
     folder = output / part.name
     found = evaluate([input_unchanged(cases), *candidates], cases, part.protocols, folder)

@@ -13,7 +13,7 @@ from derain.cli.options import ResultOptions, grouped
 from derain.cli.shared import Device
 
 if TYPE_CHECKING:
-    from derain.methods.self_supervision import FitOptions, Progress
+    from derain.methods.self_supervision import FitOptions, Progress, SelfSupervision
     from derain.restore.adapting import Start
 
 
@@ -57,21 +57,22 @@ class Learning:
     precision: Annotated[
         str,
         typer.Option(
-            help="Precision of training: auto (float32), float32, or bfloat16, "
-            "twice as fast on some processors."
+            help="Precision of training: float32, bfloat16, or auto (bfloat16 for the quick preset where "
+            "the processor supports it, else float32)."
         ),
     ] = "auto"
 
-    def options(self, start: Start, progress: Progress) -> FitOptions:
+    def options(self, start: Start, way: SelfSupervision, progress: Progress) -> FitOptions:
         """The same for the library."""
         from derain.methods.self_supervision import FitOptions
-        from derain.restore.precision import choose_precision
+        from derain.restore.adapting import learning_precision
         from derain.restore.settings import choose_device
 
+        device = choose_device(self.device)
         return FitOptions(
             seconds=None if self.minutes is None else 60 * self.minutes,
-            device=choose_device(self.device),
-            precision=choose_precision(self.precision, start.name, start.network()),
+            device=device,
+            precision=learning_precision(self.precision, start, way, device),
             progress=progress,
         )
 
@@ -115,7 +116,7 @@ def adapt(
             results = adapting.write_maps(jobs, way, result.overwrite)
         else:
             start = adapting.starting_point(way, learning.backbone, learning.model)
-            options = learning.options(start, progress.part)
+            options = learning.options(start, way, progress.part)
             if together:
                 network = output / adapting.NETWORK_FILE
                 results = adapting.adapt_together(

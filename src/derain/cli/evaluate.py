@@ -17,10 +17,11 @@ from derain.cli.shared import MODEL, AsJson, Device, Ensemble, OwnCode
 from derain.paths import real
 
 if TYPE_CHECKING:
-    from derain.evaluation.tables import Table
+    from derain.evaluation.tables import Cell, Line, Table
 
 
 WIDE = 120  # columns of a terminal from which intervals are printed; they are in the page in any case
+LEAST_NAME = 20  # columns that the names of networks get at least, if they are as long
 
 
 @dataclass(frozen=True)
@@ -195,13 +196,17 @@ def _print(found: Table) -> None:
         places = range(start, start + group.columns)
         start += group.columns
         title = printable(f"{group.protocol}, {group.dataset}")
-        shown = Shown("network", title=title, box=None, pad_edge=False, title_justify="left")
+        lines = [line for line in found.lines if any(_at(line, places))]
+        sourced = any(line.source or any(c and c.published for c in _at(line, places)) for line in lines)
+        shown = Shown(title=title, box=None, pad_edge=False, title_justify="left")
+        # A row without its name would say nothing: what is long is folded, and titles of figures are wrapped.
+        longest = max(len(printable(line.name)) for line in lines)
+        shown.add_column("network", overflow="fold", min_width=min(longest, LEAST_NAME))
         for i in places:
-            shown.add_column(found.columns[i].title, justify="right", no_wrap=True)
-        shown.add_column("source", overflow="fold", min_width=24)
-        for line in found.lines:
-            if all(line.cells[i] is None for i in places):
-                continue
+            shown.add_column(found.columns[i].title, justify="right")
+        if sourced:
+            shown.add_column("source", overflow="fold", min_width=24)
+        for line in lines:
             cells = []
             for i in places:
                 cell = line.cells[i]
@@ -211,11 +216,11 @@ def _print(found: Table) -> None:
                 column = found.columns[i]
                 interval = interval_text(column, cell) if console.width >= WIDE else ""
                 cells.append(f"{value_text(column, cell)} {interval}".strip())
-            own = [line.cells[i] for i in places]
-            published = " / ".join(f"{c.published:g}" for c in own if c and c.published is not None)
+            own = [c.published for c in _at(line, places) if c and c.published is not None]
+            published = " / ".join(f"{value:g}" for value in own)
             source = line.source or "measured here" + (f"; published {published}" if published else "")
             style = None if line.source else "bold"
-            shown.add_row(printable(line.name), *cells, printable(source), style=style)
+            shown.add_row(printable(line.name), *cells, *[printable(source)] * sourced, style=style)
         console.print(shown, "")
     names = costs_shown(found)
     if not names:
@@ -226,3 +231,8 @@ def _print(found: Table) -> None:
     for line in found.measured:
         costs.add_row(printable(line.name), *(cost_text(line, name) for name in names))
     console.print(costs)
+
+
+def _at(line: Line, places: range) -> list[Cell | None]:
+    """The figures of some columns."""
+    return [line.cells[i] for i in places]

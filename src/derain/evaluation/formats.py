@@ -94,13 +94,13 @@ def as_latex(table: Table) -> str:
     letters: dict[str, str] = {}  # of sources, in the order of their rows
     parts: list[str] = []
     for groups, places, costs in _latex_parts(table):
-        wide = len(places) + len(costs) > LATEX_COLUMNS // 2
         parts += [
             r"\begin{table}[htp]",
             *([f"\\caption{{{_latex(' '.join((*table.settings, LEGEND)))}}}"] if not parts else []),
-            r"\resizebox{\textwidth}{!}{%" if wide else r"\begin{center}",
+            r"\centering",
+            r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%",  # reduces, never enlarges
             *_tabular(table, groups, places, costs, letters),
-            "}" if wide else r"\end{center}",
+            "}",
             r"\end{table}",
         ]
     lines = [

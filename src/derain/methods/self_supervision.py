@@ -106,6 +106,11 @@ class SelfSupervision(Protocol):
         ...
 
     @property
+    def bears_bfloat16(self) -> bool:
+        """Whether learning in bfloat16 gives results as good, so that it is used where it is faster."""
+        ...
+
+    @property
     def seed(self) -> int:
         """Of fresh weights."""
         ...

@@ -22,6 +22,7 @@ from derain.methods.self_supervision import Bytes, Fit, FitOptions, SelfSupervis
 from derain.paths import exists
 from derain.pictures import Picture, left_out, read_picture, to_rgb8, to_tensor, with_pixels, write_picture
 from derain.restore.jobs import Job, Made, Outcome, carry_out, failed, prepare_folders
+from derain.restore.precision import choose_precision, is_bfloat16_native
 from derain.restore.tiles import even_axis, pad_to, run_tiles
 
 NETWORK_FILE = "network.safetensors"
@@ -99,6 +100,20 @@ def starting_point(way: SelfSupervision, network: str | None = None, model: str 
         )
     trained, checkpoint = open_checkpoint(find(model), own_code=None)
     return Start(checkpoint.architecture.name, checkpoint.config, trained.state_dict(), way.seed)
+
+
+def learning_precision(name: str, start: Start, way: SelfSupervision, device: torch.device) -> torch.dtype:
+    """What to learn in: what was asked for; for "auto", bfloat16 where the processor, the way and the network
+    allow it, else float32.
+
+    Raises:
+        UsageError: the network's results would suffer.
+    """
+    network = start.network()
+    bears = way.bears_bfloat16 and "bfloat16" not in network.spec.refused_precisions
+    if name == "auto" and bears and is_bfloat16_native(device):
+        return torch.bfloat16
+    return choose_precision(name, start.name, network)
 
 
 def apply(

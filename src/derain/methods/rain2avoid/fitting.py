@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from derain.errors import DerainError
 from derain.methods.network import RainNetwork
-from derain.methods.rain2avoid.backbones import UNet
+from derain.methods.rain2avoid.backbones import DnCNN, ResNet, UNet
 from derain.methods.rain2avoid.batches import WHOLE_PIXELS, batches, crop, is_large, padded
 from derain.methods.rain2avoid.presets import Preset
 from derain.methods.self_supervision import Fit, FitOptions, Target
@@ -35,6 +35,8 @@ def fit(targets: Sequence[Target], network: RainNetwork, preset: Preset, options
         start_at_identity(network)
     torch.manual_seed(SEED)
     network = network.to(options.device).train()
+    if isinstance(network, UNet | ResNet | DnCNN) and not preset.published:
+        network = network.in_channels_last()  # faster for their convolutions in training, too
     schedule = preset.together if options.together else preset.alone
     pairs = batches(targets, network, schedule)
     share = TRAINED_SHARE if options.trained else 1

@@ -35,6 +35,10 @@ class Rain2Avoid:
     def takes_trained(self) -> bool:
         return not self.preset.published
 
+    @property
+    def bears_bfloat16(self) -> bool:
+        return not self.preset.published
+
     def rain_map(self, rainy: Bytes) -> tuple[Bytes, str]:
         prior = rain_prior(rainy, FIRST_PAPER if self.preset.first_paper else JOURNAL)
         share = 100 * float((prior.map > (0 if self.preset.first_paper else SEEN)).mean())
