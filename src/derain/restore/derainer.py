@@ -224,7 +224,8 @@ class Derainer:
         if isinstance(picture, Tensor):
             return restore_tensor(picture, image)
         raise DerainError(
-            f"cannot restore a {type(picture).__name__}; give a path, a PIL picture, an array or a tensor."
+            f"cannot restore an object of type {type(picture).__name__}; give a path, a PIL picture, "
+            "an array or a tensor."
         )
 
     def video(
