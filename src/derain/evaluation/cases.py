@@ -91,7 +91,15 @@ def find_cases(
 
 
 def _only_split(rainy: Path) -> Split:
-    splits = find_splits(rainy)
+    try:
+        splits = find_splits(rainy)
+    except UsageError as error:
+        if not rainy.is_dir():
+            raise
+        raise UsageError(
+            f"{error} Without clean pictures, give rain masks, or a protocol that needs neither, such as "
+            "niqe_stable."
+        ) from None
     if len(splits) > 1:
         found = ", ".join(str(split.rainy) for split in splits)
         raise UsageError(f"{rainy}: holds {len(splits)} sets; name one of them: {found}.")
