@@ -230,6 +230,10 @@ def test_real_rain_without_truth(cases: tuple[Case, ...], tmp_path: Path) -> Non
     assert sheet.shape[1] == 1920
     with pytest.raises(DerainError, match="rain masks are needed"):
         find_cases(tmp_path / "rainy", protocols=["real_rain"])
+    with pytest.raises(derain.UsageError, match=r"Without clean pictures, give rain masks, or a protocol"):
+        find_cases(tmp_path / "rainy")
+    with pytest.raises(derain.UsageError, match=r"no such folder\.$"):
+        find_cases(tmp_path / "nowhere")
     alone = find_cases(tmp_path / "rainy", protocols=["brisque_stable"])
     assert [case.clean for case in alone.cases] == [None] * 4
 
@@ -304,6 +308,7 @@ def test_a_factory_of_the_users_own_code(
 ) -> None:
     (tmp_path / "somebody.py").write_text(
         "import torch\n\ndef half():\n    return lambda rainy: {'image': rainy * 0.4}\n\nseven = lambda: 7\n"
+        "lost = lambda: open('weights.pth')\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", [*sys.path])
@@ -316,6 +321,7 @@ def test_a_factory_of_the_users_own_code(
         ("nobody:half", "cannot import nobody"),
         ("somebody:whole", "no function whole"),
         ("somebody:seven", "made a int, which cannot be called"),
+        ("somebody:lost", "somebody:lost fails: FileNotFoundError: .*weights.pth"),
     ):
         with pytest.raises(DerainError, match=words):
             from_factory(target)
@@ -354,6 +360,14 @@ def test_a_sheet_of_few_pictures(count: int, cases: tuple[Case, ...], tmp_path: 
     assert write_report(report(cases[:count], tmp_path / "out", dataset="")).is_file()
 
 
+def test_cpu_seconds_leave_out_what_the_first_picture_pays_for(
+    cases: tuple[Case, ...], tmp_path: Path
+) -> None:
+    (found,) = evaluate([from_network(lambda rainy: rainy, "same")], cases[:3], NAMES, tmp_path / "out")
+    records = [replace(r, cpu_seconds=s, pixels=10**6) for r, s in zip(found.records, (9, 2, 1), strict=True)]
+    assert replace(found, records=tuple(records)).cpu_seconds_per_megapixel == 2
+
+
 def test_published_figures() -> None:
     assert len(baselines()) > 300
     for b in baselines():
@@ -369,7 +383,8 @@ def test_published_figures() -> None:
     assert set(costs()) <= {b.method for b in baselines()}  # spelt as in the rows that they stand beside
     newest = published("SPA-Data", "")[0]
     assert (newest.method, newest.psnr, newest.ssim) == ("SWFormer-l (2025)", 50.28, 0.9943)
-    (unchanged, weights) = published("LHP-Rain", "")
+    (best, unchanged, weights) = published("LHP-Rain", "")
+    assert (best.method, best.psnr, best.ssim) == ("DFSSM", 33.99, 0.9322)
     assert (unchanged.method, weights.method) == (UNCHANGED, "NeRD-Rain")  # doing nothing was better
 
 

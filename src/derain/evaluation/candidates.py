@@ -187,8 +187,13 @@ def from_factory(target: str) -> Candidate:
 
     Raises:
         UsageError: there is no such module or factory, or its result cannot be called.
+        DerainError: the factory fails.
     """
-    network = own_function(target)()
+    make = own_function(target)
+    try:
+        network = make()
+    except Exception as error:  # whatever somebody else's code raises
+        raise DerainError(f"{target} fails: {type(error).__name__}: {_gist(error)}") from error
     if not callable(network):
         raise UsageError(f"{target}: made a {type(network).__name__}, which cannot be called.")
     module_name, _, factory_name = target.partition(":")
