@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import pickle
+import signal
 from pathlib import Path
 
 import pytest
 
-from derain.cli.messages import in_words, printable
+from derain.cli.messages import in_words, printable, terminal
 from derain.errors import DerainError, Remedy, UsageError, errors_of
 
 
@@ -48,6 +49,20 @@ def test_every_error_of_a_file_names_it(raised: Exception, said: str) -> None:
 def test_ctrl_c_is_no_error_of_a_file() -> None:
     with pytest.raises(KeyboardInterrupt), errors_of("a.png"):
         raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_before_the_command_has_begun_is_no_traceback(
+    number: signal.Signals, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(SystemExit) as end, terminal():
+            signal.raise_signal(number)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert end.value.code == code
+    assert capsys.readouterr().err == "derain: stopped; no partial files were left behind.\n"
 
 
 def test_nothing_reaches_the_terminal_that_it_would_obey() -> None:

@@ -58,6 +58,21 @@ def test_scores_of_pictures_and_of_files(folder: Path) -> None:
         derain.score(rainy)
 
 
+def test_scores_of_pil_pictures_are_those_of_what_they_show() -> None:
+    shown = Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8))
+    turned, exif = shown.rotate(90, expand=True), Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter, clockwise
+    turned.info["exif"] = exif.tobytes()
+    assert derain.score(turned, shown).mean["psnr"] == np.inf
+    colours = shown.convert("P", palette=Image.Palette.ADAPTIVE)
+    assert derain.score(colours, shown).mean == derain.score(colours.convert("RGB"), shown).mean
+    for wrong in (None, [[0, 1]]):
+        with pytest.raises(derain.DerainError, match="give a path, a PIL picture"):
+            derain.score(wrong, shown)
+    with pytest.raises(derain.UsageError, match="a path is empty"):
+        derain.score("", "")
+
+
 def test_evaluating_several_models(folder: Path, tmp_path: Path) -> None:
     network, steps = derain.create_model("spanet", width=4), []
     models = ["spanet", derain.load(network, device="cpu")]

@@ -1,5 +1,18 @@
 """`python -m derain` is the command line."""
 
-from derain.cli import main
+import signal
 
-main()
+
+def main() -> None:
+    """Entry point; Ctrl-C while the modules are being loaded ends the process without a traceback."""
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from derain.cli import main as command_line
+
+    signal.signal(signal.SIGINT, handler)
+    command_line()
+
+
+if __name__ == "__main__":
+    main()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from derain.errors import UsageError
+from derain.errors import DerainError, UsageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,16 +59,16 @@ def score(
 
     Raises:
         UsageError: the protocol is not known, or needs a clean picture and there is none.
-        DerainError: no picture could be read or compared.
+        DerainError: no picture could be read or compared, or something is no picture.
     """
-    from PIL import Image
-
     from derain.evaluation import Scores
     from derain.evaluation.clips import with_frames
     from derain.evaluation.scoring import plan_of, score_files
 
     others = {"clean": clean, "rainy": rainy, "mask": masks}
     given = [restored, *(other for other in others.values() if other is not None)]
+    if any(isinstance(picture, str) and not picture for picture in given):
+        raise UsageError("a path is empty; give a file or a folder.")
     are_paths = [isinstance(picture, str | Path) for picture in given]
     if all(are_paths):
         named = {"restored": restored, "clean": clean, "rainy": rainy, "masks": masks}
@@ -77,14 +77,32 @@ def score(
             return score_files(plan_of(places, [protocol]), [protocol], crop_to_common).sets[0]
     if any(are_paths):
         raise UsageError("give either paths or pictures, not some of each.")
-    import numpy as np
-
-    def plain(picture: Any) -> Any:
-        return np.asarray(picture) if isinstance(picture, Image.Image) else picture
-
     scores = Scores(protocol)
-    scores.update(plain(restored), **{kind: plain(picture) for kind, picture in others.items()})
+    compared: dict[str, Any] = {
+        kind: _levels(picture) for kind, picture in others.items() if picture is not None
+    }
+    scores.update(_levels(restored), **compared)
     return scores.compute()
+
+
+def _levels(picture: Any) -> NDArray[Any] | Tensor:
+    """A picture as an array or tensor; one of PIL is turned upright, and a palette gives its colours.
+
+    Raises:
+        DerainError: it is no picture.
+    """
+    import numpy as np
+    from PIL import Image
+    from torch import Tensor
+
+    from derain.restore.in_memory import turned_upright
+
+    if isinstance(picture, Image.Image):
+        upright = turned_upright(picture)
+        return np.asarray(upright.convert({"P": "RGB", "1": "L"}.get(upright.mode, upright.mode)))
+    if isinstance(picture, np.ndarray | Tensor):
+        return picture
+    raise DerainError(f"a {type(picture).__name__}: give a path, a PIL picture, an array or a tensor.")
 
 
 def rain(picture: str | Path | Picture, model: Model = None) -> Rain:

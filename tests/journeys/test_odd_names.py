@@ -111,6 +111,8 @@ def test_what_is_broken_stops_nothing_else(capfd: pytest.CaptureFixture[str]) ->
         ("score", "", "b"),
         ("data", "check", ""),
         ("train", "a", "-o", ""),
+        ("run", "a.png", "-o", " "),
+        ("run", "a.png", "--model= "),
     ],
 )
 def test_an_empty_argument_is_not_the_folder_here(

@@ -257,6 +257,25 @@ def test_a_turned_photograph_comes_back_upright(derainer: Derainer, pixels: np.n
     assert np.array_equal(np.asarray(restored), derainer(np.ascontiguousarray(np.rot90(pixels, -1))))
 
 
+def test_damaged_exif_turns_nothing(derainer: Derainer, pixels: np.ndarray) -> None:
+    picture = Image.fromarray(pixels)
+    picture.info["exif"] = b"garbage"
+    assert np.array_equal(np.asarray(derainer(picture)), derainer(pixels))
+    assert derainer.rain(picture) == derainer.rain(pixels)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F", "La"])
+def test_rain_refuses_pil_pictures_whose_levels_would_be_cut_off(derainer: Derainer, mode: str) -> None:
+    with pytest.raises(DerainError, match=f"mode {mode}"):
+        derainer.rain(Image.new(mode, (40, 24)))
+
+
+@pytest.mark.parametrize("path", ["", ".", Path("/")])
+def test_a_path_without_a_name_is_no_file(derainer: Derainer, path: str | Path) -> None:
+    with pytest.raises(UsageError, match="is no file"):
+        derainer(path)
+
+
 @pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy], ids=["array", "tensor"])
 def test_floats_of_another_range_are_refused(derainer: Derainer, kind: Any) -> None:
     levels = np.linspace(-3, 250, 300, dtype=np.float32)

@@ -63,8 +63,8 @@ def terminal() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
-    except SystemExit as end:
-        if end.code != 130:
+    except (SystemExit, KeyboardInterrupt) as end:  # the latter while the command is still being put together
+        if isinstance(end, SystemExit) and end.code != 130:
             raise
         print("derain: stopped; no partial files were left behind.", file=sys.stderr)
         sys.exit(128 + (signal.SIGTERM if received else signal.SIGINT))

@@ -78,8 +78,9 @@ class Command(TyperCommand):
         An empty argument is often an unset variable; as a path it would mean the current folder.
         """
         for argument in args:
-            if not argument or (argument.startswith("--") and argument.partition("=")[1:] == ("=", "")):
-                raise typer.BadParameter(f"{argument or 'an argument'} is empty; give a value.", ctx)
+            name, equals, value = argument.partition("=")
+            if not argument.strip() or (name.startswith("--") and equals and not value.strip()):
+                raise typer.BadParameter(f"{argument.strip() or 'an argument'} is empty; give a value.", ctx)
         try:
             rest: list[str] = super().parse_args(ctx, [self._renamed(argument) for argument in args])
         except typer.BadParameter as error:

@@ -209,6 +209,8 @@ class Derainer:
                 finite or outside [0, 1]; or a video could be read only partly.
         """
         if isinstance(picture, str | Path):
+            if not Path(picture).name:
+                raise UsageError(f"'{picture}' is no file; give a picture or a video.")
             return self._restore_file(Path(picture), output, overwrite, protect)
         if output is not None:
             raise UsageError("output is for paths only; pictures in memory are returned.")

@@ -27,7 +27,7 @@ def restore_pil(picture: Image.Image, restore: Restore) -> Image.Image:
     """
     if picture.mode not in ("RGB", "L", "RGBA", "LA"):
         raise DerainError(f"a PIL picture of mode {picture.mode}: convert it to RGB, L, RGBA or LA first.")
-    upright = ImageOps.exif_transpose(picture)
+    upright = turned_upright(picture)
     bands = np.asarray(upright)
     colour = {"LA": bands[..., 0], "RGBA": bands[..., :3]}.get(picture.mode, bands)
     restored = Image.fromarray(restore_array(colour, restore))
@@ -35,6 +35,14 @@ def restore_pil(picture: Image.Image, restore: Restore) -> Image.Image:
         restored.putalpha(upright.getchannel("A"))
     restored.info = dict(upright.info)
     return restored
+
+
+def turned_upright(picture: Image.Image) -> Image.Image:
+    """The picture turned as its Exif says; as it is where nobody can read that."""
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception:  # Pillow raises errors of many kinds for damaged Exif
+        return picture
 
 
 def restore_array(array: NDArray[Any], restore: Restore) -> NDArray[Any]:
@@ -68,10 +76,17 @@ def picture_planes(picture: Any) -> tuple[Tensor, int]:
     """A PIL picture, an array or a tensor as (1, 3, H, W) float32 in [0, 1], and its bits per channel.
 
     Raises:
-        DerainError: it is none of these, or a batch of several.
+        DerainError: it is none of these, of a mode that is not plain colour or grey, or a batch of several.
     """
     if isinstance(picture, Image.Image):
-        picture = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+        if picture.mode.startswith(("I", "F")):  # Pillow would cut their values off at 255
+            raise DerainError(
+                f"a PIL picture of mode {picture.mode}: give an array of uint16 or floats instead."
+            )
+        try:
+            picture = np.asarray(turned_upright(picture).convert("RGB"))
+        except ValueError as error:
+            raise DerainError(f"a PIL picture of mode {picture.mode}: convert it to RGB first.") from error
     if isinstance(picture, np.ndarray):
         return _array_planes(picture)
     if isinstance(picture, Tensor):
