@@ -27,7 +27,7 @@ def test_two_clips_share_a_folder(tmp_path: Path) -> None:
 def test_a_clip_is_not_added_twice(tmp_path: Path) -> None:
     clip, scene = rainy_clip(2, 16, 20)
     write_pairs(tmp_path, "street", clip, scene)
-    with pytest.raises(UsageError, match="street already"):
+    with pytest.raises(UsageError, match="already holds pairs of a clip named street"):
         write_pairs(tmp_path, "street", clip, scene)
 
 

@@ -162,5 +162,5 @@ def test_folders_are_paired_by_name(tmp_path: Path) -> None:
 
 def test_what_it_needs_is_asked_for() -> None:
     restored, rainy, _ = rain(40, 50, 4)
-    with pytest.raises(DerainError, match="compares with a mask of the rain"):
+    with pytest.raises(DerainError, match="compares with a rain mask"):
         protocol("real_rain")(restored, rainy=rainy)

@@ -143,7 +143,7 @@ def test_integers_that_do_not_agree_are_not_written(scenes: Path, tmp_path: Path
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter)
     save_checkpoint(tmp_path / "x.safetensors", network.state_dict(), {})
-    with pytest.raises(DerainError, match=r"agrees with PyTorch to .* dB only"):
+    with pytest.raises(DerainError, match=r"agrees with PyTorch to only .* dB"):
         export(open_checkpoint(tmp_path / "x.safetensors"), "onnx", tmp_path / "x.onnx", scenes)
     assert not (tmp_path / "x.onnx").exists()
 

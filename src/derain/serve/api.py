@@ -96,7 +96,7 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _say)
     add_page(app)
     add_api(app)
-    app.openapi_schema = _description(app, token is not None)
+    app.openapi = lambda: _description(app, token is not None)  # type: ignore[method-assign]
     return app
 
 
@@ -120,14 +120,18 @@ def _say(request: Request, error: Exception) -> Response:  # noqa: ARG001
 
 def _description(app: FastAPI, guarded: bool) -> dict[str, Any]:
     """The OpenAPI description, with the ways to send the token, if there is one."""
-    found = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-    if guarded:
-        found.setdefault("components", {})["securitySchemes"] = {
-            "token": {"type": "http", "scheme": "bearer", "description": "The token of the server."},
-            "cookie": {"type": "apiKey", "in": "cookie", "name": COOKIE, "description": "From a login."},
-        }
-        found["security"] = [{"token": []}, {"cookie": []}]
-        for path in ("/health", "/ready", f"{VERSION}/login"):
-            for operation in found["paths"][path].values():
-                operation["security"] = []
-    return found
+    if app.openapi_schema is None:
+        found = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes
+        )
+        if guarded:
+            found.setdefault("components", {})["securitySchemes"] = {
+                "token": {"type": "http", "scheme": "bearer", "description": "The token of the server."},
+                "cookie": {"type": "apiKey", "in": "cookie", "name": COOKIE, "description": "From a login."},
+            }
+            found["security"] = [{"token": []}, {"cookie": []}]
+            for path in ("/health", "/ready", f"{VERSION}/login"):
+                for operation in found["paths"][path].values():
+                    operation["security"] = []
+        app.openapi_schema = found
+    return app.openapi_schema

@@ -149,9 +149,10 @@ class SparseAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         logits, v = self.logits_and_values(x)
-        attention = torch.stack(sparse_attentions(logits, self.scales())).sum(0)  # one product with V for all
-        y: Tensor = self.project_out((attention @ v).reshape(x.shape))
-        return y
+        attended = [attention @ v for attention in sparse_attentions(logits, self.scales())]
+        y = attended[0] + attended[1] + attended[2] + attended[3]
+        z: Tensor = self.project_out(y.reshape(x.shape))
+        return z
 
     def logits_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, heads, C / heads, C / heads) and (B, heads, C / heads, H W)."""
