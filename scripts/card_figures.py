@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from derain import Derainer, load
 from derain.data.folders import pictures_in, read_rgb
 from derain.data.pairing import pair_folders
+from derain.evaluation.luma import full_range_luma
 from derain.evaluation.protocols import Score, matlab_y_uint8, raindrop_y
 from derain.evaluation.real_rain import real_rain
 
@@ -26,7 +27,6 @@ Protocol = Callable[[Pixels, Pixels], Score]
 
 HELD_OUT = 19
 CORRUGATED = {"290", "292"}  # rain as faint as the ribs of the iron behind it
-LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def main(weights: Path, data: Path) -> None:
@@ -83,9 +83,10 @@ def unchanged(restore: Derainer, name: str, files: Iterable[Path]) -> None:
     values, luma = [], []
     for file in files:
         picture = read_rgb(file)
-        change = restore(picture).astype(np.float64) - picture
+        restored = restore(picture)
+        change = restored.astype(np.float64) - picture
         values.append(10 * np.log10(255**2 / max(1e-9, float((change**2).mean()))))
-        luma.append(float((change @ LUMA).mean()))
+        luma.append(float((full_range_luma(restored) - full_range_luma(picture)).mean()))
     found = ", ".join(f"{value:.1f}" for value in values)
     print(f"{name}: {np.mean(values):.1f} dB ({found}), luma {np.mean(luma):+.2f}")
 

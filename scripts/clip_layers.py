@@ -17,6 +17,7 @@ import av
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from rain_layers import raised
 
 Frame = NDArray[np.uint8]
 Plane = NDArray[np.float32]
@@ -24,7 +25,6 @@ Plane = NDArray[np.float32]
 NEIGHBOURS = 5  # frames before, and as many after
 UNSTEADY = 0.5  # of the range of the neighbours is not taken for rain
 FAINTEST = 3  # levels
-BRIGHT, MOST_GAIN = 200, 6.0  # level that the brightest marks are raised to, sixfold at most
 SMALLEST = 14  # pixels of a mark
 SLENDER = 1.6  # of a mark: length along the fall by width
 FILLED = 0.35  # of the rectangle around a mark
@@ -90,9 +90,8 @@ def main() -> None:
             layer = layer[top:bottom, left:right]
         if not layer.any():
             continue
-        gain = min(MOST_GAIN, BRIGHT / max(1.0, float(np.quantile(layer[layer > 0], 0.9))))
         target = given.layers / f"{given.clip.stem}_{number}.png"
-        cv2.imwrite(str(target), np.clip(layer * gain, 0, 255).astype(np.uint8))
+        cv2.imwrite(str(target), raised(layer, float(np.quantile(layer[layer > 0], 0.9))))
 
 
 if __name__ == "__main__":

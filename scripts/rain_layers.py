@@ -35,8 +35,13 @@ def rain_layer(rainy: NDArray[np.uint8], restored: NDArray[np.uint8]) -> NDArray
         the layer is raised, sixfold at most, until one pixel in 200 is brighter than `BRIGHT`.
     """
     gone = np.clip((rainy.astype(np.int16) - restored).min(2) - FAINTEST, 0, None).astype(np.float32)
-    gain = min(MOST_GAIN, BRIGHT / max(1.0, float(np.quantile(gone, 0.995))))
-    return np.clip(gone * gain, 0, 255).astype(np.uint8)
+    return raised(gone, float(np.quantile(gone, 0.995)))
+
+
+def raised(rain: NDArray[np.float32], typical: float) -> NDArray[np.uint8]:
+    """Rain (H, W) in levels, raised until the level `typical` is `BRIGHT`, but sixfold at most."""
+    gain = min(MOST_GAIN, BRIGHT / max(1.0, typical))
+    return np.clip(rain * gain, 0, 255).astype(np.uint8)
 
 
 def main(rainy: Path, restored: Path, layers: Path) -> None:

@@ -1,12 +1,15 @@
-"""Questions about paths that never raise: for names too long, links to themselves, folders without access.
+"""The mark of results, and questions about paths that never raise.
 
-The methods of `Path` raise for some of these, depending on the method and the version of Python.
+They do not for names too long, links to themselves and folders without access either, for some of which
+the methods of `Path` raise, depending on the method and the version of Python.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+RESULT = "-derained"  # what the name of a result beside its source ends with
 
 
 def exists(path: Path) -> bool:

@@ -22,7 +22,7 @@ from derain.errors import DerainError, Remedy, UsageError
 from derain.export import is_exported
 from derain.methods import all_architectures
 from derain.methods.network import RainNetwork
-from derain.paths import same
+from derain.paths import RESULT, same
 from derain.pictures import EXTENSIONS, Picture, left_out, read_picture, to_tensor, write_picture
 from derain.pictures.kinds import VIDEO_KINDS, file_kind
 from derain.pictures.picture import grey_pixels, to_pixels
@@ -442,7 +442,7 @@ def _place(source: Path, output: str | Path | None) -> Path:
     suffix = source.suffix
     if kind is not None and suffix.lower() not in (*EXTENSIONS, *VIDEO_KINDS):
         suffix = kind.result
-    return source.with_name(f"{source.stem}-derained{suffix}")
+    return source.with_name(f"{source.stem}{RESULT}{suffix}")
 
 
 def _target(source: Path, output: str | Path | None, overwrite: bool) -> Path:

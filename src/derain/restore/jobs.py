@@ -12,14 +12,13 @@ from typing import Any, Literal, TypeVar
 
 from derain.atomic import refuse_unwritable, remove_leftovers
 from derain.errors import DerainError, Remedy, UsageError, errors_of
-from derain.paths import exists, is_folder, real
+from derain.paths import RESULT, exists, is_folder, real
 from derain.pictures import EXTENSIONS, Found, Unread, find
 from derain.pictures.kinds import KNOWN_EXTENSIONS, VIDEO_KINDS
 from derain.restore.rain import Rain
 
 Status = Literal["restored", "skipped", "failed"]
 STATUSES: tuple[Status, ...] = ("restored", "skipped", "failed")
-RESULT = "-derained"  # what the name of a result beside its source ends with
 # Bytes above which a job is done alone: those of a picture of 50 megapixels and its result.
 MOST_HELD = 300 << 20
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from derain.paths import RESULT
 from derain.serve.limits import Limits, Refused
 from derain.serve.uploads import Upload
 
@@ -103,7 +104,7 @@ class Job:
     def result_name(self) -> str:
         """What `derain run` calls the result."""
         name = Path(self.upload.name)
-        return f"{name.stem}-derained{name.suffix}"
+        return f"{name.stem}{RESULT}{name.suffix}"
 
 
 class Store:
