@@ -188,13 +188,13 @@ def measure_here(task: Task) -> Measurement:
     if task.threads is not None:
         torch.set_num_threads(task.threads)
     derainer = _derainer(task)
-    derainer.restore(replace(task, height=WARM_UP, width=WARM_UP).picture(), bits=BITS)
+    derainer.restore(replace(task, height=WARM_UP, width=WARM_UP).picture(), bits=BITS, any_side=False)
     picture = task.picture()
     before = start_memory(derainer.device)
     turns, note = [], ""
     for _ in range(task.passes):
         wall, cpu = time.perf_counter(), time.process_time()
-        note = derainer.restore(picture, bits=BITS).note
+        note = derainer.restore(picture, bits=BITS, any_side=False).note
         turns.append((time.perf_counter() - wall, time.process_time() - cpu))
     after = most_memory(derainer.device)
     return Measurement(

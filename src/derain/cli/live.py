@@ -103,7 +103,7 @@ def _restoring(restore: Any, protect: Path | None) -> Callable[[Any, int], Any]:
 
     def image(rainy: Any, bits: int) -> Any:
         keep = None if protection is None else protection.keep(rainy.shape[-2:])
-        return restore.restore(rainy, bits=bits, protect=keep).image
+        return restore.restore(rainy, bits=bits, protect=keep, any_side=False).image
 
     return image
 

@@ -139,7 +139,7 @@ def restore_pipe(
             done = restore_stream(
                 stream,
                 writer,
-                lambda rainy: derainer.restore(rainy, bits=stream.facts.bits).image,
+                lambda rainy: derainer.restore(rainy, bits=stream.facts.bits, any_side=False).image,
                 batch=1 if derainer.device.type == "cpu" else FRAMES,
                 progress=progress.reach,
             )

@@ -32,6 +32,13 @@ from derain.restore.precision import choose_precision, is_bfloat16_native
 from derain.restore.protecting import keep_map, protected
 from derain.restore.rain import Change, Rain, measure, threshold_of
 from derain.restore.settings import Changes, Settings, choose_device
+from derain.restore.sideways import (
+    falls_sideways,
+    middle_of,
+    quarter_turn,
+    turned_where_sideways,
+    with_note,
+)
 from derain.restore.test_time import positions
 
 if TYPE_CHECKING:
@@ -271,7 +278,7 @@ class Derainer:
         return restore_video(
             source,
             target,
-            lambda rainy: self.restore(rainy, bits=bits, protect=keep).image,
+            lambda rainy: self.restore(rainy, bits=bits, protect=keep, any_side=False).image,
             codec=codec,
             crf=crf,
             batch=1 if self.device.type == "cpu" else FRAMES,
@@ -303,7 +310,11 @@ class Derainer:
         """
         rainy, bits = self._planes(picture)
         restore = self if self.settings.strength == 1 else self.with_settings(strength=1.0)
-        return measure(rainy, restore.restore(rainy, bits=bits).image, threshold=self.rain_threshold)
+        found = restore.restore(rainy, bits=bits)
+        image = found.image
+        if found.sideways:
+            rainy, image = quarter_turn(rainy), quarter_turn(image)
+        return measure(rainy, image, threshold=self.rain_threshold)
 
     def _keep(self, protect: Any) -> Tensor | None:
         return None if protect is None else keep_map(self._planes(protect)[0])
@@ -323,6 +334,7 @@ class Derainer:
         *,
         bits: int = 32,
         protect: Tensor | None = None,
+        any_side: bool = True,
     ) -> Restored:
         """Restores pictures (B, 3, H, W) float RGB in [0, 1], as many at once as fit in memory.
 
@@ -330,12 +342,17 @@ class Derainer:
         would not fit in memory; if memory runs out nevertheless, halves the tile and starts the
         picture again. `progress(done, total)` counts tiles. `bits` is the depth of the
         file that the values come from; 32 for floats, which "auto" restores in float32. `protect` states
-        how much of each pixel stays unchanged, see `derain.restore.protecting.keep_map`.
+        how much of each pixel stays unchanged, see `derain.restore.protecting.keep_map`. With `any_side`,
+        pictures in which rain falls sideways are restored turned, see `derain.restore.sideways`; frames of a
+        clip should not be, since neighbours must be treated alike.
 
         Raises:
             DerainError: values are not finite, or memory runs out at the smallest tile.
         """
-        found = self._inference.restore(rainy, self.dtype_for(bits), with_maps, progress)
+        restore = self._restoring(bits, with_maps, progress)
+        found, threshold, strength = restore(rainy), self.rain_threshold, self.settings.strength
+        if any_side and threshold is not None and strength:
+            found = turned_where_sideways(rainy, found, restore, threshold, strength)
         if protect is None:
             return found
         _refuse_mask(protect, rainy.shape[-2:])
@@ -360,6 +377,43 @@ class Derainer:
                 not finite.
         """
         _refuse_mask(protect, picture.size)
+        found = self._restore_picture(picture, with_maps, progress, protect)
+        threshold, strength = self.rain_threshold, self.settings.strength
+        if threshold is None or found.rain is None or found.rain.is_raining:
+            return found
+        rows, columns = middle_of(*picture.size)
+        middle = to_tensor(picture, rows.start, rows.stop)[..., columns]
+        if not falls_sideways(middle, self._restoring(picture.bits), threshold, strength):
+            return found
+        del found  # as many pixels are made again
+        picture = replace(picture, pixels=np.rot90(picture.pixels))
+        protect = None if protect is None else quarter_turn(protect)
+        found = self._restore_picture(picture, with_maps, progress, protect)
+        return RestoredPicture(
+            _quarter_turn_back(found.picture),
+            {name: _quarter_turn_back(values) for name, values in found.maps.items()},
+            found.rain,
+            with_note(found.note),
+        )
+
+    def _restoring(
+        self,
+        bits: int,
+        with_maps: bool = False,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Callable[[Tensor], Restored]:
+        """What restores pictures (B, 3, H, W) as they stand."""
+        dtype = self.dtype_for(bits)
+        return lambda rainy: self._inference.restore(rainy, dtype, with_maps, progress)
+
+    def _restore_picture(
+        self,
+        picture: Picture,
+        with_maps: bool,
+        progress: Callable[[int, int], None],
+        protect: Tensor | None,
+    ) -> RestoredPicture:
+        """As it stands, in bands of rows."""
         height, width = picture.size
         source = Source(height, width, lambda first, end: to_tensor(picture, first, end))
         pixels, maps, note = np.empty_like(picture.pixels), dict[str, NDArray[np.uint8]](), ""
@@ -411,6 +465,10 @@ class Derainer:
         """
         model = Model(self.network, self.checkpoint) if self.checkpoint else self.network
         return Derainer(model, replace(self.settings, **changes))
+
+
+def _quarter_turn_back(picture: Picture) -> Picture:
+    return replace(picture, pixels=np.ascontiguousarray(np.rot90(picture.pixels, -1)))
 
 
 def _refuse_mask(protect: Tensor | None, size: Sequence[int]) -> None:

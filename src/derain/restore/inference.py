@@ -33,11 +33,13 @@ class Restored:
         image: (B, 3, H, W) float32 RGB, clamped to [0, 1].
         maps: {"mask" or "uncertainty": (B, 1, H, W) float32}; empty if not asked for.
         note: what a user should know about how it was done (tiles and why), or "".
+        sideways: those pictures of the batch that were turned by 90 degrees for the network.
     """
 
     image: Tensor
     maps: Mapping[str, Tensor]
     note: str
+    sideways: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

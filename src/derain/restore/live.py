@@ -151,7 +151,7 @@ class Live:
     """Iterates over the restored frames of a source until it ends.
 
         restore = derain.load("everyday-small")
-        image = lambda rainy, bits: restore.restore(rainy, bits=bits).image
+        image = lambda rainy, bits: restore.restore(rainy, bits=bits, any_side=False).image
         for shown in Live(source_of("rtsp://camera/stream"), image):
             ...  # shown.frame.pixels: (H, W, 3), the newest frame without its rain
 

@@ -27,7 +27,7 @@ class Watch:
         for layer in derainer.network.modules():
             if not any(True for _ in layer.children()):
                 layer.register_forward_hook(self._count)
-        derainer.restore(torch.zeros(1, 3, PROBE, PROBE))
+        derainer.restore(torch.zeros(1, 3, PROBE, PROBE), any_side=False)
         self._per_pixel = max(self._done, 1) / PROBE**2
 
     def _count(self, layer: nn.Module, inputs: Any, output: Any) -> None:
