@@ -65,17 +65,21 @@ class Part:
         return self.folder + "-few" * self.self_taught + "-options" * self.test_time
 
 
+CLIP = ("matlab_y_uint8", "flicker_truth", "flicker_warped")
+PHOTOGRAPHS = ("niqe_stable", "brisque_stable")
 TRUTH = ("matlab_y_uint8", "matlab_y_double")
 PARTS = (
     Part("rain100l", "", TRUTH),
     Part("ddn", "", TRUTH),
-    Part("raindrop_pairs", "drops on a pane, real", ("raindrop_y",)),
-    Part(
-        "clip_with_truth", "clip", ("matlab_y_uint8", "flicker_truth", "flicker_warped"), most=8, is_clip=True
-    ),
+    Part("raindrop_pairs", "drops on a pane, real", ("raindrop_y",), self_taught=True),
+    Part("clip_with_truth", "clip", CLIP, most=8, is_clip=True),
     Part("spa_masks", "SPA-Data crops, real", ("real_rain",)),
-    Part("internet_rain", "internet photographs, real", ("niqe_stable", "brisque_stable"), most=12),
-    Part("rain100l", "two of Rain100L", ("matlab_y_uint8",), most=2, self_taught=True),
+    Part("internet_rain", "internet photographs, real", PHOTOGRAPHS),
+    Part("rain100l", "ten of Rain100L", ("matlab_y_uint8",), most=10, self_taught=True),
+    Part("ddn", "five of DDN", ("matlab_y_uint8",), most=5, self_taught=True),
+    Part("clip_with_truth", "three frames of the clip", CLIP, most=3, is_clip=True, self_taught=True),
+    Part("spa_masks", "six crops of SPA-Data, real", ("real_rain",), most=6, self_taught=True),
+    Part("internet_rain", "six internet photographs, real", PHOTOGRAPHS, most=6, self_taught=True),
     Part("rain100l", "three of Rain100L", ("matlab_y_uint8",), most=3, test_time=True),
     Part("spa_masks", "three crops of SPA-Data, real", ("real_rain",), most=3, test_time=True),
 )
