@@ -17,7 +17,7 @@ from derain.data.synthesis.presets import FINE
 from derain.data.synthesis.streaks import streak_layer
 from derain.evaluation.similarity import psnr
 from derain.pictures import read_picture, to_tensor
-from derain.restore.sideways import MIDDLE, NOTE, middle_of, quarter_turn, quarter_turn_back
+from derain.restore.sideways import LEAST, MOST, NOTE, middle_of, quarter_turn, quarter_turn_back
 
 Pixels = NDArray[np.uint8]
 
@@ -102,7 +102,8 @@ def test_lines_across_a_dry_picture_stay(restore: derain.Derainer, tmp_path: Pat
 
 
 def test_the_middle_of_a_picture() -> None:
-    assert middle_of(100, 1000) == (slice(0, 100), slice(308, 308 + MIDDLE))
+    assert middle_of(100, 800) == (slice(0, 100), slice(200, 600))
+    assert middle_of(300, 3000) == (slice(22, 22 + LEAST), slice(1244, 1244 + MOST))
     picture = torch.rand(2, 3, 5, 7)
     assert quarter_turn(picture).shape == (2, 3, 7, 5)
     torch.testing.assert_close(quarter_turn_back(quarter_turn(picture)), picture, rtol=0, atol=0)

@@ -34,6 +34,7 @@ from derain.restore.rain import Change, Rain, measure, threshold_of
 from derain.restore.settings import Changes, Settings, choose_device
 from derain.restore.sideways import (
     falls_sideways,
+    is_sure,
     middle_of,
     quarter_turn,
     turned_where_sideways,
@@ -385,15 +386,16 @@ class Derainer:
         middle = to_tensor(picture, rows.start, rows.stop)[..., columns]
         if not falls_sideways(middle, self._restoring(picture.bits), threshold, strength):
             return found
-        del found  # as many pixels are made again
         picture = replace(picture, pixels=np.rot90(picture.pixels))
         protect = None if protect is None else quarter_turn(protect)
-        found = self._restore_picture(picture, with_maps, progress, protect)
+        turned = self._restore_picture(picture, with_maps, progress, protect)
+        if turned.rain is None or not is_sure(turned.rain, threshold):
+            return found
         return RestoredPicture(
-            _quarter_turn_back(found.picture),
-            {name: _quarter_turn_back(values) for name, values in found.maps.items()},
-            found.rain,
-            with_note(found.note),
+            _quarter_turn_back(turned.picture),
+            {name: _quarter_turn_back(values) for name, values in turned.maps.items()},
+            turned.rain,
+            with_note(turned.note),
         )
 
     def _restoring(

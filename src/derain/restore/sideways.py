@@ -1,8 +1,8 @@
 """Pictures in which rain falls sideways, as where the camera lay on its side.
 
 Networks learn rain that falls down, and take most lines across for things that stay. So a picture in which
-they find no rain is tried again, turned by 90 degrees: its middle only, which costs little. Rain that clearly
-shows there, but not in the picture as it stands, falls sideways, and the whole picture is restored turned.
+they find no rain is tried again, turned by 90 degrees: its middle only, which costs little, and where rain
+clearly shows there, all of it. The result is kept if rain shows in the whole picture, too.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from derain.restore.inference import Restored
-from derain.restore.rain import measure
+from derain.restore.rain import Rain, measure
 
-MIDDLE = 384  # pixels, side of the part that is tried
-SURE = 4  # how many times the threshold of rain the turned middle's signal must be
+# The part that is tried is half as high and wide as the picture, within these bounds, in pixels.
+LEAST, MOST = 256, 512
+SURE = 3  # how many times the threshold of rain the signal of the turned picture must be
 NOTE = "rain falls sideways, so the picture was turned by 90 degrees for the network"
 
 
@@ -32,8 +33,12 @@ def quarter_turn_back(picture: Tensor) -> Tensor:
 
 def middle_of(height: int, width: int) -> tuple[slice, slice]:
     """Rows and columns of the part of a picture that is tried."""
-    top, left = max(0, height - MIDDLE) // 2, max(0, width - MIDDLE) // 2
-    return slice(top, min(top + MIDDLE, height)), slice(left, min(left + MIDDLE, width))
+    return _middle(height), _middle(width)
+
+
+def _middle(length: int) -> slice:
+    part = min(length, max(LEAST, min(MOST, length // 2)))
+    return slice((length - part) // 2, (length + part) // 2)
 
 
 def falls_sideways(
@@ -47,8 +52,13 @@ def falls_sideways(
         threshold: signal above which it rains, see `derain.restore.rain`.
         strength: of the change that `restore` makes, above 0.
     """
-    sides = quarter_turn(middle)
-    return measure(sides, restore(sides).image, strength).signal > SURE * threshold
+    turned = quarter_turn(middle)
+    return is_sure(measure(turned, restore(turned).image, strength), threshold)
+
+
+def is_sure(rain: Rain, threshold: float) -> bool:
+    """Whether so much rain was found in a turned picture that it is no mistake."""
+    return rain.signal > SURE * threshold
 
 
 def turned_where_sideways(
@@ -72,7 +82,10 @@ def turned_where_sideways(
         if measure(one, images[index], strength, threshold).is_raining:
             continue
         if falls_sideways(one[..., rows, columns], restore, threshold, strength):
-            again = restore(quarter_turn(one))
+            turned = quarter_turn(one)
+            again = restore(turned)
+            if not is_sure(measure(turned, again.image, strength), threshold):
+                continue
             images[index] = quarter_turn_back(again.image)
             for name, values in again.maps.items():
                 maps[name][index] = quarter_turn_back(values)
