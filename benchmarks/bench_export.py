@@ -19,8 +19,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import onnxruntime
-import openvino
 import torch
 from torch import Tensor, nn
 
@@ -29,6 +27,7 @@ from derain.errors import DerainError, unknown_name
 from derain.export import EXTENSIONS
 from derain.export.files import export
 from derain.export.running import open_exported
+from derain.extras import extra
 from derain.methods import create_network, network_names
 
 # The smaller variant where there are two; `network_names` has all.
@@ -56,6 +55,7 @@ def main() -> None:
         if name not in network_names():
             parser.error(str(unknown_name("network", name, network_names())))
     torch.set_num_threads(options.threads)
+    onnxruntime, openvino = extra("onnxruntime", "onnx"), extra("openvino", "openvino")
     print(
         f"PyTorch {torch.__version__}, ONNX Runtime {onnxruntime.__version__}, "
         f"OpenVINO {openvino.__version__.partition('-')[0]}; {options.threads} threads, "

@@ -12,13 +12,14 @@ from __future__ import annotations
 import argparse
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from derain.export.darktable import check_package
+from derain.extras import extra
 from derain.pictures import read_picture, to_rgb8
 
 OVERLAP = 64
@@ -38,7 +39,7 @@ def main() -> None:
     tile = config["attributes"]["input_sizes"][0]
     with zipfile.ZipFile(given.package) as archive:
         graph = archive.read(f"{config['id']}/model.onnx")
-    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    session = extra("onnxruntime", "onnx").InferenceSession(graph, providers=["CPUExecutionProvider"])
     largest = 0.0
     for photo in given.photos:
         pixels = to_rgb8(read_picture(photo))
@@ -55,9 +56,7 @@ def main() -> None:
     raise SystemExit(largest >= LIMIT)
 
 
-def through(
-    session: onnxruntime.InferenceSession, pixels: NDArray[np.uint8], tile: int
-) -> tuple[float, float]:
+def through(session: Any, pixels: NDArray[np.uint8], tile: int) -> tuple[float, float]:
     """The largest difference of neighbouring tiles' means where they overlap, and the mean change."""
     linear = to_linear(pixels.astype(np.float32) / 255)
     height, width = linear.shape[:2]

@@ -11,11 +11,14 @@ import pytest
 import torch
 
 from derain.checkpoints import save_checkpoint
+from derain.extras import silence
 from derain.methods import create_network
 
 # How long an example takes depends on what else the machine does.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
+
+silence()
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -184,8 +184,7 @@ def _host_and_port(address: str) -> tuple[str, int]:
 
 @contextmanager
 def _cluster(address: str) -> Iterator[Any]:
-    """Ray, connected; quiet, and without usage reports."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    """Ray, connected and quiet."""
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # the rule of coming versions
     ray = extra("ray", "ray")
