@@ -16,14 +16,19 @@ def write_note(folder: Path, by: str, **facts: object) -> None:
     replace_file(folder / NOTE, (json.dumps({"made_by": by, **facts}) + "\n").encode())
 
 
-def read_note(folder: Path) -> str:
-    """The note of a folder in a few words; "" if there is none."""
+def noted(folder: Path) -> dict[str, object]:
+    """What the note of a folder says: "made_by" and facts; empty if there is none."""
     try:
         with (folder / NOTE).open(encoding="utf-8") as file:
             content = json.loads(file.read(MOST_BYTES))
     except (OSError, ValueError, RecursionError):
-        return ""
-    if not isinstance(content, dict) or not isinstance(content.get("made_by"), str):
-        return ""
+        return {}
+    return content if isinstance(content, dict) and isinstance(content.get("made_by"), str) else {}
+
+
+def read_note(folder: Path) -> str:
+    """The note of a folder in a few words; "" if there is none."""
+    content = noted(folder)
     facts = ", ".join(f"{key} {value}" for key, value in content.items() if key != "made_by")
-    return f"made by {content['made_by']}" + (f" ({facts})" if facts else "")
+    made = f"made by {content['made_by']}" if content else ""
+    return made + (f" ({facts})" if facts else "")

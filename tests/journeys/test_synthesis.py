@@ -132,3 +132,35 @@ def test_nothing_is_overwritten_unasked(
     assert (pairs / "rainy" / "p1.png").read_bytes() == before
     assert derain(monkeypatch, "synth", photos, "-o", pairs, "--seed", 5, "--overwrite") == 0
     assert (pairs / "rainy" / "p1.png").read_bytes() != before
+
+
+def test_pairs_of_different_settings_never_share_a_folder(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs, others = tmp_path / "pairs", tmp_path / "others"
+    others.mkdir()
+    (photos / "p1.png").rename(others / "p9.png")
+    assert derain(monkeypatch, "synth", photos, "-o", pairs, "--preset", "light") == 0
+    before = {path: path.read_bytes() for path in pairs.rglob("*") if path.is_file()}
+    for options in (("--preset", "heavy"), ("--preset", "light", "--seed", 1), ("--video", 2)):
+        for source in (others, photos):
+            made = derain(monkeypatch, "synth", source, "-o", pairs, *options, "--overwrite")
+            assert made == (2 if source == others or "--video" in options else 0), options
+        for path, content in before.items():
+            path.write_bytes(content)
+    assert "would mix pairs of different settings, as it holds some made by derain synth" in (
+        capsys.readouterr().err
+    )
+    assert derain(monkeypatch, "synth", others, "-o", pairs, "--preset", "light") == 0
+    assert (pairs / "rainy" / "p9.png").exists()
+
+
+def test_pictures_of_other_origin_are_never_taken_for_results(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "clean").mkdir()
+    (photos / "clean" / "p1.png").write_bytes((photos / "p1.png").read_bytes()[::-1])
+    before = {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()}
+    assert derain(monkeypatch, "synth", photos, "-o", photos, "--overwrite") == 2
+    assert "was not made by derain synth; choose another output folder" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()} == before

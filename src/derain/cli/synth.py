@@ -58,10 +58,11 @@ def synth(
     from derain.cli.progress import bar
     from derain.data.synthesis import preset as find_preset
     from derain.data.synthesis.clips import write_rain_clip
-    from derain.data.synthesis.pairs import plan_pairs, write_pair
+    from derain.data.synthesis.pairs import MAKER, plan_pairs, refuse_mixture, write_pair
     from derain.data.synthesis.weather import Weather
     from derain.errors import DerainError, UsageError, errors_of
-    from derain.made_pairs import write_note
+    from derain.locks import only_here
+    from derain.made_pairs import NOTE, write_note
 
     if video is not None and (preset != "mixed" or count != 1):
         raise UsageError("--preset and --count are for pictures; leave them out with --video.")
@@ -73,14 +74,16 @@ def synth(
     kinds = weather.over(find_preset(preset))
     suffix = ".png" if video is None else ".mkv"
     plan, failed = plan_pairs(clean, output, preset, count, overwrite, suffix), 0
+    asked = {"angle": angle, "density": density, "brightness": brightness}
+    changed = {name: text for name, text in asked.items() if text not in (None, "1")}
+    facts = {"preset": preset if video is None else "clips", "seed": seed, **changed}
+    refuse_mixture(output, plan, facts)
     if dry_run:
         for pair in plan:
             typer.echo(printable(f"{pair.source} -> {pair.rainy}, {pair.clean}"))
         return
-    asked = {"angle": angle, "density": density, "brightness": brightness}
-    changed = {name: text for name, text in asked.items() if text not in (None, "1")}
-    write_note(output, "derain synth", preset=preset if video is None else "clips", seed=seed, **changed)
-    with bar("rain", len(plan)) as progress:
+    with only_here(output / NOTE), bar("rain", len(plan)) as progress:
+        write_note(output, MAKER, **facts)
         for pair in plan:
             try:
                 with errors_of(pair.source, pair.rainy, pair.clean):

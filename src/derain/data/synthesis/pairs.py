@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,11 @@ from derain.data.folders import pictures_in, read_rgb
 from derain.data.synthesis.presets import Rain, make_pair
 from derain.data.synthesis.presets import preset as find_preset
 from derain.errors import Remedy, UsageError
+from derain.made_pairs import noted, read_note
 from derain.paths import exists, real
+
+MAKER = "derain synth"
+PARTS = ("rainy", "clean")  # folders of the output
 
 
 @dataclass(frozen=True)
@@ -45,11 +50,11 @@ def plan_pairs(
     plan: list[PlannedPair] = []
     given = real(Path(folder))
     # What lies below the output was made before, unless it is what was given.
-    made = {real(Path(output) / part) for part in ("rainy", "clean")} - {given, *given.parents}
+    made = {real(Path(output) / part) for part in PARTS} - {given, *given.parents}
     for file in (found for found in pictures_in(folder) if not made & set(real(found).parents)):
         for version in range(1, count + 1):
             name = f"{file.stem}-{version}" if count > 1 else file.stem
-            rainy, clean = (Path(output) / part / f"{name}.png" for part in ("rainy", "clean"))
+            rainy, clean = (Path(output) / part / f"{name}.png" for part in PARTS)
             plan.append(PlannedPair(file, rainy.with_name(f"{name}{rainy_suffix}"), clean, len(plan)))
     sources, written = {real(pair.source) for pair in plan}, set[Path]()
     for pair in plan:
@@ -62,6 +67,28 @@ def plan_pairs(
             if exists(target) and not overwrite:
                 raise UsageError(f"{target}: exists already.", Remedy("replace it", {"overwrite": True}))
     return plan
+
+
+def refuse_mixture(output: Path, plan: Sequence[PlannedPair], facts: Mapping[str, object]) -> None:
+    """Pairs of different settings do not come into one folder, nor beside pictures of other origin.
+
+    Args:
+        output: the folder of the pairs, which need not exist.
+        plan: what will be written or replaced.
+        facts: which the folder's note will hold.
+
+    Raises:
+        UsageError: something there would remain beside them.
+    """
+    there = {file for part in PARTS for file in (output / part).glob("[!.]*")}
+    made = noted(output)
+    if there and made.get("made_by") != MAKER:
+        raise UsageError(f"{min(there)}: was not made by {MAKER}; choose another output folder.")
+    if made != {"made_by": MAKER, **facts} and there - {file for p in plan for file in (p.rainy, p.clean)}:
+        raise UsageError(
+            f"{output}: would mix pairs of different settings, as it holds some {read_note(output)}; "
+            "choose another output folder."
+        )
 
 
 def write_pair(pair: PlannedPair, kinds: tuple[Rain, ...], seed: int) -> None:
