@@ -65,7 +65,14 @@ def as_command(folder: Path, *options: str, stop: signal.Signals = signal.SIGINT
     """The address of `derain serve OPTIONS...`, whose files lie in `folder`; stopped by a signal."""
     command = [sys.executable, "-m", "derain", "serve", "--port", "0", "--device", "cpu", *options]
     surroundings = {**environment(), "TMPDIR": str(folder)}
-    running = subprocess.Popen(command, env=surroundings, stdout=subprocess.PIPE, text=True)
+    running = subprocess.Popen(
+        command,
+        env=surroundings,
+        stdout=subprocess.PIPE,
+        text=True,
+        # Whoever runs the tests in the background has the signal ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         assert running.stdout is not None
         address = running.stdout.readline().split()
@@ -74,6 +81,7 @@ def as_command(folder: Path, *options: str, stop: signal.Signals = signal.SIGINT
     finally:
         running.send_signal(stop)
         running.communicate(timeout=PATIENCE)
+    assert running.returncode == 0, "a signal is the usual end of a server"
 
 
 def send(client: httpx.Client, name: str, content: bytes, **fields: str) -> httpx.Response:

@@ -50,23 +50,32 @@ def terminal() -> Iterator[None]:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    parent, received = os.getpid(), False
+    received: list[int] = []
+    try:
+        with _interrupting(received):
+            yield
+    # Ctrl-C may come while the command is still being put together, or already left.
+    except (SystemExit, KeyboardInterrupt) as end:
+        if isinstance(end, SystemExit) and end.code != 130:
+            raise
+        print("derain: stopped; no partial files were left behind.", file=sys.stderr)
+        sys.exit(128 + (received or [signal.SIGINT])[0])
+
+
+@contextmanager
+def _interrupting(received: list[int]) -> Iterator[None]:
+    """SIGTERM is noted and raises `KeyboardInterrupt`."""
+    parent = os.getpid()
 
     def interrupt(number: int, _: FrameType | None) -> None:
-        nonlocal received
         if os.getpid() != parent:  # a worker process, which reports nothing
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        received = True
+        received.append(number)
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
-    except (SystemExit, KeyboardInterrupt) as end:  # the latter while the command is still being put together
-        if isinstance(end, SystemExit) and end.code != 130:
-            raise
-        print("derain: stopped; no partial files were left behind.", file=sys.stderr)
-        sys.exit(128 + (signal.SIGTERM if received else signal.SIGINT))
     finally:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)

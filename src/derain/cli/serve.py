@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -55,7 +56,8 @@ def serve(
 ) -> None:
     """Serve a web page and an HTTP API that remove rain from pictures and short clips.
 
-    Each request and each job is logged as a line of JSON on standard error.
+    Each request and each job is logged as a line of JSON on standard error. Ctrl-C and SIGTERM end the
+    server with exit code 0.
 
     Example: derain serve --port 8080
 
@@ -63,42 +65,43 @@ def serve(
 
     Example: DERAIN_TOKEN=$(openssl rand -hex 16) derain serve --host 0.0.0.0
     """
-    from derain.extras import extra
+    with suppress(KeyboardInterrupt):  # the usual end of a server, from its first moment on
+        from derain.extras import extra
 
-    for module in ("fastapi", "python_multipart", "uvicorn"):
-        extra(module, "serve")
-    from derain.restore import Settings
-    from derain.serve.limits import Limits
-    from derain.serve.logs import to_stderr
-    from derain.serve.server import serve as run
+        for module in ("fastapi", "python_multipart", "uvicorn"):
+            extra(module, "serve")
+        from derain.restore import Settings
+        from derain.serve.limits import Limits
+        from derain.serve.logs import to_stderr
+        from derain.serve.server import serve as run
 
-    limits = Limits(
-        upload_bytes=_millions(max_upload),
-        pixels=_millions(max_pixels),
-        clip_seconds=max_clip,
-        job_seconds=max_time,
-        waiting=max_waiting,
-        storage_bytes=_millions(max_storage),
-        keep_seconds=keep * 60,
-    )
+        limits = Limits(
+            upload_bytes=_millions(max_upload),
+            pixels=_millions(max_pixels),
+            clip_seconds=max_clip,
+            job_seconds=max_time,
+            waiting=max_waiting,
+            storage_bytes=_millions(max_storage),
+            keep_seconds=keep * 60,
+        )
 
-    def listening(address: str) -> None:
-        typer.echo(f"{address}  (Ctrl-C stops it and deletes its files)")
+        def listening(address: str) -> None:
+            typer.echo(f"{address}  (Ctrl-C stops it and deletes its files)")
 
-    if not is_quiet():
-        to_stderr()
-    run(
-        host,
-        port,
-        limits,
-        models=model or (),
-        settings=Settings(device=device, precision=precision),
-        threads=threads,
-        workers=workers,
-        token=token,
-        callback_hosts=callback_host or (),
-        listening=listening,
-    )
+        if not is_quiet():
+            to_stderr()
+        run(
+            host,
+            port,
+            limits,
+            models=model or (),
+            settings=Settings(device=device, precision=precision),
+            threads=threads,
+            workers=workers,
+            token=token,
+            callback_hosts=callback_host or (),
+            listening=listening,
+        )
 
 
 def _millions(number: float) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ipaddress
 import logging
 import socket
@@ -40,7 +39,7 @@ def serve(
     callback_hosts: Sequence[str] = (),
     listening: Callable[[str], None] = lambda address: None,
 ) -> None:
-    """Serves until Ctrl-C or SIGTERM; then all uploads and results are deleted.
+    """Serves until Ctrl-C or SIGTERM; then all uploads and results are deleted, and the signal acts as usual.
 
     Args:
         host: an address or name of this machine.
@@ -88,8 +87,7 @@ def serve(
         ) from None
     with listener:
         listening(f"http://{written}:{listener.getsockname()[1]}")
-        with contextlib.suppress(KeyboardInterrupt):  # the normal end of a server
-            server.run(sockets=[listener])
+        server.run(sockets=[listener])
     if failures:
         raise failures[0]
 
