@@ -16,7 +16,7 @@ import typer
 from derain.cli.options import ModelOptions, ResultOptions, grouped
 from derain.cli.piping import PIPE, Pipes, refuse_target, standard_output
 from derain.cli.shared import OwnCode
-from derain.errors import DerainError, UsageError
+from derain.errors import DerainError, UsageError, reason
 
 if TYPE_CHECKING:
     from derain.pictures.streams import FrameWriter
@@ -138,7 +138,7 @@ def _writer(output: Path, pipes: Pipes, shown: Shown, overwrite: bool) -> FrameW
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DerainError(f"{output}: its folder cannot be created ({error.strerror}).") from None
+        raise DerainError(f"{output}: its folder cannot be created ({reason(error)}).") from None
     return FrameWriter(output, suffix, shown.facts)
 
 

@@ -28,6 +28,7 @@ from derain.pictures.video import (
     Frame,
     VideoFacts,
     has_alpha,
+    reason_of,
 )
 
 # Name as users type it -> FFmpeg's encoder, the default quality (CRF; None: the codec has none), options.
@@ -293,7 +294,7 @@ class Encoder:
             packets = self._context.encode(frame)
         except av.error.FFmpegError as error:
             source, codec = self._facts.path, self._encoding.codec
-            raise DerainError(f"{source}: cannot be encoded as {codec} ({error.strerror}).") from error
+            raise DerainError(f"{source}: cannot be encoded as {codec} ({reason_of(error)}).") from error
         taken = []
         for packet in packets:
             pts = packet.pts if self._times is None else self._times.popleft()
