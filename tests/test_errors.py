@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import signal
+import warnings
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,17 @@ def test_a_signal_before_the_command_has_begun_is_no_traceback(
         signal.signal(signal.SIGINT, before)
     assert end.value.code == code
     assert capsys.readouterr().err == "derain: stopped; no partial files were left behind.\n"
+
+
+def test_warnings_for_programmers_do_not_reach_users(capsys: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = lambda *given, **named: print("shown")
+        with terminal():
+            warnings.warn("this will change in version 3", FutureWarning, stacklevel=1)
+        assert capsys.readouterr().out == ""
+        warnings.warn("as before", FutureWarning, stacklevel=1)
+        assert capsys.readouterr().out == "shown\n"
 
 
 def test_nothing_reaches_the_terminal_that_it_would_obey() -> None:

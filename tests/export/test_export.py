@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -348,3 +351,22 @@ def test_a_loop_that_need_not_end_is_refused_and_a_sweep_is_not(tmp_path: Path) 
     ]
     picture = torch.rand(3, 8, 9)
     assert torch.equal(load(looping(rows, tmp_path))(picture), picture)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits the file size the POSIX way")
+def test_a_disk_that_becomes_full_gives_one_line(tmp_path: Path) -> None:
+    import resource
+
+    pytest.importorskip("openvino", reason="the extra 'openvino' is not installed")
+
+    def fill_the_disk() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 19, 1 << 19))
+
+    command = [sys.executable, "-m", "derain", "export", "everyday-small", "--to", "openvino", "-o", "x.xml"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, preexec_fn=fill_the_disk
+    )
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert re.search("the disk (may be|of .* is) full", done.stderr)
+    assert not list(tmp_path.iterdir())

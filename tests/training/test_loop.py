@@ -279,7 +279,7 @@ train(recipe(Path({str(photos)!r})), {str(tmp_path)!r})
     process = python(["-c", code])
     _, error = process.communicate(timeout=600)
     assert process.returncode == 1
-    assert "last.pt: cannot be written" in error
+    assert "last.pt: cannot be written (File too large)" in error
     state = load_state(tmp_path)
     assert state is not None
     assert state.step == 4

@@ -6,6 +6,7 @@ import io
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -45,6 +46,7 @@ def complain(error: DerainError) -> None:
 def terminal() -> Iterator[None]:
     """Escapes characters that the terminal cannot show, and lets SIGTERM end a command as Ctrl-C does.
 
+    Warnings that packages have for programmers are shown only where Python was asked for them (-W).
     A command that a signal ends exits with 128 + its number.
     """
     for stream in (sys.stdout, sys.stderr):
@@ -52,7 +54,9 @@ def terminal() -> Iterator[None]:
             stream.reconfigure(errors="backslashreplace")
     received: list[int] = []
     try:
-        with _interrupting(received):
+        with _interrupting(received), warnings.catch_warnings():
+            if not sys.warnoptions:
+                warnings.simplefilter("ignore")
             yield
     # Ctrl-C may come while the command is still being put together, or already left.
     except (SystemExit, KeyboardInterrupt) as end:

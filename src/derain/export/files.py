@@ -121,7 +121,10 @@ def _save_openvino(graph: Any, facts: Facts, xml: Path) -> None:
         file.write_bytes(graph.SerializeToString())
         converted = openvino.convert_model(file)
     converted.set_rt_info(facts.model_dump_json(), [KEY])
-    openvino.save_model(converted, str(xml), compress_to_fp16=False)
+    try:
+        openvino.save_model(converted, str(xml), compress_to_fp16=False)
+    except RuntimeError as error:
+        raise OSError("OpenVINO does not say why; the disk may be full") from error
 
 
 def compare(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from derain.export.graph import AXES
+from derain.errors import DerainError
 from derain.extras import extra
 
 SIDE = 256
@@ -50,5 +51,11 @@ def _with_fixed_size(model: Any, side: int) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         fixed = Path(folder) / "fixed.onnx"
         options.optimized_model_filepath = str(fixed)
-        runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        try:
+            runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # the runtime's own classes, also where the file cannot be written
+            told = str(error).splitlines()[0][:160]
+            raise DerainError(
+                f"ONNX Runtime refuses the network, or the disk of {folder} is full ({told})."
+            ) from error
         return onnx.shape_inference.infer_shapes(onnx.load(fixed))

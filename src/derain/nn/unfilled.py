@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+
+# PyTorch's warning of a module without weights, which does not fit the checkpoint anyway.
+warnings.filterwarnings("ignore", "Initializing zero-element tensors")
 
 
 @contextmanager

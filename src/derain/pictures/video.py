@@ -28,7 +28,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from derain.errors import DerainError
+from derain.errors import DerainError, reason
 from derain.pictures.kinds import VIDEO_KINDS as VIDEO_KINDS
 
 _DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,mpegvideo,asf,flv"
@@ -513,4 +513,5 @@ def _later(pts: int | None, last: int, step: int) -> int:
 
 def reason_of(error: Exception) -> str:
     """FFmpeg's reason, in one short line."""
-    return str(getattr(error, "strerror", None) or error).splitlines()[0][:120]
+    told = reason(error) if isinstance(error, OSError) else str(getattr(error, "strerror", None) or error)
+    return told.splitlines()[0][:120]

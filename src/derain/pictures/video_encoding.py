@@ -43,11 +43,12 @@ CODECS: dict[str, tuple[str, int | None, dict[str, str]]] = {
     "gif": ("gif", None, {}),
 }
 # In narrower pictures the vector code of x264 reads uninitialised memory, so that the same frames give
-# other bytes in each run, and that of x265 writes beyond its memory (below 56 pixels, a crash).
+# other bytes in each run, and that of x265 writes beyond its memory (below 56 pixels, a crash). With several
+# frames at once, x265 also gives other bytes now and then at 16 pixels.
 _NARROW = 128
 _NARROW_OPTIONS = {
     "h264": {"x264-params": "asm=0"},
-    "h265": {"x265-params": "log-level=none:asm=0"},
+    "h265": {"x265-params": "log-level=none:asm=0:pools=none:frame-threads=1"},
 }
 MPEG4_TICKS = 65535  # per second, at most (ISO/IEC 14496-2)
 # Container -> the codecs that it takes; the first one is the default.

@@ -56,9 +56,12 @@ def save_state(run: Path, state: RunState) -> None:
     last, previous = run / "last.pt", run / "previous.pt"
     with new_file(last) as temporary:
         try:
-            torch.save(vars(state), temporary)
-        except RuntimeError as error:  # PyTorch's writer turns an OSError into this
-            raise OSError(getattr(error.__cause__, "errno", None), str(error).splitlines()[0]) from error
+            with temporary.open("wb") as file:
+                torch.save(vars(state), file)
+        except RuntimeError as error:  # PyTorch's writer answers an OSError with one of its own
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from error
+            raise OSError(str(error).splitlines()[0]) from error
         if last.exists():
             spare = previous.with_suffix(".link")
             spare.unlink(missing_ok=True)
