@@ -28,8 +28,9 @@ class GroupedConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if not torch.is_grad_enabled() or is_tracing() or _library_is_better(x):
             return super().forward(x)
-        count = self.in_channels // self.groups
-        parts = [depthwise(x[:, n::count], self.weight[:, n : n + 1], self.dilation[0]) for n in range(count)]
+        inputs = every_nth(x, self.in_channels // self.groups)
+        kernels = self.weight.split(1, 1)
+        parts = [depthwise(*pair, self.dilation[0]) for pair in zip(inputs, kernels, strict=True)]
         y = parts[0]
         for part in parts[1:]:
             y = y + part
@@ -38,6 +39,18 @@ class GroupedConv2d(nn.Conv2d):
 
 def _library_is_better(x: Tensor) -> bool:
     return x.device.type != "cpu" or torch.is_autocast_enabled("cpu")
+
+
+def every_nth(x: Tensor, count: int) -> tuple[Tensor, ...]:
+    """(B, n C, H, W) -> n times (B, C, H, W): channels 0, n, 2 n ..., then 1, n + 1 ...
+
+    Taken apart pixel by pixel, so that the gradient comes in one piece and in channels-last memory; slices
+    of channels would each fill a gradient of their own with zeros, in the other layout.
+    """
+    if count == 1:
+        return (x,)
+    pixels = x.permute(0, 2, 3, 1).unflatten(-1, (-1, count))
+    return tuple(part.permute(0, 3, 1, 2) for part in pixels.unbind(-1))
 
 
 def depthwise(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
