@@ -6,10 +6,11 @@ The page is one file that needs no server. The browser keeps the choices, so tha
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -99,11 +100,12 @@ def comparison_page(
     if not names:
         raise UsageError(f"no picture is in all of {', '.join(map(str, [*results.values(), rainy or '']))}.")
     failed: dict[str, DerainError] = {}
+    images = functools.cache(lambda *paths: [_embedded(crop) for crop in _crops(paths, side)])
     while True:
         good = [name for name in names if name not in failed]
         if not good:
             raise next(iter(failed.values()))
-        content, wrong = _content(make_trials(good, len(results), count, seed), shared, before, side)
+        content, wrong = _content(make_trials(good, len(results), count, seed), shared, before, images)
         failed |= wrong
         if not wrong:
             break
@@ -115,22 +117,26 @@ def comparison_page(
 
 
 def _content(
-    trials: Sequence[Trial], shared: Sequence[Mapping[str, Path]], before: Mapping[str, Path], side: int
+    trials: Sequence[Trial],
+    shared: Sequence[Mapping[str, Path]],
+    before: Mapping[str, Path],
+    images: Callable[..., list[str]],
 ) -> tuple[list[dict[str, Any]], dict[str, DerainError]]:
-    """What the page shows of each trial, and the pictures that cannot be shown."""
+    """What the page shows of each trial, and the pictures that cannot be shown.
+
+    `images` makes the crops of the given files, embedded in text.
+    """
     content, wrong = [], dict[str, DerainError]()
     for trial in trials:
         if trial.picture in wrong:
             continue
         paths = [shared[place][trial.picture] for place in (trial.left, trial.right)]
         paths += [before[trial.picture]] if before else []
+        entry = {"picture": trial.picture, "left": trial.left, "right": trial.right}
         try:
-            crops = _crops(paths, side)
+            content.append({**entry, "images": images(*paths)})
         except DerainError as error:
             wrong[trial.picture] = error
-            continue
-        entry = {"picture": trial.picture, "left": trial.left, "right": trial.right}
-        content.append({**entry, "images": [_embedded(crop) for crop in crops]})
     return content, wrong
 
 

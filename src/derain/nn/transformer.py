@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 from derain.nn.norms import ChannelNorm
@@ -29,3 +31,15 @@ class TransformerBlock(nn.Module):
         x = x + self.attn(self.norm1(x))
         y: Tensor = x + self.ffn(self.norm2(x))
         return y
+
+
+def stage(
+    count: int,
+    channels: int,
+    attention: Callable[[], nn.Module],
+    feed_forward: Callable[[], nn.Module],
+    bias_free_norm: bool,
+) -> nn.Sequential:
+    """A number of blocks, one after the other, each with parts of its own; see `TransformerBlock`."""
+    made = (TransformerBlock(channels, attention(), feed_forward(), bias_free_norm) for _ in range(count))
+    return nn.Sequential(*made)

@@ -25,8 +25,13 @@ PROJECTION, PROJECTION_TYPE, EQUIRECTANGULAR = "7670", "7671", b"\x01"
 
 
 def marks(facts: VideoFacts, encoding: Encoding) -> bytes:
-    """The elements that a new video track needs and a plain one would not have; empty for none."""
+    """The elements that a new track of a Matroska or WebM file needs and a plain one would not have.
+
+    Empty where there are none, and for other containers.
+    """
     found = b""
+    if encoding.container not in ("matroska", "webm"):
+        return found
     if facts.spherical and facts.display_matrix is None:
         found += _element(PROJECTION, _element(PROJECTION_TYPE, EQUIRECTANGULAR))
     if encoding.codec not in ("h264", "h265"):  # these hold HDR10 data themselves

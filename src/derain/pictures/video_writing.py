@@ -106,13 +106,13 @@ def _not_held(
             lost.append("its speed (GIF holds up to 100 frames per second)")
     if container != "gif" and facts.loops not in (None, -1):
         lost.append("its repetition")
-    matroska = container in ("matroska", "webm")
-    if codec not in ("h264", "h265") and not matroska and (facts.mastering or facts.light_levels):
+    light = facts.mastering or facts.light_levels
+    if light and codec not in ("h264", "h265") and not marks(facts, encoding):
         lost.append("its mastering display and light levels")
     hdr = facts.colour.transfer in (16, 18) or facts.colour.primaries == 9
     if hdr and (codec == "gif" or (container == "avi" and codec in SILENT_ON_COLOUR)):
         lost.append("what its colours mean (HDR or BT.2020)")
-    if facts.spherical and container not in ("mp4", "mov") and not (matroska and marks(facts, encoding)):
+    if facts.spherical and container not in ("mp4", "mov") and not marks(facts, encoding):
         lost.append("its mark as a 360-degree video")
     if facts.aspect not in (None, 1) and codec in SILENT_ON_ASPECT:
         lost.append("the shape of its pixels")
@@ -180,7 +180,7 @@ def _fill(
     frames: Callable[[], Iterator[EncodedFrame]],
 ) -> list[str]:
     main = video_stream(source, facts.path)
-    if encoding.container in ("matroska", "webm") and marks(facts, encoding):
+    if marks(facts, encoding):
         video = add_marked_stream(output, facts, encoding)
     else:
         added = output.add_stream(CODECS[encoding.codec][0], rate=facts.rate)

@@ -21,7 +21,7 @@ from derain.methods.network import RainNetwork, Spec
 from derain.nn.grouped import GroupedConv2d
 from derain.nn.pointwise import PointwiseConv2d
 from derain.nn.resizing import Downsample, PatchEmbedding, Upsample
-from derain.nn.transformer import TransformerBlock
+from derain.nn.transformer import stage
 
 # Measured with the weights of the parity tests on real pictures: 16 to 23 dB from float32.
 _RANKS_JUMP = "rounding changes which attention logits are kept, and the result with them"
@@ -64,11 +64,13 @@ class DRSformer(RainNetwork):
 
         def blocks(level: int, width: int) -> nn.Sequential:
             hidden = int(width * ffn_expansion_factor)
-            made = nn.Sequential()
-            for _ in range(num_blocks[level]):
-                attention = SparseAttention(width, heads[level], bias)
-                made.append(TransformerBlock(width, attention, FeedForward(width, hidden, bias), bias_free))
-            return made
+            return stage(
+                num_blocks[level],
+                width,
+                attention=lambda: SparseAttention(width, heads[level], bias),
+                feed_forward=lambda: FeedForward(width, hidden, bias),
+                bias_free_norm=bias_free,
+            )
 
         self.patch_embed = PatchEmbedding(inp_channels, dim)
         if mefc:

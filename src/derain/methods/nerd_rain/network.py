@@ -26,7 +26,7 @@ from derain.methods.network import RainNetwork, Spec, Tile
 from derain.nn.halo_windows import CPU_NUMBERS
 from derain.nn.pointwise import PointwiseConv2d
 from derain.nn.resizing import Downsample, PatchEmbedding, Upsample
-from derain.nn.transformer import TransformerBlock
+from derain.nn.transformer import stage
 
 INR_WIDTH = 256
 
@@ -69,15 +69,16 @@ class NeRDRain(RainNetwork):
         _check_sizes(dim, num_blocks, heads, LayerNorm_type)
         self.dim = dim
 
-        def stage(level: int) -> nn.Sequential:
+        def blocks(level: int) -> nn.Sequential:
             width = dim << level
             hidden = int(width * ffn_expansion_factor)
-            bias_free = LayerNorm_type == "BiasFree"
-            blocks = nn.Sequential()
-            for _ in range(num_blocks[level]):
-                attention = ChannelAttention(width, heads[level], bias)
-                blocks.append(TransformerBlock(width, attention, FeedForward(width, hidden, bias), bias_free))
-            return blocks
+            return stage(
+                num_blocks[level],
+                width,
+                attention=lambda: ChannelAttention(width, heads[level], bias),
+                feed_forward=lambda: FeedForward(width, hidden, bias),
+                bias_free_norm=LayerNorm_type == "BiasFree",
+            )
 
         def reduction(width: int) -> nn.Conv2d:
             return PointwiseConv2d(2 * width, width, bias=bias)
@@ -90,17 +91,17 @@ class NeRDRain(RainNetwork):
 
         def add_passes(scale: str, count: int) -> None:
             makers: dict[str, Callable[[], nn.Module]] = {
-                "encoder_level1": lambda: stage(0),
+                "encoder_level1": lambda: blocks(0),
                 "down1_2": lambda: Downsample(dim),
-                "encoder_level2": lambda: stage(1),
+                "encoder_level2": lambda: blocks(1),
                 "down2_3": lambda: Downsample(2 * dim),
-                "latent": lambda: stage(2),
+                "latent": lambda: blocks(2),
                 "up3_2": lambda: Upsample(4 * dim),
                 "reduce_chan_level2": lambda: reduction(2 * dim),
-                "decoder_level2": lambda: stage(1),
+                "decoder_level2": lambda: blocks(1),
                 "up2_1": lambda: Upsample(2 * dim),
                 "reduce_chan_level1": lambda: reduction(dim),
-                "decoder_level1": lambda: stage(0),
+                "decoder_level1": lambda: blocks(0),
             }
             for layer, make in makers.items():
                 for number in range(1, count + 1):
