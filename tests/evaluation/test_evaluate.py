@@ -327,6 +327,16 @@ def test_a_factory_of_the_users_own_code(
             from_factory(target)
 
 
+def test_files_of_one_name_are_told_apart_by_their_folders(weights: Path, tmp_path: Path) -> None:
+    for run in ("short", "long"):
+        (tmp_path / run).mkdir()
+        (tmp_path / run / "best.safetensors").write_bytes(weights.read_bytes())
+    taken: list[str] = []
+    for run in ("short", "long", "long"):
+        taken.append(candidate_of(tmp_path / run / "best.safetensors", {}, taken).name)
+    assert taken == ["best", "long-best", "best-2"]
+
+
 def test_averages_stand_in_the_name_and_in_the_work() -> None:
     derainer = derain.load("everyday-small", device="cpu")
     plain, averaged = (

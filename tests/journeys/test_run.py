@@ -74,7 +74,12 @@ def test_a_folder_with_everything_in_it(weights: Path, tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in dry.rglob("*.png")}
     again = derain("run", rainy, "-o", dry, "--weights", weights)
     assert again.returncode == 0
-    assert "0 restored, 4 skipped, 0 failed" in again.stdout
+    told = again.stdout.splitlines()
+    assert told[0] == "4 results exist already. To replace them, give --overwrite."
+    assert told[1].startswith("0 restored, 4 skipped, 0 failed")
+    assert told[1].endswith(f"-> {dry}")
+    two = derain("run", rainy / "sub", rainy / "deep.png", "--weights", weights)
+    assert two.stdout.strip().endswith(f"-> {rainy / 'sub-derained'}, {rainy}")
     assert all(path.read_bytes() == content for path, content in before.items())
     assert_nothing_partial(tmp_path)
 

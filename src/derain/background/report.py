@@ -52,7 +52,7 @@ def warnings(result: CleanFrame) -> list[str]:
         found.append(f"only {result.frames} frames; the vote is coarse below {MIN_FRAMES}, use more.")
     if result.stability.shift > MAX_SHIFT:
         found.append(
-            f"the camera moves by {result.stability.shift:.1f} pixels; use a stretch where it stands still."
+            f"the camera moves by {result.stability.shift:.1f} pixels; use a part in which it stands still."
         )
     if result.stability.drift > MAX_DRIFT:
         found.append(

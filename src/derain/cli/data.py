@@ -41,9 +41,9 @@ def check(
     Example: derain data check photographs/ --against datasets/Rain100L/test
     """
     from derain.cli.progress import bar
+    from derain.cores import cores
     from derain.data.duplicates import find_duplicates
     from derain.data.layouts import find_splits, made_clips, pictures_to_compare, problems
-    from derain.evaluation.scoring import cores
 
     clips = made_clips(folder)
     if clips is not None:

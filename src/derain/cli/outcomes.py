@@ -13,25 +13,41 @@ import typer
 from derain.cli.messages import in_words, printable
 from derain.cli.output import say
 from derain.cli.progress import Bar, duration
+from derain.errors import Remedy
 from derain.paths import exists
 
 if TYPE_CHECKING:
     from derain.pictures import Unread
-    from derain.restore.jobs import Outcome, Plan
+    from derain.restore.jobs import Job, Outcome, Plan
 
 
 def follow(outcomes: Iterable[Outcome], progress: Bar, as_json: bool, advance: bool = True) -> list[Outcome]:
-    """Collects outcomes as they arrive; errors and notes appear above the bar at once."""
-    done = []
+    """Collects outcomes as they arrive; errors and notes appear above the bar at once.
+
+    Results that exist already are counted at the end: after an interruption there may be thousands.
+    """
+    from derain.restore.jobs import exists_already
+
+    done, existing = [], []
     for outcome in outcomes:
         done.append(outcome)
         if advance:
             progress.advance()
         if outcome.status == "failed":
             progress.complain(outcome.note, outcome.remedy)
+        elif exists_already(outcome):
+            existing.append(outcome)
         elif outcome.note:
             told = in_words(outcome.note, outcome.remedy)
             progress.say(f"{outcome.job.source}: {told}", error=as_json)
+    if len(existing) == 1:
+        told = in_words(existing[0].note, existing[0].remedy)
+        progress.say(f"{existing[0].job.target}: {told}", error=as_json)
+    elif existing:
+        told = in_words(
+            f"{len(existing)} results exist already.", Remedy("replace them", {"overwrite": True})
+        )
+        progress.say(told, error=as_json)
     return done
 
 
@@ -50,6 +66,14 @@ def preview(planned: Plan, overwrite: bool, as_json: bool) -> None:
     for entry in planned.unread:
         advice = f"; {entry.advice}" if entry.advice else ""
         typer.echo(printable(f"{entry.source}: would be skipped ({entry.kind}{advice})"))
+
+
+def in_folders(jobs: Sequence[Job]) -> str:
+    """The folders of the results, the first three of them by name."""
+    folders = list(dict.fromkeys(str(job.folder) for job in jobs))
+    others = len(folders) - 3
+    named = ", ".join(folders[:3]) or "nowhere"
+    return f"{named} and {others} other{'s' if others > 1 else ''}" if others > 0 else named
 
 
 def summarise(

@@ -146,7 +146,7 @@ def run(
 
     Example: ffmpeg -i clip.mp4 -f yuv4mpegpipe - | derain run - | ffplay -
     """
-    from derain.cli.outcomes import preview, summarise
+    from derain.cli.outcomes import in_folders, preview, summarise
     from derain.cli.watching import follow_arrivals
     from derain.errors import UsageError, unknown_name
     from derain.restore import load
@@ -208,7 +208,7 @@ def run(
         )
 
     done = _follow(jobs, outcomes, result.as_json)
-    where = jobs[0].target if len(jobs) == 1 else output or (jobs[0].target.parent if jobs else "nowhere")
+    where = str(jobs[0].target) if len(jobs) == 1 else in_folders(jobs)
     how, facts = _used(derainer, done)
     if any(outcome.status != "failed" for outcome in done):
         how += f" -> {where}"

@@ -114,8 +114,15 @@ def candidate_of(model: Any, settings: Mapping[str, Any], taken: Sequence[str] =
         else:
             name = checkpoint.path.stem if checkpoint else derainer.name
         found = from_derainer(derainer, name)
-    names = (found.name, *(f"{found.name}-{i}" for i in range(2, len(taken) + 2)))
+    numbered = (f"{found.name}-{number}" for number in range(2, len(taken) + 2))
+    names = (found.name, *_with_folder(model, found.name), *numbered)
     return replace(found, name=next(name for name in names if name not in taken))
+
+
+def _with_folder(model: Any, name: str) -> list[str]:
+    """The name with that of the folder before it: many runs have a `best.safetensors`."""
+    is_file = isinstance(model, str | Path) and Path(model).is_file()
+    return [f"{Path(model).resolve().parent.name}-{name}"] if is_file else []
 
 
 def with_option(candidate: Candidate, option: str) -> Candidate:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from derain.cores import cores
 from derain.data.duplicates import find_repeats
 from derain.errors import DerainError
 from derain.evaluation.baselines import Baseline, costs, published
@@ -19,7 +20,6 @@ from derain.evaluation.evaluate import Result, ranked, restored_file
 from derain.evaluation.levels import Array
 from derain.evaluation.measures import described
 from derain.evaluation.registry import protocol
-from derain.evaluation.scoring import cores
 from derain.evaluation.sheet import Row, contact_sheet
 from derain.evaluation.statistics import bootstrap_interval
 from derain.paths import real

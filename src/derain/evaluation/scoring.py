@@ -6,7 +6,6 @@ Threads are enough: decoding and arithmetic happen outside Python's lock.
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from derain.cores import cores
 from derain.data.pairing import pair_folders, pictures_below
 from derain.errors import DerainError, UsageError, errors_of
 from derain.evaluation.levels import Array, as_rgb
@@ -214,13 +214,6 @@ def read_levels(path: Path) -> tuple[Array, list[str]]:
         raise DerainError(f"{path}: has 16 bits per channel; the protocols are defined for 8, so convert it.")
     notes = [f"{path}: its alpha is left out of the score."] if picture.alpha is not None else []
     return (picture.pixels[..., 0] if picture.pixels.shape[2] == 1 else picture.pixels), notes
-
-
-def cores() -> int:
-    """The number of CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _common_centre(*pictures: Array) -> list[Array]:

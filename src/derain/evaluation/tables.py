@@ -15,13 +15,13 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+from derain.cores import cores
 from derain.data.duplicates import find_duplicates
 from derain.errors import DerainError, reason
 from derain.evaluation.candidates import UNCHANGED
 from derain.evaluation.measures import MEASURES
 from derain.evaluation.registry import protocol
 from derain.evaluation.report import SIDE, best_on
-from derain.evaluation.scoring import cores
 
 Json = Mapping[str, Any]
 

@@ -19,6 +19,7 @@ from derain.restore.rain import Rain
 
 Status = Literal["restored", "skipped", "failed"]
 STATUSES: tuple[Status, ...] = ("restored", "skipped", "failed")
+EXISTS = "exists already."
 # Bytes above which a job is done alone: those of a picture of 50 megapixels and its result.
 MOST_HELD = 300 << 20
 
@@ -103,7 +104,12 @@ def failed(job: Job, error: DerainError) -> Outcome:
 
 def skipped(job: Job) -> Outcome:
     """The outcome of a job whose result already exists."""
-    return Outcome(job, "skipped", "exists already.", Remedy("replace it", {"overwrite": True}))
+    return Outcome(job, "skipped", EXISTS, Remedy("replace it", {"overwrite": True}))
+
+
+def exists_already(outcome: Outcome) -> bool:
+    """Whether a job was left out because its result exists."""
+    return outcome.status == "skipped" and outcome.note == EXISTS
 
 
 @dataclass(frozen=True)
@@ -292,7 +298,7 @@ def _without_results(found: Sequence[Found], inputs: Sequence[Path]) -> tuple[li
         folder, stem = entry.source.parent, entry.source.stem
         is_result = stem.endswith(RESULT) and folder / stem.removesuffix(RESULT) in sources
         if is_result and entry.source not in inputs:
-            earlier.append(Unread(entry.source, "result of an earlier run", ""))
+            earlier.append(Unread(entry.source, "from an earlier run", ""))
         else:
             kept.append(entry)
     return kept, earlier

@@ -213,7 +213,7 @@ class Recipe(_Part):
         precision: of the forward pass; weights stay float32.
         checkpointing: recompute activations instead of keeping them: less memory, more time.
         channels_last: memory layout that is faster for convolutional networks.
-        workers: processes that make patches; 0 for none.
+        workers: processes that make patches, at most one per core; 0 for none.
         log_every: steps between lines of the log.
         save_every: steps between saved states.
         tensorboard: write events for TensorBoard as well (extra `tensorboard`).

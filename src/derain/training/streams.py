@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from derain.cores import cores
 from derain.data.folders import pictures_in
 from derain.data.mixtures import CYCLE, Mixture, interleave
 from derain.data.pairing import pair_folders
@@ -201,7 +202,7 @@ def batches(
         loader = DataLoader(
             _Guarded(_items(recipe, sources, span.stage.patch)),
             batch_sampler=order,
-            num_workers=min(recipe.workers, len(order)),
+            num_workers=min(recipe.workers, len(order), cores()),
             collate_fn=_collate,
             worker_init_fn=functools.partial(_leave_signals_to_main, over),
             generator=torch.Generator(),  # the loader draws a seed for workers; keep it off the global state
