@@ -7,8 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from derain.export.graph import AXES
 from derain.errors import DerainError
+from derain.export.graph import AXES
 from derain.extras import extra
 
 SIDE = 256
