@@ -9,6 +9,7 @@ their feed-forward part (MSFN); the variant `full` has two mixtures of small con
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -115,6 +116,23 @@ class DRSformer(RainNetwork):
             x = self.refinement(x)
         return {"image": self.output(x) + rainy, **experts}
 
+    def multiply_adds(self, height: int, width: int) -> int:
+        """As published, which multiplies V by each of the four selections; `plain`, by their sum."""
+        count = super().multiply_adds(height, width)
+        levels = (
+            (self.encoder_level1, self.decoder_level1),
+            (self.encoder_level2, self.decoder_level2),
+            (self.encoder_level3, self.decoder_level3),
+            (self.latent,),
+        )
+        for level, stages in enumerate(levels):
+            pixels = (height >> level) * (width >> level)
+            for layer in itertools.chain(*(blocks.modules() for blocks in stages)):
+                if isinstance(layer, SparseAttention):
+                    channels = layer.project_out.in_channels
+                    count += 3 * pixels * channels * channels // layer.heads
+        return count
+
 
 def _check(
     inp_channels: int, out_channels: int, dim: int, num_blocks: Sequence[int], heads: Sequence[int]
@@ -151,10 +169,9 @@ class SparseAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         logits, v = self.logits_and_values(x)
-        attended = [attention @ v for attention in sparse_attentions(logits, self.scales())]
-        y = attended[0] + attended[1] + attended[2] + attended[3]
-        z: Tensor = self.project_out(y.reshape(x.shape))
-        return z
+        attention = torch.stack(sparse_attentions(logits, self.scales())).sum(0)  # V is multiplied once
+        y: Tensor = self.project_out((attention @ v).reshape(x.shape))
+        return y
 
     def logits_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, heads, C / heads, C / heads) and (B, heads, C / heads, H W)."""
