@@ -47,7 +47,7 @@ class Preset:
 
 
 PRESETS = {
-    "quick": Preset(False, "rain2avoid_unet-slim", Schedule(600, 4, 96), Schedule(2000, 8, 96)),
+    "quick": Preset(False, "rain2avoid_unet-slim", Schedule(450, 4, 96), Schedule(2000, 8, 96)),
     "published": Preset(True, "rain2avoid_unet", Schedule(5000), Schedule(4000, 64, 64)),
     "icassp2023": Preset(
         True, "rain2avoid_unet", Schedule(5000), Schedule(4000, 64, 64), learning_rate=0.01, first_paper=True
