@@ -384,12 +384,12 @@ class Derainer:
             return found
         rows, columns = middle_of(*picture.size)
         middle = to_tensor(picture, rows.start, rows.stop)[..., columns]
-        if not falls_sideways(middle, self._restoring(picture.bits), threshold, strength):
+        if not falls_sideways(middle, found.rain, self._restoring(picture.bits), threshold, strength):
             return found
         picture = replace(picture, pixels=np.rot90(picture.pixels))
         protect = None if protect is None else quarter_turn(protect)
         turned = self._restore_picture(picture, with_maps, progress, protect)
-        if turned.rain is None or not is_sure(turned.rain, threshold):
+        if turned.rain is None or not is_sure(turned.rain, found.rain, threshold):
             return found
         return RestoredPicture(
             _quarter_turn_back(turned.picture),
