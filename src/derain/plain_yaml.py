@@ -2,7 +2,8 @@
 
 PyYAML's safe loader builds only plain values, but a few lines of aliases can stand for terabytes or contain
 themselves, and odd scalars raise exceptions of all kinds. Here aliases count as often as they are used,
-values cannot contain themselves, and whatever cannot be read is a `ValueError`. Dates stay text.
+values cannot contain themselves, no key stands twice, and whatever cannot be read is a `ValueError`. Dates
+stay text.
 """
 
 from __future__ import annotations
@@ -48,7 +49,21 @@ class _Loader(yaml.SafeLoader):
         if self._count > MOST_VALUES:
             raise yaml.MarkedYAMLError(problem=f"more than {MOST_VALUES} values", problem_mark=mark)
         self._sizes[id(node)] = self._count - before
+        if isinstance(node, yaml.MappingNode) and not is_alias:
+            _refuse_repeated_keys(node)
         return node
+
+
+def _refuse_repeated_keys(node: yaml.MappingNode) -> None:
+    """PyYAML takes the last one without a word, against the YAML standard."""
+    known = set()
+    for key, _ in node.value:
+        if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+            if key.value in known:
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key '{key.value[:40]}' stands there twice", problem_mark=key.start_mark
+                )
+            known.add(key.value)
 
 
 def parse_yaml(text: str) -> Any:

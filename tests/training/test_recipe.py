@@ -158,6 +158,8 @@ BOMB = "b:\n  - &a0 [x,x,x,x,x,x,x,x,x]\n" + "".join(
         ("seed: !!timestamp 2001-99-99", "a value does not fit its type"),
         ("seed: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
         ("a: *b", "undefined alias"),
+        ("steps: 5\nseed: 1\nsteps: 6", "line 3: .*the key 'steps' stands there twice"),
+        ("data: {clean: a, clean: b}", "the key 'clean' stands there twice"),
         ("? [1, 2]\n: 3\n5: 6", "not a recipe|not YAML"),
         ("{1: 2}", "not a recipe"),
         ("a: \x07", "not YAML"),

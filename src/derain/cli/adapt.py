@@ -24,7 +24,7 @@ class Learning:
     preset: Annotated[
         str,
         typer.Option(
-            help="quick (about a minute a picture), published (about an hour) or icassp2023 (the first "
+            help="quick (about half a minute a picture), published (about an hour) or icassp2023 (the first "
             "paper's form; as long)."
         ),
     ] = "quick"
