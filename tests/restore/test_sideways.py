@@ -17,7 +17,8 @@ from derain.data.synthesis.presets import FINE
 from derain.data.synthesis.streaks import streak_layer
 from derain.evaluation.similarity import psnr
 from derain.pictures import read_picture, to_tensor
-from derain.restore.sideways import LEAST, MOST, NOTE, middle_of, quarter_turn, quarter_turn_back
+from derain.restore.sideways import LEAST, MOST, NOTE, ON_ITS_SIDE, middle_of
+from derain.restore.test_time import turned, turned_back
 
 Pixels = NDArray[np.uint8]
 
@@ -76,7 +77,7 @@ def test_only_the_pictures_of_a_batch_that_need_it(restore: derain.Derainer) -> 
     rainy = torch.stack([torch.from_numpy(np.ascontiguousarray(each)) for each in square])
     found = restore.restore(rainy.permute(0, 3, 1, 2).float() / 255)
     assert found.sideways == (1,)
-    torch.testing.assert_close(quarter_turn(found.image[1:2]), found.image[:1], rtol=0, atol=1e-4)
+    torch.testing.assert_close(turned(found.image[1:2], ON_ITS_SIDE), found.image[:1], rtol=0, atol=1e-4)
     frames = restore.restore(rainy.permute(0, 3, 1, 2).float() / 255, any_side=False)
     assert frames.sideways == ()
     torch.testing.assert_close(frames.image[::2], found.image[::2], rtol=0, atol=0)
@@ -105,5 +106,7 @@ def test_the_middle_of_a_picture() -> None:
     assert middle_of(100, 800) == (slice(0, 100), slice(200, 600))
     assert middle_of(300, 3000) == (slice(22, 22 + LEAST), slice(1244, 1244 + MOST))
     picture = torch.rand(2, 3, 5, 7)
-    assert quarter_turn(picture).shape == (2, 3, 7, 5)
-    torch.testing.assert_close(quarter_turn_back(quarter_turn(picture)), picture, rtol=0, atol=0)
+    assert turned(picture, ON_ITS_SIDE).shape == (2, 3, 7, 5)
+    torch.testing.assert_close(
+        turned_back(turned(picture, ON_ITS_SIDE), ON_ITS_SIDE), picture, rtol=0, atol=0
+    )

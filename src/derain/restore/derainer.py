@@ -33,14 +33,14 @@ from derain.restore.protecting import keep_map, protected
 from derain.restore.rain import Change, Rain, measure, threshold_of
 from derain.restore.settings import Changes, Settings, choose_device
 from derain.restore.sideways import (
+    ON_ITS_SIDE,
     falls_sideways,
     is_sure,
     middle_of,
-    quarter_turn,
     turned_where_sideways,
     with_note,
 )
-from derain.restore.test_time import positions
+from derain.restore.test_time import positions, turned
 
 if TYPE_CHECKING:
     from derain.restore.video import Progress, VideoResult
@@ -314,7 +314,7 @@ class Derainer:
         found = restore.restore(rainy, bits=bits)
         image = found.image
         if found.sideways:
-            rainy, image = quarter_turn(rainy), quarter_turn(image)
+            rainy, image = turned(rainy, ON_ITS_SIDE), turned(image, ON_ITS_SIDE)
         return measure(rainy, image, threshold=self.rain_threshold)
 
     def _keep(self, protect: Any) -> Tensor | None:
@@ -387,15 +387,15 @@ class Derainer:
         if not falls_sideways(middle, found.rain, self._restoring(picture.bits), threshold, strength):
             return found
         picture = replace(picture, pixels=np.rot90(picture.pixels))
-        protect = None if protect is None else quarter_turn(protect)
-        turned = self._restore_picture(picture, with_maps, progress, protect)
-        if turned.rain is None or not is_sure(turned.rain, found.rain, threshold):
+        protect = None if protect is None else turned(protect, ON_ITS_SIDE)
+        again = self._restore_picture(picture, with_maps, progress, protect)
+        if again.rain is None or not is_sure(again.rain, found.rain, threshold):
             return found
         return RestoredPicture(
-            _quarter_turn_back(turned.picture),
-            {name: _quarter_turn_back(values) for name, values in turned.maps.items()},
-            turned.rain,
-            with_note(turned.note),
+            _turned_back(again.picture),
+            {name: _turned_back(values) for name, values in again.maps.items()},
+            again.rain,
+            with_note(again.note),
         )
 
     def _restoring(
@@ -469,7 +469,8 @@ class Derainer:
         return Derainer(model, replace(self.settings, **changes))
 
 
-def _quarter_turn_back(picture: Picture) -> Picture:
+def _turned_back(picture: Picture) -> Picture:
+    """Undoes `numpy.rot90`."""
     return replace(picture, pixels=np.ascontiguousarray(np.rot90(picture.pixels, -1)))
 
 

@@ -14,6 +14,9 @@ from torch import Tensor
 
 from derain.restore.inference import Restored
 from derain.restore.rain import Rain, measure
+from derain.restore.test_time import Position, turned, turned_back
+
+ON_ITS_SIDE: Position = (1, False)
 
 # The part that is tried is half as high and wide as the picture, within these bounds, in pixels.
 LEAST, MOST = 256, 512
@@ -21,16 +24,6 @@ LEAST, MOST = 256, 512
 # be. Real rain before a dark, wet ground with lines across reached 4 and 16 times.
 SURE, TIMES = 5, 20
 NOTE = "rain falls sideways, so the picture was turned by 90 degrees for the network"
-
-
-def quarter_turn(picture: Tensor) -> Tensor:
-    """(..., H, W) turned to the left: (..., W, H)."""
-    return torch.rot90(picture, 1, (-2, -1))
-
-
-def quarter_turn_back(picture: Tensor) -> Tensor:
-    """Undoes `quarter_turn`."""
-    return torch.rot90(picture, -1, (-2, -1))
 
 
 def middle_of(height: int, width: int) -> tuple[slice, slice]:
@@ -50,7 +43,7 @@ def falls_sideways(
     threshold: float,
     strength: float,
 ) -> bool:
-    """Whether much rain shows in the middle of a picture once it is turned.
+    """Whether much rain shows in the middle of a picture, where none was found as it stands, once turned.
 
     Args:
         middle: (1, 3, h, w) float RGB in [0, 1], see `middle_of`.
@@ -59,15 +52,13 @@ def falls_sideways(
         threshold: signal above which it rains, see `derain.restore.rain`.
         strength: of the change that `restore` makes, above 0.
     """
-    if as_it_stands.signal > threshold:
-        return False
-    turned = quarter_turn(middle)
-    return is_sure(measure(turned, restore(turned).image, strength), as_it_stands, threshold)
+    rainy = turned(middle, ON_ITS_SIDE)
+    return is_sure(measure(rainy, restore(rainy).image, strength), as_it_stands, threshold)
 
 
-def is_sure(turned: Rain, as_it_stands: Rain, threshold: float) -> bool:
+def is_sure(on_its_side: Rain, as_it_stands: Rain, threshold: float) -> bool:
     """Whether so much more rain was found in a turned picture that it is no mistake."""
-    return turned.signal > max(SURE * threshold, TIMES * as_it_stands.signal)
+    return on_its_side.signal > max(SURE * threshold, TIMES * as_it_stands.signal)
 
 
 def turned_where_sideways(
@@ -88,15 +79,17 @@ def turned_where_sideways(
     images, sideways = list(found.image.split(1)), []
     maps = {name: list(values.split(1)) for name, values in found.maps.items()}
     for index, one in enumerate(rainy.split(1)):
-        as_it_stands = measure(one, images[index], strength)
+        as_it_stands = measure(one, images[index], strength, threshold)
+        if as_it_stands.is_raining:
+            continue
         if falls_sideways(one[..., rows, columns], as_it_stands, restore, threshold, strength):
-            turned = quarter_turn(one)
-            again = restore(turned)
-            if not is_sure(measure(turned, again.image, strength), as_it_stands, threshold):
+            side = turned(one, ON_ITS_SIDE)
+            again = restore(side)
+            if not is_sure(measure(side, again.image, strength), as_it_stands, threshold):
                 continue
-            images[index] = quarter_turn_back(again.image)
+            images[index] = turned_back(again.image, ON_ITS_SIDE)
             for name, values in again.maps.items():
-                maps[name][index] = quarter_turn_back(values)
+                maps[name][index] = turned_back(values, ON_ITS_SIDE)
             sideways.append(index)
     if not sideways:
         return found
