@@ -1,6 +1,7 @@
 """The bench in one go: all networks that lie here, on made rain and on real rain, as a page and a table.
 
     python scripts/full_report.py DATA -o OUT [--official latest.pth] [--each 5] [--precision auto]
+        [--without-rain2avoid]
 
 DATA holds the folders that `PARTS` names. What was measured with the same weights is not measured again, so a
 first look at few pictures of each part costs nothing later.
@@ -46,23 +47,19 @@ class Part:
         title: what tables call it; "" where the set is known by its folder.
         protocols: names.
         most: take at most so many pictures, evenly spread; None takes all.
-        is_clip: of a clip, the first frames are taken, since flicker compares neighbours.
-        self_taught: Rain2Avoid learns from each of its pictures, which takes a minute a picture.
-        test_time: every network is measured with flips, turns and phases, too.
+        test_time: every network is measured with flips, turns and phases, too, and Rain2Avoid left out.
     """
 
     folder: str
     title: str
     protocols: tuple[str, ...]
     most: int | None = None
-    is_clip: bool = False
-    self_taught: bool = False
     test_time: bool = False
 
     @property
     def name(self) -> str:
         """Of its folder in OUT/parts."""
-        return self.folder + "-few" * self.self_taught + "-options" * self.test_time
+        return self.folder + "-options" * self.test_time
 
 
 CLIP = ("matlab_y_uint8", "flicker_truth", "flicker_warped")
@@ -71,15 +68,10 @@ TRUTH = ("matlab_y_uint8", "matlab_y_double")
 PARTS = (
     Part("rain100l", "", TRUTH),
     Part("ddn", "", TRUTH),
-    Part("raindrop_pairs", "drops on a pane, real", ("raindrop_y",), self_taught=True),
-    Part("clip_with_truth", "clip", CLIP, most=8, is_clip=True),
     Part("spa_masks", "SPA-Data crops, real", ("real_rain",)),
+    Part("raindrop_pairs", "drops on a pane, real", ("raindrop_y",)),
     Part("internet_rain", "internet photographs, real", PHOTOGRAPHS),
-    Part("rain100l", "ten of Rain100L", ("matlab_y_uint8",), most=10, self_taught=True),
-    Part("ddn", "five of DDN", ("matlab_y_uint8",), most=5, self_taught=True),
-    Part("clip_with_truth", "three frames of the clip", CLIP, most=3, is_clip=True, self_taught=True),
-    Part("spa_masks", "six crops of SPA-Data, real", ("real_rain",), most=6, self_taught=True),
-    Part("internet_rain", "six internet photographs, real", PHOTOGRAPHS, most=6, self_taught=True),
+    Part("clip_with_truth", "clip", CLIP),
     Part("rain100l", "three of Rain100L", ("matlab_y_uint8",), most=3, test_time=True),
     Part("spa_masks", "three crops of SPA-Data, real", ("real_rain",), most=3, test_time=True),
 )
@@ -92,11 +84,16 @@ def main() -> None:
     parser.add_argument("--official", type=Path, help="the published weights of SPANet, latest.pth")
     parser.add_argument("--each", type=int, metavar="N", help="at most N pictures of each part")
     parser.add_argument("--precision", default="float32", help="of the networks, as for derain run")
+    parser.add_argument(
+        "--without-rain2avoid", action="store_true", help="leave out what takes half a minute a picture"
+    )
     options = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # what CPU seconds mean depends on it
     reports = []
     for part in PARTS:
         candidates = list(networks(part, options.official, options.precision))
+        if not (part.test_time or options.without_rain2avoid):
+            candidates.append(self_taught())
         report = measure(part, options.data, options.output / "parts", candidates, options.each)
         reports.append(report)
         print(f"{part.name}: {len(report.cases)} pictures", flush=True)
@@ -109,7 +106,7 @@ def main() -> None:
 
 
 def networks(part: Part, official: Path | None, precision: str) -> Iterator[Candidate]:
-    """The bundled weights, the published ones of SPANet, and what learns from the picture itself."""
+    """The bundled weights and the published ones of SPANet."""
     settings = {"device": "cpu", "precision": precision}
     found = [candidate_of(name, settings) for name in derain.list_models(pretrained=True)]
     if official is not None:
@@ -118,8 +115,6 @@ def networks(part: Part, official: Path | None, precision: str) -> Iterator[Cand
         yield candidate
         if part.test_time:
             yield from (with_option(candidate, option) for option in TEST_TIME)
-    if part.self_taught:
-        yield self_taught()
 
 
 def self_taught() -> Candidate:
@@ -149,7 +144,7 @@ def measure(
         part.title,
     )
     count = min(part.most or len(whole.cases), each or len(whole.cases))
-    step = 1 if part.is_clip else -(-len(whole.cases) // count)
+    step = -(-len(whole.cases) // count)
     cases = whole.cases[::step][:count]
     few = f"{len(cases)} of the {len(whole.cases)} pictures that lie here."
     # Notes on published figures count the whole set; under a title of its own a part has no such figures.

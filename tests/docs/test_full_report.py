@@ -17,7 +17,7 @@ def test_one_page_and_one_table_and_nothing_is_measured_twice(
 ) -> None:
     module = script("full_report")
     kept = [p for p in module.PARTS if p.folder in ("rain100l", "clip_with_truth", "spa_masks")]
-    monkeypatch.setattr(module, "PARTS", tuple(p for p in kept if not (p.self_taught or p.test_time)))
+    monkeypatch.setattr(module, "PARTS", tuple(p for p in kept if not p.test_time))
     data, output, random = tmp_path / "data", tmp_path / "out", np.random.default_rng(0)
     for folder, other in (("rain100l", "clean"), ("clip_with_truth", "clean"), ("spa_masks", "mask")):
         for number in range(3):
@@ -26,7 +26,8 @@ def test_one_page_and_one_table_and_nothing_is_measured_twice(
             write_picture(data / folder / "rainy" / f"{number}.png", Picture(clean + np.uint8(50) * streaks))
             second = streaks.astype(np.uint8) * 255 if other == "mask" else clean
             write_picture(data / folder / other / f"{number}.png", Picture(second))
-    monkeypatch.setattr(sys, "argv", ["full_report.py", str(data), "-o", str(output), "--each", "2"])
+    options = ["--each", "2", "--without-rain2avoid"]
+    monkeypatch.setattr(sys, "argv", ["full_report.py", str(data), "-o", str(output), *options])
     module.main()
     page = (output / "report.html").read_text()
     assert page.count("<img alt=") == 3 * len(module.derain.list_models(pretrained=True))
