@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import io
 import os
+import select
 import socket
 import struct
 import zipfile
@@ -431,6 +432,22 @@ def test_time_storage_and_deletion(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("derain-serve-*"))  # stopped in the middle of a job
 
 
+def test_an_upload_of_a_byte_now_and_then_loses_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("derain.serve.forms.PATIENCE", 0.2)
+    with in_thread(tmp_path, replace(LIMITS, waiting=1, upload_pace=1e6)) as client:
+        with socket.create_connection((client.base_url.host, client.base_url.port or 0)) as slow:
+            slow.sendall(
+                b"POST /api/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 90000\r\n"
+                b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n"
+            )
+            while not select.select([slow], [], [], 0.01)[0]:
+                slow.sendall(b"-")
+            assert slow.recv(100).startswith(b"HTTP/1.1 408")
+        until(lambda: send(client, "a.png", png()).status_code == 201)
+
+
 def test_silent_connections_leave_room_for_others(client: httpx.Client) -> None:
     address = (client.base_url.host, client.base_url.port or 0)
     silent = [socket.create_connection(address) for _ in range(300)]
@@ -451,4 +468,9 @@ def test_a_connection_that_asks_nothing_is_ended(
         silent.settimeout(30)
         silent.sendall(b"GET /health HTTP/1.1\r\n")
         assert silent.recv(100) == b""
+    with socket.create_connection((client.base_url.host, client.base_url.port or 0)) as silent:
+        silent.settimeout(30)
+        silent.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\nGET /health HTTP/1.1\r\nHo")
+        answer = b"".join(iter(lambda: silent.recv(1000), b""))  # until it is closed
+        assert answer.count(b"200 OK") == 1
     assert client.get("/health").status_code == 200

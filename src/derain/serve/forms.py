@@ -22,7 +22,7 @@ from derain.serve.uploads import safe_folder
 from derain.serve.views import Login
 
 FORM_BYTES = 10_000  # of an upload besides its files; of a login
-PATIENCE = 10  # seconds that a login may take
+PATIENCE = 10  # seconds that a login may take, and an upload in addition to those of its pace
 FILES = 500  # in one batch
 
 _FIELDS: dict[str, dict[str, Any]] = {
@@ -137,18 +137,22 @@ async def _parts(
     """The parts of a form, with at most this many files, which exist until the end of the block."""
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise Refused(415, "send multipart/form-data, a file in the field 'file'.")
-    parser = MultiPartParser(
-        request.headers,
-        _bounded(request, limits),
-        max_files=most,
-        max_fields=len(_FIELDS),
-        max_part_size=FORM_BYTES,
-    )
     try:
-        async with asyncio.timeout(limits.upload_seconds):
+        async with asyncio.timeout(min(PATIENCE, limits.upload_seconds)) as timeout:
+            parser = MultiPartParser(
+                request.headers,
+                _bounded(request, limits, timeout),
+                max_files=most,
+                max_fields=len(_FIELDS),
+                max_part_size=FORM_BYTES,
+            )
             form = await parser.parse()
     except TimeoutError:
-        raise Refused(408, f"the upload took longer than {limits.upload_seconds:g} s.") from None
+        raise Refused(
+            408,
+            f"the upload took longer than {limits.upload_seconds:g} s, or was slower than "
+            f"{limits.upload_pace / 1000:g} kB per second.",
+        ) from None
     except (MultiPartException, ClientDisconnect):
         raise Refused(400, "the upload is broken, was cut short, or has too many parts.") from None
     try:
@@ -177,8 +181,11 @@ def _sorted_out(
     return tuple(files), given
 
 
-async def _bounded(request: Request, limits: Limits) -> AsyncGenerator[bytes, None]:
-    """The body as it arrives, no more than is accepted."""
+async def _bounded(
+    request: Request, limits: Limits, timeout: asyncio.Timeout
+) -> AsyncGenerator[bytes, None]:
+    """The body as it arrives, no more than is accepted; each byte gives the next ones a little more time."""
+    began = asyncio.get_running_loop().time()
     most = limits.upload_bytes + FORM_BYTES
     too_large = Refused(413, f"larger than the {limits.upload_bytes / 1e6:g} MB that are accepted.")
     length = request.headers.get("content-length", "")
@@ -189,6 +196,7 @@ async def _bounded(request: Request, limits: Limits) -> AsyncGenerator[bytes, No
         read += len(chunk)
         if read > most:
             raise too_large
+        timeout.reschedule(began + min(PATIENCE + read / limits.upload_pace, limits.upload_seconds))
         yield chunk
 
 

@@ -15,6 +15,8 @@ class Limits:
     Attributes:
         upload_bytes: of one file.
         upload_seconds: that one upload may take.
+        upload_pace: bytes per second below which an upload is given up, so that nobody keeps a place by
+            sending next to nothing; of the mean, as its first seconds may be slow.
         pixels: of one picture, or of one frame of a clip.
         clip_seconds: length of a clip.
         job_seconds: that restoring one picture or clip may take.
@@ -25,6 +27,7 @@ class Limits:
 
     upload_bytes: int = 100_000_000
     upload_seconds: float = 300
+    upload_pace: float = 8_000
     pixels: int = 40_000_000
     clip_seconds: float = 30
     job_seconds: float = 900

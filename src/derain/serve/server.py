@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from derain.errors import DerainError, Remedy, UsageError
 from derain.restore import Settings
@@ -22,7 +22,7 @@ from derain.serve.models import offered
 from derain.serve.worker import Work
 
 CONNECTIONS = 1024
-PATIENCE = 10  # seconds within which a connection must have sent the head of its first request
+PATIENCE = 10  # seconds within which a connection must have sent the head of its next request
 GRACE = 2  # seconds for responses in progress when the server stops
 
 
@@ -111,23 +111,32 @@ def http_server(app: FastAPI) -> uvicorn.Server:
 
 
 class Impatient(H11Protocol):
-    """HTTP/1.1 that closes a connection whose first request does not arrive; nothing else would, and a few
-    hundred of them would block all others."""
+    """HTTP/1.1 that closes a connection whose first or next request does not arrive; nothing else would
+    once a part of it is there, and a few hundred of them would block all others."""
 
     _deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._deadline = self.loop.call_later(PATIENCE, self._give_up)
+        self._await_request()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._await_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
         super().connection_lost(exc)
 
+    def _await_request(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = self.loop.call_later(PATIENCE, self._give_up)
+
     def _give_up(self) -> None:
-        cycle: object | None = self.cycle  # of a request and its response; None before the first
-        if cycle is None:
+        cycle: RequestResponseCycle | None = self.cycle  # the last request; None before the first
+        if cycle is None or cycle.response_complete:
             self.transport.close()
 
 
