@@ -5,11 +5,14 @@ from __future__ import annotations
 import copy
 import pickle
 import signal
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
 import pytest
 
+from command_line import environment
 from derain.cli.messages import in_words, printable, terminal
 from derain.errors import DerainError, Remedy, UsageError, errors_of
 
@@ -64,6 +67,19 @@ def test_a_signal_before_the_command_has_begun_is_no_traceback(
         signal.signal(signal.SIGINT, before)
     assert end.value.code == code
     assert capsys.readouterr().err == "derain: stopped; no partial files were left behind.\n"
+
+
+def test_a_signal_in_the_middle_of_an_exec_has_its_own_exit_code(tmp_path: Path) -> None:
+    (tmp_path / "interrupted.py").write_text(
+        "import signal\nfrom derain.cli.messages import terminal\n"
+        "with terminal():\n    exec('signal.raise_signal(signal.SIGTERM)')\n"
+    )
+    command = [sys.executable, "-m", "interrupted"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment())
+    assert (ended.returncode, ended.stderr) == (
+        143,
+        "derain: stopped; no partial files were left behind.\n",
+    )
 
 
 def test_warnings_for_programmers_do_not_reach_users(capsys: pytest.CaptureFixture[str]) -> None:

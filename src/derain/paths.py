@@ -1,4 +1,4 @@
-"""The mark of results, and questions about paths that never raise.
+"""Names that belong to results, and questions about paths that never raise.
 
 They do not for names too long, links to themselves and folders without access either, for some of which
 the methods of `Path` raise, depending on the method and the version of Python.
@@ -10,6 +10,11 @@ import os
 from pathlib import Path
 
 RESULT = "-derained"  # what the name of a result beside its source ends with
+
+
+def parts_of(target: Path) -> Path:
+    """The hidden folder beside a video that is being written, with its finished parts."""
+    return target.with_name(f".{target.name}.segments")
 
 
 def exists(path: Path) -> bool:

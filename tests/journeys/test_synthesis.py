@@ -11,6 +11,7 @@ import pytest
 
 from derain.checkpoints import open_checkpoint
 from derain.cli import main
+from derain.data.synthesis import pairs as synthesis_pairs
 
 
 def derain(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
@@ -153,6 +154,28 @@ def test_pairs_of_different_settings_never_share_a_folder(
     )
     assert derain(monkeypatch, "synth", others, "-o", pairs, "--preset", "light") == 0
     assert (pairs / "rainy" / "p9.png").exists()
+
+
+def test_a_run_that_is_ended_leaves_no_pairs_of_other_settings(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs, only_new = tmp_path / "pairs", tmp_path / "new"
+    assert derain(monkeypatch, "synth", photos, "-o", pairs, "--seed", 1) == 0
+    assert derain(monkeypatch, "synth", photos, "-o", only_new, "--seed", 2) == 0
+    (photos / "p3.png").write_bytes(b"\x89PNG\r\n\x1a\nended")  # and a source that fails keeps no old pair
+    write = synthesis_pairs.replace_file
+
+    def ended(path: Path, content: bytes) -> None:
+        if path.name == "p5.png":
+            raise KeyboardInterrupt
+        write(path, content)
+
+    monkeypatch.setattr(synthesis_pairs, "replace_file", ended)
+    assert derain(monkeypatch, "synth", photos, "-o", pairs, "--seed", 2, "--overwrite") == 130
+    there = sorted(file.relative_to(pairs) for file in pairs.rglob("p*.png"))
+    assert [file.name for file in there] == 2 * ["p0.png", "p1.png", "p2.png", "p4.png"]
+    assert all((pairs / file).read_bytes() == (only_new / file).read_bytes() for file in there)
+    assert (pairs / "made.json").read_bytes() == (only_new / "made.json").read_bytes()
 
 
 def test_pictures_of_other_origin_are_never_taken_for_results(

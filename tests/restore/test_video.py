@@ -134,6 +134,20 @@ def test_an_error_of_the_network_comes_through(source: Path, tmp_path: Path) -> 
     assert threading.active_count() < 20
 
 
+def test_a_failed_run_names_its_finished_parts(source: Path, tmp_path: Path) -> None:
+    def fail(rainy: Tensor) -> Tensor:
+        if seen := [*tmp_path.glob(".o.mkv.segments/*.npz")]:
+            raise DerainError(f"a.mkv: the disk is full after {len(seen)} parts.")
+        return rainy
+
+    with pytest.raises(DerainError) as failed:
+        restore_video(source, tmp_path / "o.mkv", fail)
+    parts = tmp_path / ".o.mkv.segments"
+    assert str(failed.value).endswith(f"To go on from the finished parts in {parts}, set resume=True.")
+    assert restore_video(source, tmp_path / "o.mkv", Breaking(), resume=True).resumed > 0
+    assert not parts.exists()
+
+
 def test_stages_work_ahead_and_stop_when_asked() -> None:
     made: list[int] = []
     closed = threading.Event()

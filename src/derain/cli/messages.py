@@ -63,6 +63,8 @@ def terminal() -> Iterator[None]:
         if isinstance(end, SystemExit) and end.code != 130:
             raise
         print("derain: stopped; no partial files were left behind.", file=sys.stderr)
+        # Python remembers an interrupted exec, as dataclasses use it, and would end by SIGINT whatever the code.
+        exec("")
         sys.exit(128 + (received or [signal.SIGINT])[0])
 
 

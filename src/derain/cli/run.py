@@ -266,6 +266,7 @@ def _follow(
     """The outcomes, under a bar that shows the frames of videos, too."""
     from derain.cli.outcomes import follow
     from derain.cli.progress import bar
+    from derain.paths import exists, parts_of
 
     at_work: list[Job] = []
     with bar("restoring", len(jobs)) as progress:
@@ -279,7 +280,9 @@ def _follow(
             return follow(outcomes(told), progress, as_json)
         except KeyboardInterrupt:
             if at_work and at_work[0].is_video:
-                progress.say(f"{at_work[0].source}: finished parts are kept; --resume continues.", error=True)
+                parts = parts_of(at_work[0].target)
+                if exists(parts):
+                    progress.say(f"{parts}: finished parts are kept; --resume continues.", error=True)
             raise
 
 

@@ -58,11 +58,11 @@ def synth(
     from derain.cli.progress import bar
     from derain.data.synthesis import preset as find_preset
     from derain.data.synthesis.clips import write_rain_clip
-    from derain.data.synthesis.pairs import MAKER, plan_pairs, refuse_mixture, write_pair
+    from derain.data.synthesis.pairs import plan_pairs, refuse_mixture, write_note, write_pair
     from derain.data.synthesis.weather import Weather
     from derain.errors import DerainError, UsageError, errors_of
     from derain.locks import only_here
-    from derain.made_pairs import NOTE, write_note
+    from derain.made_pairs import NOTE
 
     if video is not None and (preset != "mixed" or count != 1):
         raise UsageError("--preset and --count are for pictures; leave them out with --video.")
@@ -83,7 +83,7 @@ def synth(
             typer.echo(printable(f"{pair.source} -> {pair.rainy}, {pair.clean}"))
         return
     with only_here(output / NOTE), bar("rain", len(plan)) as progress:
-        write_note(output, MAKER, **facts)
+        write_note(output, plan, facts)
         for pair in plan:
             try:
                 with errors_of(pair.source, pair.rainy, pair.clean):

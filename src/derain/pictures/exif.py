@@ -22,6 +22,8 @@ WIDTHS, HEIGHTS = {0x0100, 0xA002}, {0x0101, 0xA003}
 X_RESOLUTION = 0x011A
 THUMBNAIL_OFFSET, THUMBNAIL_LENGTH = 0x0201, 0x0202
 THUMBNAIL_SIDES = (160, 112, 80, 48, 24)  # in pixels, tried in turn
+STRIP_OFFSETS, STRIP_LENGTHS = 0x0111, 0x0117  # of thumbnails that are not compressed
+JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 # Tags of a TIFF file that lay out its pixels, or that a `Picture` holds elsewhere; all others describe it.
 LAYOUT = {
     *(254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, ORIENTATION, 277, 278, 279, 280, 281, 284),
@@ -64,9 +66,10 @@ def turned(array: Array, orientation: int) -> Array:
 
 
 def made_consistent(exif: bytes, pixels: Array) -> bytes:
-    """EXIF whose sizes and thumbnail are those of the picture.
+    """EXIF whose sizes and thumbnail are those of the picture; nothing of the old picture stays.
 
-    The thumbnail is replaced if the new one fits into the old one's place, and dropped otherwise.
+    The thumbnail is replaced if the new one fits into the old one's place, and dropped otherwise. Previews
+    in the notes of cameras are blanked.
 
     Args:
         exif: a block of `upright`.
@@ -80,9 +83,17 @@ def made_consistent(exif: bytes, pixels: Array) -> bytes:
         return exif
     for found in (first, *first.nested.values()):
         _set_sizes(block, head, found, pixels.shape[1], pixels.shape[0])
+    _blank_previews(block)
     if first.following:
         _new_thumbnail(block, head, first, pixels)
     return PREFIX + bytes(block)
+
+
+def _blank_previews(block: bytearray) -> None:
+    start = block.find(JPEG_START)
+    while start >= 0 and (end := block.find(JPEG_END, start)) >= 0:
+        block[start : end + 2] = bytes(end + 2 - start)
+        start = block.find(JPEG_START, end)
 
 
 def _new_thumbnail(block: bytearray, head: tags.Header, first: tags.Directory, pixels: Array) -> None:
@@ -98,7 +109,10 @@ def _new_thumbnail(block: bytearray, head: tags.Header, first: tags.Directory, p
     thumbnail = _thumbnail(pixels, length) if fits else None
     if thumbnail is None:
         struct.pack_into(f"{head.order}I", block, first.link, 0)
-    if fits:  # nothing of the old picture stays
+    strip, size = (int(second.number(tag, head.order) or 0) for tag in (STRIP_OFFSETS, STRIP_LENGTHS))
+    if 0 < strip < strip + size <= len(block):
+        block[strip : strip + size] = bytes(size)
+    if fits:
         block[offset : offset + length] = (thumbnail or b"").ljust(length, b"\0")
     if thumbnail is not None and entry is not None:
         struct.pack_into(f"{head.order}I", block, entry.place, len(thumbnail))

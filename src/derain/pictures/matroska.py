@@ -32,7 +32,7 @@ def marks(facts: VideoFacts, encoding: Encoding) -> bytes:
     found = b""
     if encoding.container not in ("matroska", "webm"):
         return found
-    if facts.spherical and facts.display_matrix is None:
+    if facts.spherical:
         found += _element(PROJECTION, _element(PROJECTION_TYPE, EQUIRECTANGULAR))
     if encoding.codec not in ("h264", "h265"):  # these hold HDR10 data themselves
         light = b""

@@ -78,7 +78,8 @@ class Encoding:
         pixel_format: of the encoder's input.
         colour: what is written to the file.
         options: of the encoder.
-        upright: whether frames are stored as they are shown, for containers that hold no rotation.
+        upright: whether frames are stored as they are shown, for containers that hold no rotation, or none
+            beside the mark of a 360-degree video.
     """
 
     container: str
@@ -166,7 +167,8 @@ def choose_encoding(facts: VideoFacts, target: Path, codec: str | None, crf: int
         pixel_format,
         colour,
         tuple(options.items()),
-        upright=container in WITHOUT_ROTATION and facts.display_matrix is not None,
+        upright=facts.display_matrix is not None
+        and (container in WITHOUT_ROTATION or (facts.spherical and container in ("matroska", "webm"))),
     )
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from derain.atomic import new_file, replace_file
 from derain.errors import DerainError, Remedy, UsageError
 from derain.locks import only_here
-from derain.paths import real, same
+from derain.paths import parts_of, real, same
 from derain.pictures.video import Frame, VideoFacts, VideoReader, video_facts
 from derain.pictures.video_encoding import EncodedFrame, Encoder, Encoding, choose_encoding
 from derain.pictures.video_writing import refuse_misfit, write_video
@@ -223,7 +223,7 @@ def _job(facts: VideoFacts, encoding: Encoding, temporal: bool, identity: str) -
 class _Segments:
     """The finished segments of a run, in a hidden folder beside the target.
 
-    Leaving the context keeps them for a later run, unless there are none.
+    Leaving the context keeps them for a later run, unless there are none; an error then says so.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -232,7 +232,7 @@ class _Segments:
     @classmethod
     def open(cls, target: Path, job: str, resume: bool) -> _Segments:
         """An empty store, or that of an earlier run. Raises `UsageError` if that was another job."""
-        segments = cls(target.with_name(f".{target.name}.segments"))
+        segments = cls(parts_of(target))
         note = segments._folder / "job.json"
         if resume and note.exists():
             if note.read_text() != job:
@@ -290,6 +290,8 @@ class _Segments:
     def __enter__(self) -> _Segments:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
         if not self._files:
             self.discard()
+        elif isinstance(error, DerainError) and error.remedy is None:
+            error.remedy = Remedy(f"go on from the finished parts in {self._folder}", {"resume": True})

@@ -181,7 +181,7 @@ class Workers:
             outcome = _restored(derainer, job, frames)
         # A truncated clip is restored as far as it goes, and the note says so.
         if not job.result.exists():
-            raise DerainError(outcome.note, outcome.remedy)
+            raise DerainError(outcome.note)  # its remedy is for who can resume
         before, after = video_facts(job.upload.source), video_facts(job.result)
         write_preview(job.preview("after"), first_frame(after))
         try:

@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from derain import made_pairs
 from derain.atomic import replace_file
 from derain.data.folders import pictures_in, read_rgb
 from derain.data.synthesis.presets import Rain, make_pair
 from derain.data.synthesis.presets import preset as find_preset
 from derain.errors import Remedy, UsageError
-from derain.made_pairs import noted, read_note
 from derain.paths import exists, real
 
 MAKER = "derain synth"
@@ -70,7 +70,7 @@ def plan_pairs(
 
 
 def refuse_mixture(output: Path, plan: Sequence[PlannedPair], facts: Mapping[str, object]) -> None:
-    """Pairs of different settings do not come into one folder, nor beside pictures of other origin.
+    """Pairs of different settings never share a folder, nor do pairs and pictures of other origin.
 
     Args:
         output: the folder of the pairs, which need not exist.
@@ -81,14 +81,23 @@ def refuse_mixture(output: Path, plan: Sequence[PlannedPair], facts: Mapping[str
         UsageError: something there would remain beside them.
     """
     there = {file for part in PARTS for file in (output / part).glob("[!.]*")}
-    made = noted(output)
+    made = made_pairs.noted(output)
     if there and made.get("made_by") != MAKER:
         raise UsageError(f"{min(there)}: was not made by {MAKER}; choose another output folder.")
     if made != {"made_by": MAKER, **facts} and there - {file for p in plan for file in (p.rainy, p.clean)}:
         raise UsageError(
-            f"{output}: would mix pairs of different settings, as it holds some {read_note(output)}; "
+            f"{output}: would mix pairs of different settings, as it holds some {made_pairs.read_note(output)}; "
             "choose another output folder."
         )
+
+
+def write_note(output: Path, plan: Sequence[PlannedPair], facts: Mapping[str, object]) -> None:
+    """Notes how the pairs are made. Those of other settings are removed before, so that whenever this is
+    ended, all that is there is what the note says. Raises `DerainError`."""
+    if made_pairs.noted(output) != {"made_by": MAKER, **facts}:
+        for file in (file for pair in plan for file in (pair.rainy, pair.clean)):
+            file.unlink(missing_ok=True)
+    made_pairs.write_note(output, MAKER, **facts)
 
 
 def write_pair(pair: PlannedPair, kinds: tuple[Rain, ...], seed: int) -> None:
