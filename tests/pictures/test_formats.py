@@ -263,11 +263,12 @@ def test_orientation_of_16_bit_colour_with_alpha(tmp_path: Path, extension: str,
 
 
 def test_makers_notes_stay_and_the_thumbnail_is_made_anew(tmp_path: Path) -> None:
-    thumbnail = io.BytesIO()
+    thumbnail, preview = io.BytesIO(), io.BytesIO()
     Image.fromarray(noise(112, 160, 3)).save(thumbnail, "JPEG")
+    Image.fromarray(noise(48, 64, 3)).save(preview, "JPEG")
     exif = Image.Exif()
     exif[0x0112] = 6
-    exif.get_ifd(0x8769)[0x927C] = b"maker's note"
+    exif.get_ifd(0x8769)[0x927C] = b"maker's note" + preview.getvalue() + b"ends"
     first = exif.tobytes()
     tail = len(first) - 6
     order = "little" if first[6:8] == b"II" else "big"
@@ -288,12 +289,28 @@ def test_makers_notes_stay_and_the_thumbnail_is_made_anew(tmp_path: Path) -> Non
     with Image.open(tmp_path / "b.jpg") as image:
         exif = image.getexif()
         assert exif[0x0112] == 1
-        assert exif.get_ifd(0x8769)[0x927C] == b"maker's note"
+        blanked = bytes(len(preview.getvalue()))  # it showed the rainy picture
+        assert exif.get_ifd(0x8769)[0x927C] == b"maker's note" + blanked + b"ends"
         assert jpeg not in image.info["exif"]
         tags = exif.get_ifd(ExifTags.IFD.IFD1)
         assert tags[0x0202] < len(jpeg)
         with Image.open(io.BytesIO(image.info["exif"][6 + tags[0x0201] :])) as small:
             assert small.size == (114, 160)  # upright
+
+
+def test_a_thumbnail_that_is_not_compressed_is_dropped(tmp_path: Path) -> None:
+    first = exif_block(1)
+    order, tail = ("<" if first[6:8] == b"II" else ">"), len(first) - 6
+    link = 16 + 12 * struct.unpack_from(f"{order}H", first, 14)[0]
+    strip = b"\x5a\xa5" * 300
+    second = struct.pack(f"{order}HHHIIHHIII", 2, 0x0111, 4, 1, tail + 30, 0x0117, 4, 1, len(strip), 0)
+    block = first[:link] + struct.pack(f"{order}I", tail) + first[link + 4 :] + second + strip
+    content = encode_picture(Picture(smooth(40, 56), exif=block), ".jpg")
+    (tmp_path / "a.jpg").write_bytes(content)
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert len(image.info["exif"]) == len(block)
+        assert not image.getexif().get_ifd(ExifTags.IFD.IFD1)
+    assert strip not in content
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

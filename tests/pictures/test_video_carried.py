@@ -283,6 +283,17 @@ def test_a_360_degree_video_stays_one(tmp_path: Path) -> None:
     assert "360-degree" in said
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".webm", ".avi"])
+def test_a_360_degree_video_on_its_side_stays_one(tmp_path: Path, suffix: str) -> None:
+    source = write_clip(tmp_path / "a.mp4", scene(), rotation=90)
+    mark_spherical(source)
+    facts, said = copied(source, tmp_path / f"b{suffix}")
+    assert facts.spherical != ("360-degree" in said)
+    assert facts.spherical == (suffix != ".avi")
+    for path in (source, tmp_path / f"b{suffix}"):  # on its side in the first, shown upright from both
+        assert next(iter(VideoReader(video_facts(path)))).pixels.shape == (96, 64, 3)
+
+
 @pytest.mark.parametrize("bits", [9, 10, 12, 16])
 @pytest.mark.parametrize(
     ("suffix", "codec"), [(".mkv", None), (".mkv", "ffv1"), (".mp4", "h264"), (".webm", None)]

@@ -63,9 +63,10 @@ def terminal() -> Iterator[None]:
         if isinstance(end, SystemExit) and end.code != 130:
             raise
         print("derain: stopped; no partial files were left behind.", file=sys.stderr)
-        # Python remembers an interrupted exec, as dataclasses use it, and would end by SIGINT whatever the code.
-        exec("")
         sys.exit(128 + (received or [signal.SIGINT])[0])
+    finally:
+        # Python remembers that an exec was interrupted, as dataclasses use it, and would end by SIGINT.
+        exec("")
 
 
 @contextmanager

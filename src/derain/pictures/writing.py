@@ -51,12 +51,9 @@ WRITERS: dict[str, Callable[[Picture, Array], bytes]] = {
     "BMP": bmp.write,
     "AVIF": avif.write,
 }
-# XMP about what is not in the file any more: gain maps, clips of motion photos.
-STALE_XMP = re.compile(
-    rb"""\s(?:hdrgm|HDRGainMap|GCamera):(?:\w*)\s*=\s*(?:"[^"]*"|'[^']*')"""
-    rb"|<Container:Directory>.{0,20000}?</Container:Directory>",
-    re.DOTALL,
-)
+# XMP about what is not in the file any more: gain maps, clips of motion photos, thumbnails.
+STALE_ATTRIBUTES = re.compile(rb"""\s(?:hdrgm|HDRGainMap|GCamera):(?:\w*)\s*=\s*(?:"[^"]*"|'[^']*')""")
+STALE_ELEMENTS = (b"Container:Directory", b"xmp:Thumbnails", b"xap:Thumbnails")
 XMP_ORIENTATION = re.compile(rb"""(tiff:Orientation(?:\s*=\s*["']|>))[1-8]""")
 
 
@@ -186,7 +183,7 @@ def _fitted(picture: Picture, name: str, samples: Array) -> tuple[Picture, tuple
         lost.append("EXIF with odd values, which AVIF's encoder does not take")
         picture = replace(picture, exif=None)
     if picture.xmp is not None:
-        picture = replace(picture, xmp=XMP_ORIENTATION.sub(rb"\g<1>1", STALE_XMP.sub(b"", picture.xmp)))
+        picture = replace(picture, xmp=_current(picture.xmp))
     if name == "JPEG":
         parts = {"EXIF": picture.exif, "XMP": picture.xmp, "IPTC": picture.iptc}
         lost += [
@@ -198,6 +195,17 @@ def _fitted(picture: Picture, name: str, samples: Array) -> tuple[Picture, tuple
             lost.append("its colour profile, too long for JPEG")
             picture = replace(picture, icc=None)
     return picture, tuple(dict.fromkeys(lost))
+
+
+def _current(xmp: bytes) -> bytes:
+    """An XMP packet without what describes the file that it came from."""
+    for name in STALE_ELEMENTS:
+        first, last, kept, at = b"<" + name + b">", b"</" + name + b">", list[bytes](), 0
+        while (start := xmp.find(first, at)) >= 0 and (end := xmp.find(last, start)) >= 0:
+            kept.append(xmp[at:start])
+            at = end + len(last)
+        xmp = b"".join([*kept, xmp[at:]])
+    return XMP_ORIENTATION.sub(rb"\g<1>1", STALE_ATTRIBUTES.sub(b"", xmp))
 
 
 def _words(picture: Picture, attribute: str, words: str) -> list[str]:

@@ -181,9 +181,7 @@ def _sorted_out(
     return tuple(files), given
 
 
-async def _bounded(
-    request: Request, limits: Limits, timeout: asyncio.Timeout
-) -> AsyncGenerator[bytes, None]:
+async def _bounded(request: Request, limits: Limits, timeout: asyncio.Timeout) -> AsyncGenerator[bytes, None]:
     """The body as it arrives, no more than is accepted; each byte gives the next ones a little more time."""
     began = asyncio.get_running_loop().time()
     most = limits.upload_bytes + FORM_BYTES
