@@ -87,7 +87,8 @@ def refuse_mixture(output: Path, plan: Sequence[PlannedPair], facts: Mapping[str
     if made != {"made_by": MAKER, **facts} and there - {file for p in plan for file in (p.rainy, p.clean)}:
         held = made_pairs.read_note(output)
         raise UsageError(
-            f"{output}: would mix pairs of different settings, as it holds some {held}; choose another output folder."
+            f"{output}: would mix pairs of different settings, as it holds some {held}; "
+            "choose another output folder."
         )
 
 
