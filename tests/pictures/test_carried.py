@@ -162,8 +162,10 @@ def test_metadata_of_jpeg(tmp_path: Path) -> None:
 
 
 def test_gain_maps_and_clips_behind_a_picture_are_named_and_nothing_tells_of_them(tmp_path: Path) -> None:
-    tells = b'<rdf:Description hdrgm:Version="1.0" xmp:Rating="5"><Container:Directory>x</Container:Directory>'
+    tells = (
+        b'<rdf:Description hdrgm:Version="1.0" xmp:Rating="5"><Container:Directory>x</Container:Directory>'
         b"<xmp:Thumbnails>a</xmp:Thumbnails>"
+    )
     segment = (0xE1, b"http://ns.adobe.com/xap/1.0/\0" + tells)
     (tmp_path / "a.jpg").write_bytes(jpeg(segment, (0xE2, b"MPF\0" + bytes(8)), behind=jpeg()))
     picture = read_picture(tmp_path / "a.jpg")
