@@ -1,8 +1,9 @@
-"""What rainy scenes look like apart from the rain: dark, soft, noisy, compressed, some of them striped.
+"""What rainy scenes look like apart from the rain: dark, soft, noisy, compressed, some striped or lined.
 
 Rainy pictures and their clean twins go through the same camera, with the same noise, so that a
 network learns to remove the rain and nothing else. Corrugated iron, fences, bars, planks and blinds are
-as straight and bright as streaks, but evenly spaced: stripes like theirs belong to both pictures.
+as straight and bright as streaks, but evenly spaced; cables, pipes and poles are longer than any streak.
+Stripes and lines like theirs belong to both pictures.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class SceneRanges:
         gamma: exponent above 1 darkens.
         gain: factor on the values, after the exponent.
         striped: share of scenes with evenly spaced stripes.
+        lined: share of scenes with a few lines from edge to edge.
         soft: standard deviation of the blur, pixels: defocus, or a frame enlarged from a smaller one.
         softened: share of scenes that are blurred at all.
         noise: standard deviation at white; both pictures of a pair have the same noise.
@@ -35,6 +37,7 @@ class SceneRanges:
     gamma: Range = (0.9, 2.2)
     gain: Range = (0.35, 1.0)
     striped: float = 0.3
+    lined: float = 0.15
     soft: Range = (0.4, 3.0)
     softened: float = 0.6
     noise: Range = (0.0, 0.015)
@@ -46,6 +49,8 @@ def set_scene(rng: np.random.Generator, picture: FloatArray, ranges: SceneRanges
     """`picture` (H, W, 3) in [0, 1] as a dull day shows it; the same shape and range."""
     if rng.random() < ranges.striped:
         picture = add_stripes(rng, picture)
+    if rng.random() < ranges.lined:
+        picture = add_lines(rng, picture)
     dark: FloatArray = picture ** np.float32(rng.uniform(*ranges.gamma)) * np.float32(
         rng.uniform(*ranges.gain)
     )
@@ -81,6 +86,27 @@ def add_stripes(rng: np.random.Generator, picture: FloatArray) -> FloatArray:
     else:
         striped = picture + in_color(strength * stripes, rng.uniform(0.7, 1, 3))
     return np.asarray(np.clip(striped, 0, 1), np.float32)
+
+
+def add_lines(rng: np.random.Generator, picture: FloatArray) -> FloatArray:
+    """`picture` (H, W, 3) in [0, 1] with cables, pipes or poles: a few lines that cross all of it, straight
+    or sagging; the same shape and range."""
+    height, width = picture.shape[:2]
+    down, across = np.mgrid[:height, :width].astype(np.float32)
+    across, down = across - np.float32(width / 2), down - np.float32(height / 2)
+    for _ in range(rng.integers(1, 5)):
+        angle = rng.normal(0, 0.3) if rng.random() < 0.6 else rng.uniform(-np.pi / 2, np.pi / 2)
+        cosine, sine = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+        along = (down * cosine - across * sine) / np.float32(height)
+        sag = np.float32(rng.normal(0, 0.1) * width if rng.random() < 0.4 else 0)
+        place = np.float32(rng.uniform(-0.5, 0.5) * max(height, width)) + sag * along * along
+        thickness = np.exp(rng.uniform(*np.log((0.8, 8.0))))
+        distance = np.abs(across * cosine + down * sine - place)
+        line = np.clip(np.float32((thickness + 1) / 2) - distance, 0, np.float32(min(thickness, 1)))
+        line *= np.float32(np.exp(rng.uniform(*np.log((0.35, 1.0)))))  # fainter ones look like rain
+        color = rng.uniform(0.3, 1.0) * rng.uniform(0.85, 1.0, 3)
+        picture = picture + in_color(line) * (color.astype(np.float32) - picture)
+    return np.asarray(np.clip(picture, 0, 1), np.float32)
 
 
 def expose(
