@@ -207,6 +207,8 @@ def test_near_duplicates_in_a_set_are_named(cases: tuple[Case, ...], tmp_path: P
     assert found.repeats == (("5.png", "1.png"),)
     assert "5 pictures show 4 scenes: 1.png and 5.png are near-duplicates" in found.notes[-1]
     assert found.scenes(["1.png", "2.png", "5.png"]) == [0, 1, 0]
+    both = report((more[0], more[-1]), tmp_path / "both")
+    assert both.notes[-1] == "All 2 pictures show one scene, so there are no intervals."
 
 
 def test_real_rain_without_truth(cases: tuple[Case, ...], tmp_path: Path) -> None:

@@ -87,6 +87,12 @@ def test_shared_scenes_are_named(table) -> None:
     assert table.notes[-1] == "Rain200L and streets & co share a scene: 0.png and 0.png."
 
 
+def test_a_part_of_a_set_shares_nothing_with_it(runs: list[Path]) -> None:
+    whole, part = read_report(runs[0]), read_report(runs[0])
+    part["dataset"], part["files"], part["pictures"] = "two of them", part["files"][:2], 2
+    assert not any("share" in note for note in make_table([whole, part]).notes)
+
+
 def test_one_name_for_two_networks_gets_numbers(runs: list[Path]) -> None:
     first, second = (read_report(run) for run in runs)
     second["models"]["one"]["identity"] = "other weights"

@@ -81,15 +81,13 @@ class Report:
             notes = (*notes, f"{left} of {left + len(self.cases)} pictures failed and are not in any figure.")
         if not self.repeats:
             return notes
+        count = len(self.cases) - len(self.repeats)
+        if count == 1:
+            return (*notes, f"All {len(self.cases)} pictures show one scene, so there are no intervals.")
         shown = ", ".join(f"{b} and {a}" for a, b in self.repeats[:8])
         more = f" and {len(self.repeats) - 8} more" if len(self.repeats) > 8 else ""
-        count = len(self.cases) - len(self.repeats)
-        scenes = "one scene" if count == 1 else f"{count} scenes"
-        repeated = (
-            f"{len(self.cases)} pictures show {scenes}: {shown}{more} are near-duplicates. "
-            "Intervals count scenes."
-        )
-        return (*notes, repeated)
+        repeated = f"{len(self.cases)} pictures show {count} scenes: {shown}{more} are near-duplicates."
+        return (*notes, f"{repeated} Intervals count scenes.")
 
     @property
     def settings(self) -> str:

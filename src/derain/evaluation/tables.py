@@ -356,14 +356,15 @@ def _published(reports: Sequence[Json]) -> Iterator[Line]:
 
 
 def _shared_scenes(titles: Sequence[str], reports: Sequence[Json]) -> Iterator[str]:
-    """A sentence for every two sets that share scenes; sets whose files are missing are left out."""
+    """A sentence for every two sets that share scenes; sets whose files are missing are left out, and so is
+    a set that is a part of the other."""
     present = [
         (title, [Path(file) for file in report["files"]])
         for title, report in zip(titles, reports, strict=True)
         if all(Path(file).is_file() for file in report["files"])
     ]
     for (title, files), (other, others) in itertools.combinations(present, 2):
-        if files == others:
+        if set(files) <= set(others) or set(files) >= set(others):
             continue
         found = find_duplicates(files, others, cores())
         if found:

@@ -17,7 +17,7 @@ from derain.data.synthesis.mixing import mix
 from derain.data.synthesis.near import NearRanges, add_near_rain, near_cover
 from derain.data.synthesis.pixels import normal, soften
 from derain.data.synthesis.presets import FINE, SMEAR
-from derain.data.synthesis.scene import SceneRanges, add_stripes, expose, set_scene
+from derain.data.synthesis.scene import SceneRanges, add_lines, add_stripes, expose, set_scene
 from derain.data.synthesis.streaks import streak_layer, trapezoids
 from derain.data.synthesis.veil import VeilRanges, add_veil
 from derain.errors import UsageError
@@ -222,6 +222,21 @@ def test_stripes_of_a_scene_are_evenly_spaced(seed: int) -> None:
     # One direction and one spacing: few frequencies have nearly all the power, of noise they would have 0.2.
     power = np.sort(np.abs(np.fft.fft2(striped[..., 1] - striped[..., 1].mean())).ravel() ** 2)
     assert power[-power.size // 20 :].sum() > 0.8 * power.sum()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_lines_of_a_scene_end_beyond_its_edges(seed: int) -> None:
+    grey = np.full((96, 160, 3), 0.4, np.float32)
+    lined = add_lines(np.random.default_rng(seed), grey)
+    assert lined.shape == grey.shape
+    assert 0 <= lined.min() <= lined.max() <= 1
+    changed = (np.abs(lined - grey).max(2) > 0.01).astype(np.uint8)
+    assert 0 < changed.mean() < 0.5
+    count, parts = cv2.connectedComponents(changed)
+    for part in range(1, count):
+        rows, columns = np.nonzero(parts == part)
+        ends = [rows.min() == 0, rows.max() == 95, columns.min() == 0, columns.max() == 159]
+        assert sum(ends) >= 2 or len(rows) < 30  # what crosses only a corner is short
 
 
 def test_a_scene_changes_both_pictures_of_a_pair_alike() -> None:
