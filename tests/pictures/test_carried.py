@@ -161,6 +161,23 @@ def test_metadata_of_jpeg(tmp_path: Path) -> None:
     assert picture.lost == ("an APP5 segment (Maker)",)
 
 
+def test_an_incomplete_profile_is_named_and_costs_no_pixel(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(jpeg((0xE2, b"ICC_PROFILE\0\1\2" + bytes(200))))
+    picture = read_picture(tmp_path / "a.jpg")
+    assert picture.lost == ("its colour profile, which is incomplete",)
+    (tmp_path / "b.jpg").write_bytes(jpeg())
+    assert np.array_equal(picture.pixels, read_picture(tmp_path / "b.jpg").pixels)
+
+
+def test_a_jpeg_whose_height_comes_later_is_refused_for_that(tmp_path: Path) -> None:
+    content = bytearray(jpeg())
+    height = content.index(b"\xff\xc0") + 5
+    content[height : height + 2] = b"\0\0"
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(DerainError, match="states its height behind its pixels"):
+        read_picture(tmp_path / "a.jpg")
+
+
 def test_gain_maps_and_clips_behind_a_picture_are_named_and_nothing_tells_of_them(tmp_path: Path) -> None:
     tells = (
         b'<rdf:Description hdrgm:Version="1.0" xmp:Rating="5"><Container:Directory>x</Container:Directory>'

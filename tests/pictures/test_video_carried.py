@@ -283,6 +283,27 @@ def test_a_360_degree_video_stays_one(tmp_path: Path) -> None:
     assert "360-degree" in said
 
 
+def test_further_videos_are_copied_and_that_is_said(tmp_path: Path) -> None:
+    source = tmp_path / "a.mkv"
+    with av.open(str(source), "w") as file:
+        for _ in range(2):
+            video = file.add_stream("libx264", rate=25)
+            video.width, video.height, video.pix_fmt = 96, 64, "yuv420p"
+        for number, pixels in enumerate(scene()):
+            for video in file.streams.video:
+                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+                frame.pts = number
+                file.mux(video.encode(frame))
+        for video in file.streams.video:
+            file.mux(video.encode(None))
+    _, said = copied(source, tmp_path / "b.mkv")
+    assert said == "only its first video was restored; the others were copied"
+    with av.open(str(tmp_path / "b.mkv")) as file:
+        assert len(file.streams.video) == 2
+    _, said = copied(source, tmp_path / "b.webm")
+    assert said == "left out: video stream 1 (h264)"
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".webm", ".avi"])
 def test_a_360_degree_video_on_its_side_stays_one(tmp_path: Path, suffix: str) -> None:
     source = write_clip(tmp_path / "a.mp4", scene(), rotation=90)

@@ -47,6 +47,7 @@ MAX_SCANNED = 4_000_000_000
 # Some cameras write these between the last block and the end of the file.
 STRAY = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9")
 MOST_STRAY = 16
+BAD_PROFILE = "bad ICC marker"
 IPTC_RESOURCE = 0x0404
 # Of Photoshop: resolution, two thumbnails, IPTC and its digest, profile, EXIF in two parts, XMP.
 CARRIED_RESOURCES = {0x03ED, 0x0409, 0x040C, IPTC_RESOURCE, 0x0425, 0x040F, 0x0422, 0x0423, 0x0424}
@@ -160,6 +161,11 @@ def _refuse_frame(found: _Found, name: str, max_pixels: int) -> None:
     if len(found.frame) < 6:
         raise ValueError("its frame is cut short")
     depth, height, width, components = struct.unpack_from(">BHHB", found.frame)
+    if not height:
+        raise DerainError(
+            f"{name}: a JPEG that states its height behind its pixels, which is not read; save it again with "
+            "another program."
+        )
     refuse_size(name, width, height, max_pixels)
     if components not in (1, 3, 4):
         raise ValueError(f"{components} components")
@@ -291,6 +297,10 @@ def _pixels(content: bytes, components: int, found: _Found) -> Array:
     try:
         pixels: Array = simplejpeg.decode_jpeg(content, colours)
     except ValueError as error:
+        if BAD_PROFILE in str(error) and found.profile:
+            found.profile.clear()
+            found.lose("its colour profile, which is incomplete")
+            return _pixels(_without_profile(content), components, found)
         stray = STRAY.search(str(error))
         if stray is None or int(stray[1]) > MOST_STRAY:
             raise
@@ -299,6 +309,15 @@ def _pixels(content: bytes, components: int, found: _Found) -> Array:
     if components == 4:  # Pillow knows which programs store inks the other way round
         pixels, _ = colours_and_alpha(JpegImagePlugin.JpegImageFile(io.BytesIO(content)))
     return pixels
+
+
+def _without_profile(content: bytes) -> bytes:
+    kept, at = [], 0
+    for marker, start, stop in _segments(content):
+        if marker == APP2 and content.startswith(ICC, start):
+            kept.append(content[at : start - 4])
+            at = stop
+    return b"".join([*kept, content[at:]])
 
 
 def _deep_pixels(content: bytes, end: int, components: int) -> Array:

@@ -77,11 +77,19 @@ def write_video(
             raise DerainError(f"{target}: cannot be written ({reason_of(error)}).") from error
         if encoding.container not in HOLD_TIME_CODE and any(map(_has_time_code, source.streams)):
             lost.append("its time code")
+        copied = len([stream for stream in source.streams.video if not _is_cover(stream)]) > 1
+        copied = copied and not any(part.startswith("video stream") for part in lost)
         lost += _not_held(facts, encoding, bool(source.chapters()), times)
     notes = [f"left out: {', '.join(dict.fromkeys(lost))}"] if lost else []
+    if copied:
+        notes.append("only its first video was restored; the others were copied")
     if facts.interlaced:
         notes.append("was interlaced, deinterlaced to one picture per frame (bwdif)")
     return notes
+
+
+def _is_cover(stream: Stream) -> bool:
+    return bool(stream.disposition & Disposition.attached_pic)
 
 
 def _has_time_code(stream: Stream) -> bool:
@@ -241,7 +249,7 @@ def _add_copies(
         if stream.index == main.index:
             continue
         name = stream.codec_context.name if stream.codec_context else stream.type
-        if stream.disposition & Disposition.attached_pic:
+        if _is_cover(stream):
             if not _add_cover(output, stream, covers, encoding.container, Path(source.name)):
                 lost.append("its cover picture")
             continue
