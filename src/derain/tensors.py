@@ -56,6 +56,8 @@ LOSS_NETWORKS = ("loss_per.",)
 LEFTOVERS = ("n_averaged", "initted", "total_ops", "total_params")
 KINDS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 COUNTERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
+PROTOCOL = 3  # of pickle, the newest that PyTorch opens without running code
+MOST_INSTRUCTIONS = 3_000_000  # of the pickles of a file, which are carried out one by one in Python
 DICTIONARIES = 1000  # that are looked into
 REPEATS = 4  # how often, on average, a number in a file may be shared by tensors
 
@@ -184,33 +186,46 @@ def _read_torch(path: Path) -> Tensors:
                 f"{path}: refused, besides tensors it asks for {wanted}, which could run code. "
                 "Ask its author for a file with tensors only."
             ) from None
+        protocol = next((value for name, value in _constants(path) if name == "PROTO"), None)
+        if isinstance(protocol, int) and protocol > PROTOCOL:
+            raise DerainError(
+                f"{path}: written with pickle protocol {protocol}, which PyTorch cannot open without running "
+                "what is in it; ask its author for safetensors, or for torch.save's usual protocol."
+            ) from None
         raise DerainError(f"{path}: not a checkpoint, or damaged ({_first_line(error)}).") from None
+    if isinstance(content, list | tuple):
+        content = dict(enumerate(content))
     if isinstance(content, torch.nn.Module) or not isinstance(content, Mapping):
         raise DerainError(f"{path}: holds {type(content).__name__}, not a dictionary of tensors.")
     nest, state = _find_state(content)
     if not state:
-        raise DerainError(f"{path}: no tensors found; the first keys are {_first_keys(content)}.")
+        raise DerainError(f"{path}: no named tensors found; the first keys are {_first_keys(content)}.")
     facts = {key: content[key] for key in STEPS if isinstance(content.get(key), int | float)}
     return Tensors(_without_prefix(_usable(state, path)), nest, facts)
 
 
 def _refuse_compressed(path: Path) -> None:
-    """PyTorch never compresses; a file that does could unpack to any size."""
+    """PyTorch never compresses; a file that does could unpack to any size. Nor is every zip a checkpoint."""
     if not zipfile.is_zipfile(path):
         return
     try:
         with zipfile.ZipFile(path) as file:
             unpacked = sum(entry.file_size for entry in file.infolist())
+            is_checkpoint = any(entry.filename.endswith("data.pkl") for entry in file.infolist())
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
         raise DerainError(f"{path}: not a checkpoint, or damaged ({_first_line(error)}).") from None
+    if not is_checkpoint:
+        raise DerainError(f"{path}: a zip file without a checkpoint in it.")
     if unpacked > path.stat().st_size:
         raise DerainError(f"{path}: is compressed, as PyTorch's files never are; unpack and save it again.")
 
 
 def _refuse_growth(path: Path) -> None:
-    """Refuses a file that asks for a function that makes far more bytes than the file has."""
+    """Refuses a file of too many instructions, or with a function that makes far more bytes than it has."""
     named, texts = set[str](), set[str]()
-    for instruction, value in _constants(path):
+    for count, (instruction, value) in enumerate(_constants(path)):
+        if count == MOST_INSTRUCTIONS:
+            raise DerainError(f"{path}: refused, its pickles hold over {count:,} instructions.")
         if instruction == "GLOBAL":
             named.add(str(value).replace(" ", ".").replace("__builtin__", "builtins"))
         elif isinstance(value, str | bytes):
@@ -254,9 +269,22 @@ def _more_than_tensors(path: Path, message: str) -> str:
     try:
         with torch.serialization.safe_globals(_HARMLESS):
             names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # an old format, or broken: the message is all there is
-        names = re.findall(r"GLOBAL ([\w.]+)", message)
+    except Exception:  # an old format, or broken
+        names = re.findall(r"GLOBAL ([\w.]+)", message) or _foreign_names(path)
     return ", ".join(name[:80] for name in sorted(names)[:3])
+
+
+def _foreign_names(path: Path) -> list[str]:
+    """What the pickles of a file name that is neither PyTorch's nor a plain container."""
+    named, texts = [], [""]
+    for instruction, value in _constants(path):
+        if isinstance(value, str):
+            texts = [texts[-1], value]
+        if instruction == "GLOBAL":
+            named.append(_shown(str(value).replace(" ", ".")))
+        elif instruction == "STACK_GLOBAL":
+            named.append(_shown(".".join(texts)))
+    return [name for name in named if not name.startswith(("torch.", "collections."))]
 
 
 def _find_state(content: Mapping[Any, Any]) -> tuple[str, dict[str, Tensor]]:
@@ -357,7 +385,8 @@ def _first_keys(content: Mapping[Any, Any], count: int = 5) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
+    # Before this, PyTorch explains how to run what is in the file.
+    text = str(error).rpartition("WeightsUnpickler error:")[2].strip().splitlines()
     return text[0][:160] if text else type(error).__name__
 
 

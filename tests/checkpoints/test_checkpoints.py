@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.serialization import MAGIC_NUMBER, PROTOCOL_VERSION
 
+from derain import tensors
 from derain.checkpoints import open_checkpoint, read_tensors, save_checkpoint
 from derain.errors import DerainError
 from derain.methods import create_network
@@ -141,7 +142,7 @@ def test_what_does_not_fit_is_explained(state: dict[str, Tensor], tmp_path: Path
     foreign = error({"layers.0.weight": torch.zeros(2), "res_block1.group1.conv1.weight": torch.zeros(1)})
     assert "layers.0.weight" in foreign
     assert "nearest known network is spanet" in foreign
-    assert "no tensors found" in error({"epoch": 3, "name": "x"})
+    assert "no named tensors found" in error({"epoch": 3, "name": "x"})
 
 
 def _saved(content: Any, path: Path, legacy: bool = False) -> Path:
@@ -283,6 +284,41 @@ def test_a_file_that_needs_another_type_is_refused_by_the_name_of_it(
     assert "\x1b" not in str(caught.value)
 
 
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_a_plain_pickle_is_refused_by_the_name_of_what_it_asks_for(protocol: int, tmp_path: Path) -> None:
+    (tmp_path / "x.pth").write_bytes(pickle.dumps({"w": Strange}, protocol))
+    with pytest.raises(DerainError, match=r"besides tensors it asks for .*\.Strange, which could run code"):
+        read_tensors(tmp_path / "x.pth")
+
+
+def test_a_newer_pickle_protocol_is_the_reason_why_a_file_is_not_opened(
+    state: dict[str, Tensor], tmp_path: Path
+) -> None:
+    torch.save(state, tmp_path / "x.pth", pickle_protocol=4)
+    with pytest.raises(DerainError, match="written with pickle protocol 4"):
+        read_tensors(tmp_path / "x.pth")
+
+
+def test_networks_in_a_list_are_found(state: dict[str, Tensor], tmp_path: Path) -> None:
+    found = read_tensors(_saved([3, {"model": state}, {"lr": 0.1}], tmp_path / "x.pth"))
+    assert (found.nest, found.state.keys()) == ("1.model", state.keys())
+
+
+def test_a_zip_of_something_else_is_named_so(tmp_path: Path) -> None:
+    np.savez(tmp_path / "w.npz", weight=np.zeros(3))
+    with pytest.raises(DerainError, match="a zip file without a checkpoint in it"):
+        read_tensors(tmp_path / "w.npz")
+
+
+def test_an_endless_pickle_is_refused_before_it_is_carried_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensors, "MOST_INSTRUCTIONS", 1000)
+    (tmp_path / "x.pth").write_bytes(b"\x80\x02" + b"]" * 2000)
+    with pytest.raises(DerainError, match="over 1,000 instructions"):
+        read_tensors(tmp_path / "x.pth")
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -329,7 +365,7 @@ def test_dictionaries_that_share_dictionaries_are_looked_into_once(tmp_path: Pat
     inner: dict[str, Any] = {"note": 1}
     for _ in range(60):
         inner = {"a": inner, "b": inner}
-    with pytest.raises(DerainError, match="no tensors found"):
+    with pytest.raises(DerainError, match="no named tensors found"):
         read_tensors(_saved(inner, tmp_path / "x.pth"))
 
 

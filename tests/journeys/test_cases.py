@@ -81,7 +81,7 @@ FAILED = {
 # Of checkpoints: None where the weights are there.
 MODELS = {
     "checkpoints/complex.pth": r"conv_in\.0\.weight is of type complex64; plain tensors are needed\.",
-    "checkpoints/dag.pth": r"no tensors found; the first keys are a, b\.",
+    "checkpoints/dag.pth": r"no named tensors found; the first keys are a, b\.",
     "checkpoints/expanded_spanet_4000.pth": r"conv_in\.0\.weight repeats its values; .* are needed\.",
     "checkpoints/fp8.pth": r"conv_in\.0\.weight is of type float8_e4m3fn; plain tensors are needed\.",
     "checkpoints/loop.onnx": r"refused, it has a loop that may never end\.",
