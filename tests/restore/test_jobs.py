@@ -77,6 +77,17 @@ def test_names_are_kept_where_they_can_be_written(tmp_path: Path) -> None:
     assert beside.target == rainy / "b-derained.jpg"
 
 
+def test_files_whose_results_would_have_one_name_keep_their_extensions(tmp_path: Path) -> None:
+    files(tmp_path / "in", **{"a.jfif": JPEG, "a.jpe": JPEG, "b.heic": HEIC, "b.hif": HEIC, "c.jfif": JPEG})
+    assert targets([tmp_path / "in"], tmp_path / "out") == {
+        "a.jfif": "a.jfif.jpg",
+        "a.jpe": "a.jpe.jpg",
+        "b.heic": "b.heic.png",
+        "b.hif": "b.hif.png",
+        "c.jfif": "c.jpg",
+    }
+
+
 @pytest.mark.parametrize("name", ["out.heic", "out.CR2", "out.mp4", "out.jfif"])
 def test_a_result_of_another_kind_is_no_folder(name: str, tmp_path: Path) -> None:
     files(tmp_path, **{"a.png": b""})

@@ -89,7 +89,9 @@ def _decoded(content: bytes, kind: FileKind, name: str, max_pixels: int) -> Pict
     except MemoryError:
         raise DerainError(f"{name}: not enough memory to read it.") from None
     except Exception as error:  # decoders raise anything on broken bytes
-        why = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        said = error.args[0] if error.args else ""
+        text = said.decode(errors="replace") if isinstance(said, bytes) else str(error)
+        why = (text.splitlines() or ["its decoder failed"])[0][:160]
         raise DerainError(f"{name}: a {kind.name} file that is damaged or cut short ({why}).") from None
     lost = list(picture.lost)
     if picture.exif is not None and exif is None:

@@ -339,11 +339,14 @@ def mirrored(found: Sequence[Found], output: Path) -> list[Job]:
     # a.jpg and a.png have separate sheets and maps.
     stems = Counter(entry.relative.with_suffix("") for entry in found)
     taken = {entry.relative for entry in found}
+    results = [_written_name(entry, taken) for entry in found]
+    twice = {result for result, count in Counter(results).items() if count > 1}
     jobs = []
-    for entry in found:
+    for entry, result in zip(found, results, strict=True):
         stem = entry.relative.with_suffix("")
         name = stem if stems[stem] == 1 else entry.relative
-        result = _written_name(entry, taken)
+        if result in twice and result != entry.relative:  # a.wmv and a.flv
+            result = entry.relative.with_name(entry.relative.name + result.suffix)
         note = "" if result == entry.relative else f"written as {result.name}"
         jobs.append(Job(entry.source, output / result, output, name, entry.is_video, note))
     return jobs
