@@ -108,6 +108,7 @@ _REASONS = {
     errno.ENOENT: "no such file or folder",
     errno.ENOTDIR: "a part of its path is a file, not a folder",
     errno.EISDIR: "it is a folder",
+    errno.EEXIST: "a file of that name is in the way",
 }
 
 
