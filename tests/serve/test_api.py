@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import logging
 import os
 import select
 import socket
@@ -458,6 +459,20 @@ def test_silent_connections_leave_room_for_others(client: httpx.Client) -> None:
     finally:
         for connection in silent:
             connection.close()
+
+
+def test_what_is_no_request_is_answered_and_fills_no_log(client: httpx.Client) -> None:
+    told = io.StringIO()
+    handler = logging.StreamHandler(told)
+    logging.getLogger("uvicorn.error").addHandler(handler)
+    try:
+        with socket.create_connection((client.base_url.host, client.base_url.port or 0)) as odd:
+            odd.settimeout(30)
+            odd.sendall(b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n")
+            assert odd.recv(100).startswith(b"HTTP/1.1 400")
+    finally:
+        logging.getLogger("uvicorn.error").removeHandler(handler)
+    assert told.getvalue() == ""
 
 
 def test_a_connection_that_asks_nothing_is_ended(

@@ -190,10 +190,12 @@ def test_who_stops_waiting_leaves_nothing(client: httpx.Client) -> None:
 
 
 def test_a_batch(client: httpx.Client) -> None:
-    files = [("file", ("a.png", noise())), ("file", ("notes.txt", b"text")), ("file", ("b.png", noise()))]
+    contents = {"a.png": noise(), "notes.txt": b"text", "empty.png": b"", "b.png": noise()}
+    files = [("file", item) for item in contents.items()]
     answer = client.post("/api/v1/batches", files=files, data={"model": "everyday", "strength": "0.5"})
     assert answer.status_code == 201, answer.text
-    first, second, third = answer.json()
+    first, second, empty, third = answer.json()
+    assert (empty["job"], empty["error"]) == (None, "the file is empty.")
     assert second["job"] is None
     assert "neither a known kind of picture" in second["error"]
     for entry, name in ((first, "a.png"), (third, "b.png")):

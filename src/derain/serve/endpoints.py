@@ -336,6 +336,8 @@ async def _add(
     Raises:
         Refused: it is not accepted.
     """
+    if not file.size:
+        raise Refused(422, "the file is empty.")
     async with server.checking:
         upload = await run_in_threadpool(_take, file.file, file.filename or "", folder, server.limits)
     if upload.kind == "clip" and not clips:

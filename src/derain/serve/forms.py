@@ -117,8 +117,6 @@ async def upload_form(
         files, given = _sorted_out(parts, "file", fields)
         if not files:
             raise Refused(422, "no complete file arrived in the field 'file'.")
-        if not all(file.size for file in files):
-            raise Refused(422, "the file is empty.")
         yield Form(files, _wishes(given, models, callback_hosts))
 
 

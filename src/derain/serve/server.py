@@ -100,7 +100,7 @@ def http_server(app: FastAPI) -> uvicorn.Server:
         http=Impatient,
         ws="none",
         lifespan="on",
-        log_level="warning",
+        log_level="error",  # below that it tells of broken requests, which clients can send without end
         access_log=False,
         proxy_headers=False,
         server_header=False,
