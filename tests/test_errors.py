@@ -7,10 +7,12 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import warnings
 from pathlib import Path
 
 import pytest
+import torch
 
 from command_line import environment
 from derain.cli.messages import in_words, printable, terminal
@@ -67,6 +69,29 @@ def test_a_signal_before_the_command_has_begun_is_no_traceback(
         signal.signal(signal.SIGINT, before)
     assert end.value.code == code
     assert capsys.readouterr().err == "derain: stopped; no partial files were left behind.\n"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_waits_until_pytorch_is_loaded(
+    number: signal.Signals, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, loaded = signal.signal(signal.SIGINT, signal.default_int_handler), threading.Event()
+
+    def command() -> None:
+        with terminal():
+            monkeypatch.setattr(torch.__spec__, "_initializing", True, raising=False)
+            signal.raise_signal(number)
+            loaded.set()
+            monkeypatch.undo()
+            threading.Event().wait(60)
+
+    try:
+        with pytest.raises(SystemExit) as end:
+            command()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert loaded.is_set()
+    assert end.value.code == code
 
 
 def test_a_signal_in_the_middle_of_an_exec_has_its_own_exit_code(tmp_path: Path) -> None:

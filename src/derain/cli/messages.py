@@ -6,6 +6,7 @@ import io
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -71,18 +72,31 @@ def terminal() -> Iterator[None]:
 
 @contextmanager
 def _interrupting(received: list[int]) -> Iterator[None]:
-    """SIGTERM is noted and raises `KeyboardInterrupt`."""
+    """SIGINT, unless it is ignored, and SIGTERM are noted and raise `KeyboardInterrupt`."""
     parent = os.getpid()
 
     def interrupt(number: int, _: FrameType | None) -> None:
         if os.getpid() != parent:  # a worker process, which reports nothing
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+        if _pytorch_is_loading():
+            again = threading.Timer(0.05, os.kill, (parent, number))
+            again.daemon = True
+            again.start()
+            return
         received.append(number)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, interrupt)}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+
+def _pytorch_is_loading() -> bool:
+    """Whether its modules are being executed: an exception between their C++ parts can abort the process."""
+    return bool(getattr(getattr(sys.modules.get("torch"), "__spec__", None), "_initializing", False))
