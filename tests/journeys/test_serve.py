@@ -355,19 +355,19 @@ def test_axe_finds_nothing(tmp_path: Path) -> None:
         tab.until("document.querySelector('#model option')")
         tab.drop("#drop", [tmp_path / "a.png", tmp_path / "clip.mp4", tmp_path / "notes.png"])
         settled(tab, 2)
-        for scheme in ("light", "dark"):
-            tab.scheme(scheme)
-            check(tab)
-        tab.run("document.querySelector('.show-mask').click()")
-        tab.run("document.querySelector('.zoom-in').click()")
-        check(tab)
-        tab.run("document.querySelector('.protect').click()")
-        check(tab)
-        tab.run("document.querySelector('#help-open').click()")
-        check(tab)
+
+        def in_both_schemes() -> None:
+            for scheme in ("light", "dark"):
+                tab.scheme(scheme)
+                check(tab)
+
+        in_both_schemes()
+        for button in (".show-mask", ".zoom-in", ".protect", "#help-open"):
+            tab.run(f"document.querySelector('{button}').click()")
+            in_both_schemes()
         tab.open(f"{address}/docs")
         tab.until("document.querySelectorAll('.endpoint').length > 10")
-        check(tab)
+        in_both_schemes()
 
 
 def test_more_pictures_than_the_server_takes_at_once(tmp_path: Path) -> None:
