@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import re
@@ -42,6 +43,33 @@ def test_entries_of_a_network_leave_out_those_of_its_sister() -> None:
     small = sources_of("nerd_rain", "nerd_rain-s")
     assert sum(s.what == "weights for Rain200L" for s in small) == 1
     assert sum(s.what == "weights for Rain200L" for s in sources_of("nerd_rain")) == 2
+
+
+def test_what_is_stated_stands_on_the_authors_pages(shared: Path) -> None:
+    """Addresses, codes, file names and sizes, as copied from there into the specifications."""
+    copied = (shared / "specs" / "sources.md").read_text("utf-8")
+    all_specs = "\n".join(page.read_text("utf-8") for page in (shared / "specs").glob("*.md"))
+    for source in filter(lambda source: source.address, all_sources()):
+        bare = source.address.removeprefix("https://").removeprefix("www.")
+        name = bare.rsplit("/", 1)[-1]
+        if "pan.baidu.com" in bare:
+            assert f"{name} ({source.code})" in copied, source
+        elif "drive.google.com" in bare:
+            data = source.what.rpartition(" ")[2].removesuffix("-Data").replace("pictures", "results")
+            line = next(line for line in copied.splitlines() if f"{data} {name}" in line)
+            assert line.startswith("| NeRD-Rain-S ") == (source.networks == ("nerd_rain-s",)), source
+        else:
+            assert (f"arXiv {name}" if "arxiv.org" in bare else bare) in copied, source
+        assert source.file in all_specs, source
+        if "about" in source.size:
+            assert all(part in copied for part in re.findall(r"\d+ [GM]B", source.size)), source
+
+
+def test_the_copy_of_the_weights_is_the_one_described(shared: Path) -> None:
+    content = (shared / "oracles" / "spanet" / "latest.pth").read_bytes()
+    page = (ROOT / "docs" / "sources.md").read_text("utf-8")
+    assert f"{len(content):,} bytes" in page
+    assert hashlib.sha256(content).hexdigest() in page
 
 
 SAMPLES = Path(__file__).resolve().parents[1] / "samples"

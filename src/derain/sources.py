@@ -26,7 +26,7 @@ class Source:
         networks: names of the networks that it is for; empty for all of the method.
         file: its name there, "" if the page states it.
         code: that the page asks for before it hands out the file.
-        size: as published.
+        size: as published, or of the file itself where it was seen.
         licence: as published; "" if none is known here, which does not mean that there is none.
     """
 

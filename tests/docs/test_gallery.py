@@ -6,6 +6,8 @@ import re
 
 import numpy as np
 
+import derain
+from derain.checkpoints.cards import card_of
 from derain.pictures import read_picture
 from docs.script import script
 
@@ -23,6 +25,8 @@ def test_the_page_shows_every_kind_of_rain_and_nothing_else() -> None:
         picture = read_picture(GALLERY.PICTURES / name)
         assert picture.size == (height, 3 * width + 2 * GALLERY.GAP)
     assert len(re.findall(r"\d+\.\d dB", PAGE)) == 2 * len(shown) - 1
+    card = card_of(derain.load().checkpoint.path)
+    assert f"({card.title.replace('`', '')})" in PAGE
 
 
 def test_every_show_can_be_made_again() -> None:
