@@ -7,9 +7,23 @@ the methods of `Path` raise, depending on the method and the version of Python.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 RESULT = "-derained"  # what the name of a result beside its source ends with
+PREVIEW = f"{RESULT}-preview"  # the same for a sheet of results
+
+
+def written_beside(files: Iterable[Path]) -> set[Path]:
+    """Those of the files that were made from another one of them, by their names."""
+    files = list(files)
+    sources = {file.with_suffix("") for file in files}
+    return {
+        file
+        for file in files
+        for mark in (RESULT, PREVIEW)
+        if file.stem.endswith(mark) and file.with_name(file.stem.removesuffix(mark)) in sources
+    }
 
 
 def parts_of(target: Path) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from command_line import derain
+from command_line import derain, derain_here
 from derain.cli import app
 from derain.cli.defaults import SETTABLE, options_of
 from derain.cli.shared import OLD_OPTIONS
@@ -78,6 +78,21 @@ def test_a_picture_in_the_place_of_a_command_is_told_what_to_write() -> None:
     done = derain(__file__, "-o", "my photo.jpg")
     assert done.returncode == 2
     assert f"derain run {__file__} -o 'my photo.jpg'" in " ".join(done.stderr.split())
+
+
+def test_a_number_is_not_read_as_another() -> None:
+    for done in (
+        derain("background", "clip.mp4", "--frames", "0-20", "-o", "a.png"),
+        derain("background", "clip.mp4", "--frames=0-20", "-o", "a.png"),
+        derain("run", "a.jpg", variables={"DERAIN_RUN_TILE": "0-20"}),
+    ):
+        assert done.returncode == 2
+        assert "0-20 is not a whole number" in done.stderr
+
+
+def test_help_has_no_words_of_python() -> None:
+    for place in options_of(GROUP):
+        assert "list[" not in derain_here(*place, "-h")[1]
 
 
 if __name__ == "__main__":

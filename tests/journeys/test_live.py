@@ -56,7 +56,7 @@ def test_a_file_is_recorded_with_its_times_and_its_rain_told(
     assert rows
     assert rows[0]["rain"].keys() == {"share", "contrast", "signal", "is_raining"}
     assert rows[0]["rain"]["is_raining"] in (True, False)
-    assert rows[0]["latency_ms"] > 0
+    assert all(row["latency_ms"] > 0 and row["frames_per_second"] > 0 for row in rows)
     summary = done.stderr.splitlines()[-1]
     restored, dropped = int(summary.split()[0]), int(summary.split()[4])
     assert restored + dropped == 40
@@ -66,6 +66,15 @@ def test_a_file_is_recorded_with_its_times_and_its_rain_told(
     again = derain("live", clip, "-o", target, "--model", weights)
     assert again.returncode == 2
     assert "exists already. To replace it, give --overwrite." in again.stderr
+
+
+def test_a_source_shorter_than_a_second_is_told(weights: Path, tmp_path: Path) -> None:
+    short = write_clip(tmp_path / "short.mkv", list(moving_scene(3, 48, 64)), rate=Fraction(25))
+    done = derain("live", short, "--json", "--model", weights)
+    (row,) = map(json.loads, done.stdout.splitlines())
+    assert row["frames_per_second"] > 0
+    assert row["rain"]["is_raining"] in (True, False)
+    assert done.stderr.startswith(f"{3 - row['dropped']} frames restored and {row['dropped']} dropped")
 
 
 def test_a_sender_that_goes_is_waited_for(clip: Path, weights: Path, tmp_path: Path) -> None:

@@ -124,6 +124,8 @@ def test_one_sheet_to_choose_by(tmp_path: Path, weights: Path) -> None:
     Image.fromarray(noise).save(photo)
     options = ("--model", weights, "--strength", "0", "--strength", "1", "--crops", "1")
     done = derain("preview", photo, *options, "-o", tmp_path / "sheet.png")
+    derain("preview", photo, *options)
+    assert derain("run", tmp_path, "-o", "dry", "--dry-run").stdout.count("from an earlier run") == 1
     assert done.returncode == 0, done.stderr
     sheet = pixels(tmp_path / "sheet.png")
     side, gap = 320, 12

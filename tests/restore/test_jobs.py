@@ -104,12 +104,18 @@ def test_results_in_the_input_folder_are_no_input(tmp_path: Path) -> None:
 
 
 def test_results_beside_their_sources_are_no_input(tmp_path: Path) -> None:
-    for name in ("a.jpg", "a-derained.jpg", "sub/a-derained.png", "b-derained.jpg"):
+    results = ("a-derained.jpg", "a-derained-preview.jpg")
+    for name in ("a.jpg", *results, "a-preview.jpg", "sub/a-derained.png", "b-derained.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     planned = plan([tmp_path], tmp_path.parent / "dry")
-    assert {job.name.as_posix() for job in planned.jobs} == {"a", "sub/a-derained", "b-derained"}
-    assert [entry.source.name for entry in planned.unread] == ["a-derained.jpg"]
+    assert {job.name.as_posix() for job in planned.jobs} == {
+        "a",
+        "a-preview",
+        "sub/a-derained",
+        "b-derained",
+    }
+    assert {entry.source.name for entry in planned.unread} == set(results)
     named = plan([tmp_path / "a.jpg", tmp_path / "a-derained.jpg"], tmp_path.parent / "dry")
     assert len(named.jobs) == 2
 

@@ -58,6 +58,8 @@ def test_unfinished_names_wait_for_their_renaming(tmp_path: Path) -> None:
     (tmp_path / "a.jpg.part").rename(tmp_path / "a.jpg")
     assert arrivals.complete(11) == []
     assert arrivals.complete(13) == [tmp_path / "a.jpg", tmp_path / "sub/c.jpg"]
+    (tmp_path / "a-derained.jpg").write_bytes(b"a result beside its source")
+    assert arrivals.complete(14) == arrivals.complete(24) == []
 
 
 class Script:

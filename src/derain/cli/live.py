@@ -82,17 +82,25 @@ def live(
             report.say(shown_on.address)
         loop = Live(origin, _restoring(restore, protect), told=report.say)
         writer: FrameWriter | None = None
+        newest: Shown | None = None
+
+        def tell(shown: Shown) -> None:
+            row = report.tell(loop.figures(), _rain(restore, shown))
+            if shown_on is not None:
+                shown_on.tell(row)
+
         with contextlib.suppress(KeyboardInterrupt):  # the ordinary end
             for shown in loop:
+                if newest is not None and report.due():  # figures are of frames whose work is done
+                    tell(shown)
+                newest = shown
                 if output is not None:
                     writer = writer or stack.enter_context(_writer(output, pipes, shown, result.overwrite))
                     writer.write(shown.frame)
                 if shown_on is not None:
                     shown_on.show(shown.frame.pixels)
-                if report.due():
-                    row = report.tell(loop.figures(), _rain(restore, shown))
-                    if shown_on is not None:
-                        shown_on.tell(row)
+        if newest is not None and (report.due() or report.nothing_told):
+            tell(newest)
         report.end(loop.figures())
 
 
@@ -185,6 +193,11 @@ class _Report:
             told += "" if rain is None else f", rain {100 * rain.share:.1f} %"
             print(f"\r\x1b[K{told}", end="", file=sys.stderr, flush=True)
         return row
+
+    @property
+    def nothing_told(self) -> bool:
+        """Whether there was no report yet: a source may be shorter than a second."""
+        return not self._frames
 
     def end(self, figures: Figures) -> None:
         """Sums up."""

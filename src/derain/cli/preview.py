@@ -34,7 +34,7 @@ def preview(
     crops: Annotated[int, typer.Option(min=1, max=8, help="Number of crops.")] = 2,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Default: beside the photo, as NAME-preview.jpg."),
+        typer.Option("--output", "-o", help="Default: beside the photo, as NAME-derained-preview.jpg."),
     ] = None,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -49,11 +49,12 @@ def preview(
     from derain.checkpoints.bundled import bundled_names
     from derain.cli.progress import bar
     from derain.errors import Remedy, UsageError
+    from derain.paths import PREVIEW
     from derain.pictures import EXTENSIONS, Picture, read_picture, write_picture
     from derain.restore import load
     from derain.restore.preview import preview_sheet, strengths_of
 
-    target = output or photo.with_name(f"{photo.stem}-preview.jpg")
+    target = output or photo.with_name(f"{photo.stem}{PREVIEW}.jpg")
     if target.suffix.lower() not in EXTENSIONS:
         raise UsageError(f"{target}: pictures are written as {' '.join(EXTENSIONS)}.")
     if target.exists() and not overwrite:

@@ -72,7 +72,9 @@ def score(
     if as_json and as_csv:
         raise UsageError("--json and --csv exclude each other; give one.")
     if not protocols:
-        raise UsageError("no protocol is named; `derain score --list` shows them.")
+        raise UsageError(
+            "no protocol is named; give one, such as -p matlab_y_uint8 (`derain score --list` shows all)."
+        )
     with with_frames({"restored": restored, "clean": clean, "rainy": rainy, "masks": masks}) as places:
         items = plan_of(places, protocols)
         with bar("scoring", len(items)) as progress:

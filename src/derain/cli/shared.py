@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
@@ -81,12 +82,27 @@ class Command(TyperCommand):
             name, equals, value = argument.partition("=")
             if not argument.strip() or (name.startswith("--") and equals and not value.strip()):
                 raise typer.BadParameter(f"{argument.strip() or 'an argument'} is empty; give a value.", ctx)
+        renamed = [self._renamed(argument) for argument in args]
         try:
-            rest: list[str] = super().parse_args(ctx, [self._renamed(argument) for argument in args])
+            rest: list[str] = super().parse_args(ctx, list(renamed))
+            self._refuse_misread(ctx, renamed)
         except typer.BadParameter as error:
             error.message += _origin(ctx, error)
             raise
         return rest
+
+    def _refuse_misread(self, ctx: Any, args: list[str]) -> None:
+        """The library that reads whole numbers drops zeros in front: it takes 0-20 for -20."""
+        given = {**(ctx.default_map or {}), **self.make_parser(ctx).parse_args(args)[0]}
+        parameter: Any
+        for parameter in self.params:
+            text = given.get(parameter.name)
+            if isinstance(text, str) and type(ctx.params.get(parameter.name)) is int and not _is_number(text):
+                raise typer.BadParameter(f"{text} is not a whole number", ctx, parameter)
+
+    def get_help(self, ctx: Any) -> str:
+        """A list of values has the type of one of them: <path>, not <list[Path]>."""
+        return re.sub(r"list\[(\w+)\]", lambda found: found[1].lower(), super().get_help(ctx))
 
     def _renamed(self, argument: str) -> str:
         name, equals, value = argument.partition("=")
@@ -117,6 +133,14 @@ class Group(TyperGroup):
         ]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def use_defaults(ctx: typer.Context) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar
 
 from derain.atomic import refuse_unwritable, remove_leftovers
 from derain.errors import DerainError, Remedy, UsageError, errors_of
-from derain.paths import RESULT, exists, is_folder, real
+from derain.paths import RESULT, exists, is_folder, real, written_beside
 from derain.pictures import EXTENSIONS, Found, Unread, find
 from derain.pictures.kinds import KNOWN_EXTENSIONS, VIDEO_KINDS
 from derain.restore.rain import Rain
@@ -291,13 +291,11 @@ def plan(
 
 
 def _without_results(found: Sequence[Found], inputs: Sequence[Path]) -> tuple[list[Found], list[Unread]]:
-    """What was found in folders without what an earlier run wrote beside its source, as NAME-derained."""
-    sources = {entry.source.parent / entry.source.stem for entry in found}
+    """What was found in folders without what an earlier run wrote beside its source."""
+    results = written_beside(entry.source for entry in found)
     kept, earlier = [], []
     for entry in found:
-        folder, stem = entry.source.parent, entry.source.stem
-        is_result = stem.endswith(RESULT) and folder / stem.removesuffix(RESULT) in sources
-        if is_result and entry.source not in inputs:
+        if entry.source in results and entry.source not in inputs:
             earlier.append(Unread(entry.source, "from an earlier run", ""))
         else:
             kept.append(entry)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from derain.errors import UsageError
-from derain.paths import is_folder, real
+from derain.paths import is_folder, real, written_beside
 from derain.pictures import Unread
 from derain.pictures.finding import classify, walk
 from derain.restore.derainer import Derainer
@@ -59,9 +59,10 @@ class Arrivals:
         if not is_folder(self._folder):
             raise UsageError(f"{self._folder}: is not a folder, or is gone.")
         before, self._seen = self._seen, {}
-        found = []
-        for path in walk(self._folder):
-            if isinstance(path, Unread) or path.suffix.lower() in UNFINISHED or self._is_result(path):
+        found, files = [], [path for path in walk(self._folder) if not isinstance(path, Unread)]
+        results = written_beside(files)
+        for path in files:
+            if path.suffix.lower() in UNFINISHED or path in results or self._is_left_out(path):
                 continue
             try:
                 status = path.stat()
@@ -77,7 +78,7 @@ class Arrivals:
             self._seen[path] = seen
         return sorted(found)
 
-    def _is_result(self, path: Path) -> bool:
+    def _is_left_out(self, path: Path) -> bool:
         return self._leave_out is not None and self._leave_out in real(path).parents
 
 
