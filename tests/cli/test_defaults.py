@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from PIL import Image
 
 from command_line import derain
 from derain.cli import app
@@ -105,3 +106,10 @@ def test_quiet_and_verbose(tmp_path: Path) -> None:
     ]
     assert "Traceback" in derain("info", "none.pth", "-v", cwd=tmp_path).stderr
     assert "spanet" in derain("info", "spanet", "-q").stdout  # what was asked for
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
+    told = derain(
+        *("run", "a.png", "-v", "--model", "everyday-small", "--device", "cpu", "--precision", "float32"),
+        cwd=tmp_path,
+    ).stderr
+    assert "everyday-small on cpu, CPU threads: " in told
+    assert "a.png -> a-derained.png: restored float32" in told

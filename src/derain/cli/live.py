@@ -35,9 +35,7 @@ def live(
             help="A camera (0, /dev/video0), an address (rtsp://, http://, udp://, ...), a video file, or -."
         ),
     ],
-    model: ModelOptions,
-    pipes: Pipes,
-    result: ResultOptions,
+    *,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="A video file to record to, or - for a pipe."),
@@ -46,10 +44,13 @@ def live(
         int | None,
         typer.Option(min=0, max=65535, help="Show the pictures on a local web page, at this port."),
     ] = None,
-    own_code: OwnCode = False,
+    model: ModelOptions,
     protect: Annotated[
         Path | None, typer.Option(help="A mask for the frames; its white areas stay unchanged.")
     ] = None,
+    result: ResultOptions,
+    own_code: OwnCode = False,
+    pipes: Pipes,
 ) -> None:
     """Remove rain from a camera or stream in real time, until Ctrl-C.
 

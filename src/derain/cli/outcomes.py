@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from derain.cli.messages import in_words, printable
-from derain.cli.output import say
+from derain.cli.output import log, say
 from derain.cli.progress import Bar, duration
 from derain.errors import Remedy
 from derain.paths import exists
@@ -31,6 +31,9 @@ def follow(outcomes: Iterable[Outcome], progress: Bar, as_json: bool, advance: b
     done, existing = [], []
     for outcome in outcomes:
         done.append(outcome)
+        job = outcome.job
+        told = printable(f"{job.source} -> {job.target}: {outcome.status} {outcome.precision}".strip())
+        log.info("%s", told)
         if advance:
             progress.advance()
         if outcome.status == "failed":

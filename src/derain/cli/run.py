@@ -119,12 +119,7 @@ def run(
         list[Path],
         typer.Argument(help="Pictures, videos, and folders of them; - for frames from standard input."),
     ],
-    model: ModelOptions,
-    picture: Pictures,
-    video: Videos,
-    pipes: Pipes,
-    result: ResultOptions,
-    work: Work,
+    *,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -134,7 +129,13 @@ def run(
             "Default: beside the input, as NAME-derained. For frames: a video file, or - (the default).",
         ),
     ] = None,
+    model: ModelOptions,
+    picture: Pictures,
+    work: Work,
+    result: ResultOptions,
     dry_run: DryRun = False,
+    video: Videos,
+    pipes: Pipes,
 ) -> None:
     """Remove rain from pictures and videos.
 

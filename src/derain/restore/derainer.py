@@ -91,14 +91,18 @@ def load(
         DerainError: the file cannot be opened, or the module cannot be used.
     """
     settings = Settings(device, precision, tile, overlap, ensemble, strength, phases)
-    if isinstance(model, nn.Module):
-        return Derainer(model, settings)
+    derainer = Derainer(model if isinstance(model, nn.Module) else _opened(model, own_code), settings)
+    log.info("%s on %s, CPU threads: %d", derainer.name, derainer.device, torch.get_num_threads())
+    return derainer
+
+
+def _opened(model: str | Path | None, own_code: bool) -> Model:
     path = find(model)
     if is_exported(path):
         from derain.export.running import open_exported  # its runtimes load slowly
 
-        return Derainer(open_exported(path), settings)
-    return Derainer(open_checkpoint(path, own_code=own_code), settings)
+        return open_exported(path)
+    return open_checkpoint(path, own_code=own_code)
 
 
 @dataclass(frozen=True)
