@@ -109,7 +109,7 @@ def test_intermediate_values(name: str, read: Read, opened: Opened, fill: Module
         def keep(module: nn.Module, args: tuple[Any, ...], result: Tensor) -> None:
             seen[path] = result
             if isinstance(module, ChannelAttention):
-                seen[f"{path}.softmax"] = module.matrices(*module.rows(*args)[:2])
+                seen[f"{path}.softmax"] = module.attention_and_values(*args)[0]
 
         return network.get_submodule(path).register_forward_hook(keep)
 

@@ -28,12 +28,11 @@ class GroupedConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if not torch.is_grad_enabled() or is_tracing() or _library_is_better(x):
             return super().forward(x)
-        inputs = every_nth(x, self.in_channels // self.groups)
-        kernels = self.weight.split(1, 1)
-        parts = [depthwise(*pair, self.dilation[0]) for pair in zip(inputs, kernels, strict=True)]
-        y = parts[0]
-        for part in parts[1:]:
-            y = y + part
+        kernels = self.weight.flatten(0, 1).unsqueeze(1)  # of each input channel
+        products = depthwise(x, kernels, self.dilation[0])
+        y, *others = every_nth(products, self.in_channels // self.groups)
+        for other in others:
+            y = y + other
         return y if self.bias is None else y + self.bias.view(-1, 1, 1)
 
 
@@ -90,30 +89,31 @@ def _convolved(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
 def _weight_gradient(x: Tensor, gradient: Tensor, side: int, dilation: int) -> Tensor:
     """(C, 1, side, side), put together from 3x3 blocks, for which there is a fast kernel.
 
-    Dilation needs no kernel of its own: every nth pixel of every nth row is a picture without it.
+    A block is chosen by where the gradient lies among zeros, so that x is copied once. Dilation needs no
+    kernel of its own: every nth pixel of every nth row is a picture without it.
     """
-    blocks = -(-side // 3)
-    down, right = (-length % dilation for length in gradient.shape[2:])
-    before = dilation * (side // 2)
-    after = before + dilation * (3 * blocks - side)
-    x = _phases(F.pad(x, (before, after + right, before, after + down)), dilation)
-    gradient = _phases(F.pad(gradient, (0, right, 0, down)), dilation)
-    height, width = gradient.shape[2:]
-
-    def block(row: int, column: int) -> Tensor:
-        part = x[:, :, 3 * row : 3 * row + height + 2, 3 * column : 3 * column + width + 2]
-        like = x.new_empty(x.shape[1], 1, 3, 3)
-        _, of_weight, _ = torch.ops.aten.convolution_backward(
-            *(gradient, part, like, None, [1, 1], [0, 0], [1, 1], False, [0, 0], len(like)),
-            output_mask=[False, True, False],
-        )
-        assert isinstance(of_weight, Tensor)
-        return of_weight
-
-    rows = [torch.cat([block(row, column) for column in range(blocks)], 3) for row in range(blocks)]
-    return torch.cat(rows, 2)[:, :, :side, :side]
+    x = _phases(F.pad(x, [dilation * (side // 2)] * 4), dilation)
+    gradient = _phases(gradient, dilation)
+    height, last = gradient.shape[2], side - 3
+    starts = [*range(0, last, 3), last]
+    weight = x.new_empty(x.shape[1], 1, side, side)
+    for column in starts:
+        placed = F.pad(gradient, (column, last - column, last, last))
+        for row in starts:
+            rows = placed[:, :, last - row : last - row + height + last]
+            _, block, _ = torch.ops.aten.convolution_backward(
+                *(rows, x, weight[:, :, :3, :3], None, [1, 1], [0, 0], [1, 1], False, [0, 0]),
+                groups=len(weight),
+                output_mask=[False, True, False],
+            )
+            weight[:, :, row : row + 3, column : column + 3] = block
+    return weight
 
 
 def _phases(x: Tensor, step: int) -> Tensor:
-    """(B, C, step h, step w) -> (step^2 B, C, h, w): every pixel's neighbours are those `step` away."""
+    """(B, C, H, W) -> (step^2 B, C, h, w), zeros at the end; a pixel's neighbours are those `step` away."""
+    if step == 1:
+        return x
+    down, right = (-length % step for length in x.shape[2:])
+    x = F.pad(x, (0, right, 0, down))
     return torch.cat([x[:, :, row::step, column::step] for row in range(step) for column in range(step)])

@@ -18,7 +18,7 @@ class PatchEmbedding(nn.Module):
         self.proj = nn.Conv2d(inputs, channels, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.proj(x)
+        y: Tensor = self.proj(x.contiguous(memory_format=torch.channels_last))
         return y
 
 

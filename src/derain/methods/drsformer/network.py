@@ -14,11 +14,11 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from derain.errors import DerainError
 from derain.methods.network import RainNetwork, Spec
+from derain.nn.channel_attention import cosines, join_heads, split_heads
 from derain.nn.grouped import GroupedConv2d
 from derain.nn.pointwise import PointwiseConv2d
 from derain.nn.resizing import Downsample, PatchEmbedding, Upsample
@@ -100,7 +100,7 @@ class DRSformer(RainNetwork):
         """`image` (B, 3, H, W), not clamped; with `mefc` also the weights of the experts before the
         encoder and after the decoder, `encoder_experts` and `refinement_experts` (B, 4 steps, 8)."""
         experts = {}
-        x = self.patch_embed(rainy.contiguous(memory_format=torch.channels_last))
+        x = self.patch_embed(rainy)
         if self.mefc:
             experts["encoder_experts"] = self.encoder_level0.expert_weights(x)
             x = self.encoder_level0(x)
@@ -170,15 +170,13 @@ class SparseAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits, v = self.logits_and_values(x)
         attention = torch.stack(sparse_attentions(logits, self.scales())).sum(0)  # V is multiplied once
-        y: Tensor = self.project_out((attention @ v).reshape(x.shape))
+        y: Tensor = self.project_out(join_heads(v @ attention.transpose(-2, -1), *x.shape[2:]))
         return y
 
     def logits_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, heads, C / heads, C / heads) and (B, heads, C / heads, H W)."""
-        rows = self.qkv_dwconv(self.qkv(x)).flatten(2).contiguous()  # sums over strided rows lose digits
-        q, k, v = rows.reshape(rows.shape[0], 3, self.heads, -1, rows.shape[2]).unbind(1)
-        cosines = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1)
-        return self.temperature * cosines, v
+        """(B, heads, C / heads, C / heads) and (B, heads, H W, C / heads)."""
+        q, k, v = (split_heads(part, self.heads) for part in self.qkv_dwconv(self.qkv(x)).chunk(3, 1))
+        return self.temperature * cosines(q, k), v
 
     def scales(self) -> Tensor:
         """The weights of the four selections, (4,)."""
@@ -225,11 +223,11 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         u = self.project_in(x)
-        a1, a2 = self.dwconv3x3(u).relu().chunk(2, 1)
-        b1, b2 = self.dwconv5x5(u).relu().chunk(2, 1)
-        p = self.dwconv3x3_1(torch.cat([a1, b1], 1)).relu()
-        q = self.dwconv5x5_1(torch.cat([a2, b2], 1)).relu()
-        y: Tensor = self.project_out(torch.cat([p, q], 1))
+        a1, a2 = self.dwconv3x3(u).chunk(2, 1)
+        b1, b2 = self.dwconv5x5(u).chunk(2, 1)
+        p = self.dwconv3x3_1(torch.cat([a1, b1], 1).relu_())
+        q = self.dwconv5x5_1(torch.cat([a2, b2], 1).relu_())
+        y: Tensor = self.project_out(torch.cat([p, q], 1).relu_())
         return y
 
 

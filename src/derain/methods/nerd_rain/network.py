@@ -23,7 +23,9 @@ from torch import Tensor, nn
 
 from derain.errors import DerainError
 from derain.methods.network import RainNetwork, Spec, Tile
+from derain.nn.channel_attention import cosines, join_heads, split_heads
 from derain.nn.halo_windows import CPU_NUMBERS
+from derain.nn.pixels import halves
 from derain.nn.pointwise import PointwiseConv2d
 from derain.nn.resizing import Downsample, PatchEmbedding, Upsample
 from derain.nn.transformer import stage
@@ -277,9 +279,9 @@ class DepthwiseConv(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """Attention across channels: Q, K and V have one row per channel, over the pixels of the picture.
+    """Attention across channels: Q, K and V of a head have one column per channel, over the pixels.
 
-    softmax(temperature cos(q_i, k_j)) over j is applied to V (Zamir et al., "Restormer", CVPR 2022).
+    V meets softmax(temperature cos(q_i, k_j)) over j (Zamir et al., "Restormer", CVPR 2022).
     """
 
     def __init__(self, channels: int, heads: int, bias: bool) -> None:
@@ -291,26 +293,14 @@ class ChannelAttention(nn.Module):
         self.project_out = PointwiseConv2d(channels, channels, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.rows(x)
-        y: Tensor = self.project_out((self.matrices(q, k) @ v).view(x.shape))
+        attention, v = self.attention_and_values(x)
+        y: Tensor = self.project_out(join_heads(v @ attention.transpose(-2, -1), *x.shape[2:]))
         return y
 
-    def rows(self, x: Tensor) -> list[Tensor]:
-        """Q, K and V, (B, heads, C/heads, H W) each."""
-        batch, _, height, width = x.shape
-        parts = self.qkv_dwconv(self.qkv(x)).chunk(3, 1)
-        return [part.reshape(batch, self.heads, -1, height * width) for part in parts]
-
-    def matrices(self, q: Tensor, k: Tensor) -> Tensor:
-        """What is applied to V, (B, heads, C/heads, C/heads); rows add up to 1."""
-        cosines = q @ k.transpose(-2, -1) / _lengths(q) / _lengths(k).transpose(-2, -1)
-        return (self.temperature * cosines).softmax(-1)
-
-
-def _lengths(rows: Tensor) -> Tensor:
-    """(..., C, P) -> (..., C, 1); never 0."""
-    lengths: Tensor = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
-    return lengths.clamp_min(1e-12)
+    def attention_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, heads, C / heads, C / heads), whose rows add up to 1, and (B, heads, H W, C / heads)."""
+        q, k, v = (split_heads(part, self.heads) for part in self.qkv_dwconv(self.qkv(x)).chunk(3, 1))
+        return (self.temperature * cosines(q, k)).softmax(-1), v
 
 
 class FeedForward(nn.Module):
@@ -323,7 +313,7 @@ class FeedForward(nn.Module):
         self.project_out = PointwiseConv2d(hidden, channels, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        a, b = self.dwconv(self.project_in(x)).chunk(2, 1)
+        a, b = halves(self.dwconv(self.project_in(x)))
         y: Tensor = self.project_out(F.gelu(a) * b)
         return y
 
@@ -365,7 +355,9 @@ class ImplicitRepresentation(nn.Module):
         self.imnet = nn.ModuleDict({"layers": nn.Sequential(*layers, nn.Linear(INR_WIDTH, 3))})
 
     def forward(self, features: Tensor) -> Tensor:
-        neighbourhood = F.unfold(features, 3, padding=1).transpose(1, 2)  # (B, H W, 9 C)
-        coordinates_too = F.pad(F.pad(neighbourhood, (0, 18)), (0, 2), value=2)
-        picture: Tensor = self.imnet["layers"](coordinates_too).transpose(1, 2)
+        near = F.unfold(features, 3, padding=1)  # (B, 9 C, H W)
+        differences = torch.zeros_like(near[:, :1]).expand(-1, 18, -1)
+        sizes = torch.full_like(near[:, :1], 2).expand(-1, 2, -1)
+        seen = torch.cat([near, differences, sizes], 1).transpose(1, 2)
+        picture: Tensor = self.imnet["layers"](seen).transpose(1, 2)
         return picture.reshape(-1, 3, *features.shape[2:])
