@@ -18,6 +18,10 @@ from derain.data.synthesis.pixels import FloatArray, in_color, normal
 from derain.data.synthesis.streaks import Range
 
 
+# Of lines, pixels. What lies between looks, out of focus, like falling water.
+THIN, WIDE = (0.8, 3.0), (10.0, 40.0)
+
+
 @dataclass(frozen=True)
 class SceneRanges:
     """The ranges that each scene is drawn from.
@@ -37,7 +41,7 @@ class SceneRanges:
     gamma: Range = (0.9, 2.2)
     gain: Range = (0.35, 1.0)
     striped: float = 0.3
-    lined: float = 0.06
+    lined: float = 0.1
     soft: Range = (0.4, 3.0)
     softened: float = 0.6
     noise: Range = (0.0, 0.015)
@@ -100,10 +104,10 @@ def add_lines(rng: np.random.Generator, picture: FloatArray) -> FloatArray:
         along = (down * cosine - across * sine) / np.float32(height)
         sag = np.float32(rng.normal(0, 0.1) * width if rng.random() < 0.4 else 0)
         place = np.float32(rng.uniform(-0.5, 0.5) * max(height, width)) + sag * along * along
-        thickness = np.exp(rng.uniform(*np.log((0.8, 3.0))))
+        thickness = np.exp(rng.uniform(*np.log(THIN if rng.random() < 0.6 else WIDE)))
         distance = np.abs(across * cosine + down * sine - place)
         line = np.clip(np.float32((thickness + 1) / 2) - distance, 0, np.float32(min(thickness, 1)))
-        line *= np.float32(np.exp(rng.uniform(*np.log((0.35, 1.0)))))  # fainter and wider ones look like rain
+        line *= np.float32(np.exp(rng.uniform(*np.log((0.35, 1.0)))))  # fainter ones look like rain
         color = rng.uniform(0.3, 1.0) * rng.uniform(0.85, 1.0, 3)
         picture = picture + in_color(line) * (color.astype(np.float32) - picture)
     return np.asarray(np.clip(picture, 0, 1), np.float32)
