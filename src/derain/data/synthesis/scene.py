@@ -17,7 +17,6 @@ from derain.data.synthesis.camera import through_jpeg, to_levels
 from derain.data.synthesis.pixels import FloatArray, in_color, normal
 from derain.data.synthesis.streaks import Range
 
-
 # Of lines, pixels. What lies between looks, out of focus, like falling water.
 THIN, WIDE = (0.8, 3.0), (10.0, 40.0)
 
