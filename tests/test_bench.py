@@ -70,6 +70,12 @@ def test_wrong_usage_is_told_before_anything_is_measured(tmp_path: Path) -> None
         assert len(done.stderr.strip().splitlines()) == 1
 
 
+def test_a_picture_that_no_memory_holds_is_one_line(tmp_path: Path) -> None:
+    done = derain("bench", "everyday", "--sizes", "9999999x9999999", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == "derain: everyday at 9999999x9999999: not enough memory.\n"
+
+
 def test_sizes_are_width_by_height() -> None:
     assert parse_sizes("640x480, 32X24") == [(480, 640), (24, 32)]
     for wrong in ("640", "0x4", "4x", "-4x4", ""):

@@ -36,6 +36,7 @@ from derain.pictures import Picture, read_picture, to_tensor, with_pixels, write
 from derain.pictures.charts import chart_sheet
 from derain.precisions import PRECISIONS
 from derain.restore import Derainer, Settings, load
+from derain.restore.memory import ran_out
 
 BITS = 8  # of the pictures that are measured, as photographs have
 WARM_UP = 64  # pixels a side of the picture before the measured ones
@@ -344,6 +345,11 @@ def main() -> None:
     except DerainError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out(error):
+            raise
+        print("not enough memory.", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":
