@@ -64,7 +64,10 @@ def test_writing_removes_what_killed_processes_left_beside_it(tmp_path: Path) ->
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
 def test_workers_do_not_hold_on_to_the_lock_of_a_killed_process(tmp_path: Path) -> None:
-    running = process(f"{HOLD}; import os; os.fork() or (os.close(1), os.read(0, 1), os._exit(0))", tmp_path)
+    worker = "os.write(there, b'.'), os.close(1), os.read(0, 1), os._exit(0)"
+    begun = "os.read(here, 1)"  # before that, the lock is still the worker's, too
+    code = f"{HOLD}; import os; here, there = os.pipe(); os.fork() or ({worker}); {begun}"
+    running = process(code, tmp_path)
     running.send_signal(signal.SIGKILL)
     running.wait()
     with only_here(tmp_path / "a.mp4"):

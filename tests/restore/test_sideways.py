@@ -72,6 +72,15 @@ def test_so_is_a_file_with_its_maps(restore: derain.Derainer, tmp_path: Path) ->
     assert all(values.size == found.picture.size for values in found.maps.values())
 
 
+def test_transparency_stays_where_it_is(restore: derain.Derainer) -> None:
+    pixels = on_its_side(rainy_scene())
+    alpha = np.random.default_rng(5).integers(0, 256, pixels.shape[:2], np.uint8)
+    found = restore.restore_picture(Picture(pixels, alpha))
+    assert NOTE in found.note
+    np.testing.assert_array_equal(found.picture.alpha, alpha)
+    np.testing.assert_array_equal(found.picture.pixels, restore(pixels))
+
+
 def test_only_the_pictures_of_a_batch_that_need_it(restore: derain.Derainer) -> None:
     square = [rainy_scene()[:, :240], on_its_side(rainy_scene()[:, :240]), scene()[:, :240]]
     rainy = torch.stack([torch.from_numpy(np.ascontiguousarray(each)) for each in square])

@@ -390,13 +390,13 @@ class Derainer:
         middle = to_tensor(picture, rows.start, rows.stop)[..., columns]
         if not falls_sideways(middle, found.rain, self._restoring(picture.bits), threshold, strength):
             return found
-        picture = replace(picture, pixels=np.rot90(picture.pixels))
+        side = replace(picture, pixels=np.rot90(picture.pixels), alpha=None)
         protect = None if protect is None else turned(protect, ON_ITS_SIDE)
-        again = self._restore_picture(picture, with_maps, progress, protect)
+        again = self._restore_picture(side, with_maps, progress, protect)
         if again.rain is None or not is_sure(again.rain, found.rain, threshold):
             return found
         return RestoredPicture(
-            _turned_back(again.picture),
+            replace(_turned_back(again.picture), alpha=picture.alpha),
             {name: _turned_back(values) for name, values in again.maps.items()},
             again.rain,
             with_note(again.note),

@@ -32,10 +32,15 @@ class Weather:
 
     def __post_init__(self) -> None:
         if self.angle is not None and not -STEEPEST <= self.angle[0] <= self.angle[1] <= STEEPEST:
-            raise UsageError(f"angle {_told(self.angle)}: give degrees from -{STEEPEST:g} to {STEEPEST:g}.")
+            raise UsageError(
+                f"angle {_told(self.angle)}: "
+                f"give degrees from -{STEEPEST:g} to {STEEPEST:g}, the smaller first."
+            )
         for name, (low, high) in (("density", self.density), ("brightness", self.brightness)):
             if not 0 < low <= high <= 100:
-                raise UsageError(f"{name} {_told((low, high))}: give numbers above 0, up to 100.")
+                raise UsageError(
+                    f"{name} {_told((low, high))}: give numbers above 0, up to 100, the smaller first."
+                )
 
     def over(self, kinds: tuple[Rain, ...]) -> tuple[Rain, ...]:
         """The same kinds of rain in this weather."""
@@ -72,4 +77,4 @@ def _times(looked: Range, factors: Range, most: float = float("inf")) -> Range:
 
 
 def _told(ends: Range) -> str:
-    return f"{ends[0]:g} to {ends[1]:g}"
+    return f"{ends[0]:g}" if ends[0] == ends[1] else f"{ends[0]:g} to {ends[1]:g}"
