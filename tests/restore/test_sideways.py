@@ -16,7 +16,7 @@ from command_line import derain_here
 from derain.data.synthesis.presets import FINE
 from derain.data.synthesis.streaks import streak_layer
 from derain.evaluation.similarity import psnr
-from derain.pictures import read_picture, to_tensor
+from derain.pictures import Picture, read_picture, to_tensor
 from derain.restore.sideways import LEAST, MOST, NOTE, ON_ITS_SIDE, middle_of
 from derain.restore.test_time import turned, turned_back
 
