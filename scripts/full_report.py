@@ -47,6 +47,7 @@ class Part:
         title: what tables call it; "" where the set is known by its folder.
         protocols: names.
         most: take at most so many pictures, evenly spread; None takes all.
+        is_clip: of a clip, the first frames are taken, since flicker compares neighbours.
         test_time: every network is measured with flips, turns and phases, too, and Rain2Avoid left out.
     """
 
@@ -54,6 +55,7 @@ class Part:
     title: str
     protocols: tuple[str, ...]
     most: int | None = None
+    is_clip: bool = False
     test_time: bool = False
 
     @property
@@ -71,7 +73,7 @@ PARTS = (
     Part("spa_masks", "SPA-Data crops, real", ("real_rain",)),
     Part("raindrop_pairs", "drops on a pane, real", ("raindrop_y",)),
     Part("internet_rain", "internet photographs, real", PHOTOGRAPHS),
-    Part("clip_with_truth", "clip", CLIP),
+    Part("clip_with_truth", "clip", CLIP, is_clip=True),
     Part("rain100l", "three of Rain100L", ("matlab_y_uint8",), most=3, test_time=True),
     Part("spa_masks", "three crops of SPA-Data, real", ("real_rain",), most=3, test_time=True),
 )
@@ -144,7 +146,7 @@ def measure(
         part.title,
     )
     count = min(part.most or len(whole.cases), each or len(whole.cases))
-    step = -(-len(whole.cases) // count)
+    step = 1 if part.is_clip else -(-len(whole.cases) // count)
     cases = whole.cases[::step][:count]
     few = f"{len(cases)} of the {len(whole.cases)} pictures that lie here."
     # Notes on published figures count the whole set; under a title of its own a part has no such figures.

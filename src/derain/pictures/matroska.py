@@ -15,7 +15,7 @@ from av.container import OutputContainer
 from av.video.stream import VideoStream
 
 from derain.pictures.video import VideoFacts
-from derain.pictures.video_encoding import CODECS, Encoding, configure
+from derain.pictures.video_encoding import CODECS, MATROSKA, Encoding, configure
 
 SEGMENT, TRACKS, TRACK, VIDEO = "18538067", "1654ae6b", "ae", "e0"
 NO_FRAMES = "1f43b675", b"\xe7\x81\0"  # a cluster that begins at 0, before which tracks are looked for
@@ -30,7 +30,7 @@ def marks(facts: VideoFacts, encoding: Encoding) -> bytes:
     Empty where there are none, and for other containers.
     """
     found = b""
-    if encoding.container not in ("matroska", "webm"):
+    if encoding.container not in MATROSKA:
         return found
     if facts.spherical:
         found += _element(PROJECTION, _element(PROJECTION_TYPE, EQUIRECTANGULAR))

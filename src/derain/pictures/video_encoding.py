@@ -63,6 +63,7 @@ HOLDS = {
 # Container -> the codec for transparent frames; MP4 and AVI have none.
 WITH_ALPHA = {"mov": "prores", "matroska": "ffv1", "webm": "vp9", "gif": "gif"}
 WITHOUT_ROTATION = ("avi", "gif")
+MATROSKA = ("matroska", "webm")
 # Codecs that leave range and matrix of the samples to the container; AVI stores neither.
 SILENT_ON_COLOUR = ("mpeg4", "ffv1")
 DEPTHS = (8, 10, 12, 14, 16)
@@ -168,7 +169,7 @@ def choose_encoding(facts: VideoFacts, target: Path, codec: str | None, crf: int
         colour,
         tuple(options.items()),
         upright=facts.display_matrix is not None
-        and (container in WITHOUT_ROTATION or (facts.spherical and container in ("matroska", "webm"))),
+        and (container in WITHOUT_ROTATION or (facts.spherical and container in MATROSKA)),
     )
 
 

@@ -24,6 +24,7 @@ from derain.pictures.mp4_boxes import mark_spherical
 from derain.pictures.video import VideoFacts, open_video, reason_of, video_stream
 from derain.pictures.video_encoding import (
     CODECS,
+    MATROSKA,
     SILENT_ON_COLOUR,
     EncodedFrame,
     Encoding,
@@ -33,8 +34,8 @@ from derain.pictures.video_encoding import (
 
 BLOCK_ADDITIONAL = 15  # FFmpeg's AV_PKT_DATA_MATROSKA_BLOCKADDITIONAL
 COVERS = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
-HOLD_CHAPTERS = ("mp4", "mov", "matroska", "webm")
-HOLD_COVERS, HOLD_TIME_CODE = ("mp4", "matroska"), ("mp4", "mov", "matroska", "webm")
+HOLD_CHAPTERS = ("mp4", "mov", *MATROSKA)
+HOLD_COVERS, HOLD_TIME_CODE = ("mp4", "matroska"), ("mp4", "mov", *MATROSKA)
 LONGEST_GIF_DELAY, SHORTEST_GIF_DELAY = 655.35, 0.009  # seconds
 SILENT_ON_ASPECT = ("vp9", "gif")
 
@@ -71,14 +72,13 @@ def write_video(
                 f"file:{temporary}", "w", format=encoding.container, container_options=options
             ) as output:
                 lost = _fill(output, source, facts, encoding, target, times, frames)
+                copied = sum(not _is_cover(stream) for stream in output.streams.video) > 1
             if facts.spherical and encoding.container in ("mp4", "mov"):
                 mark_spherical(temporary)
         except av.error.FFmpegError as error:
             raise DerainError(f"{target}: cannot be written ({reason_of(error)}).") from error
         if encoding.container not in HOLD_TIME_CODE and any(map(_has_time_code, source.streams)):
             lost.append("its time code")
-        copied = len([stream for stream in source.streams.video if not _is_cover(stream)]) > 1
-        copied = copied and not any(part.startswith("video stream") for part in lost)
         lost += _not_held(facts, encoding, bool(source.chapters()), times)
     notes = [f"left out: {', '.join(dict.fromkeys(lost))}"] if lost else []
     if copied:
@@ -173,7 +173,7 @@ def _muxer_options(
         return {"movflags": "use_metadata_tags"}  # the dotted tags of telephones and cameras
     if encoding.container == "avi":
         return {"avoid_negative_ts": "disabled"}
-    if encoding.container in ("matroska", "webm"):  # numbers of tracks, too, are the same each time
+    if encoding.container in MATROSKA:  # numbers of tracks, too, are the same each time
         return {"avoid_negative_ts": "disabled", "fflags": "+bitexact"}
     return {}
 
