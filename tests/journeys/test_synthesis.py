@@ -101,7 +101,7 @@ def test_weather_and_what_the_folder_says_of_itself(
         (("synth", "PHOTOS/none", "-o", "PHOTOS/x"), 2, "none: no such folder"),
         (("synth", "PHOTOS/p1.png", "-o", "PHOTOS/x"), 2, "p1.png: no such folder"),
         (("synth", "PHOTOS", "-o", "PHOTOS/x", "--angle", "1,2,3"), 2, "two as LOW,HIGH"),
-        (("synth", "PHOTOS", "-o", "PHOTOS/x", "--density", "0"), 2, "density 0 to 0"),
+        (("synth", "PHOTOS", "-o", "PHOTOS/x", "--density", "0"), 2, "density 0: give numbers above 0"),
         (("train",), 2, "give a recipe and the run's folder"),
         (("train", "spanet/synthetic", "-o", "PHOTOS/run"), 2, "'data.clean' is not given"),
         (("train", "--plot", "PHOTOS"), 1, "no log of a run"),
