@@ -28,8 +28,7 @@ derain data sources SPA-Data    # one set
   network, is an error that says so.
 - **Sets**: `derain data check FOLDER` recognises the set, counts the pairs of each split against the numbers
   below, and names what is missing, unpaired or unreadable.
-- No checksums by the authors are known. The copy of SPANet's weights that this project compares itself with
-  has 3,450,077 bytes and the SHA-256 3b5d58d0f4569004a0d2dc6f4373463bd60991fc8a04c061361357cf012e5eb0.
+- The authors state no checksums. A SHA-256 below is that of the copy that this project compares itself with.
 - Where no licence is listed below, none is known: check the authors' page before you share or sell anything.
 """
 

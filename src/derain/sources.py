@@ -27,6 +27,7 @@ class Source:
         file: its name there, "" if the page states it.
         code: that the page asks for before it hands out the file.
         size: as published, or of the file itself where it was seen.
+        sha256: of a copy that this project compares itself with; "" where it has none.
         licence: as published; "" if none is known here, which does not mean that there is none.
     """
 
@@ -37,12 +38,19 @@ class Source:
     file: str = ""
     code: str = ""
     size: str = ""
+    sha256: str = ""
     licence: str = ""
 
     @property
     def details(self) -> str:
         """File, code, size and licence in a few words; empty if none is known."""
-        known = {"file": self.file, "code": self.code, "size": self.size, "licence": self.licence}
+        known = {
+            "file": self.file,
+            "code": self.code,
+            "size": self.size,
+            "SHA-256": self.sha256,
+            "licence": self.licence,
+        }
         return ", ".join(f"{name} {value}" for name, value in known.items() if value)
 
 
