@@ -32,14 +32,7 @@ from derain.restore.precision import choose_precision, is_bfloat16_native
 from derain.restore.protecting import keep_map, protected
 from derain.restore.rain import Change, Rain, measure, threshold_of
 from derain.restore.settings import Changes, Settings, choose_device
-from derain.restore.sideways import (
-    ON_ITS_SIDE,
-    falls_sideways,
-    is_sure,
-    middle_of,
-    turned_where_sideways,
-    with_note,
-)
+from derain.restore.sideways import ON_ITS_SIDE, Trial, turned_where_sideways, with_note
 from derain.restore.test_time import positions, turned
 
 if TYPE_CHECKING:
@@ -357,7 +350,7 @@ class Derainer:
         restore = self._restoring(bits, with_maps, progress)
         found, threshold, strength = restore(rainy), self.rain_threshold, self.settings.strength
         if any_side and threshold is not None and strength:
-            found = turned_where_sideways(rainy, found, restore, threshold, strength)
+            found = turned_where_sideways(rainy, found, Trial(restore, threshold, strength))
         if protect is None:
             return found
         _refuse_mask(protect, rainy.shape[-2:])
@@ -384,16 +377,22 @@ class Derainer:
         _refuse_mask(protect, picture.size)
         found = self._restore_picture(picture, with_maps, progress, protect)
         threshold, strength = self.rain_threshold, self.settings.strength
-        if threshold is None or found.rain is None or found.rain.is_raining:
+        if threshold is None or found.rain is None:
             return found
-        rows, columns = middle_of(*picture.size)
-        middle = to_tensor(picture, rows.start, rows.stop)[..., columns]
-        if not falls_sideways(middle, found.rain, self._restoring(picture.bits), threshold, strength):
-            return found
-        side = replace(picture, pixels=np.rot90(picture.pixels), alpha=None)
-        protect = None if protect is None else turned(protect, ON_ITS_SIDE)
-        again = self._restore_picture(side, with_maps, progress, protect)
-        if again.rain is None or not is_sure(again.rain, found.rain, threshold):
+
+        def whole() -> tuple[RestoredPicture, Rain]:
+            side = replace(picture, pixels=np.rot90(picture.pixels), alpha=None)
+            keep = None if protect is None else turned(protect, ON_ITS_SIDE)
+            restored = self._restore_picture(side, with_maps, progress, keep)
+            assert restored.rain is not None  # as it was measured before
+            return restored, restored.rain
+
+        def rows(first: int, end: int) -> Tensor:
+            return to_tensor(picture, first, end)
+
+        trial = Trial(self._restoring(picture.bits), threshold, strength)
+        again = trial.result(found.rain, picture.size, rows, whole)
+        if again is None:
             return found
         return RestoredPicture(
             replace(_turned_back(again.picture), alpha=picture.alpha),

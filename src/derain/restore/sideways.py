@@ -7,14 +7,19 @@ rain clearly shows there, all of it. The result is kept if it clearly shows in t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from derain.methods.network import Rows
 from derain.restore.inference import Restored
 from derain.restore.rain import Rain, measure
 from derain.restore.test_time import Position, turned, turned_back
+
+Result = TypeVar("Result")
 
 ON_ITS_SIDE: Position = (1, False)
 
@@ -36,57 +41,66 @@ def _middle(length: int) -> slice:
     return slice((length - part) // 2, (length + part) // 2)
 
 
-def falls_sideways(
-    middle: Tensor,
-    as_it_stands: Rain,
-    restore: Callable[[Tensor], Restored],
-    threshold: float,
-    strength: float,
-) -> bool:
-    """Whether much rain shows in the middle of a picture, where none was found as it stands, once turned.
+@dataclass(frozen=True)
+class Trial:
+    """The decision whether a picture is restored turned.
 
-    Args:
-        middle: (1, 3, h, w) float RGB in [0, 1], see `middle_of`.
-        as_it_stands: what was found in the picture before.
+    Attributes:
         restore: for pictures (1, 3, h, w).
         threshold: signal above which it rains, see `derain.restore.rain`.
         strength: of the change that `restore` makes, above 0.
     """
-    rainy = turned(middle, ON_ITS_SIDE)
-    return is_sure(measure(rainy, restore(rainy).image, strength), as_it_stands, threshold)
+
+    restore: Callable[[Tensor], Restored]
+    threshold: float
+    strength: float
+
+    def result(
+        self,
+        as_it_stands: Rain,
+        size: Sequence[int],
+        rows: Rows,
+        whole: Callable[[], tuple[Result, Rain]],
+    ) -> Result | None:
+        """What `whole` makes of a picture in which rain falls sideways; None if it does not.
+
+        Args:
+            as_it_stands: the rain that was found in the picture before.
+            size: (height, width) of the picture.
+            rows: returns rows of it.
+            whole: restores all of it turned by `ON_ITS_SIDE`, and measures the rain; called only if much rain
+                shows in the middle.
+        """
+        if as_it_stands.is_raining:
+            return None
+        sure = max(SURE * self.threshold, TIMES * as_it_stands.signal)
+        down, across = middle_of(*size)
+        middle = turned(rows(down.start, down.stop)[..., across], ON_ITS_SIDE)
+        if measure(middle, self.restore(middle).image, self.strength).signal <= sure:
+            return None
+        result, rain = whole()
+        return result if rain.signal > sure else None
 
 
-def is_sure(on_its_side: Rain, as_it_stands: Rain, threshold: float) -> bool:
-    """Whether so much more rain was found in a turned picture that it is no mistake."""
-    return on_its_side.signal > max(SURE * threshold, TIMES * as_it_stands.signal)
-
-
-def turned_where_sideways(
-    rainy: Tensor,
-    found: Restored,
-    restore: Callable[[Tensor], Restored],
-    threshold: float,
-    strength: float,
-) -> Restored:
+def turned_where_sideways(rainy: Tensor, found: Restored, trial: Trial) -> Restored:
     """The results of pictures, (B, 3, H, W), with those restored again in which rain falls sideways.
 
     Args:
         rainy: float RGB in [0, 1].
         found: as they stand.
-        restore, threshold, strength: see `falls_sideways`.
     """
-    rows, columns = middle_of(*rainy.shape[-2:])
     images, sideways = list(found.image.split(1)), []
     maps = {name: list(values.split(1)) for name, values in found.maps.items()}
     for index, one in enumerate(rainy.split(1)):
-        as_it_stands = measure(one, images[index], strength, threshold)
-        if as_it_stands.is_raining:
-            continue
-        if falls_sideways(one[..., rows, columns], as_it_stands, restore, threshold, strength):
-            side = turned(one, ON_ITS_SIDE)
-            again = restore(side)
-            if not is_sure(measure(side, again.image, strength), as_it_stands, threshold):
-                continue
+        side = turned(one, ON_ITS_SIDE)
+
+        def whole(side: Tensor = side) -> tuple[Restored, Rain]:
+            restored = trial.restore(side)
+            return restored, measure(side, restored.image, trial.strength)
+
+        as_it_stands = measure(one, images[index], trial.strength, trial.threshold)
+        again = trial.result(as_it_stands, one.shape[-2:], rows_of(one), whole)
+        if again is not None:
             images[index] = turned_back(again.image, ON_ITS_SIDE)
             for name, values in again.maps.items():
                 maps[name][index] = turned_back(values, ON_ITS_SIDE)
@@ -99,6 +113,11 @@ def turned_where_sideways(
         with_note(found.note),
         tuple(sideways),
     )
+
+
+def rows_of(pictures: Tensor) -> Rows:
+    """What returns rows of pictures (B, 3, H, W)."""
+    return lambda first, end: pictures[..., first:end, :]
 
 
 def with_note(note: str) -> str:
