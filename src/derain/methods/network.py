@@ -139,14 +139,18 @@ class RainNetwork(nn.Module):
     def multiply_adds(self, height: int, width: int) -> int:
         """Multiply-adds of the convolutions and matrix products of `plain` on a (1, 3, height, width)
         picture, counted on tensors without data."""
-        copied, rainy = self._without_data(height, width)
-        with torch.enable_grad(), FlopCounterMode(display=False) as counter:
-            copied(rainy)
-        flops: int = counter.get_total_flops()
-        return flops // 2
+        return multiply_adds_of(*self._without_data(height, width))
 
     def _without_data(self, height: int, width: int) -> tuple[RainNetwork, Tensor]:
         """A copy of the network, and a picture, with shapes but no data."""
         values = itertools.chain(self.parameters(), self.buffers())
         shapes = {id(value): torch.empty_like(value, device="meta") for value in values}
         return copy.deepcopy(self, shapes), torch.empty(1, 3, height, width, device="meta")
+
+
+def multiply_adds_of(network: nn.Module, picture: Tensor) -> int:
+    """Multiply-adds of the convolutions and matrix products of one pass with gradients."""
+    with torch.enable_grad(), FlopCounterMode(display=False) as counter:
+        network(picture)
+    flops: int = counter.get_total_flops()
+    return flops // 2

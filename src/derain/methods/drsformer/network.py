@@ -9,7 +9,6 @@ their feed-forward part (MSFN); the variant `full` has two mixtures of small con
 
 from __future__ import annotations
 
-import itertools
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from derain.errors import DerainError
-from derain.methods.network import RainNetwork, Spec
+from derain.methods.network import RainNetwork, Spec, multiply_adds_of
 from derain.nn.channel_attention import cosines, join_heads, split_heads
 from derain.nn.grouped import GroupedConv2d
 from derain.nn.pointwise import PointwiseConv2d
@@ -118,20 +117,17 @@ class DRSformer(RainNetwork):
 
     def multiply_adds(self, height: int, width: int) -> int:
         """As published, which multiplies V by each of the four selections; `plain`, by their sum."""
-        count = super().multiply_adds(height, width)
-        levels = (
-            (self.encoder_level1, self.decoder_level1),
-            (self.encoder_level2, self.decoder_level2),
-            (self.encoder_level3, self.decoder_level3),
-            (self.latent,),
-        )
-        for level, stages in enumerate(levels):
-            pixels = (height >> level) * (width >> level)
-            for layer in itertools.chain(*(blocks.modules() for blocks in stages)):
-                if isinstance(layer, SparseAttention):
-                    channels = layer.project_out.in_channels
-                    count += 3 * pixels * channels * channels // layer.heads
-        return count
+        more = 0
+
+        def count_three_more(layer: SparseAttention, _: object, y: Tensor) -> None:
+            nonlocal more
+            more += 3 * y.numel() * (y.shape[1] // layer.heads)
+
+        copied, rainy = self._without_data(height, width)
+        for layer in copied.modules():
+            if isinstance(layer, SparseAttention):
+                layer.register_forward_hook(count_three_more)
+        return multiply_adds_of(copied, rainy) + more
 
 
 def _check(
