@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 from PIL import Image, ImageFile
 
 from derain.errors import DerainError
 from derain.pictures.picture import Array
-
-# Pillow warns about odd metadata that does not affect pixels; what does, raises. Sizes are limited here.
-warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 MAX_PIXELS = 400_000_000
 GREY_MODES = {"1", "L", "LA", "La"}
