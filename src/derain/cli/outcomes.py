@@ -26,8 +26,6 @@ def follow(outcomes: Iterable[Outcome], progress: Bar, as_json: bool, advance: b
 
     Results that exist already are counted at the end: after an interruption there may be thousands.
     """
-    from derain.restore.jobs import exists_already
-
     done, existing = [], []
     for outcome in outcomes:
         done.append(outcome)
@@ -38,7 +36,7 @@ def follow(outcomes: Iterable[Outcome], progress: Bar, as_json: bool, advance: b
             progress.advance()
         if outcome.status == "failed":
             progress.complain(outcome.note, outcome.remedy)
-        elif exists_already(outcome):
+        elif outcome.exists:
             existing.append(outcome)
         elif outcome.note:
             told = in_words(outcome.note, outcome.remedy)

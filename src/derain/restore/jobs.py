@@ -60,6 +60,7 @@ class Outcome:
         status: what.
         note: why, how it was done, or what could not be kept; one or several sentences, or "".
         remedy: settings that would help, or None.
+        exists: nothing was done because the result exists.
         precision: that the network computed in; "" where none did.
         rain: how much there was; None for videos and pictures that were not processed.
     """
@@ -68,6 +69,7 @@ class Outcome:
     status: Status
     note: str = ""
     remedy: Remedy | None = None
+    exists: bool = False
     precision: str = ""
     rain: Rain | None = None
 
@@ -104,12 +106,7 @@ def failed(job: Job, error: DerainError) -> Outcome:
 
 def skipped(job: Job) -> Outcome:
     """The outcome of a job whose result already exists."""
-    return Outcome(job, "skipped", EXISTS, Remedy("replace it", {"overwrite": True}))
-
-
-def exists_already(outcome: Outcome) -> bool:
-    """Whether a job was left out because its result exists."""
-    return outcome.status == "skipped" and outcome.note == EXISTS
+    return Outcome(job, "skipped", EXISTS, Remedy("replace it", {"overwrite": True}), exists=True)
 
 
 @dataclass(frozen=True)
