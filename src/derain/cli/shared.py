@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -67,7 +68,9 @@ class Command(TyperCommand):
         super().__init__(*args, **keywords)
         self.params += _shared_options()
         self.old: dict[str, str] = {}
+        parameter: Any
         for parameter in self.params:
+            parameter.process_value = _exactly(parameter)
             names = [name for name in parameter.opts if name not in OLD_OPTIONS]
             if names and names != parameter.opts:
                 self.old |= {name: names[0] for name in parameter.opts if name not in names}
@@ -84,21 +87,11 @@ class Command(TyperCommand):
                 raise typer.BadParameter(f"{argument.strip() or 'an argument'} is empty; give a value.", ctx)
         renamed = [self._renamed(argument) for argument in args]
         try:
-            rest: list[str] = super().parse_args(ctx, list(renamed))
-            self._refuse_misread(ctx, renamed)
+            rest: list[str] = super().parse_args(ctx, renamed)
         except typer.BadParameter as error:
             error.message += _origin(ctx, error)
             raise
         return rest
-
-    def _refuse_misread(self, ctx: Any, args: list[str]) -> None:
-        """The library that reads whole numbers drops zeros in front: it takes 0-20 for -20."""
-        given = {**(ctx.default_map or {}), **self.make_parser(ctx).parse_args(args)[0]}
-        parameter: Any
-        for parameter in self.params:
-            text = given.get(parameter.name)
-            if isinstance(text, str) and type(ctx.params.get(parameter.name)) is int and not _is_number(text):
-                raise typer.BadParameter(f"{text} is not a whole number", ctx, parameter)
 
     def get_help(self, ctx: Any) -> str:
         """A list of values has the type of one of them: <path>, not <list[Path]>."""
@@ -133,6 +126,20 @@ class Group(TyperGroup):
         ]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
+
+
+def _exactly(parameter: Any) -> Callable[[Any, Any], Any]:
+    """The parameter's `process_value`; text that only pydantic takes for a whole number is refused: it drops
+    zeros in front, and so reads 0-20 as -20."""
+    read = parameter.process_value
+
+    def process(ctx: Any, given: Any) -> Any:
+        value = read(ctx, given)
+        if type(value) is int and isinstance(given, str) and not _is_number(given):
+            raise typer.BadParameter(f"{given} is not a whole number", ctx, parameter)
+        return value
+
+    return process
 
 
 def _is_number(text: str) -> bool:
