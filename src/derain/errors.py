@@ -113,9 +113,30 @@ _REASONS = {
 }
 
 
-def reason(error: OSError) -> str:
-    """Why the system refused, in words."""
-    return _REASONS.get(error.errno or 0) or error.strerror or str(error) or type(error).__name__
+def reason(error: Exception) -> str:
+    """Why the system, or FFmpeg, refused, in one line."""
+    known = _REASONS.get(getattr(error, "errno", None) or 0)
+    return known or getattr(error, "strerror", None) or first_line(error)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message; the name of its class if it has none."""
+    return _line(error, 0) or type(error).__name__
+
+
+def last_line(error: BaseException) -> str:
+    """The last one, for runtimes that begin with places in their own code."""
+    return _line(error, -1) or type(error).__name__
+
+
+def with_class(error: BaseException) -> str:
+    """The class of an error and the first line of its message, as Python shows them."""
+    return ": ".join(part for part in (type(error).__name__, _line(error, 0)) if part)
+
+
+def _line(error: BaseException, which: int) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[which][:160] if lines else ""
 
 
 def foreign(error: Exception) -> str:
@@ -128,9 +149,7 @@ def foreign(error: Exception) -> str:
     if isinstance(error, OSError):
         return reason(error)
     log.debug("here it arose:", exc_info=error)
-    first = (str(error).splitlines() or [""])[0][:160]
-    told = f"{type(error).__name__}: {first}" if first else type(error).__name__
-    return f"an unexpected error ({told})"
+    return f"an unexpected error ({with_class(error)})"
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from derain.errors import UsageError
+from derain.errors import UsageError, with_class
 
 
 def own_function(target: str) -> Callable[..., Any]:
@@ -28,10 +28,7 @@ def own_function(target: str) -> Callable[..., Any]:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # it may do anything
-        told = (str(error).splitlines() or [""])[0]
-        raise UsageError(
-            f"{target}: cannot import {module_name} ({type(error).__name__}: {told})."
-        ) from error
+        raise UsageError(f"{target}: cannot import {module_name} ({with_class(error)}).") from error
     function = getattr(module, name, None)
     if not callable(function):
         raise UsageError(f"{target}: {module_name} has no function {name}.")

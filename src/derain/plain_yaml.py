@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from derain.errors import first_line
+
 MOST_CHARACTERS = 1_000_000
 MOST_VALUES = 20_000
 DEEPEST = 40
@@ -87,5 +89,4 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(f"{place}not YAML ({problem})") from None
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         # A tag such as !!bool on another kind of value, or a number of thousands of digits.
-        first = (str(error).splitlines() or [""])[0][:80]
-        raise ValueError(f"not YAML (a value does not fit its type: {first})") from None
+        raise ValueError(f"not YAML (a value does not fit its type: {first_line(error)})") from None

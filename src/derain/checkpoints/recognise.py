@@ -12,7 +12,7 @@ import torch
 
 from derain.checkpoints import hub
 from derain.checkpoints.bundled import find
-from derain.errors import DerainError, Remedy, UsageError
+from derain.errors import DerainError, Remedy, UsageError, first_line
 from derain.methods import all_architectures, method_of
 from derain.methods.contract import Architecture, Method, StateDict
 from derain.methods.network import RainNetwork
@@ -188,8 +188,8 @@ def _load(architecture: Architecture, config: dict[str, Any], tensors: Tensors, 
         with unfilled():
             network = architecture.build(**config)
     except (ValueError, ZeroDivisionError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise DerainError(f"{source}: looks like {architecture.name} but does not fit: {reason}.") from None
+        told = first_line(error).rstrip(".")
+        raise DerainError(f"{source}: looks like {architecture.name} but does not fit: {told}.") from None
     wanted = {name: tensor.shape for name, tensor in network.state_dict().items()}
     problems = [f"{name} is missing" for name in wanted if name not in tensors.state]
     problems += [f"{name} is not part of it" for name in tensors.state if name not in wanted]

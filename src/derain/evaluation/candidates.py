@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from derain.data.pairing import best_pairing, pictures_below
-from derain.errors import DerainError, UsageError, reason, unknown_name
+from derain.errors import DerainError, UsageError, last_line, reason, unknown_name
 from derain.evaluation.cases import Case
 from derain.extras import extra
 from derain.own_code import own_function
@@ -200,7 +200,7 @@ def from_factory(target: str) -> Candidate:
     try:
         network = make()
     except Exception as error:  # whatever somebody else's code raises
-        raise DerainError(f"{target} fails: {type(error).__name__}: {_gist(error)}") from error
+        raise DerainError(f"{target} fails: {type(error).__name__}: {last_line(error)}") from error
     if not callable(network):
         raise UsageError(f"{target}: made a {type(network).__name__}, which cannot be called.")
     module_name, _, factory_name = target.partition(":")
@@ -243,7 +243,7 @@ def from_onnx(path: Path) -> Candidate:
     except OSError as error:
         raise DerainError(f"{path}: cannot be read ({reason(error)}).") from None
     except Exception as error:  # the runtime's own classes
-        raise DerainError(f"{path}: ONNX Runtime refuses it ({_gist(error)}).") from None
+        raise DerainError(f"{path}: ONNX Runtime refuses it ({last_line(error)}).") from None
     inputs = session.get_inputs()
     if len(inputs) != 1 or len(inputs[0].shape) != 4:
         raise DerainError(f"{path}: must have one input of four axes; it has {[i.shape for i in inputs]}.")
@@ -266,7 +266,7 @@ def _whole(network: Callable[[Tensor], Any], rainy: Tensor, multiple: int, name:
             found = network(padded)
     except Exception as error:  # whatever somebody else's code raises
         raise DerainError(
-            f"{name} fails on {padded.shape[3]}x{padded.shape[2]} pixels: {_gist(error)}"
+            f"{name} fails on {padded.shape[3]}x{padded.shape[2]} pixels: {last_line(error)}"
         ) from error
     if isinstance(found, Mapping):
         found = found.get("image")
@@ -298,8 +298,3 @@ def _digest(network: Any, content: bytes = b"") -> str:
         for key, tensor in sorted(network.state_dict().items()):
             digest.update(key.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _gist(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:200] if lines else type(error).__name__

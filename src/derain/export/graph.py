@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from derain.errors import DerainError
+from derain.errors import DerainError, first_line
 from derain.export.facts import INPUT, OUTPUT
 from derain.extras import extra
 from derain.methods.network import RainNetwork
@@ -73,7 +73,7 @@ def record(
                 dynamic_axes={input_name: axes, output_name: axes},
             )
         except torch.onnx.errors.OnnxExporterError as error:
-            raise DerainError(f"cannot be exported: {str(error).splitlines()[0][:200]}") from None
+            raise DerainError(f"cannot be exported: {first_line(error)}") from None
     model = onnx.load_model_from_string(file.getvalue())
     model.graph.output[0].type.CopyFrom(
         model.graph.input[0].type

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from derain.errors import DerainError
+from derain.errors import DerainError, first_line
 from derain.export.graph import AXES
 from derain.extras import extra
 
@@ -54,8 +54,7 @@ def _with_fixed_size(model: Any, side: int) -> Any:
         try:
             runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime's own classes, also where the file cannot be written
-            told = str(error).splitlines()[0][:160]
             raise DerainError(
-                f"ONNX Runtime refuses the network, or the disk of {folder} is full ({told})."
+                f"ONNX Runtime refuses the network, or the disk of {folder} is full ({first_line(error)})."
             ) from error
         return onnx.shape_inference.infer_shapes(onnx.load(fixed))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from derain.checkpoints import Checkpoint, Model
-from derain.errors import DerainError, reason
+from derain.errors import DerainError, last_line, reason
 from derain.export.facts import INPUT, KEY, OUTPUT, Facts, read_facts
 from derain.extras import extra
 from derain.methods import all_architectures, method_of
@@ -51,7 +51,7 @@ class ExportedNetwork(RainNetwork):
             if "alloc" in str(error).lower():
                 raise MemoryError(str(error)) from None
             size = f"{rainy.shape[3]}x{rainy.shape[2]}"
-            raise DerainError(f"{self._source}: fails on {size} pixels ({_gist(error)}).") from None
+            raise DerainError(f"{self._source}: fails on {size} pixels ({last_line(error)}).") from None
         if image.shape != tuple(rainy.shape):
             raise DerainError(f"{self._source}: made {image.shape} of a picture {tuple(rainy.shape)}.")
         return {"image": torch.from_numpy(np.ascontiguousarray(image, np.float32))}
@@ -116,7 +116,7 @@ def onnx_model(content: bytes, source: str) -> Any:
     try:
         return onnx.load_model_from_string(content)
     except Exception as error:  # the parser's own class
-        raise DerainError(f"{source}: not an ONNX file, or damaged ({_gist(error)}).") from None
+        raise DerainError(f"{source}: not an ONNX file, or damaged ({last_line(error)}).") from None
 
 
 def onnx_session(model: Any, content: bytes, source: str) -> Any:
@@ -136,7 +136,7 @@ def onnx_session(model: Any, content: bytes, source: str) -> Any:
     try:
         return runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's own classes
-        raise DerainError(f"{source}: ONNX Runtime refuses it ({_gist(error)}).") from None
+        raise DerainError(f"{source}: ONNX Runtime refuses it ({last_line(error)}).") from None
 
 
 def _tensors(model: Any) -> Iterator[Any]:
@@ -203,7 +203,7 @@ def openvino_network(content: bytes, weights: bytes, source: str) -> ExportedNet
     try:
         model = core.read_model(content, weights)
     except Exception as error:  # the runtime's own classes
-        raise DerainError(f"{source}: not an OpenVINO file, or damaged ({_gist(error)}).") from None
+        raise DerainError(f"{source}: not an OpenVINO file, or damaged ({last_line(error)}).") from None
     text = model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
     facts = read_facts(text, source)
     settings = {
@@ -215,16 +215,10 @@ def openvino_network(content: bytes, weights: bytes, source: str) -> ExportedNet
     try:
         compiled = core.compile_model(model, "CPU", settings)
     except Exception as error:  # as above
-        raise DerainError(f"{source}: OpenVINO refuses it ({_gist(error)}).") from None
+        raise DerainError(f"{source}: OpenVINO refuses it ({last_line(error)}).") from None
 
     def run(rainy: NDArray[np.float32]) -> NDArray[np.float32]:
         image: NDArray[np.float32] = compiled(rainy)[0]
         return image
 
     return ExportedNetwork(run, facts, content + weights, source)
-
-
-def _gist(error: BaseException) -> str:
-    """A runtime's message, without the leading locations in its code."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:160] if lines else type(error).__name__

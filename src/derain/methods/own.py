@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from derain.errors import UsageError
+from derain.errors import UsageError, with_class
 from derain.methods.contract import AbsoluteError, Architecture, Method
 from derain.methods.network import RainNetwork
 from derain.own_code import own_function
@@ -30,8 +30,7 @@ def own_method(target: str) -> Method:
         try:
             network = make(**config)
         except Exception as error:  # it may do anything
-            told = (str(error).splitlines() or [""])[0]
-            raise UsageError(f"{target}: {type(error).__name__}: {told}") from error
+            raise UsageError(f"{target}: {with_class(error)}") from error
         if not isinstance(network, RainNetwork):
             raise UsageError(
                 f"{target}: made a {type(network).__name__}; a network is derived from derain.RainNetwork."

@@ -20,7 +20,7 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
-from derain.errors import DerainError, UsageError, unknown_name
+from derain.errors import DerainError, UsageError, reason, unknown_name
 from derain.pictures.video import (
     Frame,
     Tally,
@@ -30,7 +30,6 @@ from derain.pictures.video import (
     facts_of,
     open_video,
     pixels_of,
-    reason_of,
     video_stream,
 )
 from derain.pictures.video_encoding import (
@@ -212,7 +211,7 @@ def open_pipe(
         )
     except (av.error.FFmpegError, ValueError) as error:
         raise DerainError(
-            f"{name}: no readable video ({reason_of(error)}); known are y4m, Matroska, WebM, NUT, "
+            f"{name}: no readable video ({reason(error)}); known are y4m, Matroska, WebM, NUT, "
             "MPEG-TS, MP4 with its index in front, and raw frames whose format and size are given."
         ) from None
     with container:
@@ -246,7 +245,7 @@ def open_address(address: str) -> Iterator[FrameStream]:
             address, "r", container_options=options, timeout=PATIENCE, metadata_errors="replace"
         )
     except (av.error.FFmpegError, ValueError) as error:
-        raise DerainError(f"{shown}: cannot be opened ({reason_of(error)}).") from None
+        raise DerainError(f"{shown}: cannot be opened ({reason(error)}).") from None
     with container:
         yield FrameStream(container, Path(shown), live=True)
 
@@ -321,7 +320,7 @@ class FrameWriter:
             )
             self._stream: Any = self._container.add_stream(encoder, rate=facts.rate)
         except (av.error.FFmpegError, OSError, ValueError) as error:
-            raise DerainError(f"{self._name}: cannot be written ({reason_of(error)}).") from None
+            raise DerainError(f"{self._name}: cannot be written ({reason(error)}).") from None
         context: Any = self._stream.codec_context
         configure(context, self._facts, self._encoding)
         self._stream.codec_context.options = {**self._stream.codec_context.options, **options}
@@ -358,7 +357,7 @@ class FrameWriter:
         except BrokenPipeError:
             raise DerainError(f"{self._name}: closed by its reader after {self.frames} frames.") from None
         except (av.error.FFmpegError, OSError) as error:
-            raise DerainError(f"{self._name}: cannot be written ({reason_of(error)}).") from None
+            raise DerainError(f"{self._name}: cannot be written ({reason(error)}).") from None
 
     def __enter__(self) -> FrameWriter:
         return self

@@ -177,7 +177,7 @@ def open_video(path: Path) -> Iterator[InputContainer]:
         container = av.open(f"file:{path}", "r", container_options=limits, metadata_errors="replace")
     except (av.error.FFmpegError, ValueError) as error:
         raise DerainError(
-            f"{path}: not a readable video, or cut off before its index ({reason_of(error)}); "
+            f"{path}: not a readable video, or cut off before its index ({reason(error)}); "
             "known formats: MP4, QuickTime, Matroska, WebM, AVI, GIF, 3GPP, MPEG, Windows Media, Flash."
         ) from None
     with container:
@@ -509,9 +509,3 @@ def _later(pts: int | None, last: int, step: int) -> int:
     if pts is None or pts < last:
         return last + step
     return max(pts, last + 1)
-
-
-def reason_of(error: Exception) -> str:
-    """FFmpeg's reason, in one short line."""
-    told = reason(error) if isinstance(error, OSError) else str(getattr(error, "strerror", None) or error)
-    return told.splitlines()[0][:120]

@@ -17,7 +17,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from derain.errors import DerainError, UsageError, unknown_name
+from derain.errors import DerainError, UsageError, reason, unknown_name
 from derain.pictures.video import (
     EXACT,
     MATRIX_UNKNOWN,
@@ -28,7 +28,6 @@ from derain.pictures.video import (
     Frame,
     VideoFacts,
     has_alpha,
-    reason_of,
 )
 
 # Name as users type it -> FFmpeg's encoder, the default quality (CRF; None: the codec has none), options.
@@ -298,7 +297,7 @@ class Encoder:
             packets = self._context.encode(frame)
         except av.error.FFmpegError as error:
             source, codec = self._facts.path, self._encoding.codec
-            raise DerainError(f"{source}: cannot be encoded as {codec} ({reason_of(error)}).") from error
+            raise DerainError(f"{source}: cannot be encoded as {codec} ({reason(error)}).") from error
         taken = []
         for packet in packets:
             pts = packet.pts if self._times is None else self._times.popleft()

@@ -18,10 +18,10 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from derain.atomic import new_file
-from derain.errors import DerainError, UsageError
+from derain.errors import DerainError, UsageError, reason
 from derain.pictures.matroska import add_marked_stream, marks
 from derain.pictures.mp4_boxes import mark_spherical
-from derain.pictures.video import VideoFacts, open_video, reason_of, video_stream
+from derain.pictures.video import VideoFacts, open_video, video_stream
 from derain.pictures.video_encoding import (
     CODECS,
     MATROSKA,
@@ -76,7 +76,7 @@ def write_video(
             if facts.spherical and encoding.container in ("mp4", "mov"):
                 mark_spherical(temporary)
         except av.error.FFmpegError as error:
-            raise DerainError(f"{target}: cannot be written ({reason_of(error)}).") from error
+            raise DerainError(f"{target}: cannot be written ({reason(error)}).") from error
         if encoding.container not in HOLD_TIME_CODE and any(map(_has_time_code, source.streams)):
             lost.append("its time code")
         lost += _not_held(facts, encoding, bool(source.chapters()), times)

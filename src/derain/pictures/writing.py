@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from derain.atomic import new_file
-from derain.errors import DerainError, UsageError
+from derain.errors import DerainError, UsageError, first_line
 from derain.pictures import avif, bmp, jpeg, png, tiff, webp
 from derain.pictures import exif as exif_blocks
 from derain.pictures.picture import Array, Picture, to_8_bits
@@ -129,8 +129,7 @@ def _encoders_errors(name: str, *others: type[Exception]) -> Iterator[None]:
     except MemoryError:
         raise DerainError(f"not enough memory to write it as {name}.") from None
     except Exception as error:  # encoders raise anything on odd sizes
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
-        raise DerainError(f"cannot be written as {name} ({reason}).") from None
+        raise DerainError(f"cannot be written as {name} ({first_line(error)}).") from None
 
 
 @contextmanager

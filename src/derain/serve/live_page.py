@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
 import threading
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -16,10 +15,10 @@ from fastapi import FastAPI, Response
 from fastapi.responses import HTMLResponse, StreamingResponse
 from numpy.typing import NDArray
 
-from derain.errors import DerainError, Remedy
+from derain.errors import Remedy
 from derain.serve.guard import LOOPBACK_NAMES, Access, Guard, refusal
 from derain.serve.limits import Refused
-from derain.serve.server import http_server
+from derain.serve.server import http_server, listen
 
 QUALITY = 85  # of the JPEG pictures
 VIEWERS = 16  # at once
@@ -47,13 +46,7 @@ class LivePage:
         Raises:
             DerainError: it is taken.
         """
-        try:
-            self._listener = socket.create_server(("127.0.0.1", port))
-        except (OSError, OverflowError) as error:
-            raise DerainError(
-                f"127.0.0.1:{port} cannot be listened on ({getattr(error, 'strerror', None) or error}).",
-                Remedy("use any free port", {"page": 0}),
-            ) from None
+        self._listener = listen("127.0.0.1", port, Remedy("use any free port", {"page": 0}))
         self.address = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._pixels: NDArray[np.uint8] | None = None
         self._figures: Mapping[str, Any] = {}

@@ -12,7 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-from derain.errors import DerainError, Remedy, UsageError
+from derain.errors import DerainError, Remedy, UsageError, reason
 from derain.restore import Settings
 from derain.serve.api import create_app
 from derain.serve.callbacks import allowed_hosts
@@ -67,7 +67,7 @@ def serve(
         )
     work = Work(offered(models), settings, threads, workers)
     allowed = allowed_hosts(tuple(callback_hosts))
-    written = f"[{host}]" if ":" in host else host
+    written = in_address(host)
     hosts = LOOPBACK_NAMES | {written.lower()} if is_loopback(host) else None
     failures: list[DerainError] = []
 
@@ -77,14 +77,7 @@ def serve(
 
     app = create_app(limits, work, token=token, hosts=hosts, callback_hosts=allowed, gave_up=give_up)
     server = http_server(app)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listener = socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
-        raise DerainError(
-            f"{written}:{port} cannot be listened on ({getattr(error, 'strerror', None) or error}).",
-            Remedy("use any free port", {"port": 0}),
-        ) from None
+    listener = listen(host, port, Remedy("use any free port", {"port": 0}))
     with listener:
         listening(f"http://{written}:{listener.getsockname()[1]}")
         server.run(sockets=[listener])
@@ -138,6 +131,27 @@ class Impatient(H11Protocol):
         cycle: RequestResponseCycle | None = self.cycle  # the last request; None before the first
         if cycle is None or cycle.response_complete:
             self.transport.close()
+
+
+def listen(host: str, port: int, remedy: Remedy) -> socket.socket:
+    """A socket that listens on an address or name of this machine, and on a port; 0 for any free one.
+
+    Raises:
+        DerainError: it cannot, with the remedy.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        why = reason(error)
+    except OverflowError:
+        why = "ports end at 65535"
+    raise DerainError(f"{in_address(host)}:{port} cannot be listened on ({why}).", remedy)
+
+
+def in_address(host: str) -> str:
+    """A host as it stands in front of a colon and a port."""
+    return f"[{host}]" if ":" in host else host
 
 
 def is_loopback(host: str) -> bool:

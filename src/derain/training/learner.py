@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from derain.checkpoints import open_checkpoint, read_tensors
 from derain.checkpoints.bundled import find
-from derain.errors import DerainError, Remedy, UsageError, unknown_name
+from derain.errors import DerainError, Remedy, UsageError, first_line, unknown_name
 from derain.methods import network_names
 from derain.methods.contract import Architecture
 from derain.methods.network import RainNetwork
@@ -236,8 +236,8 @@ def fresh_network(recipe: Recipe, architecture: Architecture, config: dict[str, 
     try:
         network = architecture.build(**config)
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # the last for lack of memory
-        first = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise UsageError(f"'options': {recipe.network}: {first}.") from None
+        told = first_line(error).rstrip(".")
+        raise UsageError(f"'options': {recipe.network}: {told}.") from None
     if recipe.start is None:
         return network
     try:

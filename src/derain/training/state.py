@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from derain.atomic import link_or_copy, new_file
-from derain.errors import DerainError
+from derain.errors import DerainError, first_line, with_class
 
 _OLD_NAMES = {"optimiser": "optimizer"}  # in states of earlier versions
 
@@ -61,7 +61,7 @@ def save_state(run: Path, state: RunState) -> None:
         except RuntimeError as error:  # PyTorch's writer answers an OSError with one of its own
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from error
-            raise OSError(str(error).splitlines()[0]) from error
+            raise OSError(first_line(error)) from error
         if last.exists():
             spare = previous.with_suffix(".link")
             spare.unlink(missing_ok=True)
@@ -85,7 +85,7 @@ def load_state(run: Path) -> RunState | None:
             content = torch.load(path, map_location="cpu", weights_only=True)
             return RunState(**{_OLD_NAMES.get(name, name): value for name, value in content.items()})
         except Exception as error:  # damaged bytes can raise anything
-            problems.append(f"{path}: damaged ({f'{type(error).__name__} {error}'.splitlines()[0][:120]})")
+            problems.append(f"{path}: damaged ({with_class(error)})")
     if problems:
         raise DerainError(f"{'; '.join(problems)}. Remove the files to start the run again.")
     return None
