@@ -44,8 +44,8 @@ def test_drops_move_down_from_frame_to_frame() -> None:
 
 def test_the_clean_frame_method_finds_the_scene_behind(tmp_path: Path) -> None:
     clean = (scene() * 255).round().astype(np.uint8)
-    write_picture(tmp_path / "yard.png", Picture(clean))
-    (clip,) = plan_pairs(tmp_path, tmp_path / "out", "mixed", rainy_suffix=".mkv")
+    write_picture(tmp_path / "scenes" / "yard.png", Picture(clean))
+    (clip,) = plan_pairs(tmp_path / "scenes", tmp_path / "out", "mixed", rainy_suffix=".mkv")
     write_rain_clip(clip, 40, seed=0)
     assert clip.rainy == tmp_path / "out" / "rainy" / "yard.mkv"
     np.testing.assert_array_equal(read_picture(tmp_path / "out" / "clean" / "yard.png").pixels, clean)

@@ -51,7 +51,11 @@ def test_pairs_are_made_and_trained_on(
     run = tmp_path / "run"
     assert derain(monkeypatch, "train", "spanet/synthetic", "-o", run, *changes) == 0
     assert open_checkpoint(run / "best.safetensors").checkpoint.facts["step"] == 2
+    capsys.readouterr()
     assert derain(monkeypatch, "train", run / "recipe.yaml", "-o", run, "--set", "steps=3") == 0
+    assert capsys.readouterr().out.startswith(f"{run}: goes on after step 2 of 3, from last.pt.\n")
+    assert derain(monkeypatch, "train", run / "recipe.yaml", "-o", run, "--set", "steps=3") == 0
+    assert capsys.readouterr().out.startswith(f"{run}: all 3 steps were done before (state in last.pt).\n")
     assert open_checkpoint(run / "last.safetensors").checkpoint.facts["step"] == 3
     capsys.readouterr()
     assert derain(monkeypatch, "train", "--plot", run) == 0
@@ -102,6 +106,9 @@ def test_weather_and_what_the_folder_says_of_itself(
         (("synth", "PHOTOS/p1.png", "-o", "PHOTOS/x"), 2, "p1.png: no such folder"),
         (("synth", "PHOTOS", "-o", "PHOTOS/x", "--angle", "1,2,3"), 2, "two as LOW,HIGH"),
         (("synth", "PHOTOS", "-o", "PHOTOS/x", "--density", "0"), 2, "density 0: give numbers above 0"),
+        (("synth", "PHOTOS", "-o", "x", "--preset", "dry", "--angle", "9"), 2, "angle 9: changes nothing"),
+        (("synth", "PHOTOS", "-o", "PHOTOS"), 2, "PHOTOS: lies in the folder of clean pictures"),
+        (("synth", "PHOTOS", "-o", "PHOTOS/x/y"), 2, "y: lies in the folder of clean pictures"),
         (("train",), 2, "give a recipe and the run's folder"),
         (("train", "spanet/synthetic", "-o", "PHOTOS/run"), 2, "'data.clean' is not given"),
         (("train", "--plot", "PHOTOS"), 1, "no log of a run"),
@@ -118,7 +125,7 @@ def test_wrong_usage_is_one_line(
     given = [argument.replace("PHOTOS", str(photos)) for argument in arguments]
     assert derain(monkeypatch, *given) == code
     error = capsys.readouterr().err
-    assert message in error
+    assert message.replace("PHOTOS", str(photos)) in error
     assert error.startswith("derain: ")
     assert error.count("\n") == 1
 
@@ -179,11 +186,26 @@ def test_a_run_that_is_ended_leaves_no_pairs_of_other_settings(
 
 
 def test_pictures_of_other_origin_are_never_taken_for_results(
-    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (photos / "clean").mkdir()
-    (photos / "clean" / "p1.png").write_bytes((photos / "p1.png").read_bytes()[::-1])
-    before = {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()}
-    assert derain(monkeypatch, "synth", photos, "-o", photos, "--overwrite") == 2
+    (tmp_path / "clean").mkdir()
+    (tmp_path / "clean" / "p1.png").write_bytes((photos / "p1.png").read_bytes()[::-1])
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert derain(monkeypatch, "synth", photos, "-o", tmp_path, "--overwrite") == 2
     assert "was not made by derain synth; choose another output folder" in capsys.readouterr().err
-    assert {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()} == before
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_rainy_pictures_never_count_as_clean_ones(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = tmp_path / "all" / "pairs"
+    assert derain(monkeypatch, "synth", photos, "-o", pairs) == 0
+    for source in (pairs, pairs.parent):
+        capsys.readouterr()
+        assert derain(monkeypatch, "synth", source, "-o", tmp_path / "more") == 2
+        clean = ("--set", f"data.clean={source}")
+        assert derain(monkeypatch, "train", "spanet/synthetic", "--dry-run", *clean) == 2
+        errors = capsys.readouterr().err
+        assert errors.count(f"{pairs}: holds rainy pictures beside their clean ones (made by derain") == 2
+    assert derain(monkeypatch, "synth", pairs / "clean", "-o", tmp_path / "more") == 0

@@ -23,7 +23,7 @@ from derain.training import Stopped, train
 from derain.training.log import read_log
 from derain.training.memory import checkpoint_activations
 from derain.training.plot import plot_run
-from derain.training.state import load_state
+from derain.training.state import RunState, load_state
 from training.conftest import content, python, recipe
 
 VALIDATION = {"hold_out": 5, "every": 3, "patch": 24}
@@ -31,6 +31,12 @@ VALIDATION = {"hold_out": 5, "every": 3, "patch": 24}
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
     return read_tensors(run / "last.safetensors").state
+
+
+def saved(run: Path) -> RunState:
+    loaded = load_state(run)
+    assert loaded is not None
+    return loaded[0]
 
 
 def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
@@ -105,9 +111,7 @@ def test_a_run_in_two_parts_equals_one_run(photos: Path, tmp_path: Path, workers
     train(recipe(photos, **changes, steps=4, workers=workers), tmp_path / "parts")
     train(recipe(photos, **changes, workers=workers), tmp_path / "parts")
     assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
-    whole, parts = load_state(tmp_path / "whole"), load_state(tmp_path / "parts")
-    assert whole is not None
-    assert parts is not None
+    whole, parts = saved(tmp_path / "whole"), saved(tmp_path / "parts")
     assert_equal(whole.network, parts.network)
     for number, moments in whole.optimizer["state"].items():
         assert_equal(moments, parts.optimizer["state"][number])
@@ -137,7 +141,12 @@ def test_a_damaged_last_state_falls_back_on_the_one_before(photos: Path, tmp_pat
     before = weights(tmp_path)
     last = tmp_path / "last.pt"
     last.write_bytes(last.read_bytes()[:1000])
-    train(recipe(photos), tmp_path)
+    told: list[str] = []
+    train(recipe(photos), tmp_path, lambda done, steps, words: told.append(words))
+    assert (
+        told[0]
+        == f"{tmp_path}: goes on after step 4 of 6, from previous.pt, as last.pt is damaged or missing"
+    )
     assert_equal(weights(tmp_path), before)
     last.write_bytes(b"")
     (tmp_path / "previous.pt").write_bytes(b"")
@@ -213,8 +222,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(photos: Path, tmp_path: Path) -
         DerainError, match=r"step 2: the loss is not finite \(l1 .*\); the pictures were photo"
     ):
         train(wild, tmp_path)
-    state = load_state(tmp_path)
-    assert state is None or all(torch.isfinite(t).all() for t in state.network.values())
+    loaded = load_state(tmp_path)
+    assert loaded is None or all(torch.isfinite(t).all() for t in loaded[0].network.values())
 
 
 def test_a_bad_picture_is_named(photos: Path, tmp_path: Path) -> None:
@@ -283,8 +292,7 @@ train(recipe(Path({str(photos)!r})), {str(tmp_path)!r})
     _, error = process.communicate(timeout=600)
     assert process.returncode == 1
     assert "last.pt: cannot be written (File too large)" in error
-    state = load_state(tmp_path)
-    assert state is not None
+    state = saved(tmp_path)
     assert state.step == 4
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith(".")) == []
 
@@ -310,8 +318,7 @@ def test_a_signal_ends_the_run_after_its_step(photos: Path, tmp_path: Path, numb
     finally:
         done.set()
         thread.join()
-    state = load_state(tmp_path)
-    assert state is not None
+    state = saved(tmp_path)
     assert state.step == json.loads(log.read_text().splitlines()[-1])["step"]
 
 

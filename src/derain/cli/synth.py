@@ -40,10 +40,15 @@ def synth(
     ] = None,
     density: Annotated[
         str,
-        typer.Option(metavar="LOW,HIGH", help="Amount of rain, relative to the preset: 2 is twice as much."),
+        typer.Option(
+            metavar="LOW,HIGH",
+            help="Amount of rain, relative to the preset, up to 10: 2 is twice as much. From 4 on "
+            "dense presets turn much of a picture white.",
+        ),
     ] = "1",
     brightness: Annotated[
-        str, typer.Option(metavar="LOW,HIGH", help="Brightness of its streaks, relative to the preset.")
+        str,
+        typer.Option(metavar="LOW,HIGH", help="Brightness of its streaks, relative to the preset, up to 10."),
     ] = "1",
     overwrite: Overwrite = False,
     dry_run: DryRun = False,

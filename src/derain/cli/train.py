@@ -112,8 +112,10 @@ def _progress() -> Iterator[Progress | None]:
 
         def tell(done: int, steps: int, note: str) -> None:
             nonlocal before
-            if before is None or done < before:  # the first run, or the next one of a sweep
+            if before is None or done <= before:  # the first run, or the next one of a sweep
                 shown.restart(done, steps)
+                if note:
+                    shown.say(f"{note}.")
             else:
                 shown.reach(done, steps, note)
             before = done

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from derain.errors import UsageError
+from derain.made_pairs import read_note
 from derain.paths import is_folder
 from derain.pictures import find_pictures, read_picture, to_rgb8
 
@@ -16,12 +17,20 @@ def pictures_in(folder: str | Path) -> list[Path]:
     """The pictures of a folder and of all below it, sorted; hidden ones are left out.
 
     Raises:
-        UsageError: no such folder, or no picture in it.
+        UsageError: no such folder, no picture in it, or made pairs in it, whose rainy pictures would count as
+            clean ones.
         DerainError: one that cannot be listed.
     """
     if not is_folder(Path(folder)):
         raise UsageError(f"{folder}: no such folder.")
-    return [found.source for found in find_pictures([folder])]
+    found = find_pictures([folder])
+    for place in sorted({parent for picture in found for parent in picture.relative.parents}):
+        if note := read_note(Path(folder) / place):
+            raise UsageError(
+                f"{Path(folder) / place}: holds rainy pictures beside their clean ones ({note}); move it "
+                "elsewhere, or give only one of its folders."
+            )
+    return [picture.source for picture in found]
 
 
 def read_rgb(path: str | Path) -> NDArray[np.uint8]:

@@ -33,7 +33,8 @@ from derain.training.streams import HeldOut, batches, open_sources
 from derain.training.tracking import trackers
 from derain.training.validation import means, validate
 
-# Called after each update: updates done, their number, and the last loss and validation.
+# Called before the first update, with where a resumed run goes on, and after each with the last loss and
+# validation: updates done, their number, and these words.
 Progress = Callable[[int, int, str], None]
 MAY_CHANGE = ("steps", "workers", "log_every", "save_every", "tensorboard", "wandb", "origin")
 
@@ -45,8 +46,9 @@ def train(recipe: Recipe, run: str | Path, progress: Progress | None = None, own
     number, up to rounding.
 
     Args:
-        progress: called by the main process before the first update, and after each with the updates done,
-            their number, and the loss and validation that were logged last.
+        progress: called by the main process with the updates done, their number, and words: before the first
+            update of this call, from which file a resumed run goes on; after each, the loss and validation
+            that were logged last.
         own_code: run the Python code that the recipe names, its network or its loss, with all rights of
             this process; recipes may come from others.
 
@@ -87,11 +89,18 @@ class _Trainer:
         self.learner = Learner(recipe, accelerator, own_code)
         self.sources, self.held_out = open_sources(recipe)
         self.best = -math.inf
-        state = load_state(run)
+        self.resumed = ""
+        loaded = load_state(run)
         if self.main:
-            _claim(run, recipe, state)
-        if state is not None:
+            _claim(run, recipe, loaded and loaded[0])
+        if loaded is not None:
+            state, file = loaded
             self._restore(state)
+            self.resumed = f"{run}: goes on after step {state.step} of {recipe.steps}, from {file.name}"
+            if state.step == recipe.steps:
+                self.resumed = f"{run}: all {recipe.steps} steps were done before (state in {file.name})"
+            if file.name != "last.pt":
+                self.resumed += ", as last.pt is damaged or missing"
 
     def run(self, progress: Progress | None) -> None:
         """Updates up to the recipe's number of steps."""
@@ -103,11 +112,11 @@ class _Trainer:
         began, begun_at = time.perf_counter(), learner.step
         loss = validated = ""
 
-        def tell() -> None:
+        def tell(words: str) -> None:
             if progress and self.main:
-                progress(learner.step, recipe.steps, " ".join(filter(None, (loss, validated))))
+                progress(learner.step, recipe.steps, words)
 
-        tell()
+        tell(self.resumed)
         with contextlib.closing(stream):
             for parts in stream:
                 terms = learner.update(parts)
@@ -125,7 +134,7 @@ class _Trainer:
                 due = recipe.validation and (learner.step % recipe.validation.every == 0 or last)
                 if self.held_out and due:
                     validated = self._validate(self.held_out, log)
-                tell()
+                tell(" ".join(filter(None, (loss, validated))))
                 stop = learner.any_process(self.signals.received is not None)
                 if learner.step % recipe.save_every == 0 or last or stop:
                     self._save()

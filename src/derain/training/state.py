@@ -69,8 +69,8 @@ def save_state(run: Path, state: RunState) -> None:
             spare.replace(previous)
 
 
-def load_state(run: Path) -> RunState | None:
-    """The state to resume from, or None for a run that has none yet.
+def load_state(run: Path) -> tuple[RunState, Path] | None:
+    """The state to resume from and its file, or None for a run that has none yet.
 
     Falls back to `previous.pt` if `last.pt` is damaged.
 
@@ -83,7 +83,7 @@ def load_state(run: Path) -> RunState | None:
             continue
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
-            return RunState(**{_OLD_NAMES.get(name, name): value for name, value in content.items()})
+            return RunState(**{_OLD_NAMES.get(name, name): value for name, value in content.items()}), path
         except Exception as error:  # damaged bytes can raise anything
             problems.append(f"{path}: damaged ({with_class(error)})")
     if problems:

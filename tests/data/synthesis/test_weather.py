@@ -59,9 +59,24 @@ def test_twice_the_density_and_twice_the_brightness_are_twice_the_light() -> Non
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_every_preset_takes_it_and_nothing_changes_unasked(name: str) -> None:
     assert ORDINARY.over(PRESETS[name]) == PRESETS[name]
-    for rain in Weather(angle=(5, 6), density=(0.5, 2), brightness=(1, 50)).over(PRESETS[name]):
+    if name in ("drops", "dry"):  # nothing falls there
+        for change in ({"angle": (5, 6)}, {"brightness": (1, 9)}):
+            with pytest.raises(UsageError, match="changes nothing here"):
+                Weather(**change).over(PRESETS[name])
+        return
+    for rain in Weather(angle=(5, 6), density=(0.5, 2), brightness=(1, 9)).over(PRESETS[name]):
         assert all(ranges.angle == (5, 6) for ranges in (*rain.streaks, *rain.near))
         assert all(ranges.opacity[1] <= 1 for ranges in rain.near)
+
+
+def test_more_drops_but_not_more_of_no_rain() -> None:
+    drops = Weather(density=(2, 2)).over(PRESETS["drops"])[0].drops
+    before = PRESETS["drops"][0].drops
+    assert drops is not None
+    assert before is not None
+    assert drops.density == (2 * before.density[0], 2 * before.density[1])
+    with pytest.raises(UsageError, match="density 2: changes nothing here, as the preset has no rain"):
+        Weather(density=(2, 2)).over(PRESETS["dry"])
 
 
 @pytest.mark.parametrize(
@@ -70,6 +85,7 @@ def test_every_preset_takes_it_and_nothing_changes_unasked(name: str) -> None:
         ({"angle": (20, 10)}, "angle 20 to 10: give degrees"),
         ({"angle": (0, 90)}, "from -80 to 80"),
         ({"density": (0, 1)}, "density 0 to 1: give numbers above 0"),
+        ({"density": (99, 99)}, "up to 10, the smaller first"),
         ({"brightness": (1, float("nan"))}, "brightness 1 to nan"),
     ],
 )

@@ -44,14 +44,15 @@ def plan_pairs(
 
     Raises:
         UsageError: the preset is unknown, there is no such folder or no picture in it, a file exists already,
-            two pictures share a name, or a source would be replaced.
+            two pictures share a name, a source would be replaced, or the output lies in the folder, where the
+            next run would take the pairs for clean pictures.
     """
     find_preset(preset)
     plan: list[PlannedPair] = []
-    given = real(Path(folder))
-    # What lies below the output was made before, unless it is what was given.
-    made = {real(Path(output) / part) for part in PARTS} - {given, *given.parents}
-    for file in (found for found in pictures_in(folder) if not made & set(real(found).parents)):
+    files, place = pictures_in(folder), real(Path(output))
+    if real(Path(folder)) in (place, *place.parents):
+        raise UsageError(f"{output}: lies in the folder of clean pictures; choose one outside of it.")
+    for file in files:
         for version in range(1, count + 1):
             name = f"{file.stem}-{version}" if count > 1 else file.stem
             rainy, clean = (Path(output) / part / f"{name}.png" for part in PARTS)

@@ -9,6 +9,7 @@ from derain.data.synthesis.streaks import Range
 from derain.errors import UsageError
 
 STEEPEST = 80.0  # degrees from vertical
+MOST = 10.0  # times the preset; beyond, nearly all of a picture is white under most of them
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,28 @@ class Weather:
                 f"give degrees from -{STEEPEST:g} to {STEEPEST:g}, the smaller first."
             )
         for name, (low, high) in (("density", self.density), ("brightness", self.brightness)):
-            if not 0 < low <= high <= 100:
+            if not 0 < low <= high <= MOST:
                 raise UsageError(
-                    f"{name} {_told((low, high))}: give numbers above 0, up to 100, the smaller first."
+                    f"{name} {_told((low, high))}: give numbers above 0, up to {MOST:g}, the smaller first."
                 )
 
     def over(self, kinds: tuple[Rain, ...]) -> tuple[Rain, ...]:
-        """The same kinds of rain in this weather."""
+        """The same kinds of rain in this weather.
+
+        Raises:
+            UsageError: a change has no effect on any of them.
+        """
+        falls = any(rain.streaks or rain.near for rain in kinds)
+        has_effect = {
+            "angle": falls,
+            "density": falls or any(rain.drops for rain in kinds),
+            "brightness": falls,
+        }
+        for name, effective in has_effect.items():
+            ends = getattr(self, name)
+            if ends != getattr(ORDINARY, name) and not effective:
+                lacks = "falling rain" if has_effect["density"] else "rain"
+                raise UsageError(f"{name} {_told(ends)}: changes nothing here, as the preset has no {lacks}.")
         return tuple(map(self._over, kinds))
 
     def _over(self, rain: Rain) -> Rain:
