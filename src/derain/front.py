@@ -135,7 +135,7 @@ def rain(picture: str | Path | Picture, model: Model = None) -> Rain:
 def evaluate(
     rainy: str | Path,
     clean: str | Path | None = None,
-    models: Iterable[Model | Candidate] = (None,),
+    models: Iterable[Model | Candidate | tuple[str, Model | Candidate]] = (None,),
     *,
     masks: str | Path | None = None,
     results: Mapping[str, str | Path] | None = None,
@@ -160,12 +160,14 @@ def evaluate(
         clean: the folder of clean pictures; None for a public set, or where no truth is known.
         models: each as `derain.load` takes it; a `Derainer`, which is taken as it is; any
             `torch.nn.Module` that maps pictures to pictures; any ONNX file that maps pictures; or
-            "package.module:factory", WHOSE CODE IS RUN, see `derain.evaluation.candidates`.
+            "package.module:factory", WHOSE CODE IS RUN, see `derain.evaluation.candidates`. ("ours", MODEL)
+            is called "ours" in tables.
         masks: the folder of rain masks, for real rain without clean pictures.
         results: {name: folder} of results of other programs, to compare with the models.
         protocols: keys of `derain.evaluation.PROTOCOLS`; by default the one usual for a public set.
         name: what tables call the set; by default that of the public set.
-        output: the folder of the report; gets `index.html`, `report.json`, sheets, and the pictures.
+        output: the folder of the report; gets `index.html`, `report.json`, tables, sheets, and the pictures.
+            The next evaluation into it replaces these, but restored pictures of other models stay.
         quantise: how results become bytes.
         device, precision, tile, ensemble: as for `derain.load`.
         test_time: "flips", "turns" or "phases": measure every model with each of them, too.
@@ -209,7 +211,8 @@ def evaluate(
     }
     candidates = [input_unchanged(test_set.cases)]
     for model in models:
-        candidate = candidate_of(model, settings, [c.name for c in candidates])
+        title, opened = model if isinstance(model, tuple) else (None, model)
+        candidate = candidate_of(opened, settings, [c.name for c in candidates], title)
         candidates += [candidate, *(with_option(candidate, option) for option in test_time)]
     for title, folder in (results or {}).items():
         candidates.append(finished_results(title, Path(folder), test_set.cases, [c.name for c in candidates]))

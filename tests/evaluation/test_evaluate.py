@@ -194,6 +194,10 @@ def test_the_page_and_the_sheet(cases: tuple[Case, ...], tmp_path: Path) -> None
         "report.json",
         "restored",
         "sheet-darkener.png",
+        "table.csv",
+        "table.html",
+        "table.md",
+        "table.tex",
     ]
 
 

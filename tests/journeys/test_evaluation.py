@@ -162,6 +162,37 @@ def test_tables_of_several_runs(
     assert not (tmp_path / "three").exists()
 
 
+def test_a_report_shows_the_latest_command_under_names_of_ones_own(
+    rain100l: Path, weights: Path, tmp_path: Path, here: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = tmp_path / "a=b.safetensors"  # a file, not the name a
+    odd.write_bytes(weights.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    done = here("evaluate", rain100l, "-m", f"ours={weights}", "-m", odd.name, "-o", "report", "--ensemble")
+    assert done.returncode == 0, done.stderr
+    report = tmp_path / "report"
+    (report / "sheet-music.png").write_bytes(b"mine")
+    sheets = sorted(path.name for path in report.glob("sheet-*"))
+    assert sheets == ["sheet-a=b+flips.png", "sheet-music.png", "sheet-ours+flips.png"]
+    assert "ours+flips" in (report / "table.tex").read_text()
+    done = here("evaluate", rain100l, "-m", f"other={weights}", "-o", "report")
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in report.glob("sheet-*")) == ["sheet-music.png", "sheet-other.png"]
+    for form in ("tex", "md", "csv", "html"):
+        text = (report / f"table.{form}").read_text()
+        assert "other" in text
+        assert "ours" not in text
+    (tmp_path / "mine.py").write_text("def make():\n    return lambda rainy: 0.5 * rainy\n")
+    for model, words in (
+        ("mine", "mine: is Python code; name its function that makes the network, as mine:FUNCTION"),
+        ("mine.py", "as mine:FUNCTION"),
+        ("x/y=mine:make", "model 'x/y': cannot be a file name"),
+        (f"one={weights}", "model 'one': another row has that name"),
+    ):
+        refused = here("evaluate", rain100l, "-m", "one=mine:make", "-m", model, "-o", "none")
+        assert (refused.returncode, words in refused.stderr) == (2, True), refused.stderr
+
+
 def test_evaluate_refuses_in_one_line(
     rain100l: Path, weights: Path, tmp_path: Path, here: Callable[..., Done]
 ) -> None:

@@ -14,7 +14,7 @@ from derain.cli.messages import printable
 from derain.cli.options import grouped
 from derain.cli.output import say, tables
 from derain.cli.shared import MODEL, AsJson, Device, Ensemble, OwnCode
-from derain.paths import real
+from derain.paths import exists, real
 
 if TYPE_CHECKING:
     from derain.evaluation.tables import Cell, Line, Table
@@ -100,9 +100,9 @@ def evaluate(
         typer.Option(
             "--model",
             "-m",
-            metavar="MODEL",
+            metavar="[NAME=]MODEL",
             help=f"{MODEL} Also any ONNX file, or package.module:factory, which RUNS YOUR OWN CODE. "
-            "May be given several times.",
+            "NAME is what tables call it. May be given several times.",
         ),
     ] = None,
     results: Annotated[
@@ -130,10 +130,10 @@ def evaluate(
 
     Example: derain evaluate rainy/ --masks masks/ -o real --with report --table latex
     """
-    from derain.atomic import replace_file
     from derain.cli.progress import bar
     from derain.errors import UsageError, unknown_name
     from derain.evaluation.formats import FORMATS
+    from derain.evaluation.page import write_table
     from derain.evaluation.report import to_json
     from derain.evaluation.tables import make_table, read_report
     from derain.front import evaluate as run
@@ -143,7 +143,7 @@ def evaluate(
         raise unknown_name("form of a table", table, FORMATS)
     if as_json and table:
         raise UsageError("--json and --table exclude each other; give one.")
-    chosen: list[str | None] = [*models] if models else [] if results else [None]
+    chosen = [*map(_named_model, models)] if models else [] if results else [None]
     earlier = [read_report(folder) for folder in printing.others or ()]
     with bar("evaluating", None) as progress:
         report = run(
@@ -164,10 +164,7 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps(content, indent=2, allow_nan=False))
     elif table:
-        suffix, write = FORMATS[table]
-        text = write(merged)
-        replace_file(output / f"table{suffix}", text.encode(errors="backslashreplace"))
-        typer.echo(text, nl=False)
+        typer.echo(write_table(output, table, merged), nl=False)
     else:
         _print(merged)
         say(f"report: {output / 'index.html'}")
@@ -179,6 +176,12 @@ def named_folder(text: str) -> tuple[str, Path]:
     """NAME=FOLDER, or a folder whose name is used."""
     name, separator, folder = text.partition("=")
     return (name, Path(folder)) if separator else (real(Path(text)).name, Path(text))
+
+
+def _named_model(text: str) -> str | tuple[str, str]:
+    """NAME=MODEL, or a model with a name of its own, which may be a file with = in its path."""
+    name, separator, model = text.partition("=")
+    return (name, model) if separator and not exists(Path(text)) else text
 
 
 def _print(found: Table) -> None:

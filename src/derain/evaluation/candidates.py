@@ -15,11 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from derain.checkpoints import list_models
 from derain.data.pairing import best_pairing, pictures_below
 from derain.errors import DerainError, UsageError, last_line, reason, unknown_name
 from derain.evaluation.cases import Case
 from derain.extras import extra
 from derain.own_code import own_function
+from derain.paths import is_file
 
 if TYPE_CHECKING:
     from derain.restore import Derainer
@@ -69,10 +71,7 @@ def finished_results(name: str, folder: Path, cases: Sequence[Case], taken: Sequ
         UsageError: the name is `taken`, or cannot be a file name.
         DerainError: a case has no result in the folder; names it.
     """
-    if name in taken:
-        raise UsageError(f"results '{name}': another row has that name; choose another.")
-    if not name or {"/", "\\"} & set(name):
-        raise UsageError(f"results '{name}': cannot be a file name; choose another name.")
+    _refuse_name(f"results '{name}'", name, taken)
     results = pictures_below(folder)
     rainy = {case.name: case.rainy for case in cases}
     found = {pair.name: pair.partner for pair in best_pairing(rainy, results).pairs}
@@ -84,16 +83,26 @@ def finished_results(name: str, folder: Path, cases: Sequence[Case], taken: Sequ
     return Candidate(name, None, finished=finished)
 
 
-def candidate_of(model: Any, settings: Mapping[str, Any], taken: Sequence[str] = ()) -> Candidate:
+def _refuse_name(what: str, name: str, taken: Sequence[str]) -> None:
+    if name in taken:
+        raise UsageError(f"{what}: another row has that name; choose another.")
+    if not name or {"/", "\\"} & set(name):
+        raise UsageError(f"{what}: cannot be a file name; choose another name.")
+
+
+def candidate_of(
+    model: Any, settings: Mapping[str, Any], taken: Sequence[str] = (), title: str | None = None
+) -> Candidate:
     """A model of any type as a candidate with a name that is not `taken`.
 
     Args:
         model: a name or file of a model, "hf:OWNER/NAME", a `Derainer`, a `torch.nn.Module`, an ONNX file
             that maps pictures, "package.module:factory" (whose code is run), or a `Candidate`.
         settings: as `derain.load` takes them; for models that are opened here and belong to this project.
+        title: what tables call it; None takes the name of the file, function or class.
 
     Raises:
-        DerainError, UsageError: as `derain.load`, `from_factory` and `from_onnx`.
+        DerainError, UsageError: as `derain.load`, `from_factory` and `from_onnx`; or the title is taken.
     """
     from derain.checkpoints.hub import names_repository, repository
     from derain.restore import Derainer, load
@@ -107,16 +116,36 @@ def candidate_of(model: Any, settings: Mapping[str, Any], taken: Sequence[str] =
     elif isinstance(model, nn.Module) and not hasattr(model, "outputs"):
         found = from_network(model, type(model).__name__)
     else:
+        _refuse_module(model)
         derainer = model if isinstance(model, Derainer) else load(model, **settings)
         checkpoint = derainer.checkpoint
-        if isinstance(model, str | Path) and names_repository(model):
+        if title is not None:
+            name = title
+        elif isinstance(model, str | Path) and names_repository(model):
             name = repository(model).name
         else:
             name = checkpoint.path.stem if checkpoint else derainer.name
         found = from_derainer(derainer, name)
+        title = None if title is None else found.name
+    if title is not None:
+        _refuse_name(f"model '{title}'", title, taken)
+        return replace(found, name=title)
     numbered = (f"{found.name}-{number}" for number in range(2, len(taken) + 2))
     names = (found.name, *_with_folder(model, found.name), *numbered)
     return replace(found, name=next(name for name in names if name not in taken))
+
+
+def _refuse_module(model: Any) -> None:
+    """Raises `UsageError` for Python code in place of a model: a module without its function."""
+    if not isinstance(model, str | Path) or str(model) in ("", *list_models()):
+        return
+    text = str(model)
+    file = Path(text) if text.endswith(".py") else Path(f"{text.replace('.', '/')}.py")
+    if is_file(file):
+        module = file.stem if file.is_absolute() else ".".join(file.with_suffix("").parts)
+        raise UsageError(
+            f"{model}: is Python code; name its function that makes the network, as {module}:FUNCTION."
+        )
 
 
 def _with_folder(model: Any, name: str) -> list[str]:

@@ -282,6 +282,11 @@ def _key(candidate: Candidate, case: Case, earlier: Case | None, quantise: Quant
     return hashlib.sha256("\0".join(facts).encode(errors="surrogatepass")).hexdigest()[:24]
 
 
+def recorded(folder: Path) -> set[str]:
+    """The names of all candidates that were ever evaluated into a folder."""
+    return {record.candidate for record in _load(folder / "records.jsonl")}
+
+
 def _load(path: Path) -> Iterator[Record]:
     """The records of earlier runs."""
     for fields in read_records(path):

@@ -18,7 +18,8 @@ from PIL import Image
 from derain.atomic import replace_file
 from derain.evaluation.baselines import published
 from derain.evaluation.candidates import UNCHANGED
-from derain.evaluation.formats import as_html
+from derain.evaluation.evaluate import recorded
+from derain.evaluation.formats import FORMATS, as_html
 from derain.evaluation.levels import Array
 from derain.evaluation.measures import MEASURES, figure
 from derain.evaluation.registry import protocol
@@ -30,7 +31,9 @@ COLOURS = tuple(f"var(--c{i})" for i in range(5))  # of the template; the first 
 
 
 def write_report(report: Report) -> Path:
-    """Writes `report.json`, `sheet-NAME.png` for each network and `index.html`; returns the last.
+    """Writes `report.json`, `sheet-NAME.png` for each network, tables and `index.html`; returns the last.
+
+    Sheets of networks that an earlier evaluation into the folder had and this one has not are removed.
 
     Raises:
         DerainError: a file cannot be written, or a picture of the run is missing.
@@ -40,9 +43,24 @@ def write_report(report: Report) -> Path:
     sheets = {result.candidate.name: sheet(report, result) for result in report.networks}
     for name, pixels in sheets.items():
         replace_file(report.folder / f"sheet-{name}.png", encode_picture(Picture(pixels), ".png"))
+    gone = {f"sheet-{name}.png" for name in recorded(report.folder) - sheets.keys()}
+    for file in report.folder.glob("sheet-*.png"):
+        if file.name in gone:
+            file.unlink()
+    table = make_table([content])
+    for form in FORMATS:
+        write_table(report.folder, form, table)
     index = report.folder / "index.html"
-    replace_file(index, page(report, make_table([content]), sheets).encode(errors="backslashreplace"))
+    replace_file(index, page(report, table, sheets).encode(errors="backslashreplace"))
     return index
+
+
+def write_table(folder: Path, form: str, table: Table) -> str:
+    """Writes a table in one of the `FORMATS` into a folder, and returns it. Raises `DerainError`."""
+    suffix, write = FORMATS[form]
+    text = write(table)
+    replace_file(folder / f"table{suffix}", text.encode(errors="backslashreplace"))
+    return text
 
 
 def page(report: Report, table: Table, sheets: Mapping[str, Array]) -> str:
