@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -332,6 +333,9 @@ def test_palettes_become_rgb_and_keep_their_transparency(tmp_path: Path) -> None
     picture = read_picture(tmp_path / "a.png")
     assert np.array_equal(picture.pixels, expected)
     assert picture.alpha is None
+    assert picture.lost == ("its palette (became RGB)",)
+    image.save(tmp_path / "a.bmp")
+    assert read_picture(tmp_path / "a.bmp").lost == picture.lost
     image.save(tmp_path / "b.png", transparency=3)
     picture = read_picture(tmp_path / "b.png")
     assert np.array_equal(picture.pixels, expected)
@@ -361,7 +365,22 @@ def test_colour_keys_become_alpha(tmp_path: Path) -> None:
 def test_one_bit_becomes_grey(tmp_path: Path, extension: str) -> None:
     bits = smooth(40, 50)[..., 0] > 128
     Image.fromarray(bits).save(tmp_path / f"a{extension}")
-    assert np.array_equal(read_picture(tmp_path / f"a{extension}").pixels[..., 0], bits * np.uint8(255))
+    picture = read_picture(tmp_path / f"a{extension}")
+    assert np.array_equal(picture.pixels[..., 0], bits * np.uint8(255))
+    assert picture.lost == ("1 bit per channel (became 8)",)
+
+
+def test_two_bits_of_grey_become_eight(tmp_path: Path) -> None:
+    pieces = (
+        (b"IHDR", struct.pack(">IIBBBBB", 4, 1, 2, 0, 0, 0, 0)),
+        (b"IDAT", zlib.compress(b"\0\x1b")),
+        (b"IEND", b""),
+    )
+    chunks = [struct.pack(">I", len(b)) + k + b + struct.pack(">I", zlib.crc32(k + b)) for k, b in pieces]
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    picture = read_picture(tmp_path / "a.png")
+    assert picture.pixels.ravel().tolist() == [0, 85, 170, 255]
+    assert picture.lost == ("2 bits per channel (became 8)",)
 
 
 def test_cmyk_becomes_rgb_without_its_profile(tmp_path: Path) -> None:
@@ -370,6 +389,11 @@ def test_cmyk_becomes_rgb_without_its_profile(tmp_path: Path) -> None:
     picture = read_picture(tmp_path / "a.jpg")
     assert psnr(picture.pixels, smooth(40, 50)) > 30
     assert picture.icc is None
+    assert picture.lost == ("its inks (CMYK became RGB)", "the profile of its inks")
+    image.save(tmp_path / "b.jpg", quality=95)
+    assert read_picture(tmp_path / "b.jpg").lost == ("its inks (CMYK became RGB)",)
+    image.save(tmp_path / "a.tif", icc_profile=icc_profile())
+    assert read_picture(tmp_path / "a.tif").lost == picture.lost
 
 
 def test_the_content_decides_not_the_extension(tmp_path: Path) -> None:

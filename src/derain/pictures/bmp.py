@@ -7,7 +7,7 @@ import struct
 
 from PIL import BmpImagePlugin, Image
 
-from derain.pictures.decoding import checked, colours_and_alpha
+from derain.pictures.decoding import checked, colours_and_alpha, left_behind
 from derain.pictures.picture import Array, Picture
 
 # Kinds of colour description in the header of its fifth version.
@@ -20,7 +20,7 @@ def read(content: bytes, name: str, max_pixels: int) -> Picture:
     pixels, alpha = colours_and_alpha(image)
     dpi = image.info.get("dpi")
     held = dpi is not None and all(0 < value < 1e6 for value in dpi)
-    return Picture(pixels, alpha, dpi=dpi if held else None, lost=_lost(content))
+    return Picture(pixels, alpha, dpi=dpi if held else None, lost=(*left_behind(image.mode), *_lost(content)))
 
 
 def write(picture: Picture, samples: Array) -> bytes:

@@ -12,6 +12,14 @@ MAX_PIXELS = 400_000_000
 GREY_MODES = {"1", "L", "LA", "La"}
 COLOUR_MODES = {"P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
 STRIP_PIXELS = 1 << 22
+# What a file of Pillow's other modes has and the grey or RGB pixels of a `Picture` have not.
+LEFT_BEHIND = {
+    "1": "1 bit per channel (became 8)",
+    "P": "its palette (became RGB)",
+    "PA": "its palette (became RGB)",
+    "CMYK": "its inks (CMYK became RGB)",
+}
+INK_PROFILE = "the profile of its inks"
 
 
 class TooManyPixels(DerainError):
@@ -92,6 +100,11 @@ def colours_and_alpha(image: Image.Image) -> tuple[Array, Array | None]:
         if alpha is not None:
             alpha[top : top + rows] = strip[..., channels]
     return pixels, alpha
+
+
+def left_behind(mode: str) -> tuple[str, ...]:
+    """What pixels of one of Pillow's modes lose in `colours_and_alpha`, in words."""
+    return (LEFT_BEHIND[mode],) if mode in LEFT_BEHIND else ()
 
 
 def opencv_16_bits(content: bytes, *, grey: bool) -> tuple[Array, Array | None]:

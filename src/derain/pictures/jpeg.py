@@ -18,7 +18,7 @@ from PIL import Image, JpegImagePlugin
 
 from derain.errors import DerainError
 from derain.pictures import exif as exif_blocks
-from derain.pictures.decoding import behind_the_end, colours_and_alpha, refuse_size
+from derain.pictures.decoding import INK_PROFILE, behind_the_end, colours_and_alpha, left_behind, refuse_size
 from derain.pictures.picture import Array, JpegCoding, Picture, Text
 
 DEFAULT_QUALITY = 95
@@ -95,9 +95,8 @@ def read(content: bytes, name: str, max_pixels: int) -> Picture:
     pixels = _pixels(content, components, found)
     carried = replace(found.carried, icc=_profile(found), jpeg=_coding(found))
     if components == 4:  # its profile describes inks, not the RGB that it is converted to
-        carried = replace(carried, icc=None, jpeg=None)
-        if found.profile:
-            carried = replace(carried, lost=(*carried.lost, "the profile of its inks (CMYK became RGB)"))
+        lost = (*carried.lost, *left_behind("CMYK"), *([INK_PROFILE] if found.profile else []))
+        carried = replace(carried, icc=None, jpeg=None, lost=lost)
     return replace(carried, pixels=pixels)
 
 

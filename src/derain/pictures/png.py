@@ -21,6 +21,7 @@ from derain.pictures import exif as exif_blocks
 from derain.pictures.decoding import (
     behind_the_end,
     colours_and_alpha,
+    left_behind,
     opencv_16_bits,
     refuse_several,
     refuse_size,
@@ -76,6 +77,8 @@ def read(content: bytes, name: str, max_pixels: int) -> Picture:
             alpha = np.where(pixels[..., 0] == key, 0, 65535).astype(np.uint16)
     else:
         pixels, alpha = colours_and_alpha(image)
+        few = (f"{depth} bits per channel (became 8)",) if colour_type == 0 and depth in (2, 4) else ()
+        carried = replace(carried, lost=(*carried.lost, *left_behind(image.mode), *few))
     return replace(carried, pixels=pixels, alpha=alpha)
 
 

@@ -26,7 +26,15 @@ from PIL import TiffImagePlugin
 from derain.errors import DerainError
 from derain.pictures import exif as exif_blocks
 from derain.pictures import tags
-from derain.pictures.decoding import checked, colours_and_alpha, refuse_kind, refuse_several, refuse_size
+from derain.pictures.decoding import (
+    INK_PROFILE,
+    checked,
+    colours_and_alpha,
+    left_behind,
+    refuse_kind,
+    refuse_several,
+    refuse_size,
+)
 from derain.pictures.jpeg import iptc_of_photoshop, other_resources
 from derain.pictures.picture import Array, Picture
 
@@ -123,9 +131,10 @@ def read(content: bytes, name: str, max_pixels: int) -> Picture:
         if layout.bits > 8:
             raise refuse_kind(name, f"{layout.bits} bits, photometric interpretation {layout.photometric}")
         pixels, alpha = colours_and_alpha(image)
-        if image.mode == "CMYK":
-            lost.append("its inks (CMYK became RGB)")
-            first.entries.pop(exif_blocks.ICC, None)
+        lost += left_behind(image.mode)
+        if image.mode == "CMYK" and exif_blocks.ICC in first.entries:
+            del first.entries[exif_blocks.ICC]
+            lost.append(INK_PROFILE)
     return replace(_carried(first, head, lost), pixels=pixels, alpha=alpha)
 
 
@@ -255,6 +264,9 @@ def _numbers(
         stretched = ((1 << 16) - 1) / ((1 << bits) - 1)
         pixels = np.rint(pixels * stretched).astype(np.uint16)
         alpha = None if alpha is None else np.rint(alpha * stretched).astype(np.uint16)
+    elif layout.bits not in (8, 16):
+        depth = "1 bit" if layout.bits == 1 else f"{layout.bits} bits"
+        lost.append(f"{depth} per channel (became {8 * pixels.itemsize})")
     largest = np.iinfo(pixels.dtype).max
     if alpha is not None and place is not None and kinds[place] == 1:  # premultiplied
         wide = pixels.astype(np.uint32) * largest
