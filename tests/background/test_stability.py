@@ -1,9 +1,12 @@
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from background.test_clean_frame import rainy_clip
 from derain.background import clean_frame
-from derain.background.report import facts, warnings
+from derain.background.report import facts, refuse_movement, warnings
+from derain.errors import DerainError
 
 
 def test_a_still_camera_gives_no_warning() -> None:
@@ -36,6 +39,28 @@ def test_a_moved_camera_is_measured() -> None:
     result = clean_frame(moved)
     assert result.stability.shift == pytest.approx(3, abs=0.5)
     assert any("moves" in warning for warning in warnings(result))
+
+
+@pytest.mark.parametrize(
+    ("columns", "is_still"), [([0] * 40, True), ([0] * 30 + [6] * 10, True), (range(0, 120, 3), False)]
+)
+def test_a_camera_that_moves_most_of_the_time_is_refused(columns: Sequence[int], is_still: bool) -> None:
+    clip, _ = rainy_clip(40, 160, 160, coverage=0.15)
+    result = clean_frame(
+        np.stack([np.roll(frame, shift, axis=1) for frame, shift in zip(clip, columns, strict=True)])
+    )
+    if is_still:
+        refuse_movement("clip.mp4", result)
+    else:
+        with pytest.raises(
+            DerainError, match=r"clip\.mp4: the camera moves most of the time, by up to \d+ pixels"
+        ):
+            refuse_movement("clip.mp4", result)
+
+
+def test_noise_is_no_movement() -> None:
+    noise = np.random.default_rng(0).normal(120, 3, (30, 160, 160, 3))
+    refuse_movement("clip.mp4", clean_frame(noise.astype(np.uint8)))
 
 
 def test_the_report_holds_what_was_found() -> None:

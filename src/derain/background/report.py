@@ -10,6 +10,7 @@ import numpy as np
 
 from derain.atomic import replace_file
 from derain.background.clean_frame import CleanFrame
+from derain.errors import DerainError
 from derain.pictures import Picture, write_picture
 
 # Beyond these the result deserves a look.
@@ -18,6 +19,7 @@ MAX_SHIFT = 0.5
 MAX_TWO_STATES = 0.01
 MIN_FRAMES = 20
 MAX_DISAGREEMENT = 8
+MIN_STILL = 0.5  # below, what most frames show at a pixel is no part of the scene
 
 
 def facts(result: CleanFrame) -> dict[str, Any]:
@@ -37,6 +39,7 @@ def facts(result: CleanFrame) -> dict[str, Any]:
         "share_of_pixels_with_two_states": round(float(result.two_states.mean()), 4),
         "brightness_drift": round(result.stability.drift, 4),
         "camera_shift_pixels": round(result.stability.shift, 2),
+        "share_of_time_still": round(result.stability.still, 2),
         "warnings": warnings(result),
         "moments": list(result.stability.moments),
         "gains": [round(gain, 4) for gain in result.stability.gains],
@@ -70,6 +73,17 @@ def warnings(result: CleanFrame) -> list[str]:
             "compare them before you trust it."
         )
     return found
+
+
+def refuse_movement(clip: str | Path, result: CleanFrame) -> None:
+    """Raises `DerainError` if the camera moves most of the time: the result is then not the scene."""
+    if result.stability.still < MIN_STILL:
+        most = max(result.stability.shift, *result.stability.moves)
+        raise DerainError(
+            f"{clip}: the camera moves most of the time, by up to {most:.0f} pixels, so "
+            "there is no background to find; cut out a part in which it stands still, or "
+            "stabilise the clip first."
+        )
 
 
 def write_report(folder: str | Path, result: CleanFrame) -> None:

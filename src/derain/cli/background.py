@@ -42,14 +42,14 @@ def background(
     """Find the clean background of a rainy clip from a static camera.
 
     Most of the time only rain may move, and the exposure must be locked; --report shows
-    where that fails.
+    where that fails. Where the camera moves most of the time, only the report is written.
 
     Example: derain background rain.mp4 -o clean.png --report report/
     """
     from derain.background import clean_frame
     from derain.background.clip import open_clip
     from derain.background.pairs import refuse_repetition, write_pairs
-    from derain.background.report import facts, warnings, write_report
+    from derain.background.report import facts, refuse_movement, warnings, write_report
     from derain.background.votes import check_variant
     from derain.cli.progress import bar
     from derain.errors import Remedy, UsageError, reason
@@ -75,24 +75,25 @@ def background(
     with bar("finding the clean picture", 2) as progress:
         counted = _counted(source.frames(), source.expected_frames, progress)
         result = clean_frame(counted, method, scratch, progress=progress.part)
-    if output is not None:
-        write_picture(output, Picture(result.picture))
     if report is not None:
         write_report(report, result)
+    refuse_movement(clip, result)
+    if output is not None:
+        write_picture(output, Picture(result.picture))
     written = 0
     if pairs is not None:
         with bar("writing pairs", 1) as progress:
             counted = _counted(source.frames(), result.frames, progress)
             written = write_pairs(pairs, source.name, counted, result.picture)
     for warning in warnings(result):
-        print(f"derain: {printable(f'{clip}: {warning}')}", file=sys.stderr)
+        print(f"derain: warning: {printable(f'{clip}: {warning}')}", file=sys.stderr)
     if as_json:
         typer.echo(json.dumps({"clip": str(clip), "pairs": written, **facts(result)}, indent=2))
     else:
         where = ", ".join(str(p) for p in (output, report, pairs) if p is not None)
         found = facts(result)["mean_confidence_percent"]
-        trust = "too few to tell the confidence" if found is None else f"confidence {found:.0f} %"
-        say(f"{result.frames} frames, percentile {result.percentile}, {trust} -> {where}")
+        trust = "too few to tell the confidence" if found is None else f"{found:.0f} % of them agree with it"
+        say(f"{result.frames} frames, {trust} -> {where}")
 
 
 def _counted(frames: Iterator[Any], expected: int | None, progress: Bar) -> Iterator[Any]:
