@@ -59,7 +59,7 @@ def publish(
         commit = api.create_commit(
             target.id,
             [CommitOperationAdd(path_in_repo=name, path_or_fileobj=each) for name, each in content.items()],
-            commit_message=f"{model.checkpoint.architecture.name} by derain {derain.__version__}",
+            commit_message=f"{model.checkpoint.name} by derain {derain.__version__}",
         )
         return str(commit.commit_url)
 
@@ -91,7 +91,7 @@ Removes rain from pictures with `derain`.
 
 | | |
 | --- | --- |
-| network | `{checkpoint.architecture.name}`, {checkpoint.method.title} |
+| network | `{checkpoint.name}`, {checkpoint.method.title} |
 | paper | {checkpoint.method.paper} |
 | hyper-parameters | {options or "none"} |
 | parameters | {parameters:,} |

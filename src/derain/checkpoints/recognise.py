@@ -43,6 +43,11 @@ class Checkpoint:
     nest: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def name(self) -> str:
+        """What users call the network: `everyday-small`; that of the architecture for an unusual size."""
+        return self.architecture.called(self.variant)
+
 
 class Model(NamedTuple):
     """A network with its weights, and the checkpoint that they come from.

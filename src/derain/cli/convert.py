@@ -29,5 +29,5 @@ def convert(
         raise UsageError(f"{output}: exists already.", Remedy("replace it", {"overwrite": True}))
     opened = open_checkpoint(model, own_code=None)
     save_model(output, opened)
-    name, tensors = opened.checkpoint.architecture.name, len(opened.network.state_dict())
+    name, tensors = opened.checkpoint.name, len(opened.network.state_dict())
     say(f"{output}: {name}, {tensors} tensors.")

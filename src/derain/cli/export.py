@@ -76,12 +76,12 @@ def export(
     done = write(opened, to, output, calibrate)
     if done.agreement is not None:
         say(
-            f"{output}: {opened.checkpoint.architecture.name} in 8-bit integers; agrees with PyTorch to "
+            f"{output}: {opened.checkpoint.name} in 8-bit integers; agrees with PyTorch to "
             f"{done.agreement:.1f} dB on the worst of the held-out pictures (required: {LEAST_DB:.0f} dB)."
         )
         return
     tried = ", ".join(f"{batch} x {width}x{height}" for batch, height, width in done.shapes)
     say(
-        f"{output}: {opened.checkpoint.architecture.name}; differs from PyTorch by at most "
+        f"{output}: {opened.checkpoint.name}; differs from PyTorch by at most "
         f"{done.difference:.1e} on {tried} pixels (allowed: {TOLERANCE:.1e})."
     )

@@ -42,4 +42,4 @@ def publish(
         raise UsageError(f"{card}: cannot be read as text.") from None
     opened = open_checkpoint(model, own_code=None)
     address = upload(opened, where, card=text, private=private, overwrite=overwrite)
-    say(f"{where}: {opened.checkpoint.architecture.name} -> {address}")
+    say(f"{where}: {opened.checkpoint.name} -> {address}")

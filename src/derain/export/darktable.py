@@ -98,7 +98,7 @@ def export_package(model: Model, path: Path, tile: int | None = TILE) -> Package
     network, spec = model.network, model.network.spec
     if spec.receptive_field is None:
         raise UsageError(
-            f"{model.checkpoint.architecture.name}: cannot go into darktable, which cuts pictures into "
+            f"{model.checkpoint.name}: cannot go into darktable, which cuts pictures into "
             "tiles. Each pixel of its result depends on the whole picture, so brightness would jump between "
             "tiles."
         )
@@ -155,7 +155,7 @@ def configuration(
         graph: the content of model.onnx, which the version is made from.
     """
     network, checkpoint = model
-    name = checkpoint.architecture.name
+    name = checkpoint.name
     digest = hashlib.sha256(graph + card.text.encode()).hexdigest()
     return {
         "id": identifier,
@@ -164,7 +164,7 @@ def configuration(
         "task": "denoise",  # the one of darktable's tasks that maps a picture to a picture
         "backend": "onnx",
         "version": f"{derain.__version__}+{digest[:12]}",
-        "arch": name,
+        "arch": checkpoint.architecture.name,
         "tiling": True,
         "spatial_dims": ["height", "width"],
         "attributes": {"size_multiple": network.spec.multiple_of}

@@ -488,7 +488,7 @@ def _refuse_mask(protect: Tensor | None, size: Sequence[int]) -> None:
 
 def _name(network: nn.Module, checkpoint: Checkpoint | None) -> str:
     if checkpoint is not None:
-        return checkpoint.architecture.called(checkpoint.variant)
+        return checkpoint.name
     known = (each.name for each in all_architectures() if each.build is type(network))
     return next(known, type(network).__name__)
 
