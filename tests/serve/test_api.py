@@ -24,6 +24,7 @@ from PIL import Image
 import clips
 from clips import moving_scene, write_clip
 from derain.checkpoints.bundled import DEFAULT
+from derain.cli.messages import in_words
 from derain.errors import DerainError, UsageError
 from derain.pictures import encode_picture, grey_map, read_picture, to_tensor
 from derain.pictures.picture import Picture
@@ -316,8 +317,10 @@ def test_other_hosts_and_sites_are_refused(client: httpx.Client) -> None:
 
 def test_what_is_no_way_to_start() -> None:
     for host in ("0.0.0.0", "::", "192.0.2.1", "example.org"):
-        with pytest.raises(UsageError, match="token"):
+        with pytest.raises(UsageError, match="token") as refused_:
             serve(host, 0, LIMITS)
+        told = in_words(refused_.value.message, refused_.value.remedy)
+        assert told.endswith("To listen there, give DERAIN_TOKEN=SECRET in the environment.")  # not for ps
     with pytest.raises(UsageError, match="empty"):
         serve("127.0.0.1", 0, LIMITS, token=" ")
     with pytest.raises(UsageError, match="tpu"):

@@ -27,8 +27,14 @@ def printable(text: str) -> str:
     )
 
 
+# Secrets are named by their variable: other users of the machine can read the options of a command.
+SECRETS = {"token": "DERAIN_TOKEN"}
+
+
 def option(name: str, value: object = None) -> str:
     """A setting as an option of the command line: `--overwrite`, `--precision float32`."""
+    if name in SECRETS and value is not None:
+        return f"{SECRETS[name]}={value} in the environment"
     flag = "--" + name.replace("_", "-")
     return flag if value is None or value is True else f"{flag} {value}"
 

@@ -14,14 +14,15 @@ from derain.cli.shared import MODEL, Device, Precision
 
 def serve(
     host: Annotated[
-        str, typer.Option(help="Address to listen on; any but this machine's own needs --token.")
+        str, typer.Option(help="Address to listen on; any but this machine's own needs a token.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 chooses a free port.")] = 8000,
     token: Annotated[
         str | None,
         typer.Option(
             envvar="DERAIN_TOKEN",
-            help="Secret shared by all users: password of the page, bearer token of the API.",
+            help="Secret shared by all users: password of the page, bearer token of the API. "
+            "Set it as DERAIN_TOKEN: others on this machine can read options.",
             show_default=False,
         ),
     ] = None,
