@@ -75,7 +75,9 @@ def test_a_folder_with_everything_in_it(weights: Path, tmp_path: Path) -> None:
     again = derain("run", rainy, "-o", dry, "--weights", weights)
     assert again.returncode == 0
     told = again.stdout.splitlines()
-    assert told[0] == "4 results exist already. To replace them, give --overwrite."
+    assert told[0] == (
+        "4 results exist already, perhaps made with other settings. To replace them, give --overwrite."
+    )
     assert told[1].startswith("0 restored, 4 skipped, 0 failed")
     assert told[1].endswith(f"-> {dry}")
     two = derain("run", rainy / "sub", rainy / "deep.png", "--weights", weights)

@@ -46,7 +46,8 @@ def follow(outcomes: Iterable[Outcome], progress: Bar, as_json: bool, advance: b
         progress.say(f"{existing[0].job.target}: {told}", error=as_json)
     elif existing:
         told = in_words(
-            f"{len(existing)} results exist already.", Remedy("replace them", {"overwrite": True})
+            f"{len(existing)} results exist already, perhaps made with other settings.",
+            Remedy("replace them", {"overwrite": True}),
         )
         progress.say(told, error=as_json)
     return done

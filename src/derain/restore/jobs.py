@@ -19,7 +19,7 @@ from derain.restore.rain import Rain
 
 Status = Literal["restored", "skipped", "failed"]
 STATUSES: tuple[Status, ...] = ("restored", "skipped", "failed")
-EXISTS = "exists already."
+EXISTS = "exists already, perhaps made with other settings."
 # Bytes above which a job is done alone: those of a picture of 50 megapixels and its result.
 MOST_HELD = 300 << 20
 
