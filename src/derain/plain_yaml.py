@@ -89,4 +89,4 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(f"{place}not YAML ({problem})") from None
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
         # A tag such as !!bool on another kind of value, or a number of thousands of digits.
-        raise ValueError(f"not YAML (a value does not fit its type: {first_line(error)})") from None
+        raise ValueError(f"not YAML (a value does not fit its type: {first_line(error)[:80]})") from None

@@ -160,7 +160,7 @@ def _matched(state: StateDict) -> tuple[Architecture, dict[str, Any]] | None:
             config = architecture.recognise(state)
         except (IndexError, ValueError, ZeroDivisionError) as error:
             if isinstance(error, DerainError):
-                raise
+                raise DerainError(f"looks like {architecture.name}, but {error}") from None
             config = None  # names of this network on tensors of another shape
         if config is not None:
             return architecture, config

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from derain.errors import DerainError
 from derain.methods.contract import StateDict
+from derain.methods.keys import count_below, shape_of
 from derain.nn.expansion import expansion_factor
 
 # No other network of this package has all of these parameters.
@@ -21,32 +21,16 @@ def recognise(state: StateDict) -> dict[str, Any] | None:
     """
     if any(name not in state for name in SIGNS):
         return None
-    dim, inp_channels = _shape(state, "patch_embed.proj.weight", 4)[:2]
-    hidden = [_shape(state, f"{name}.0.ffn.project_out.weight", 4)[1] // 2 for name in LEVELS]
+    dim, inp_channels = shape_of(state, "patch_embed.proj.weight")[:2]
+    hidden = [shape_of(state, f"{name}.0.ffn.project_out.weight")[1] // 2 for name in LEVELS]
     return {
         "inp_channels": inp_channels,
-        "out_channels": _shape(state, "output.weight", 4)[0],
+        "out_channels": shape_of(state, "output.weight")[0],
         "dim": dim,
-        "num_blocks": [_count(state, level) for level in LEVELS],
-        "heads": [_shape(state, f"{level}.0.attn.temperature", 3)[0] for level in LEVELS],
+        "num_blocks": [count_below(state, level) for level in LEVELS],
+        "heads": [shape_of(state, f"{level}.0.attn.temperature", 3)[0] for level in LEVELS],
         "ffn_expansion_factor": expansion_factor([dim * 2**level for level in range(len(LEVELS))], hidden),
         "bias": "output.bias" in state,
         "LayerNorm_type": "WithBias" if "encoder_level1.0.norm1.body.bias" in state else "BiasFree",
         "mefc": any(name.startswith("encoder_level0.") for name in state),
     }
-
-
-def _shape(state: StateDict, name: str, dimensions: int) -> tuple[int, ...]:
-    if name not in state:
-        raise DerainError(f"looks like drsformer, but {name} is missing.")
-    shape = tuple(state[name].shape)
-    if len(shape) != dimensions or 0 in shape:
-        raise DerainError(f"looks like drsformer, but {name} is {shape}, not of {dimensions} dimensions.")
-    return shape
-
-
-def _count(state: StateDict, level: str) -> int:
-    count = 0
-    while f"{level}.{count}.attn.temperature" in state:
-        count += 1
-    return count

@@ -7,21 +7,17 @@ from typing import Any
 from derain.methods.contract import Architecture, Method, StateDict
 from derain.methods.everyday.fast import FastEveryday
 from derain.methods.everyday.loss import EverydayLoss
+from derain.methods.keys import count_below, shape_of
 
 
 def _recognise(state: StateDict) -> dict[str, Any] | None:
     if "stem.weight" not in state or "encoder.0.0.first.weight" not in state:
         return None
-
-    def blocks(part: str, level: int) -> int:
-        prefix = f"{part}.{level}."
-        return len({key.split(".")[2] for key in state if key.startswith(prefix)})
-
-    levels = 1 + len({key.split(".")[1] for key in state if key.startswith("down.")})
+    levels = 1 + count_below(state, "down")
     return {
-        "widths": tuple(state[f"encoder.{level}.0.first.weight"].shape[0] for level in range(levels)),
-        "encoder": tuple(blocks("encoder", level) for level in range(levels)),
-        "decoder": tuple(blocks("decoder", level) for level in range(levels - 1)),
+        "widths": tuple(shape_of(state, f"encoder.{level}.0.first.weight")[0] for level in range(levels)),
+        "encoder": tuple(count_below(state, f"encoder.{level}") for level in range(levels)),
+        "decoder": tuple(count_below(state, f"decoder.{level}") for level in range(levels - 1)),
     }
 
 

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from derain.methods.contract import StateDict
+from derain.methods.keys import has_kernels
 from derain.methods.network import RainNetwork, Spec
 
 UNET_KERNELS = (7, 5, 5, 3)
@@ -226,7 +227,7 @@ class DnCNN(RainNetwork):
 
 def recognise_unet(state: StateDict) -> dict[str, Any] | None:
     """Width and channels; the levels in use leave no trace, so the published 4 are assumed."""
-    if not _are_kernels(state, "enc_1.conv.weight", "dec_1.conv.weight"):
+    if not has_kernels(state, "enc_1.conv.weight", "dec_1.conv.weight"):
         return None
     width, channels = state["enc_1.conv.weight"].shape[:2]
     return {"levels": 4, "width": width, "channels": channels}
@@ -234,18 +235,14 @@ def recognise_unet(state: StateDict) -> dict[str, Any] | None:
 
 def recognise_resnet(state: StateDict) -> dict[str, Any] | None:
     """Width of the first level."""
-    if not _are_kernels(state, "resnet18.conv1.weight", "up5.main.0.weight"):
+    if not has_kernels(state, "resnet18.conv1.weight", "up5.main.0.weight"):
         return None
     return {"width": state["resnet18.conv1.weight"].shape[0]}
 
 
 def recognise_dncnn(state: StateDict) -> dict[str, Any] | None:
     """Depth from the number of convolutions."""
-    if not _are_kernels(state, "dncnn.0.weight"):
+    if not has_kernels(state, "dncnn.0.weight"):
         return None
     depth = sum(tensor.dim() == 4 for tensor in state.values())
     return {"depth": depth, "width": state["dncnn.0.weight"].shape[0]}
-
-
-def _are_kernels(state: StateDict, *names: str) -> bool:
-    return all(name in state and state[name].dim() == 4 for name in names)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from derain.methods.contract import Architecture, Figure, Method, StateDict
+from derain.methods.keys import shape_of
 from derain.methods.spanet.loss import SPANetLoss
 from derain.methods.spanet.network import SPANet
 
@@ -12,7 +13,7 @@ from derain.methods.spanet.network import SPANet
 def _recognise(state: StateDict) -> dict[str, Any] | None:
     if "SAM1.irnn1.left_weight.weight" not in state or "conv_in.0.weight" not in state:
         return None
-    return {"width": state["conv_in.0.weight"].shape[0]}
+    return {"width": shape_of(state, "conv_in.0.weight")[0]}
 
 
 METHOD = Method(

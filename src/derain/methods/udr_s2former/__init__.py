@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import Any
 
 from derain.methods.contract import Architecture, Figure, Method, StateDict
+from derain.methods.keys import count_below, shape_of
 from derain.methods.udr_s2former.loss import UDRS2FormerLoss
 from derain.methods.udr_s2former.network import LEVELS, UDRS2Former
 
@@ -20,20 +20,17 @@ def _recognise(state: StateDict) -> dict[str, Any] | None:
     if any(name not in state for name in needed):
         return None
     return {
-        "dims": (*(state[name].shape[1] for name in widen), state["down3.down.0.weight"].shape[0]),
-        "heads": tuple(state[name].shape[1] for name in tables),
-        "encoder_blocks": tuple(_count(state, rf"encoder_level{k}\.0\.model") for k in LEVELS),
-        "decoder_blocks": tuple(_count(state, rf"decoder_level{k}\.model") for k in LEVELS),
-        "bottleneck_blocks": _count(state, "latent"),
-        "windows": tuple((math.isqrt(state[name].shape[0]) + 1) // 2 for name in tables),
-        "expand_ratios": tuple(state[name].shape[0] // state[name].shape[1] for name in widen),
+        "dims": (
+            *(shape_of(state, name)[1] for name in widen),
+            shape_of(state, "down3.down.0.weight")[0],
+        ),
+        "heads": tuple(shape_of(state, name, 2)[1] for name in tables),
+        "encoder_blocks": tuple(count_below(state, f"encoder_level{k}.0.model") for k in LEVELS),
+        "decoder_blocks": tuple(count_below(state, f"decoder_level{k}.model") for k in LEVELS),
+        "bottleneck_blocks": count_below(state, "latent"),
+        "windows": tuple((math.isqrt(shape_of(state, name, 2)[0]) + 1) // 2 for name in tables),
+        "expand_ratios": tuple(shape_of(state, name)[0] // shape_of(state, name)[1] for name in widen),
     }
-
-
-def _count(state: StateDict, prefix: str) -> int:
-    """How many modules are numbered below `prefix`."""
-    matches = (re.match(rf"{prefix}\.(\d+)\.", name) for name in state)
-    return len({match[1] for match in matches if match})
 
 
 _TABLE = "authors' table: paper and project page"
