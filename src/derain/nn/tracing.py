@@ -21,5 +21,5 @@ def constant(weight: Tensor) -> Tensor:
 
 
 def _is_exporting() -> bool:
-    # PyTorch loads its exporter where it is first named; as long as nobody did, there is no export.
+    # PyTorch loads its exporter where it is first named; until it is loaded, nothing is exported.
     return "torch.onnx" in sys.modules and torch.onnx.is_in_onnx_export()

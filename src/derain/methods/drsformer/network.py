@@ -22,6 +22,7 @@ from derain.nn.grouped import GroupedConv2d
 from derain.nn.pointwise import PointwiseConv2d
 from derain.nn.resizing import Downsample, PatchEmbedding, Upsample
 from derain.nn.transformer import stage
+from derain.nn.weighting import weighted_cat
 
 # Measured with the weights of the parity tests on real pictures: 16 to 23 dB from float32.
 _RANKS_JUMP = "rounding changes which attention logits are kept, and the result with them"
@@ -293,8 +294,7 @@ class Experts(nn.Module):
         self._out = nn.Sequential(PointwiseConv2d(EXPERTS * channels, channels, bias=False), nn.ReLU())
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        scales = weights[:, :, None, None, None].unbind(1)
-        y: Tensor = self._out(torch.cat([s * op(x) for s, op in zip(scales, self._ops, strict=True)], 1))
+        y: Tensor = self._out(weighted_cat([expert(x) for expert in self._ops], weights))
         return y
 
 
