@@ -138,7 +138,7 @@ function pause(seconds) {
   });
 }
 
-// Small things
+// Helpers
 
 const megabytes = (bytes) => `${Math.round(bytes / 1e6)} MB`;
 const keep = () => sessionStorage.setItem(KEPT, JSON.stringify([...cards.keys()]));
@@ -176,7 +176,7 @@ byId("login").addEventListener("submit", async (event) => {
   }
 });
 
-// Files come by choosing, dropping anywhere on the page, and pasting.
+// Files can be chosen, dropped anywhere on the page, or pasted.
 
 byId("choose").addEventListener("click", () => byId("files").click());
 byId("choose-folder").addEventListener("click", () => byId("folder").click());
@@ -208,7 +208,7 @@ document.addEventListener("paste", (event) => {
   take(files);
 });
 
-// A download of all waits for changes in progress.
+// The download of all results waits for changes in progress.
 let ready = false;
 byId("all").addEventListener("click", async (event) => {
   if (ready) return;
@@ -219,7 +219,7 @@ byId("all").addEventListener("click", async (event) => {
   ready = false;
 });
 
-// Help with the keys
+// Keyboard help
 
 const KEYS = [["Ctrl V", "key_paste"], ["← →", "key_compare"], ["+ −", "key_zoom"], ["0", "key_fit"],
   ["M", "key_mask"], ["P", "key_protect"], ["← ↑ ↓ →", "key_brush"], ["␣", "key_paint"], ["Esc", "key_leave"],

@@ -86,7 +86,7 @@ export function newCard(name, page) {
     page.ended();
   }
 
-  // What the result kept, and what it lost.
+  // Says what of the file the result kept, and what it lost.
   function tell(job, more = "") {
     const kept = job.kept.length ? word("kept", { what: job.kept.map(served).join(", ") }) : "";
     const note = job.note && job.note.charAt(0).toUpperCase() + job.note.slice(1);
@@ -99,7 +99,7 @@ export function newCard(name, page) {
     card.job = { ...card.job, state: "failed" };
     state(word("failed"), null);
     for (const selector of [".stage", ".tools", ".hint", ".download", ".note"]) part(selector).hidden = true;
-    // The card bears the file's name, which the server's sentence may begin with.
+    // The card already shows the file's name, with which the server's message may begin.
     const prefix = `${title.textContent}: `;
     const why = text.startsWith(prefix) ? text.slice(prefix.length) : text;
     part(".problem").textContent = why.charAt(0).toUpperCase() + why.slice(1);
@@ -148,7 +148,7 @@ export function newCard(name, page) {
     page.removed(card);
   });
 
-  // Keys that work wherever the focus is in the card.
+  // Keyboard shortcuts, wherever in the card the focus is.
   const KEYS = {
     "+": [".zoom", picture.closer],
     "-": [".zoom", picture.farther],

@@ -2,7 +2,7 @@
 
 const KNOWN = /\.(png|jpe?g|webp|tiff?|bmp|avif|gif|mp4|m4v|mov|mkv|webm|avi)$/i;
 
-// Only files of a folder that look like pictures or clips; the others would be refused one by one.
+// Whether a file of a folder looks like a picture or clip; the server would refuse the others one by one.
 export const isKnown = (file) => /^(image|video)\//.test(file.type) || KNOWN.test(file.name);
 
 const places = new WeakMap(); // dropped file -> its folder
@@ -34,7 +34,7 @@ async function filesOf(entry) {
   }
   const reader = entry.createReader();
   const found = [];
-  for (;;) { // it gives a hundred at a time
+  for (;;) { // each call returns at most a hundred
     const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
     if (!some.length) break;
     found.push(...some);

@@ -20,7 +20,7 @@ export function word(key, values = {}) {
 // A word from the server in the reader's language; unchanged if there is no translation.
 export const served = (text) => words[`served:${text}`]?.[language] ?? text;
 
-// Puts the words into all parts of `root` that name one: as their text, or as their label.
+// Sets the text or label of every element below `root` that names a word.
 export function translate(root) {
   for (const part of root.querySelectorAll("[data-word]")) part.textContent = word(part.dataset.word);
   for (const part of root.querySelectorAll("[data-label]")) part.setAttribute("aria-label", word(part.dataset.label));
