@@ -25,7 +25,7 @@ from derain.serve.guard import LOOPBACK_NAMES
 from derain.serve.limits import Limits
 from derain.serve.models import offered
 from derain.serve.server import http_server
-from derain.serve.worker import Work
+from derain.serve.worker import WorkerSettings
 
 PATIENCE = 120  # seconds for one answer
 
@@ -42,7 +42,7 @@ def in_thread(
 ) -> Iterator[httpx.Client]:
     """A server whose files lie in `folder`, and a client of it; ready when it comes."""
     before, tempfile.tempdir = tempfile.tempdir, str(folder)
-    work = Work(offered(models), Settings(device="cpu"), threads=1, workers=workers)
+    work = WorkerSettings(offered(models), Settings(device="cpu"), threads=1, workers=workers)
     app = create_app(limits, work, token=token, hosts=LOOPBACK_NAMES, callback_hosts=callback_hosts)
     server = http_server(app)
     with socket.create_server(("127.0.0.1", 0)) as listener:

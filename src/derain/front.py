@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from derain.restore.rain import Rain
     from derain.training import Recipe
 
-    Picture: TypeAlias = NDArray[Any] | Tensor | Image.Image
-    Model: TypeAlias = str | Path | nn.Module | Derainer | None
+    PictureLike: TypeAlias = NDArray[Any] | Tensor | Image.Image
+    ModelLike: TypeAlias = str | Path | nn.Module | Derainer | None
 
 
 def score(
-    restored: str | Path | Picture,
-    clean: str | Path | Picture | None = None,
+    restored: str | Path | PictureLike,
+    clean: str | Path | PictureLike | None = None,
     protocol: str = "matlab_y_uint8",
     *,
-    rainy: str | Path | Picture | None = None,
-    masks: str | Path | Picture | None = None,
+    rainy: str | Path | PictureLike | None = None,
+    masks: str | Path | PictureLike | None = None,
     crop_to_common: bool = False,
 ) -> SetScore:
     """Scores restored pictures, two folders of them, two files or two clips, under a published protocol.
@@ -105,7 +105,7 @@ def _levels(picture: Any) -> NDArray[Any] | Tensor:
     raise DerainError(f"a {type(picture).__name__}: give a path, a PIL picture, an array or a tensor.")
 
 
-def rain(picture: str | Path | Picture, model: Model = None) -> Rain:
+def rain(picture: str | Path | PictureLike, model: ModelLike = None) -> Rain:
     """How much rain there is in a picture.
 
     For many pictures, load the model once: `restore = derain.load()`, then `restore.rain(picture)`.
@@ -135,7 +135,7 @@ def rain(picture: str | Path | Picture, model: Model = None) -> Rain:
 def evaluate(
     rainy: str | Path,
     clean: str | Path | None = None,
-    models: Iterable[Model | Candidate | tuple[str, Model | Candidate]] = (None,),
+    models: Iterable[ModelLike | Candidate | tuple[str, ModelLike | Candidate]] = (None,),
     *,
     masks: str | Path | None = None,
     results: Mapping[str, str | Path] | None = None,

@@ -15,7 +15,7 @@ from PIL import Image
 
 from derain.errors import DerainError
 from derain.pictures import file_kind, read_picture
-from derain.pictures.jxl import Header, read_header
+from derain.pictures.jxl import CodestreamHeader, read_header
 from derain.pictures.picture import ColourCode
 
 pytest.importorskip("pillow_jxl", reason="the extra 'formats' is not installed")
@@ -149,7 +149,7 @@ def test_the_declared_size_counts_before_anything_is_decoded(tmp_path: Path) -> 
 def test_a_frame_larger_than_its_picture_meets_a_limit(tmp_path: Path) -> None:
     path = tmp_path / "a.jxl"
     path.write_bytes(LARGE_FRAME)
-    assert read_header(LARGE_FRAME) == Header(8, 8)
+    assert read_header(LARGE_FRAME) == CodestreamHeader(8, 8)
     with pytest.raises(DerainError, match=r"a JPEG XL file that is damaged or cut short"):
         read_picture(path)
 

@@ -20,7 +20,7 @@ from derain.methods import all_architectures
 from derain.pictures.streams import FrameWriter, open_file
 from derain.pictures.video import Frame
 from derain.restore import Derainer
-from derain.restore.live import Live, LiveStream, Source, source_of
+from derain.restore.live import Live, LiveSource, LiveStream, source_of
 
 
 @pytest.fixture(scope="session")
@@ -84,7 +84,7 @@ def test_frames_that_come_meanwhile_are_dropped_and_counted(clip: Path) -> None:
         with open_file(clip) as stream:
             yield Stream(stream)
 
-    live = Live(Source("camera", opened, ends=True), through)
+    live = Live(LiveSource("camera", opened, ends=True), through)
     count = 0
     for _ in live:
         assert passed.wait(60)
@@ -108,7 +108,7 @@ def test_a_source_that_goes_is_tried_again_and_one_that_never_was_is_an_error(cl
         with open_file(clip) as stream:
             yield stream
 
-    live = Live(Source("garden", open_it), through, told=told.append, wait=waits.append)
+    live = Live(LiveSource("garden", open_it), through, told=told.append, wait=waits.append)
     for _ in live:
         if opened >= 4:
             break
@@ -122,7 +122,7 @@ def test_a_source_that_goes_is_tried_again_and_one_that_never_was_is_an_error(cl
     assert live.figures().reconnects >= 1
     opened = 1
     with pytest.raises(DerainError, match="no route to host"):
-        next(iter(Live(Source("garden", open_it), through, wait=waits.append)))
+        next(iter(Live(LiveSource("garden", open_it), through, wait=waits.append)))
 
 
 def test_what_was_turned_is_written_upright(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_an_hour_of_a_camera_that_comes_and_goes_takes_no_more_memory(
     restore = Derainer(architecture.build(**architecture.tiny))
     scene = write_clip(tmp_path / "ten.mp4", list(moving_scene(250, 48, 64)), rate=Fraction(25))
     clock = Clock()
-    source = Source("camera", lambda: open_file(scene), paced=True)
+    source = LiveSource("camera", lambda: open_file(scene), paced=True)
     live = Live(source, lambda rainy, bits: restore.restore(rainy).image, clock=clock, wait=clock.wait)
     process, sizes = psutil.Process(), list[int]()
     total = dropped = reconnects = 0

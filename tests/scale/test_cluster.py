@@ -23,7 +23,7 @@ from derain.pictures import Picture, write_picture
 from derain.restore import Settings, load
 from derain.restore.jobs import Job, Outcome, plan
 from derain.restore.run import PictureOptions, restore_all
-from derain.scale.cluster import Work, Worker, _row, restore_on_cluster
+from derain.scale.cluster import Assignment, Worker, _row, restore_on_cluster
 from derain.scale.manifest import NAME, Manifest
 
 with_ray = pytest.mark.skipif(
@@ -31,7 +31,7 @@ with_ray = pytest.mark.skipif(
 )
 
 
-WORK = Work("spanet", Settings(), PictureOptions())
+WORK = Assignment("spanet", Settings(), PictureOptions())
 # Ray gives way to all other processes; then a busy machine makes the tests last for ever.
 EAGER = {"RAY_worker_niceness": "0"}
 
@@ -56,7 +56,7 @@ def test_a_worker_makes_the_files_of_the_local_run(tmp_path: Path) -> None:
     jobs = plan([tmp_path / "rainy"], tmp_path / "spread").jobs
     rows = [_row(number, job) for number, job in enumerate(jobs)]
     batch = {key: np.array([row[key] for row in rows]) for key in rows[0]}
-    done = Worker(Work("spanet", settings, PictureOptions(compare=True)), threads=1)(batch)
+    done = Worker(Assignment("spanet", settings, PictureOptions(compare=True)), threads=1)(batch)
     assert sorted(done["status"]) == ["failed", *["restored"] * 5]
     assert "broken.png" in next(note for note in done["note"] if note)
     local = plan([tmp_path / "rainy"], tmp_path / "local").jobs

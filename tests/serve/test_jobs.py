@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from derain.errors import UsageError
 from derain.pictures import EXTENSIONS
 from derain.pictures.video import VIDEO_KINDS
-from derain.serve.jobs import Job, Store
+from derain.serve.jobs import ServerJob, Store
 from derain.serve.limits import Limits, Refused
 from derain.serve.uploads import Upload, recognise, safe_folder, safe_name
 
 
-def add(store: Store) -> Job:
+def add(store: Store) -> ServerJob:
     with store.receiving() as folder:
         (folder / "rainy.png").write_bytes(bytes(100))
         return store.add(folder, Upload("picture", "a.png", folder / "rainy.png", (1, 1)), "spanet")

@@ -21,8 +21,8 @@ from derain.locks import only_here
 from derain.methods import create_network
 from derain.training import Stopped, train
 from derain.training.log import read_log
-from derain.training.memory import checkpoint_activations
 from derain.training.plot import plot_run
+from derain.training.recomputing import checkpoint_activations
 from derain.training.state import RunState, load_state
 from training.conftest import content, python, recipe
 

@@ -28,7 +28,7 @@ APART = 12  # levels between the mode and another state of the pixel
 STEADY = 6  # levels within which that other state must stay
 LASTING = 0.2  # share of the frames that it must last
 
-Progress = Callable[[int, int], None]
+PixelProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def clean_frame(
     variant: voting.Variant = "fixed",
     scratch: Path | None = None,
     tile: int = TILE,
-    progress: Progress | None = None,
+    progress: PixelProgress | None = None,
 ) -> CleanFrame:
     """The clean picture of a clip.
 
@@ -90,7 +90,7 @@ def clean_frame(
 
 
 def _vote(
-    store: FrameStore, variant: voting.Variant, tile: int, progress: Progress | None
+    store: FrameStore, variant: voting.Variant, tile: int, progress: PixelProgress | None
 ) -> tuple[voting.Counts, NDArray[np.bool_]]:
     """The votes of all pixels, and the pixels that have two states."""
     ballot = voting.ballot(store.frames, variant)
@@ -110,7 +110,7 @@ def _vote(
 
 
 def _take_percentile(
-    store: FrameStore, percentile: int, variant: voting.Variant, tile: int, progress: Progress | None
+    store: FrameStore, percentile: int, variant: voting.Variant, tile: int, progress: PixelProgress | None
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
     """The picture at a percentile, its confidence and its disagreement with the median."""
     picture, confidence, disagreement = np.empty((3, store.pixels, 3), np.uint8)

@@ -48,8 +48,8 @@ def background(
     """
     from derain.background import clean_frame
     from derain.background.clip import open_clip
-    from derain.background.pairs import refuse_repetition, write_pairs
     from derain.background.report import facts, refuse_movement, warnings, write_report
+    from derain.background.spa_layout import refuse_repetition, write_pairs
     from derain.background.votes import check_variant
     from derain.cli.progress import bar
     from derain.errors import Remedy, UsageError, reason

@@ -307,8 +307,8 @@ def _on_cluster(
 ) -> Iterator[Outcome]:
     from derain.checkpoints.bundled import is_plain_name
     from derain.checkpoints.hub import names_repository
-    from derain.scale.cluster import Work, restore_on_cluster
+    from derain.scale.cluster import Assignment, restore_on_cluster
 
     is_path = model is not None and not is_plain_name(model) and not names_repository(model)
     found = Path(model).absolute() if model is not None and is_path else model
-    return restore_on_cluster(jobs, Work(found, settings, pictures), address, output, overwrite)
+    return restore_on_cluster(jobs, Assignment(found, settings, pictures), address, output, overwrite)

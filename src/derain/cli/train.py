@@ -16,7 +16,7 @@ from derain.cli.progress import bar, duration
 
 if TYPE_CHECKING:
     from derain.training import Recipe, Stopped
-    from derain.training.loop import Progress
+    from derain.training.loop import TrainingProgress
 
 
 def train(
@@ -102,7 +102,7 @@ def _train(wanted: Recipe, output: Path, own_code: bool) -> None:
 
 
 @contextmanager
-def _progress() -> Iterator[Progress | None]:
+def _progress() -> Iterator[TrainingProgress | None]:
     """Shows the progress of training, in the first process only."""
     if os.environ.get("RANK", "0") != "0":
         yield None

@@ -13,7 +13,7 @@ from importlib.resources import files
 from string import Template
 
 from derain.evaluation.measures import figure
-from derain.evaluation.tables import COSTS, Cell, Column, Group, Line, Table, cost_text, costs_shown
+from derain.evaluation.tables import COSTS, Cell, Column, ColumnGroup, Line, Table, cost_text, costs_shown
 
 LATEX_COLUMNS = 12  # columns of figures that are legible side by side on a landscape page
 LEGEND = (
@@ -122,9 +122,9 @@ def as_latex(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _latex_parts(table: Table) -> list[tuple[list[Group], range, list[str]]]:
+def _latex_parts(table: Table) -> list[tuple[list[ColumnGroup], range, list[str]]]:
     """The groups of columns that are set side by side, the places of their columns, and the costs there."""
-    parts: list[tuple[list[Group], range, list[str]]] = []
+    parts: list[tuple[list[ColumnGroup], range, list[str]]] = []
     for group in table.groups:
         start = parts[-1][1].stop if parts else 0
         end = start + group.columns
@@ -141,7 +141,7 @@ def _latex_parts(table: Table) -> list[tuple[list[Group], range, list[str]]]:
 
 
 def _tabular(
-    table: Table, groups: Sequence[Group], places: range, costs: Sequence[str], letters: dict[str, str]
+    table: Table, groups: Sequence[ColumnGroup], places: range, costs: Sequence[str], letters: dict[str, str]
 ) -> list[str]:
     """Some columns of a table, with the rows that have something there; new sources get letters."""
 
@@ -213,7 +213,7 @@ def html_table(table: Table) -> str:
     return "".join((*parts, _html_part(table, [], range(0), costs) if costs else ""))
 
 
-def _html_part(table: Table, groups: Sequence[Group], places: range, costs: Sequence[str]) -> str:
+def _html_part(table: Table, groups: Sequence[ColumnGroup], places: range, costs: Sequence[str]) -> str:
     """Some columns of a table, with the rows that have something there."""
     lines = [line for line in table.lines if _has_some(line, places, costs)]
     with_source = any(line.source for line in lines)

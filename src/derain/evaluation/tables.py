@@ -49,7 +49,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Group:
+class ColumnGroup:
     """Neighbouring columns of one set and protocol; `dataset` includes the number of pictures."""
 
     dataset: str
@@ -112,11 +112,11 @@ class Table:
         return tuple(line for line in self.lines if line.source)
 
     @property
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[ColumnGroup]:
         """From left to right."""
         key = attrgetter("dataset", "pictures", "protocol")
         return [
-            Group(f"{dataset} ({pictures})", protocol, len(list(columns)))
+            ColumnGroup(f"{dataset} ({pictures})", protocol, len(list(columns)))
             for (dataset, pictures, protocol), columns in itertools.groupby(self.columns, key)
         ]
 

@@ -16,7 +16,7 @@ INPUT, OUTPUT = "rainy", "image"
 # {name in the first format: name since}
 FIRST_NAMES = {"size_multiple": "multiple_of", "reach": "receptive_field"}
 
-Pixels = Annotated[int, Field(ge=0, le=1 << 16)]
+PixelCount = Annotated[int, Field(ge=0, le=1 << 16)]
 
 
 class Facts(BaseModel):
@@ -42,8 +42,8 @@ class Facts(BaseModel):
     variant: str | None
     config: dict[str, Any]
     multiple_of: Annotated[int, Field(ge=1, le=4096)]
-    receptive_field: Pixels | None
-    tile: tuple[Annotated[int, Field(ge=1, le=1 << 16)], Pixels] | None
+    receptive_field: PixelCount | None
+    tile: tuple[Annotated[int, Field(ge=1, le=1 << 16)], PixelCount] | None
     bytes_per_pixel: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     multiply_adds_per_pixel: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     precision: Literal["float32", "int8"] = "float32"

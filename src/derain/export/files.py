@@ -18,8 +18,8 @@ from derain.errors import DerainError, UsageError
 from derain.export import TARGETS
 from derain.export.facts import KEY, Facts, facts_of
 from derain.export.graph import trace
+from derain.export.graph_memory import bytes_per_pixel
 from derain.export.integers import LEAST_DB, agreement, pieces, with_integers
-from derain.export.memory import bytes_per_pixel
 from derain.export.running import onnx_network, openvino_network
 from derain.extras import extra
 from derain.methods.network import RainNetwork

@@ -41,7 +41,7 @@ SRGB, PQ, HLG = ColourCode(1, 13), 16, 18
 
 
 @dataclass(frozen=True)
-class Header:
+class CodestreamHeader:
     """What a codestream declares.
 
     Attributes:
@@ -121,7 +121,7 @@ def read(content: bytes, name: str, max_pixels: int) -> Picture:
     )
 
 
-def _decoded(content: bytes, header: Header) -> Decoded:
+def _decoded(content: bytes, header: CodestreamHeader) -> Decoded:
     """Raises `ValueError` for what cannot be decoded within the limits that follow from its header."""
     memory = OWN_BYTES + BYTES_PER_SAMPLE * header.samples
     seconds = OWN_SECONDS + header.samples // SAMPLES_PER_SECOND
@@ -163,7 +163,7 @@ def _exif(box: bytes) -> bytes:
     return box[4 + int.from_bytes(box[:4], "big") :]
 
 
-def _lost(header: Header, decoded: Decoded) -> Iterator[str]:
+def _lost(header: CodestreamHeader, decoded: Decoded) -> Iterator[str]:
     """What else the file contains, in words."""
     if header.bits > 8 * decoded.samples.itemsize:
         yield f"{header.bits} bits per channel, of which 8 were read"
@@ -228,14 +228,14 @@ class _Bits:
         return self.choice((0, 0), (1, 0), (2, 4), (18, 6))
 
 
-def read_header(codestream: bytes) -> Header:
+def read_header(codestream: bytes) -> CodestreamHeader:
     """Raises `ValueError` for what is not a header."""
     bits = _Bits(codestream)
     if bits.number(16) != int.from_bytes(CODESTREAM, "little"):
         raise ValueError("it has no header")
     width, height = _size(bits)
     if bits.flag():  # all as usual
-        return Header(width, height)
+        return CodestreamHeader(width, height)
     more = bits.flag()
     if more:
         if bits.number(3) >= 4:  # orientations 5 to 8: on its side
@@ -245,13 +245,13 @@ def read_header(codestream: bytes) -> Header:
         if bits.flag():
             _skip_preview(bits)
         if bits.flag():
-            return Header(width, height, animated=True)
+            return CodestreamHeader(width, height, animated=True)
     depth, floats = _depth(bits)
     bits.flag()  # whether 16 bits are enough for the decoder
     channels = [_channel(bits) for _ in range(bits.choice((0, 0), (1, 0), (2, 4), (1, 12)))]
     lossy = bits.flag()  # colours are stored as XYB
     profile, colour = _colour(bits)
-    return Header(
+    return CodestreamHeader(
         *(width, height, depth, floats),
         channels=tuple(kind for kind, _ in channels),
         premultiplied=any(multiplied for _, multiplied in channels),

@@ -27,16 +27,16 @@ from derain.pictures import EXTENSIONS, Picture, left_out, read_picture, to_tens
 from derain.pictures.kinds import VIDEO_KINDS, file_kind
 from derain.pictures.picture import grey_pixels, to_pixels
 from derain.restore.in_memory import picture_planes, restore_array, restore_pil, restore_tensor
-from derain.restore.inference import Inference, Restored, Source
+from derain.restore.inference import BandSource, Inference, Restored
 from derain.restore.precision import choose_precision, is_bfloat16_native
 from derain.restore.protecting import keep_map, protected
 from derain.restore.rain import Change, Rain, measure, threshold_of
 from derain.restore.settings import Changes, Settings, choose_device
-from derain.restore.sideways import ON_ITS_SIDE, Trial, turned_where_sideways, with_note
+from derain.restore.sideways import ON_ITS_SIDE, Sideways, turned_where_sideways, with_note
 from derain.restore.test_time import positions, turned
 
 if TYPE_CHECKING:
-    from derain.restore.video import Progress, VideoResult
+    from derain.restore.video import FrameProgress, VideoResult
 
 log = logging.getLogger("derain")
 
@@ -247,7 +247,7 @@ class Derainer:
         keep_fields: bool = False,
         resume: bool = False,
         protect: Any = None,
-        progress: Progress | None = None,
+        progress: FrameProgress | None = None,
     ) -> VideoResult:
         """Removes rain from a video; keeps its times, sound, subtitles, colour and depth.
 
@@ -350,7 +350,7 @@ class Derainer:
         restore = self._restoring(bits, with_maps, progress)
         found, threshold, strength = restore(rainy), self.rain_threshold, self.settings.strength
         if any_side and threshold is not None and strength:
-            found = turned_where_sideways(rainy, found, Trial(restore, threshold, strength))
+            found = turned_where_sideways(rainy, found, Sideways(restore, threshold, strength))
         if protect is None:
             return found
         _refuse_mask(protect, rainy.shape[-2:])
@@ -390,7 +390,7 @@ class Derainer:
         def rows(first: int, end: int) -> Tensor:
             return to_tensor(picture, first, end)
 
-        trial = Trial(self._restoring(picture.bits), threshold, strength)
+        trial = Sideways(self._restoring(picture.bits), threshold, strength)
         again = trial.result(found.rain, picture.size, rows, whole)
         if again is None:
             return found
@@ -420,7 +420,7 @@ class Derainer:
     ) -> RestoredPicture:
         """As it stands, in bands of rows."""
         height, width = picture.size
-        source = Source(height, width, lambda first, end: to_tensor(picture, first, end))
+        source = BandSource(height, width, lambda first, end: to_tensor(picture, first, end))
         pixels, maps, note = np.empty_like(picture.pixels), dict[str, NDArray[np.uint8]](), ""
         strength = self.settings.strength
         change = Change(height, width, strength) if strength else None

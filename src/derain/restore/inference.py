@@ -43,7 +43,7 @@ class Restored:
 
 
 @dataclass(frozen=True)
-class Source:
+class BandSource:
     """A picture (B, 3, height, width), float32 RGB in [0, 1], whose rows are made on request."""
 
     height: int
@@ -96,7 +96,7 @@ class Inference:
         return Restored(join_phases(found.image, *size), maps, found.note)
 
     def bands(
-        self, source: Source, dtype: torch.dtype, with_maps: bool, progress: Callable[[int, int], None]
+        self, source: BandSource, dtype: torch.dtype, with_maps: bool, progress: Callable[[int, int], None]
     ) -> Iterator[Band]:
         """The same for one picture that is read and returned in bands of rows.
 
@@ -110,11 +110,11 @@ class Inference:
             yield from self._bands(source, dtype, with_maps, progress)
 
     def _bands(
-        self, source: Source, dtype: torch.dtype, with_maps: bool, progress: Callable[[int, int], None]
+        self, source: BandSource, dtype: torch.dtype, with_maps: bool, progress: Callable[[int, int], None]
     ) -> Iterator[Band]:
         multiple = self.network.spec.multiple_of
         height, width = (-(-side // multiple) * multiple for side in (source.height, source.width))
-        padded = Source(height, width, padded_rows(source.rows, source.height, height, width))
+        padded = BandSource(height, width, padded_rows(source.rows, source.height, height, width))
         size, note = self._tile_size(height, width)
         while True:
             rows, columns = (self._axis(length, size) for length in (height, width))
@@ -137,7 +137,7 @@ class Inference:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _finished(self, source: Source, top: int, outputs: Mapping[str, Tensor], note: str) -> Band:
+    def _finished(self, source: BandSource, top: int, outputs: Mapping[str, Tensor], note: str) -> Band:
         """Rows of the network's outputs without the padding, at the wanted strength."""
         cut = {name: value[..., : source.height - top, : source.width] for name, value in outputs.items()}
         image = cut.pop("image").clamp_(0, 1)
@@ -169,7 +169,7 @@ class Inference:
         self, rainy: Tensor, dtype: torch.dtype, with_maps: bool, progress: Callable[[int, int], None]
     ) -> Restored:
         height, width = rainy.shape[2:]
-        source = Source(height, width, lambda first, end: rainy[:, :, first:end])
+        source = BandSource(height, width, lambda first, end: rainy[:, :, first:end])
         whole: dict[str, Tensor] = {}
         note = ""
         for band in self._bands(source, dtype, with_maps, progress):
@@ -216,7 +216,7 @@ class Inference:
 
     def _run(
         self,
-        padded: Source,
+        padded: BandSource,
         rows: Axis,
         columns: Axis,
         dtype: torch.dtype,
@@ -266,7 +266,7 @@ class Inference:
         return run
 
     def _in_bands(
-        self, padded: Source, with_maps: bool, dtype: torch.dtype, progress: Callable[[int, int], None]
+        self, padded: BandSource, with_maps: bool, dtype: torch.dtype, progress: Callable[[int, int], None]
     ) -> Iterator[dict[str, Tensor]]:
         bands = self.network.in_bands(
             lambda first, end: self._placed(padded.rows(first, end)), padded.height, padded.width

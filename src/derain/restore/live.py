@@ -42,7 +42,7 @@ class LiveStream(Protocol):
 
 
 @dataclass(frozen=True)
-class Source:
+class LiveSource:
     """Where frames come from.
 
     Attributes:
@@ -58,7 +58,7 @@ class Source:
     paced: bool = False
 
 
-def source_of(text: str, standard_input: Any = None, raw: RawFrames | None = None) -> Source:
+def source_of(text: str, standard_input: Any = None, raw: RawFrames | None = None) -> LiveSource:
     """What a user means by a source.
 
     Args:
@@ -72,12 +72,12 @@ def source_of(text: str, standard_input: Any = None, raw: RawFrames | None = Non
         'rtsp://camera/stream'
     """
     if text == "-":
-        return Source("standard input", lambda: open_pipe(standard_input, raw, live=True), ends=True)
+        return LiveSource("standard input", lambda: open_pipe(standard_input, raw, live=True), ends=True)
     if "://" in text:
-        return Source(without_password(text), lambda: open_address(text))
+        return LiveSource(without_password(text), lambda: open_address(text))
     if text.isdecimal() or text.startswith("/dev/"):
-        return Source(text, lambda: open_camera(text))
-    return Source(text, lambda: open_file(Path(text)), ends=True, paced=True)
+        return LiveSource(text, lambda: open_camera(text))
+    return LiveSource(text, lambda: open_file(Path(text)), ends=True, paced=True)
 
 
 @dataclass
@@ -161,7 +161,7 @@ class Live:
 
     def __init__(
         self,
-        source: Source,
+        source: LiveSource,
         restore: Callable[[Tensor, int], Tensor],
         *,
         told: Callable[[str], None] = lambda text: None,

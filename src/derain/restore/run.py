@@ -61,7 +61,7 @@ class VideoOptions:
 
 
 @dataclass(frozen=True)
-class Report:
+class RunReport:
     """What a run did: one outcome for each job, and the files that were not read."""
 
     outcomes: tuple[Outcome, ...]
@@ -89,7 +89,7 @@ def restore_files(
     overwrite: bool = False,
     protect: str | Path | None = None,
     progress: JobProgress = lambda job, done, total: None,
-) -> Report:
+) -> RunReport:
     """Removes rain from pictures, videos and folders of them, as `derain run` does.
 
         >>> from derain.restore import restore_files
@@ -125,7 +125,7 @@ def restore_files(
         protection=None if protect is None else Protection(Path(protect)),
         progress=progress,
     )
-    return Report(tuple(outcomes), planned.unread)
+    return RunReport(tuple(outcomes), planned.unread)
 
 
 def refuse_unusable(

@@ -42,7 +42,7 @@ def _middle(length: int) -> slice:
 
 
 @dataclass(frozen=True)
-class Trial:
+class Sideways:
     """The decision whether a picture is restored turned.
 
     Attributes:
@@ -82,7 +82,7 @@ class Trial:
         return result if rain.signal > sure else None
 
 
-def turned_where_sideways(rainy: Tensor, found: Restored, trial: Trial) -> Restored:
+def turned_where_sideways(rainy: Tensor, found: Restored, trial: Sideways) -> Restored:
     """The results of pictures, (B, 3, H, W), with those restored again in which rain falls sideways.
 
     Args:

@@ -32,7 +32,7 @@ SEGMENT = 120  # frames
 
 Alpha = NDArray[np.uint8] | NDArray[np.uint16] | None
 RestoreBatch = Callable[[Tensor], Tensor]
-Progress = Callable[[int, int | None], None]
+FrameProgress = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def restore_video(
     temporal: bool = False,
     keep_fields: bool = False,
     identity: str = "",
-    progress: Progress | None = None,
+    progress: FrameProgress | None = None,
 ) -> VideoResult:
     """Restores a video and keeps its times, rotation, colour, depth, sound, subtitles and tags.
 
@@ -190,7 +190,7 @@ def _encoded(
     encoding: Encoding,
     length: int | None,
     done: int,
-    progress: Progress | None,
+    progress: FrameProgress | None,
 ) -> Iterator[list[EncodedFrame]]:
     """Segments of `length` frames (None: one segment), each encoded on its own."""
     encoder, encoded, inside = Encoder(facts, encoding), list[EncodedFrame](), 0

@@ -34,7 +34,7 @@ RETRIES = 2  # of a batch whose worker died
 
 
 @dataclass(frozen=True)
-class Work:
+class Assignment:
     """What workers do with each picture; see `restore_all` and `load`."""
 
     model: str | Path | None
@@ -45,7 +45,7 @@ class Work:
 class Worker:
     """One process of the cluster with one model; Ray Data calls it with batches of jobs."""
 
-    def __init__(self, work: Work, threads: int) -> None:
+    def __init__(self, work: Assignment, threads: int) -> None:
         torch.set_num_threads(threads)
         self.work = work
         self.derainer = load(work.model, **asdict(work.settings))
@@ -86,7 +86,7 @@ def _outcome(job: Job, status: Status, note: str, precision: str) -> Outcome:
 
 
 def restore_on_cluster(
-    jobs: Sequence[Job], work: Work, address: str, output: Path, overwrite: bool = False
+    jobs: Sequence[Job], work: Assignment, address: str, output: Path, overwrite: bool = False
 ) -> Iterator[Outcome]:
     """Restores pictures on a cluster and reports the outcome of each, in the order of finishing.
 
@@ -135,7 +135,7 @@ def restore_on_cluster(
     yield from lost
 
 
-def _rounds(ray: Any, left: dict[int, Job], work: Work, size: int) -> Iterator[list[dict[str, Any]]]:
+def _rounds(ray: Any, left: dict[int, Job], work: Assignment, size: int) -> Iterator[list[dict[str, Any]]]:
     """Hands all pictures out once, in batches of up to `size`; rows of those that came back."""
     threads = torch.get_num_threads()
     resources = ray.cluster_resources()

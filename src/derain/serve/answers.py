@@ -14,7 +14,7 @@ from urllib.parse import quote
 from fastapi import Response
 from fastapi.responses import StreamingResponse
 
-from derain.serve.jobs import Job
+from derain.serve.jobs import ServerJob
 from derain.serve.limits import Refused
 
 CHUNK = 1 << 16
@@ -42,7 +42,7 @@ def bytes_answer(content: bytes, name: str) -> Response:
     return _stream(io.BytesIO(content), name, "inline")
 
 
-def archive_answer(jobs: Sequence[Job]) -> Response:
+def archive_answer(jobs: Sequence[ServerJob]) -> Response:
     """The results of several jobs in their folders and under their names, numbered if a name recurs.
 
     Raises:

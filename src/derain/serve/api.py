@@ -20,16 +20,16 @@ from derain.serve.callbacks import Call, Callbacks
 from derain.serve.endpoints import CHECKS, Server, add_api, add_page
 from derain.serve.front import VERSION, Front
 from derain.serve.guard import COOKIE, Access, Guard, refusal
-from derain.serve.jobs import Job, Store
+from derain.serve.jobs import ServerJob, Store
 from derain.serve.limits import Limits, Refused
 from derain.serve.metrics import Metrics
 from derain.serve.views import view
-from derain.serve.worker import Work, Workers
+from derain.serve.worker import Workers, WorkerSettings
 
 
 def create_app(
     limits: Limits,
-    work: Work,
+    work: WorkerSettings,
     *,
     token: str | None = None,
     hosts: frozenset[str] | None = None,
@@ -55,7 +55,7 @@ def create_app(
         with tempfile.TemporaryDirectory(prefix="derain-serve-", ignore_cleanup_errors=True) as folder:
             store, callbacks = Store(Path(folder), limits), Callbacks()
 
-            def ended(job: Job) -> None:
+            def ended(job: ServerJob) -> None:
                 if job.callback:
                     body = view(job, store).model_dump_json().encode()
                     callbacks.add(Call(job.callback, body, job.request_id))

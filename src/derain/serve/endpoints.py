@@ -33,7 +33,7 @@ from derain.serve.forms import (
 )
 from derain.serve.front import VERSION
 from derain.serve.guard import COOKIE, Access
-from derain.serve.jobs import Job, Store
+from derain.serve.jobs import ServerJob, Store
 from derain.serve.limits import Limits, Refused
 from derain.serve.metrics import CONTENT_TYPE, Metrics
 from derain.serve.models import Model
@@ -69,15 +69,17 @@ def _server(request: Request) -> Server:
 ServerDep = Annotated[Server, Depends(_server)]
 
 
-def _job(job_id: str, server: ServerDep) -> Job:
+def _job(job_id: str, server: ServerDep) -> ServerJob:
     return server.store.get(job_id)
 
 
-def _jobs(server: ServerDep, id: Annotated[list[str], Query(min_length=1, max_length=FILES)]) -> list[Job]:
+def _jobs(
+    server: ServerDep, id: Annotated[list[str], Query(min_length=1, max_length=FILES)]
+) -> list[ServerJob]:
     return [server.store.get(job_id) for job_id in dict.fromkeys(id)]
 
 
-def _finished(job: Annotated[Job, Depends(_job)]) -> Job:
+def _finished(job: Annotated[ServerJob, Depends(_job)]) -> ServerJob:
     if job.state == "failed":
         raise Refused(409, job.note)
     if job.state != "done":
@@ -85,9 +87,9 @@ def _finished(job: Annotated[Job, Depends(_job)]) -> Job:
     return job
 
 
-JobDep = Annotated[Job, Depends(_job)]
-JobsDep = Annotated[list[Job], Depends(_jobs)]
-FinishedDep = Annotated[Job, Depends(_finished)]
+JobDep = Annotated[ServerJob, Depends(_job)]
+JobsDep = Annotated[list[ServerJob], Depends(_jobs)]
+FinishedDep = Annotated[ServerJob, Depends(_finished)]
 
 
 # For previews: all pixels of a picture, not at most 2000 on the longer side.
@@ -330,7 +332,7 @@ async def _entry(file: UploadFile, wishes: Wishes, request: Request, server: Ser
 
 async def _add(
     file: UploadFile, wishes: Wishes, folder: Path, request: Request, server: Server, *, clips: bool = True
-) -> Job:
+) -> ServerJob:
     """Checks a file and puts it into the queue.
 
     Raises:

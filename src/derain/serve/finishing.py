@@ -13,13 +13,13 @@ from PIL import Image
 from derain.errors import DerainError, errors_of
 from derain.pictures import Picture, read_picture, to_rgb8, write_picture
 from derain.pictures.picture import Array
-from derain.serve.jobs import Finish, Job
+from derain.serve.jobs import Finish, ServerJob
 from derain.serve.limits import Limits, Refused
 
 ROWS = 256  # of a picture at once: its floats need little memory
 
 
-def finish(job: Job, strength: float, protect: BinaryIO | None, limits: Limits) -> Finish | None:
+def finish(job: ServerJob, strength: float, protect: BinaryIO | None, limits: Limits) -> Finish | None:
     """Writes the result with `strength` of the job's change, and unchanged where `protect` is white.
 
     Args:

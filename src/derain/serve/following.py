@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from fastapi.sse import ServerSentEvent
 from starlette.requests import Request
 
-from derain.serve.jobs import Job, Store
+from derain.serve.jobs import ServerJob, Store
 from derain.serve.limits import Refused
 from derain.serve.views import JobView, view
 
@@ -41,7 +41,7 @@ async def events(ids: Sequence[str], store: Store) -> AsyncIterator[ServerSentEv
                 await changed.wait()
 
 
-async def end_of(job_id: str, store: Store, request: Request) -> Job:
+async def end_of(job_id: str, store: Store, request: Request) -> ServerJob:
     """The job once it has ended.
 
     Raises:
@@ -59,7 +59,7 @@ async def end_of(job_id: str, store: Store, request: Request) -> Job:
         leaving.cancel()
 
 
-async def _end(job_id: str, store: Store) -> Job:
+async def _end(job_id: str, store: Store) -> ServerJob:
     loop, changed = asyncio.get_running_loop(), asyncio.Event()
 
     def tell() -> None:

@@ -39,7 +39,7 @@ class Finish:
 
 
 @dataclass(frozen=True)
-class Job:
+class ServerJob:
     """One picture or clip; changed by replacing it in the store.
 
     Attributes:
@@ -116,7 +116,7 @@ class Store:
             folder: exists; only the store puts files there.
         """
         self._folder, self._limits, self._clock = folder, limits, clock
-        self._jobs: dict[str, Job] = {}  # in the order of arrival
+        self._jobs: dict[str, ServerJob] = {}  # in the order of arrival
         self._receiving = 0
         self._running: set[str] = set()
         self._closed = False
@@ -147,9 +147,9 @@ class Store:
                 if folder.name not in self._jobs and folder.name not in self._running:
                     _remove(folder)
 
-    def add(self, folder: Path, upload: Upload, model: str, **wishes: Any) -> Job:
+    def add(self, folder: Path, upload: Upload, model: str, **wishes: Any) -> ServerJob:
         """Puts a checked upload into the queue; `wishes` are attributes of the job."""
-        job = Job(folder.name, folder, upload, model, stored=_bytes_below(folder), **wishes)
+        job = ServerJob(folder.name, folder, upload, model, stored=_bytes_below(folder), **wishes)
         with self._change:
             if self._closed:
                 raise Refused(503, "the server is stopping.")
@@ -157,7 +157,7 @@ class Store:
         self._tell()
         return job
 
-    def get(self, job_id: str) -> Job:
+    def get(self, job_id: str) -> ServerJob:
         """Raises `Refused` (404) if there is no such job, or no longer."""
         self.sweep()
         with self._change:
@@ -193,7 +193,7 @@ class Store:
         if over:
             self._tell()
 
-    def take(self) -> Job | None:
+    def take(self) -> ServerJob | None:
         """The next job, now running; waits for one. None once the store is closed."""
         with self._change:
             while not self._closed:
@@ -212,7 +212,7 @@ class Store:
                 self._jobs[job_id] = replace(self._jobs[job_id], **changes)
         self._tell()
 
-    def finish(self, job_id: str, finish: Finish | None) -> Job:
+    def finish(self, job_id: str, finish: Finish | None) -> ServerJob:
         """Replaces a job's result with another file; the previous one is removed. Raises as `get`."""
         with self._change:
             old = self.get(job_id).finish
@@ -223,7 +223,7 @@ class Store:
             self.change(job_id, finish=finish, stored=_bytes_below(job.folder))
             return self._jobs[job_id]
 
-    def settle(self, job: Job, state: State, note: str, kept: tuple[str, ...] = ()) -> Job | None:
+    def settle(self, job: ServerJob, state: State, note: str, kept: tuple[str, ...] = ()) -> ServerJob | None:
         """Ends a running job. None if it had been deleted; then its files are removed now."""
         with self._change:
             self._running.discard(job.id)
@@ -235,7 +235,7 @@ class Store:
             self.change(job.id, state=state, note=note, kept=kept, fraction=1.0, ended=now, stored=stored)
             return self._jobs[job.id]
 
-    def ahead_of(self, job: Job) -> int:
+    def ahead_of(self, job: ServerJob) -> int:
         """How many jobs are ahead of a waiting one, including the running one."""
         with self._change:
             if job.state != "waiting" or job.id not in self._jobs:

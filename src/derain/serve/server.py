@@ -19,7 +19,7 @@ from derain.serve.callbacks import allowed_hosts
 from derain.serve.guard import LOOPBACK_NAMES
 from derain.serve.limits import Limits
 from derain.serve.models import offered
-from derain.serve.worker import Work
+from derain.serve.worker import WorkerSettings
 
 CONNECTIONS = 1024
 PATIENCE = 10  # seconds within which a connection must have sent the head of its next request
@@ -65,7 +65,7 @@ def serve(
             f"{host} can be reached by others, so a token is needed; 127.0.0.1 cannot.",
             Remedy("listen there", {"token": "SECRET"}),
         )
-    work = Work(offered(models), settings, threads, workers)
+    work = WorkerSettings(offered(models), settings, threads, workers)
     allowed = allowed_hosts(tuple(callback_hosts))
     written = in_address(host)
     hosts = LOOPBACK_NAMES | {written.lower()} if is_loopback(host) else None

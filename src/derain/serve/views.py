@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
-from derain.serve.jobs import Job, State, Store
+from derain.serve.jobs import ServerJob, State, Store
 from derain.serve.uploads import Kind
 
 
@@ -80,7 +80,7 @@ class Status(BaseModel):
     status: str = Field(description="ok, or what it is waiting for.")
 
 
-def view(job: Job, store: Store) -> JobView:
+def view(job: ServerJob, store: Store) -> JobView:
     """A job as the API shows it."""
     return JobView(
         id=job.id,

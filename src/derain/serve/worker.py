@@ -18,7 +18,7 @@ from derain.pictures.video import video_facts
 from derain.restore import Derainer, Settings, load
 from derain.restore import jobs as restoring
 from derain.restore.run import JobProgress, PictureOptions, restore_all
-from derain.serve.jobs import Job, Store
+from derain.serve.jobs import ServerJob, Store
 from derain.serve.kept import held_by_clip, held_by_picture
 from derain.serve.limits import Limits
 from derain.serve.logs import short, tell
@@ -32,11 +32,11 @@ from derain.serve.watch import Watch
 STEP = 0.01
 
 # State, note, what the result contains.
-Outcome: TypeAlias = tuple[Literal["done", "failed"], str, tuple[str, ...]]
+Ending: TypeAlias = tuple[Literal["done", "failed"], str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
-class Work:
+class WorkerSettings:
     """How a server restores.
 
     Attributes:
@@ -52,7 +52,7 @@ class Work:
     workers: int = 1
 
 
-class Stopped(BaseException):
+class Cancelled(BaseException):
     """The job was deleted, or the server stops; not an error of a file."""
 
 
@@ -61,11 +61,11 @@ class Workers:
 
     def __init__(
         self,
-        work: Work,
+        work: WorkerSettings,
         store: Store,
         limits: Limits,
         metrics: Metrics,
-        ended: Callable[[Job], None],
+        ended: Callable[[ServerJob], None],
         gave_up: Callable[[DerainError], None],
     ) -> None:
         """
@@ -126,11 +126,11 @@ class Workers:
             if settled is not None:
                 self._ended(settled)
 
-    def _outcome(self, job: Job, derainer: Derainer, watch: Watch) -> Outcome:
+    def _outcome(self, job: ServerJob, derainer: Derainer, watch: Watch) -> Ending:
         deadline = time.monotonic() + self._limits.job_seconds
         try:
             return "done", *self._restore(job, derainer.with_settings(strength=job.strength), watch, deadline)
-        except Stopped:
+        except Cancelled:
             return "failed", "", ()
         except DerainError as error:
             return "failed", _in_words(job, str(error)), ()
@@ -140,13 +140,13 @@ class Workers:
             return "failed", text, ()
 
     def _restore(
-        self, job: Job, derainer: Derainer, watch: Watch, deadline: float
+        self, job: ServerJob, derainer: Derainer, watch: Watch, deadline: float
     ) -> tuple[str, tuple[str, ...]]:
         """Writes result, mask and previews; returns what the user should know, and what was kept.
 
         Raises:
             DerainError: it failed, or took too long.
-            Stopped: the job is gone.
+            Cancelled: the job is gone.
         """
         told = 0.0
 
@@ -156,7 +156,7 @@ class Workers:
                 limit = f"{self._limits.job_seconds:g} s"
                 raise DerainError(f"took longer than {limit}; send a smaller picture or a shorter clip.")
             if not self._store.holds(job.id):
-                raise Stopped
+                raise Cancelled
             if fraction >= told + STEP:
                 told = fraction
                 self._store.change(job.id, fraction=fraction)
@@ -195,7 +195,7 @@ class Workers:
         return _in_words(job, outcome.note), held_by_clip(after)
 
 
-def _open(work: Work) -> dict[str, tuple[Derainer, Watch]]:
+def _open(work: WorkerSettings) -> dict[str, tuple[Derainer, Watch]]:
     """Every model, followed from inside, by its name."""
     found = {}
     for model in work.models:
@@ -206,7 +206,7 @@ def _open(work: Work) -> dict[str, tuple[Derainer, Watch]]:
 
 
 def _restored(
-    derainer: Derainer, job: Job, progress: JobProgress = lambda job, done, total: None
+    derainer: Derainer, job: ServerJob, progress: JobProgress = lambda job, done, total: None
 ) -> restoring.Outcome:
     result, is_clip = job.result, job.upload.kind == "clip"
     work = restoring.Job(job.upload.source, result, result.parent, Path(result.stem), is_clip)
@@ -216,6 +216,6 @@ def _restored(
     return outcome
 
 
-def _in_words(job: Job, text: str) -> str:
+def _in_words(job: ServerJob, text: str) -> str:
     """A message with the user's own file names."""
     return text.replace(str(job.upload.source), job.upload.name).replace(str(job.result), job.result_name)

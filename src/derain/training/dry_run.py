@@ -13,7 +13,7 @@ from derain.peak_memory import most_memory, start_memory
 from derain.training.learner import Learner
 from derain.training.loop import accelerated
 from derain.training.recipe import Recipe, sources_of
-from derain.training.streams import Source, Span, batches, open_sources, spans
+from derain.training.streams import Span, TrainingSource, batches, open_sources, spans
 
 UPDATES = 3  # timed, after one that is not
 
@@ -82,7 +82,7 @@ def dry_run(recipe: Recipe, own_code: bool = False) -> DryRun:
 
 
 def _cost(
-    learner: Learner, recipe: Recipe, sources: list[Source], span: Span, accelerator: Accelerator
+    learner: Learner, recipe: Recipe, sources: list[TrainingSource], span: Span, accelerator: Accelerator
 ) -> StageCost:
     steps = span.end - span.first
     few = recipe.model_copy(update={"steps": span.first + min(UPDATES + 1, steps)})

@@ -22,9 +22,9 @@ from derain.methods.network import RainNetwork
 from derain.methods.own import is_own, own_method
 from derain.nn.ema import move_average
 from derain.own_code import own_function
-from derain.training.memory import checkpoint_activations
 from derain.training.optimizers import make_optimizer
 from derain.training.recipe import Recipe
+from derain.training.recomputing import checkpoint_activations
 from derain.training.schedule import rate_at
 from derain.training.streams import to_device
 

@@ -33,13 +33,15 @@ from derain.training.streams import HeldOut, batches, open_sources
 from derain.training.tracking import trackers
 from derain.training.validation import means, validate
 
-# Called before the first update, with where a resumed run goes on, and after each with the last loss and
-# validation: updates done, their number, and these words.
-Progress = Callable[[int, int, str], None]
+# Called before the first update, with where a resumed run continues, and after each with the last loss and
+# validation: updates done, their number, and a note.
+TrainingProgress = Callable[[int, int, str], None]
 MAY_CHANGE = ("steps", "workers", "log_every", "save_every", "tensorboard", "wandb", "origin")
 
 
-def train(recipe: Recipe, run: str | Path, progress: Progress | None = None, own_code: bool = False) -> None:
+def train(
+    recipe: Recipe, run: str | Path, progress: TrainingProgress | None = None, own_code: bool = False
+) -> None:
     """Trains into the folder `run`, from the start or from where a run there stopped.
 
     Every process of `torchrun` or `accelerate launch` calls this; results do not depend on their
@@ -102,7 +104,7 @@ class _Trainer:
             if file.name != "last.pt":
                 self.resumed += ", as last.pt is damaged or missing"
 
-    def run(self, progress: Progress | None) -> None:
+    def run(self, progress: TrainingProgress | None) -> None:
         """Updates up to the recipe's number of steps."""
         recipe, learner, accelerator = self.recipe, self.learner, self.accelerator
         log = self._log() if self.main else None

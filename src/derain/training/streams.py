@@ -39,7 +39,7 @@ from derain.training.recipe import Data, Recipe, Stage, Validation, shares_of, s
 
 
 @dataclass(frozen=True)
-class Source:
+class TrainingSource:
     """Clean pictures with rainy ones, or with a function that adds rain to them."""
 
     clean: Pictures
@@ -55,10 +55,10 @@ class Source:
         return SyntheticPairs(self.clean, self.rain, cut, seed)
 
 
-HeldOut = list[tuple[Source, int]]  # pictures to validate on: number n of a source
+HeldOut = list[tuple[TrainingSource, int]]  # pictures to validate on: number n of a source
 
 
-def open_sources(recipe: Recipe) -> tuple[list[Source], HeldOut]:
+def open_sources(recipe: Recipe) -> tuple[list[TrainingSource], HeldOut]:
     """The sources to train on, in the order of the recipe, and the pictures to validate on.
 
     Raises:
@@ -95,7 +95,7 @@ def open_sources(recipe: Recipe) -> tuple[list[Source], HeldOut]:
     )
 
 
-def _sample(sources: Sequence[Source], shares: Sequence[float], count: int) -> HeldOut:
+def _sample(sources: Sequence[TrainingSource], shares: Sequence[float], count: int) -> HeldOut:
     """At most `count` pictures, taken in turns by the shares; a source that has no more is skipped."""
     if len(sources) == 1:
         return [(sources[0], number) for number in range(min(count, len(sources[0])))]
@@ -127,7 +127,7 @@ def _source(
     files: list[tuple[Path | None, Path]],
     part: Data | Validation,
     opened: dict[tuple[Path, ...], Pictures] | None,
-) -> Source:
+) -> TrainingSource:
     """A source over files; with `opened`, what was read stays in memory if the recipe asks for it."""
 
     def pictures(paths: list[Path]) -> Pictures:
@@ -137,12 +137,12 @@ def _source(
 
     clean, rainy = [clean for _, clean in files], [file for file, _ in files if file is not None]
     if rainy:
-        return Source(pictures(clean), pictures(rainy))
+        return TrainingSource(pictures(clean), pictures(rainy))
     if part.rain is not None:
-        return Source(pictures(clean), rain_of_preset(part.rain))
+        return TrainingSource(pictures(clean), rain_of_preset(part.rain))
     assert isinstance(part, Data)
     assert part.layers is not None
-    return Source(pictures(clean), rain_of_layers(pictures(pictures_in(part.layers))))
+    return TrainingSource(pictures(clean), rain_of_layers(pictures(pictures_in(part.layers))))
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def first_items(recipe: Recipe) -> list[int]:
 
 
 def batches(
-    recipe: Recipe, sources: Sequence[Source], start: int, process: int, processes: int
+    recipe: Recipe, sources: Sequence[TrainingSource], start: int, process: int, processes: int
 ) -> Generator[list[dict[str, Any]]]:
     """For every step from `start` on: this process's parts of the batch, one per accumulation.
 
@@ -216,7 +216,7 @@ def batches(
             del stream  # ends the workers now; a traceback that refers to this frame would keep them
 
 
-def _items(recipe: Recipe, sources: Sequence[Source], patch: int) -> Dataset[Item]:
+def _items(recipe: Recipe, sources: Sequence[TrainingSource], patch: int) -> Dataset[Item]:
     """The endless stream of training items at one patch size: that of the only source, or the mixture."""
     parts = sources_of(recipe).values()
     cuts = [Cut(patch, part.crop, part.turns, part.saturation, part.sideways) for part in parts]

@@ -17,7 +17,7 @@ from derain.atomic import replace_file
 from derain.errors import UsageError
 from derain.plain_yaml import parse_yaml
 from derain.training.log import read_log
-from derain.training.loop import Progress, train
+from derain.training.loop import TrainingProgress, train
 from derain.training.recipe import Recipe, load_recipe
 
 SEED = "seed"
@@ -92,7 +92,7 @@ def plan_sweep(source: str | Path, changes: Sequence[str], sweeps: Sequence[str]
 def run_sweep(
     runs: Sequence[SweepRun],
     folder: Path,
-    progress: Progress | None = None,
+    progress: TrainingProgress | None = None,
     own_code: bool = False,
     on_run: Callable[[SweepRun], None] = lambda run: None,
 ) -> list[SweepResult]:

@@ -20,8 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from derain.errors import DerainError
-
-Bytes = NDArray[np.uint8]
+from derain.methods.self_supervision import Bytes
 
 PATCH = 80
 CELL = 8

@@ -12,19 +12,21 @@ from numpy.typing import NDArray
 
 from derain.methods.rain2avoid.sampling import (
     DRAWS,
-    Bytes,
     Candidates,
-    References,
+    DrawnReferences,
     Similarity,
     candidate_bands,
     choose,
     probabilities,
 )
+from derain.methods.self_supervision import Bytes
 
 UNIFORM = Similarity(eta=0, threshold=0)
 
 
-def sample_pseudo_truths(picture: Bytes, rain_map: Bytes, draws: int = DRAWS, seed: int = 0) -> References:
+def sample_pseudo_truths(
+    picture: Bytes, rain_map: Bytes, draws: int = DRAWS, seed: int = 0
+) -> DrawnReferences:
     """References by uniform filling; the published draws were not seeded, so only their distribution
     can be reproduced.
 
@@ -39,7 +41,7 @@ def sample_pseudo_truths(picture: Bytes, rain_map: Bytes, draws: int = DRAWS, se
         choices[_skipped(band)] = -1
         parts.append((band.rows, band.columns, choices))
     rows, columns, choices = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return References(picture, rows, columns, choices)
+    return DrawnReferences(picture, rows, columns, choices)
 
 
 def _skipped(band: Candidates) -> NDArray[np.bool]:

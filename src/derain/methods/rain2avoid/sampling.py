@@ -21,8 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from derain.errors import DerainError
-
-Bytes = NDArray[np.uint8]
+from derain.methods.self_supervision import Bytes
 
 REACH = 3  # candidates lie within 7x7
 OFFSETS = [(y, x) for y in range(-REACH, REACH + 1) for x in range(-REACH, REACH + 1)]
@@ -67,7 +66,7 @@ class Candidates:
 
 
 @dataclass(frozen=True)
-class References:
+class DrawnReferences:
     """Drawn references of one picture, kept as the offsets drawn (1 byte per pixel and draw).
 
     Attributes:
@@ -105,7 +104,7 @@ STEPS = np.array([*OFFSETS, (0, 0)])
 
 def sample_references(
     picture: Bytes, rain_map: Bytes, similarity: Similarity = PUBLISHED, draws: int = DRAWS
-) -> References:
+) -> DrawnReferences:
     """Non-local stochastic sampling, byte for byte as published.
 
     All pixels use the same uniform numbers, those of MT19937 seeded with 0, so the references
@@ -120,7 +119,7 @@ def sample_references(
         for band in candidate_bands(picture, rain_map, similarity)
     ]
     rows, columns, choices = (np.concatenate(parts) for parts in zip(*bands, strict=True))
-    return References(picture, rows, columns, choices)
+    return DrawnReferences(picture, rows, columns, choices)
 
 
 def mean_reference(

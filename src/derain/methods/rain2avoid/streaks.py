@@ -1,4 +1,4 @@
-"""Rain as a layer of light: which way the streaks lean and how much they add. Beyond the papers.
+"""Streaks as a layer of light: which way the streaks lean and how much they add. Beyond the papers.
 
 The published prior votes with all strong edges, so a building or a horizon can outvote the rain,
 and its map says where a streak is but not how bright. Here both come from what sets streaks apart
@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 
 from derain.methods.rain2avoid.ldgp import (
     JOURNAL,
-    Bytes,
     brighter_than_surroundings,
     grey,
     opening,
@@ -32,6 +31,7 @@ from derain.methods.rain2avoid.ldgp import (
     turned_size,
 )
 from derain.methods.rain2avoid.sampling import Similarity, mean_reference
+from derain.methods.self_supervision import Bytes
 
 Floats = NDArray[np.float32]
 
@@ -45,7 +45,7 @@ SOFTER_SAMPLING = Similarity(eta=1)
 
 
 @dataclass(frozen=True)
-class Rain:
+class Streaks:
     """The streaks of a picture.
 
     Attributes:
@@ -58,7 +58,7 @@ class Rain:
     light: float
 
 
-def find_rain(picture: Bytes) -> Rain:
+def find_rain(picture: Bytes) -> Streaks:
     """The direction and strength of the streaks in an 8-bit RGB picture, (H, W, 3)."""
     value = grey(picture).astype(np.float32)
     scale = min(1.0, (SEARCH_PIXELS / value.size) ** 0.5)
@@ -67,7 +67,7 @@ def find_rain(picture: Bytes) -> Rain:
         value = np.asarray(reduced, np.float32)
     light = np.array([_light_at(value, theta) for theta in DIRECTIONS])
     best = int(light.argmax())
-    return Rain(round(DIRECTIONS[best] + DIRECTIONS.step * _peak(light, best)), float(light[best]))
+    return Streaks(round(DIRECTIONS[best] + DIRECTIONS.step * _peak(light, best)), float(light[best]))
 
 
 def _peak(values: NDArray[np.float64], at: int) -> float:

@@ -9,12 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from derain.methods.rain2avoid.ldgp import FIRST_PAPER, JOURNAL, Bytes, rain_prior, refuse_too_small
+from derain.methods.rain2avoid.ldgp import FIRST_PAPER, JOURNAL, rain_prior, refuse_too_small
 from derain.methods.rain2avoid.presets import Preset
 from derain.methods.rain2avoid.pseudo_truth import sample_pseudo_truths
 from derain.methods.rain2avoid.sampling import sample_references
 from derain.methods.rain2avoid.streaks import combined_reference, find_rain, rain_map_at
-from derain.methods.self_supervision import References, Target
+from derain.methods.self_supervision import Bytes, References, Target
 
 NO_RAIN = 0.6  # levels of 8 bits that streaks add on average; pictures without rain can show less
 SUSPECT = 0.5  # levels of 8 bits that a reference must differ by for its pixel to be suspected

@@ -6,7 +6,7 @@ import pytest
 from numpy.typing import NDArray
 
 from background.test_clean_frame import rainy_clip
-from derain.background.pairs import write_pairs
+from derain.background.spa_layout import write_pairs
 from derain.errors import UsageError
 from derain.pictures import read_picture
 
