@@ -42,6 +42,7 @@ class Learning:
         str | None,
         typer.Option(
             "--model",
+            "-m",
             "--from",
             metavar="MODEL",
             help="Trained weights to start from, by name or file.",

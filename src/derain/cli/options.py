@@ -62,6 +62,7 @@ class ModelOptions:
         str | None,
         typer.Option(
             "--model",
+            "-m",
             "--weights",
             metavar="MODEL",
             help=MODEL,

@@ -19,6 +19,7 @@ def preview(
         list[str] | None,
         typer.Option(
             "--model",
+            "-m",
             metavar="MODEL",
             help="As in `derain run`; may be given several times. Default: all bundled models.",
         ),

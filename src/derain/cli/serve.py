@@ -29,6 +29,8 @@ def serve(
     model: Annotated[
         list[str] | None,
         typer.Option(
+            "--model",
+            "-m",
             help=f"{MODEL} Give several to choose from; the first is the default.", show_default="all bundled"
         ),
     ] = None,
