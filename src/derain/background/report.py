@@ -78,11 +78,9 @@ def warnings(result: CleanFrame) -> list[str]:
 def refuse_movement(clip: str | Path, result: CleanFrame) -> None:
     """Raises `DerainError` if the camera moves most of the time: the result is then not the scene."""
     if result.stability.still < MIN_STILL:
-        most = max(result.stability.shift, *result.stability.moves)
         raise DerainError(
-            f"{clip}: the camera moves most of the time, by up to {most:.0f} pixels, so "
-            "there is no background to find; cut out a part in which it stands still, or "
-            "stabilise the clip first."
+            f"{clip}: the camera moves most of the time, so there is no background to find; cut out a part "
+            "in which it stands still, or stabilise the clip first."
         )
 
 

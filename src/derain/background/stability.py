@@ -14,9 +14,9 @@ MOMENTS = 12  # at most, evenly spread over the clip
 FRAMES = 5  # in a row, whose median is free of most of the rain
 WINDOW = 512  # pixels, side of the centre that is looked at
 DARKEST = 0.01  # a gain that stands for black, so that the drift stays finite
-# Side in pixels of a picture in which movement can be found, and the least response of its correlation; more
-# of both between single frames, whose noise correlates by chance: up to 0.5 at 96x128, 0.12 at 300x400.
-BETWEEN_MEDIANS, BETWEEN_FRAMES = (16, 0.1), (128, 0.3)
+SMALLEST = 16  # pixels, side of a picture in which movement can be found
+RESPONSE = 0.1  # of a correlation, least that finds the scene again
+DETAIL = 8.0  # levels, standard deviation of a view in which there is something to find
 STILL = 1.0  # pixels from the middle position within which the camera counts as standing still
 
 View = NDArray[np.float32]
@@ -30,14 +30,13 @@ class Stability:
         moments: the first frame of each, from 0.
         gains: brightness, 1 where it equals the clean picture, at least 0.01.
         shifts: where the camera was, (right, down), pixels.
-        moves: how far it moved from the first frame of the moment to the last, pixels: of a fast camera even
-            the median of a few frames shows nothing that could be found again.
+        lost: whether nothing of the clean picture was found again, as with a fast camera; its shift is 0.
     """
 
     moments: tuple[int, ...]
     gains: tuple[float, ...]
     shifts: tuple[tuple[float, float], ...]
-    moves: tuple[float, ...]
+    lost: tuple[bool, ...]
 
     @property
     def drift(self) -> float:
@@ -55,7 +54,7 @@ class Stability:
         """The share of the moments at which the camera rests where it mostly is, 0 to 1."""
         places = np.array(self.shifts)
         away = np.linalg.norm(places - np.median(places, axis=0), axis=1)
-        return float(((away <= STILL) & (np.array(self.moves) <= STILL)).mean())
+        return float(((away <= STILL) & ~np.array(self.lost)).mean())
 
 
 def measure_stability(store: FrameStore, clean: NDArray[np.uint8]) -> Stability:
@@ -64,16 +63,16 @@ def measure_stability(store: FrameStore, clean: NDArray[np.uint8]) -> Stability:
     moments = sorted({int(n) for n in np.linspace(0, last, min(MOMENTS, 1 + last // FRAMES))})
     reference = _green_centre(clean)
     lit = reference > 8
-    gains, shifts, moves = [], [], []
+    gains, shifts, lost = [], [], []
     for moment in moments:
         stretch = range(moment, min(moment + FRAMES, store.frames))
-        views = [_green_centre(store.frame(n)) for n in stretch]
-        moves.append(float(np.linalg.norm(_shift(views[0], views[-1], *BETWEEN_FRAMES))))
-        view: View = np.median(views, axis=0)
+        view: View = np.median([_green_centre(store.frame(n)) for n in stretch], axis=0)
         gain = float(np.median(view[lit] / reference[lit])) if lit.any() else 1.0
         gains.append(max(gain, DARKEST))
-        shifts.append(_shift(reference, view.astype(np.float32), *BETWEEN_MEDIANS))
-    return Stability(tuple(moments), tuple(gains), tuple(shifts), tuple(moves))
+        shift = _shift(reference, view.astype(np.float32))
+        shifts.append(shift or (0.0, 0.0))
+        lost.append(shift is None and float(view.std()) > DETAIL)
+    return Stability(tuple(moments), tuple(gains), tuple(shifts), tuple(lost))
 
 
 def _green_centre(picture: NDArray[np.uint8]) -> View:
@@ -82,11 +81,11 @@ def _green_centre(picture: NDArray[np.uint8]) -> View:
     return picture[top : top + WINDOW, left : left + WINDOW, 1].astype(np.float32)
 
 
-def _shift(reference: View, view: View, smallest: int, least: float) -> tuple[float, float]:
-    """The movement by phase correlation; none where the scene has too little detail."""
-    if min(view.shape) < smallest:
+def _shift(reference: View, view: View) -> tuple[float, float] | None:
+    """The movement by phase correlation; None where the one is not found in the other."""
+    if min(view.shape) < SMALLEST:
         return 0.0, 0.0
     window = cv2.createHanningWindow(view.shape[::-1], cv2.CV_32F)
     # Copies, because OpenCV applies the window to its arguments in place.
     (right, down), response = cv2.phaseCorrelate(reference.copy(), view.copy(), window)
-    return (float(right), float(down)) if response > least else (0.0, 0.0)
+    return (float(right), float(down)) if response > RESPONSE else None

@@ -31,7 +31,8 @@ def serve(
         typer.Option(
             "--model",
             "-m",
-            help=f"{MODEL} Give several to choose from; the first is the default.", show_default="all bundled"
+            help=f"{MODEL} Give several to choose from; the first is the default.",
+            show_default="all bundled",
         ),
     ] = None,
     device: Device = "auto",
