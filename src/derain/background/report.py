@@ -19,7 +19,9 @@ MAX_SHIFT = 0.5
 MAX_TWO_STATES = 0.01
 MIN_FRAMES = 20
 MAX_DISAGREEMENT = 8
-MIN_STILL = 0.5  # below, what most frames show at a pixel is no part of the scene
+# Below these there is no scene to find: share of the time, and percentage of the frames.
+MIN_STILL = 0.5
+MIN_AGREEING = 25
 
 
 def facts(result: CleanFrame) -> dict[str, Any]:
@@ -77,10 +79,13 @@ def warnings(result: CleanFrame) -> list[str]:
 
 def refuse_movement(clip: str | Path, result: CleanFrame) -> None:
     """Raises `DerainError` if the camera moves most of the time: the result is then not the scene."""
-    if result.stability.still < MIN_STILL:
+    agree = float(result.confidence.mean())
+    # A fast camera is found at no place again, but hardly two frames agree.
+    if result.stability.still < MIN_STILL or (result.frames >= MIN_FRAMES and agree < MIN_AGREEING):
         raise DerainError(
-            f"{clip}: the camera moves most of the time, so there is no background to find; cut out a part "
-            "in which it stands still, or stabilise the clip first."
+            f"{clip}: there is no background to find, as the camera, or most of what it shows, moves most of "
+            f"the time ({agree:.0f} % of the frames agree with the result); cut out a part in which it "
+            "stands still, or stabilise the clip first."
         )
 
 

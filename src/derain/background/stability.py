@@ -15,8 +15,6 @@ FRAMES = 5  # in a row, whose median is free of most of the rain
 WINDOW = 512  # pixels, side of the centre that is looked at
 DARKEST = 0.01  # a gain that stands for black, so that the drift stays finite
 SMALLEST = 16  # pixels, side of a picture in which movement can be found
-RESPONSE = 0.1  # of a correlation, least that finds the scene again
-DETAIL = 8.0  # levels, standard deviation of a view in which there is something to find
 STILL = 1.0  # pixels from the middle position within which the camera counts as standing still
 
 View = NDArray[np.float32]
@@ -30,13 +28,11 @@ class Stability:
         moments: the first frame of each, from 0.
         gains: brightness, 1 where it equals the clean picture, at least 0.01.
         shifts: where the camera was, (right, down), pixels.
-        lost: whether nothing of the clean picture was found again, as with a fast camera; its shift is 0.
     """
 
     moments: tuple[int, ...]
     gains: tuple[float, ...]
     shifts: tuple[tuple[float, float], ...]
-    lost: tuple[bool, ...]
 
     @property
     def drift(self) -> float:
@@ -54,7 +50,7 @@ class Stability:
         """The share of the moments at which the camera rests where it mostly is, 0 to 1."""
         places = np.array(self.shifts)
         away = np.linalg.norm(places - np.median(places, axis=0), axis=1)
-        return float(((away <= STILL) & ~np.array(self.lost)).mean())
+        return float((away <= STILL).mean())
 
 
 def measure_stability(store: FrameStore, clean: NDArray[np.uint8]) -> Stability:
@@ -63,16 +59,14 @@ def measure_stability(store: FrameStore, clean: NDArray[np.uint8]) -> Stability:
     moments = sorted({int(n) for n in np.linspace(0, last, min(MOMENTS, 1 + last // FRAMES))})
     reference = _green_centre(clean)
     lit = reference > 8
-    gains, shifts, lost = [], [], []
+    gains, shifts = [], []
     for moment in moments:
         stretch = range(moment, min(moment + FRAMES, store.frames))
         view: View = np.median([_green_centre(store.frame(n)) for n in stretch], axis=0)
         gain = float(np.median(view[lit] / reference[lit])) if lit.any() else 1.0
         gains.append(max(gain, DARKEST))
-        shift = _shift(reference, view.astype(np.float32))
-        shifts.append(shift or (0.0, 0.0))
-        lost.append(shift is None and float(view.std()) > DETAIL)
-    return Stability(tuple(moments), tuple(gains), tuple(shifts), tuple(lost))
+        shifts.append(_shift(reference, view.astype(np.float32)))
+    return Stability(tuple(moments), tuple(gains), tuple(shifts))
 
 
 def _green_centre(picture: NDArray[np.uint8]) -> View:
@@ -81,11 +75,11 @@ def _green_centre(picture: NDArray[np.uint8]) -> View:
     return picture[top : top + WINDOW, left : left + WINDOW, 1].astype(np.float32)
 
 
-def _shift(reference: View, view: View) -> tuple[float, float] | None:
-    """The movement by phase correlation; None where the one is not found in the other."""
+def _shift(reference: View, view: View) -> tuple[float, float]:
+    """The movement by phase correlation; none where the one is not found in the other."""
     if min(view.shape) < SMALLEST:
         return 0.0, 0.0
     window = cv2.createHanningWindow(view.shape[::-1], cv2.CV_32F)
     # Copies, because OpenCV applies the window to its arguments in place.
     (right, down), response = cv2.phaseCorrelate(reference.copy(), view.copy(), window)
-    return (float(right), float(down)) if response > RESPONSE else None
+    return (float(right), float(down)) if response > 0.1 else (0.0, 0.0)
