@@ -53,8 +53,8 @@ Made by `scripts/round_trip_table.py`, which tries out every cell, and checked b
 - **reported**: the format cannot hold it, and the note of the result names it.
 - **refused**: nothing is written, and the error suggests another format.
 
-Nothing is lost silently: whatever else a file holds (palettes, CMYK inks, gain maps, content credentials, layers, captions,
-data of other programs) is named in the note, too. Thumbnails and sizes in EXIF are updated.
+Nothing is lost silently: whatever else a file holds (palettes, CMYK inks, gain maps, content credentials,
+layers, captions, data of other programs) is named in the note, too. Thumbnails and sizes in EXIF are updated.
 """
 
 
