@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -22,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from background import plain
 from derain.background import clean_frame
+from derain.peak_memory import resident_peak
 
 
 def rain(frames: int, height: int, width: int) -> Iterator[NDArray[np.uint8]]:
@@ -59,11 +59,11 @@ def speed() -> None:
 
 
 def memory() -> None:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    before = resident_peak()
     start = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         result = clean_frame(rain(300, 2160, 3840), scratch=Path(folder))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = resident_peak()
     seconds = (time.process_time() - start) / (300 * 2160 * 3840 / 1e6)
     print(
         json.dumps(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+import derain.methods
 from derain.checkpoints import open_checkpoint, save_checkpoint
 from derain.errors import DerainError, UsageError
-from derain.methods import all_architectures, all_methods, create_network, network_names
+from derain.methods import all_architectures, all_methods, create_network, folders, network_names
 from derain.methods.contract import Architecture
 from derain.nn.peak_bytes import PeakBytes
 from derain.restore import Derainer, Settings
@@ -60,6 +62,13 @@ def _without_gradient(architecture: Architecture) -> set[str]:
     network.train()
     sum(value.square().mean() for value in _tensors(network.outputs(rainy))).backward()
     return {name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()}
+
+
+@pytest.mark.parametrize("method", folders())
+def test_the_readme_names_every_file(method: str) -> None:
+    folder = Path(derain.methods.__file__).parent / method
+    named = set(re.findall(r"`(\w+\.py)`", (folder / "README.md").read_text("utf-8")))
+    assert named == {file.name for file in folder.glob("*.py")} - {"__init__.py"}
 
 
 def _tensors(value: Any) -> list[torch.Tensor]:
