@@ -1,8 +1,9 @@
 """The fast form of every network against its plain one: seconds, CPU seconds and peak memory.
 
-Both forms are methods of one network and run in turns in one process, so that a busy machine slows
-both; what counts is the ratio. Peak memory is that of a process of its own for each form (interpreter,
-library and weights included). The rate of a large float32 matrix product tells machines apart.
+The fast form is measured in float32 and, where the network bears it, in bfloat16; the plain form in float32.
+All run in turns in one process, so that a busy machine slows all; what counts is the ratio of CPU seconds.
+Peak memory is that of a process of its own for each form (interpreter, library and weights included). The
+rate of a large float32 matrix product tells machines apart.
 
     python benchmarks/bench_networks.py                          all networks that have a fast form
     python benchmarks/bench_networks.py drsformer --threads 2 --size 256 --passes 3
@@ -25,7 +26,7 @@ from derain.methods import create_network, network_names
 from derain.methods.network import RainNetwork
 from derain.peak_memory import resident_peak
 
-FORMS = ("fast", "plain")
+FORMS = ("fast", "bfloat16", "plain")
 
 
 def main() -> None:
@@ -44,29 +45,27 @@ def main() -> None:
     for name in options.networks:
         if name not in names():
             parser.error(str(unknown_name("network", name, names())))
-    print(
-        f"PyTorch {torch.__version__}, {options.threads} threads, 1x3x{options.size}x{options.size} float32"
-    )
+    print(f"PyTorch {torch.__version__}, {options.threads} threads, 1x3x{options.size}x{options.size}")
     print(f"matrix product 2048x2048: {matrix_flops(torch.device('cpu')) / 1e9:.0f} GFLOP/s\n")
-    print(f"{'network':<18} {'form':<6} {'seconds':>15} {'CPU seconds':>15} {'peak MiB':>9}")
+    print(f"{'network':<18} {'form':<8} {'seconds':>15} {'CPU seconds':>15} {'ratio':>6} {'peak MiB':>9}")
     for name in options.networks or names():
         report(name, options.size, options.threads, options.passes)
 
 
 def report(name: str, size: int, threads: int, passes: int) -> None:
-    """Prints two lines of figures and one with the ratios (medians over the turns)."""
+    """Prints a line of figures for each form, and its ratio to the plain one (median over the turns)."""
     network = build(name)
-    for form in FORMS:
+    forms = [form for form in FORMS if form not in network.spec.refused_precisions]
+    for form in forms:
         run(network, form, size)
-    turns = [{form: seconds(lambda f=form: run(network, f, size)) for form in FORMS} for _ in range(passes)]
-    for form in FORMS:
+    turns = [{form: seconds(lambda f=form: run(network, f, size)) for form in forms} for _ in range(passes)]
+    for form in forms:
         wall, cpu = zip(*(turn[form] for turn in turns), strict=True)
         memory = memory_of_process(name, form, size, threads)
-        print(f"{name:<18} {form:<6} {span(wall):>15} {span(cpu):>15} {memory:>9.0f}")
-    wall_ratio, cpu_ratio = (
-        statistics.median(turn["fast"][which] / turn["plain"][which] for turn in turns) for which in (0, 1)
-    )
-    print(f"{'':<18} {'ratio':<6} {wall_ratio:>15.3f} {cpu_ratio:>15.3f}\n", flush=True)
+        ratio = statistics.median(turn[form][1] / turn["plain"][1] for turn in turns)
+        print(
+            f"{name:<18} {form:<8} {span(wall):>15} {span(cpu):>15} {ratio:>6.3f} {memory:>9.0f}", flush=True
+        )
 
 
 def build(name: str) -> RainNetwork:
@@ -84,8 +83,9 @@ def names() -> list[str]:
 
 def run(network: RainNetwork, form: str, size: int) -> None:
     picture = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        getattr(network, form)(picture.contiguous(memory_format=torch.channels_last))
+    method, mixed = network.plain if form == "plain" else network.fast, form == "bfloat16"
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        method(picture.contiguous(memory_format=torch.channels_last))
 
 
 def seconds(work: Callable[[], object]) -> tuple[float, float]:

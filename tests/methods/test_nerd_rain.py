@@ -71,6 +71,22 @@ def test_fast_equals_plain(
     torch.testing.assert_close(found, wanted, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("numbers", [SQUARES, halo_windows.CPU_NUMBERS])
+def test_bfloat16_stays_within_45_db_of_float32_in_windows_and_as_a_whole(
+    numbers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(halo_windows, "CPU_NUMBERS", numbers)
+    torch.manual_seed(0)
+    network = FastNeRDRain(dim=16, num_blocks=(1, 1, 1))
+    rainy = torch.rand(1, 3, 80, 48)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        half = network(rainy)
+    with torch.no_grad():
+        exact = network.plain(rainy)["image"]
+    assert half.dtype == torch.float32
+    assert 0 < (half - exact).square().mean() < 10**-4.5
+
+
 @pytest.mark.parametrize(("channels", "heads", "hidden"), [(8, 2, 21), (16, 4, 16), (48, 1, 127)])
 @pytest.mark.parametrize("bias_free_norm", [False, True])
 @pytest.mark.parametrize("bias", [False, True])

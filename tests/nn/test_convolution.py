@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from derain.nn.convolution import Activation, Convolution
+from derain.nn.convolution import Activation, Convolution, multiplying_in
 
 LAST = torch.channels_last
 
@@ -43,4 +43,23 @@ def test_equals_the_librarys(
         close(convolution(band, padding=(0, r)), library(band, (0, r)))
         wanted = onto + library(picture, (r, r))
         close(convolution.add_to(onto, picture), wanted)
-        close(onto, wanted)
+
+
+@pytest.mark.parametrize(("side", "groups"), [(1, 1), (3, 1), (5, 16)])
+def test_bfloat16_rounds_the_operands_and_the_result_alone(side: int, groups: int) -> None:
+    weight, bias = torch.randn(16, 16 // groups, side, side), torch.randn(16)
+    picture, onto = torch.randn(2, 1, 16, 13, 11).to(memory_format=torch.preserve_format)
+    rounded = [x.bfloat16().double() for x in (picture, weight, bias)]
+    wanted = F.conv2d(*rounded, 1, side // 2, 1, groups)
+    layer = Convolution.of(weight, bias, groups)
+    with torch.no_grad():
+        (half, nested), exact = multiplying_in(
+            torch.bfloat16, ((layer, (layer,)), Convolution.of(weight, bias, groups, exact=True))
+        )
+        found = half(picture)
+        assert found.dtype == nested[0].dtype == torch.bfloat16
+        torch.testing.assert_close(found.double(), wanted, rtol=2**-8, atol=1e-4)
+        torch.testing.assert_close(exact(picture), layer(picture), rtol=0, atol=0)
+        total = half.add_to(onto.clone(), picture)
+    assert total.dtype == torch.float32
+    torch.testing.assert_close(total, onto + found.float(), rtol=0, atol=0)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from derain.nn.channel_attention import widened
 from derain.nn.halo_windows import Sides, by_windows
 from derain.nn.norms import ChannelNorm
 from derain.nn.pixels import as_map, as_pixels
@@ -64,7 +65,7 @@ class Block:
         v, matrix = self.attention(x)
 
         def block(window: Tensor, sides: Sides, v: Tensor) -> Tensor:
-            attended = torch.baddbmm(as_pixels(window), as_pixels(v), matrix)
+            attended = onto_product(as_pixels(window), as_pixels(v), matrix)
             if self.attention.bias is not None:
                 attended += self.attention.bias
             return self.feed_forward(as_map(attended, window), sides)
@@ -79,6 +80,15 @@ class Stage:
     blocks: tuple[Block, ...]
 
     def __call__(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> the same, in float32 at least."""
+        x = widened(x)
         for block in self.blocks:
             x = block(x)
         return x
+
+
+def onto_product(onto: Tensor, rows: Tensor, matrix: Tensor) -> Tensor:
+    """onto + rows @ matrix, (B, P, C) + (B, P, D) @ (B, D, C); the product in the type of the rows."""
+    if onto.dtype == rows.dtype:
+        return torch.baddbmm(onto, rows, matrix)
+    return onto + rows @ matrix.to(rows.dtype)

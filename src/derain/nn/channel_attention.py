@@ -52,7 +52,7 @@ def _library_is_better(x: Tensor) -> bool:
 
 def _norms(x: Tensor) -> Tensor:
     """(B, heads, P, C) -> (B, heads, C), never 0."""
-    return _squares(_widened(x)).clamp_min(SMALLEST_NORM**2).sqrt()
+    return _squares(widened(x)).clamp_min(SMALLEST_NORM**2).sqrt()
 
 
 class _Cosines(torch.autograd.Function):
@@ -91,7 +91,7 @@ class CosineSums:
 
     def add(self, q: Tensor, k: Tensor) -> None:
         """q and k: (B, c, h, w) of one piece, best in channels-last memory; heads are channel blocks."""
-        q, k = (_widened(split_heads(part, self.heads)) for part in (q, k))
+        q, k = (widened(split_heads(part, self.heads)) for part in (q, k))
         piece = (q.transpose(-2, -1) @ k, _squares(q), _squares(k))
         first, second, third = (part.double() for part in piece)
         if self._sums is not None:
@@ -104,11 +104,12 @@ class CosineSums:
         qk, qq, kk = self._sums
         q_norm, k_norm = (squares.sqrt().clamp_min(SMALLEST_NORM) for squares in (qq, kk))
         cosines = qk / (q_norm.unsqueeze(-1) * k_norm.unsqueeze(-2))
-        temperature = _widened(temperature)
+        temperature = widened(temperature)
         return temperature * cosines.to(temperature.dtype)
 
 
-def _widened(x: Tensor) -> Tensor:
+def widened(x: Tensor) -> Tensor:
+    """In float32, if its type is narrower."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 

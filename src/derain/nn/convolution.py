@@ -2,19 +2,26 @@
 
 On a CPU, PyTorch includes oneDNN's kernels, which take weights in their own layout, and can apply an
 activation or add to a tensor while the result is still in the processor's registers. `F.conv2d` converts
-weights at each call, and on one thread sends 1x1 convolutions to a general matrix product.
+weights at each call, and on one thread sends 1x1 convolutions to a general matrix product. oneDNN's product
+of pixels and a packed matrix takes a tenth to a third less time than its 1x1 convolution.
+
+Where `torch.autocast` would decide operation by operation what is computed in bfloat16, `multiplying_in` lays
+out the convolutions for it, and nothing else changes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from derain.nn.pixels import as_map, as_pixels
+
 Activation = Literal["none", "gelu", "relu"]
+Layers = TypeVar("Layers")
 
 
 @dataclass(frozen=True)
@@ -22,12 +29,14 @@ class Convolution:
     """A convolution of stride 1 whose kernel has odd sides.
 
     Attributes:
-        weight: (C', C / groups, k, k), or packed for oneDNN.
+        weight: (C', C / groups, k, k), or packed for oneDNN, a matrix if `is_matrix`; products are taken in
+            its type.
         bias: (C',) or None.
         side: k.
         groups: of channels.
         dilation: distance of the pixels that it reads.
-        packed: whether the weight is; then only float32 on the CPU is accepted.
+        packed: whether the weight is; then only maps on the CPU are accepted.
+        exact: whether it keeps its type in `multiplying_in`.
     """
 
     weight: Tensor
@@ -36,6 +45,17 @@ class Convolution:
     groups: int
     dilation: int
     packed: bool
+    exact: bool = False
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the operands of its products, and of its results."""
+        return self.weight.dtype
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether it treats each pixel by itself and alike."""
+        return self.side == 1 and self.groups == 1
 
     @property
     def halo(self) -> int:
@@ -44,28 +64,38 @@ class Convolution:
 
     @classmethod
     def of(
-        cls, weight: Tensor, bias: Tensor | None = None, groups: int = 1, dilation: int = 1
+        cls,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        groups: int = 1,
+        dilation: int = 1,
+        exact: bool = False,
     ) -> Convolution:
         """From (C', C / groups, k, k) and (C',) or None."""
         side = weight.shape[-1]
         bias = None if bias is None else bias.detach()
         if not _can_pack(weight):
-            return cls(weight.detach(), bias, side, groups, dilation, packed=False)
-        around = [dilation * (side // 2)] * 2
-        weight = weight.detach().contiguous().to_mkldnn()
-        packed = torch._C._nn.mkldnn_reorder_conv2d_weight(weight, around, [1, 1], [dilation] * 2, groups)
-        return cls(packed, bias, side, groups, dilation, packed=True)
+            return cls(weight.detach(), bias, side, groups, dilation, packed=False, exact=exact)
+        weight = weight.detach().contiguous()
+        if side == 1 and groups == 1:
+            packed = torch.ops.mkldnn._reorder_linear_weight(weight.flatten(1))
+        else:
+            spread, around = [dilation] * 2, [dilation * (side // 2)] * 2
+            packed = torch._C._nn.mkldnn_reorder_conv2d_weight(
+                weight.to_mkldnn(), around, [1, 1], spread, groups
+            )
+        return cls(packed, bias, side, groups, dilation, packed=True, exact=exact)
 
     @classmethod
-    def like(cls, layer: nn.Module) -> Convolution:
+    def like(cls, layer: nn.Module, exact: bool = False) -> Convolution:
         """With the weight, bias, groups and dilation of an `nn.Conv2d` of stride 1."""
         assert isinstance(layer, nn.Conv2d)
-        return cls.of(layer.weight, layer.bias, layer.groups, layer.dilation[0])
+        return cls.of(layer.weight, layer.bias, layer.groups, layer.dilation[0], exact)
 
     def __call__(
         self, x: Tensor, activation: Activation = "none", padding: tuple[int, int] | None = None
     ) -> Tensor:
-        """(B, C, H, W), best in channels-last memory -> (B, C', H, W).
+        """(B, C, H, W), best in channels-last memory -> (B, C', H, W) in the type of the products.
 
         Args:
             x: the input.
@@ -73,7 +103,11 @@ class Convolution:
             padding: zeros around rows and columns, for results of another height and width.
         """
         around, spread = list(padding or [self.halo] * 2), [self.dilation] * 2
+        x = x.to(self.dtype)
         y: Tensor
+        if self.packed and self.is_matrix:
+            y = torch.ops.mkldnn._linear_pointwise(_rows(x), self.weight, self.bias, activation, [], "none")
+            return as_map(y, x)
         if self.packed:
             y = torch.ops.mkldnn._convolution_pointwise(
                 x, self.weight, self.bias, around, [1, 1], spread, self.groups, activation, [], "none"
@@ -83,7 +117,15 @@ class Convolution:
         return y if activation == "none" else F.gelu(y) if activation == "gelu" else F.relu(y)
 
     def add_to(self, onto: Tensor, x: Tensor) -> Tensor:
-        """onto + self(x), written into `onto`."""
+        """onto + self(x), added up in the type of `onto`, which may be overwritten."""
+        if onto.dtype != self.dtype:
+            return onto.add_(self(x))
+        x = x.to(self.dtype)
+        if self.packed and self.is_matrix:
+            y = torch.ops.mkldnn._linear_pointwise.binary(
+                _rows(x), _rows(onto), self.weight, self.bias, "add"
+            )
+            return as_map(y, x)
         around, spread = [self.halo] * 2, [self.dilation] * 2
         if self.packed:
             convolved = self.weight, self.bias, around, [1, 1], spread, self.groups
@@ -91,11 +133,50 @@ class Convolution:
             return onto
         return onto.add_(F.conv2d(x, self.weight, self.bias, 1, around, spread, self.groups))
 
+    def multiplying_in(self, dtype: torch.dtype) -> Convolution:
+        """The same with weights, and so with operands of its products, of this type."""
+        if self.exact:
+            return self
+        weight = self.weight.to_dense() if self.packed else self.weight
+        if weight.dim() == 2:
+            weight = weight[:, :, None, None]
+        bias = None if self.bias is None else self.bias.to(dtype)
+        return Convolution.of(weight.to(dtype), bias, self.groups, self.dilation)
+
+
+def multiplying_in(dtype: torch.dtype, layers: Layers) -> Layers:
+    """The same layers, dataclasses of dataclasses, with the convolutions in them in this type."""
+    changed: Any = layers
+    if isinstance(layers, Convolution):
+        changed = layers.multiplying_in(dtype)
+    elif isinstance(layers, tuple):
+        changed = tuple(multiplying_in(dtype, layer) for layer in layers)
+    elif is_dataclass(layers) and not isinstance(layers, type):
+        parts = {field.name: getattr(layers, field.name) for field in fields(layers)}
+        changed = replace(layers, **{name: multiplying_in(dtype, part) for name, part in parts.items()})
+    found: Layers = changed
+    return found
+
+
+def mixed_precision(device: str) -> torch.dtype | None:
+    """The type that `torch.autocast` asks for on such a device, None where it is off."""
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+
+
+def _rows(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B H W, C)."""
+    return as_pixels(x).flatten(0, 1)
+
 
 def _can_pack(weight: Tensor) -> bool:
     return (
         weight.device.type == "cpu"
-        and weight.dtype == torch.float32
         and torch.backends.mkldnn.is_available()
         and hasattr(torch.ops.mkldnn, "_convolution_pointwise_")
+        and (weight.dtype == torch.float32 or _multiplies_natively(weight.dtype))
     )
+
+
+def _multiplies_natively(dtype: torch.dtype) -> bool:
+    supported: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return dtype == torch.bfloat16 and supported

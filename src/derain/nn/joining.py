@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from derain.nn.convolution import Convolution
-from derain.nn.pixels import as_map, as_pixels
+from derain.nn.pixels import as_map
 from derain.nn.resizing import Upsample
 
 
@@ -27,13 +27,13 @@ def doubled(x: Tensor) -> Tensor:
 class Joining:
     """reduction([upsample(x); skip]), a 1x1 convolution, without the two tensors in between.
 
-    The part of the reduction applied to upsample(x) is merged into its kernel, and the part applied to
-    skip is one matrix product added to the result.
+    The part of the reduction applied to upsample(x) is merged into its kernel, and what the part applied to
+    skip makes is added to the result. Both stay exact: what they take and make is not standardised, so that
+    most digits of it are common to all pixels.
     """
 
     enlarging: Convolution  # to four pixels' channels, in the order row, column, channel
-    of_skip: Tensor  # (S, O)
-    bias: Tensor | None
+    of_skip: Convolution  # with the bias
 
     @classmethod
     def of(cls, upsample: Upsample, reduction: nn.Conv2d) -> Joining:
@@ -41,14 +41,14 @@ class Joining:
         kernel = upsample.body[0].weight
         assert isinstance(kernel, Tensor)
         quadruple, inputs = kernel.shape[:2]
-        of_up, of_skip = reduction.weight.flatten(1).tensor_split([quadruple // 4], 1)
-        merged = torch.einsum("ou,usikl->soikl", of_up, kernel.view(-1, 4, inputs, 3, 3))
-        return cls(Convolution.of(merged.flatten(0, 1)), of_skip.t(), reduction.bias)
+        of_up, of_skip = reduction.weight.tensor_split([quadruple // 4], 1)
+        merged = torch.einsum("ou,usikl->soikl", of_up.flatten(1), kernel.view(-1, 4, inputs, 3, 3))
+        enlarging = Convolution.of(merged.flatten(0, 1), exact=True)
+        return cls(enlarging, Convolution.of(of_skip, reduction.bias, exact=True))
 
     def __call__(self, x: Tensor, skip: Tensor) -> Tensor:
         """(B, C, h, w) and (B, S, 2h, 2w) -> (B, O, 2h, 2w)."""
         batch, _, height, width = x.shape
         pixels = self.enlarging(x).permute(0, 2, 3, 1).reshape(batch, height, width, 2, -1)
         pixels = pixels.transpose(2, 3).reshape(batch * 4 * height * width, -1)
-        pixels.addmm_(as_pixels(skip).flatten(0, 1), self.of_skip)
-        return as_map(pixels if self.bias is None else pixels.add_(self.bias), skip)
+        return self.of_skip.add_to(as_map(pixels, skip), skip)

@@ -7,6 +7,8 @@ What differs from the plain form:
 - The wide layers of a block run window by window (`nn/halo_windows.py`) on channels-last data.
 - Attention needs neither normalised Q and K nor A V (`nn/channel_attention.py`): a matrix maps V to
   what is added to the block's input, and the windows of the feed-forward part apply it.
+- In mixed precision, products inside the blocks, INRs and fusions take bfloat16; norms, logits, softmax, what
+  blocks add up and the convolutions of that stay in float32.
 - The INRs are convolutions, the fusions compute only the positions that survive their decimation, and
   no picture is made for a scale whose picture only the loss needs.
 """
@@ -23,7 +25,7 @@ from torch import Tensor, nn
 from derain.methods.nerd_rain import network as plain
 from derain.nn.blocks import Block, Stage
 from derain.nn.channel_attention import CosineSums, merged_projection
-from derain.nn.convolution import Activation, Convolution
+from derain.nn.convolution import Activation, Convolution, mixed_precision, multiplying_in
 from derain.nn.halo_windows import Sides, by_windows, crop, crop_to, padding
 from derain.nn.joining import Joining, doubled, halved
 from derain.nn.norms import ChannelNorm
@@ -37,12 +39,15 @@ class FastNeRDRain(plain.NeRDRain):
     @torch.no_grad()
     def fast(self, rainy: Tensor) -> dict[str, Tensor]:
         """`image` alone."""
-        if torch.is_autocast_enabled(rainy.device.type):
+        device = rainy.device.type
+        mixed = mixed_precision(device)
+        if mixed == torch.float16:
             return self.plain(rainy)
-        layers = laid_out(self)
         # On a CPU one by one, so that memory stays that of one.
-        pictures = torch.split(rainy, 1 if rainy.device.type == "cpu" else len(rainy))
-        return {"image": torch.cat([restored(layers, picture) for picture in pictures])}
+        pictures = torch.split(rainy, 1 if device == "cpu" else len(rainy))
+        with torch.autocast(device, enabled=False):
+            layers = laid_out(self) if mixed is None else laid_out_in_bfloat16(self)
+            return {"image": torch.cat([restored(layers, picture) for picture in pictures])}
 
 
 def restored(n: Layers, rainy: Tensor) -> Tensor:
@@ -103,6 +108,18 @@ class Layers:
 @once_per_weights
 def laid_out(n: plain.NeRDRain) -> Layers:
     """The layers of a network with their weights laid out."""
+    return layers_of(n)
+
+
+@once_per_weights
+def laid_out_in_bfloat16(n: plain.NeRDRain) -> Layers:
+    """The same for convolutions in bfloat16."""
+    return multiplying_in(torch.bfloat16, layers_of(n))
+
+
+def layers_of(n: plain.NeRDRain) -> Layers:
+    """The convolutions outside blocks, from and to colours or sums of many blocks, stay exact: their operands
+    are not standardised, so that few digits tell pixels apart."""
     return Layers(
         small=Pass.of(n.layers("small", 1)),
         mid1=Pass.of(n.layers("mid", 1)),
@@ -110,13 +127,13 @@ def laid_out(n: plain.NeRDRain) -> Layers:
         max1=Pass.of(n.layers("max", 1)),
         max2=Pass.of(n.layers("max", 2)),
         max3=Pass.of(n.layers("max", 3)),
-        embed_small=Convolution.like(n.patch_embed_small.proj),
-        embed_mid=Convolution.like(n.patch_embed_mid.proj),
-        embed_max=Convolution.like(n.patch_embed_max.proj),
-        context_mid=Convolution.like(n.output_mid_context),
-        context_max1=Convolution.like(n.output_max_context1),
-        context_max2=Convolution.like(n.output_max_context2),
-        output=Convolution.like(n.output_max),
+        embed_small=Convolution.like(n.patch_embed_small.proj, exact=True),
+        embed_mid=Convolution.like(n.patch_embed_mid.proj, exact=True),
+        embed_max=Convolution.like(n.patch_embed_max.proj, exact=True),
+        context_mid=Convolution.like(n.output_mid_context, exact=True),
+        context_max1=Convolution.like(n.output_max_context1, exact=True),
+        context_max2=Convolution.like(n.output_max_context2, exact=True),
+        output=Convolution.like(n.output_max, exact=True),
         inr_small=ImplicitRepresentation.of(n.upsmall2mid1, n.upsmall2mid2, n.INR),
         inr_mid=ImplicitRepresentation.of(n.upmid2max1, n.upmid2max2, n.INR2),
         fusion1=Fusion.of(n.BF1),
@@ -235,7 +252,8 @@ class FeedForward:
 
     def __call__(self, x: Tensor, sides: Sides) -> Tensor:
         """A window with a halo of 1 -> its inside."""
-        z, inside = self.norm.standardised(x), crop(x, sides, self.halo)
+        inside = crop(x, sides, self.halo)
+        z = self.norm.standardised(x).to(self.first.wide.dtype)
         gated = self.first(z, inside, sides, "gelu").mul_(self.second(z, inside, sides, "none"))
         return self.project_out.add_to(inside, gated)
 
@@ -311,7 +329,9 @@ class ImplicitRepresentation:
         # The coordinates are eighteen zeros and twice 2.
         kernel = weight[:, :-20].reshape(len(weight), -1, 3, 3)
         layers = [Convolution.of(kernel, bias + 2 * weight[:, -2:].sum(1))]
-        layers += [Convolution.of(layer.weight[:, :, None, None], layer.bias) for layer in linear[1:]]
+        for layer in linear[1:]:
+            last = layer is linear[-1]
+            layers.append(Convolution.of(layer.weight[:, :, None, None], layer.bias, exact=last))
         return cls((Convolution.like(_only(first.body)), Convolution.like(_only(second.body))), tuple(layers))
 
     def __call__(self, deepest: Tensor) -> Tensor:

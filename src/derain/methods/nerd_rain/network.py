@@ -52,10 +52,6 @@ class NeRDRain(RainNetwork):
         multiple_of=16,
         # Attention spans the whole tile, so the published tiles of 256x256 are part of the result.
         tile=Tile(size=256, overlap=0),
-        refused_precisions={
-            "bfloat16": "on real pictures it came within 46 dB of float32 with fresh weights, "
-            "13 dB with weights whose features grow from block to block"
-        },
     )
 
     def __init__(
