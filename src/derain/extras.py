@@ -21,6 +21,11 @@ def silence() -> None:
     sys.modules.setdefault(REPORTER, None)  # type: ignore[arg-type]  # None: as if not installed
 
 
+def how_to_install(name: str) -> str:
+    """How the optional dependencies `name` are installed, in words."""
+    return f'pip install ".[{name}]" in a copy of derain'
+
+
 def extra(module: str, name: str) -> Any:
     """A module of the optional dependencies `name`, silenced.
 
@@ -31,6 +36,4 @@ def extra(module: str, name: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError:
-        raise DerainError(
-            f"{module} is not installed; it comes with: pip install 'derain[{name}]'."
-        ) from None
+        raise DerainError(f"{module} is not installed; it comes with: {how_to_install(name)}.") from None

@@ -147,7 +147,7 @@ def test_offline_with_an_empty_cache_and_without_the_extra(hub: Hub, tmp_path: P
     paths = f"{tmp_path / 'without'}:{environment()['PYTHONPATH']}"
     done = derain("info", "hf:me/good", variables={"PYTHONPATH": paths})
     assert done.returncode == 1
-    assert "pip install 'derain[hub]'" in done.stderr
+    assert 'pip install ".[hub]"' in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert hub.requests == []
 

@@ -106,7 +106,9 @@ def test_without_the_extra_one_line_says_what_to_install(tmp_path: Path) -> None
         timeout=600,
     )
     assert done.returncode == 1
-    assert done.stderr == "derain: fastapi is not installed; it comes with: pip install 'derain[serve]'.\n"
+    assert done.stderr == (
+        'derain: fastapi is not installed; it comes with: pip install ".[serve]" in a copy of derain.\n'
+    )
 
 
 def settled(tab: Tab, count: int) -> None:

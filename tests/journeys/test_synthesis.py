@@ -103,7 +103,7 @@ def test_weather_and_what_the_folder_says_of_itself(
     [
         (("synth", "PHOTOS", "-o", "PHOTOS/x", "--preset", "hevy"), 2, "Did you mean 'heavy'"),
         (("synth", "PHOTOS/none", "-o", "PHOTOS/x"), 2, "none: no such folder"),
-        (("synth", "PHOTOS/p1.png", "-o", "PHOTOS/x"), 2, "p1.png: no such folder"),
+        (("synth", "PHOTOS/p1.png", "-o", "PHOTOS/x"), 2, "p1.png: is a file; give its folder"),
         (("synth", "PHOTOS", "-o", "PHOTOS/x", "--angle", "1,2,3"), 2, "two as LOW,HIGH"),
         (("synth", "PHOTOS", "-o", "PHOTOS/x", "--density", "0"), 2, "density 0: give numbers above 0"),
         (("synth", "PHOTOS", "-o", "x", "--preset", "dry", "--angle", "9"), 2, "angle 9: changes nothing"),

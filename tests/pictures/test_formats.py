@@ -165,7 +165,7 @@ def test_transparency_is_never_lost_in_silence(tmp_path: Path, extension: str) -
     opaque = np.full((40, 50), 255, np.uint8)
     write_picture(tmp_path / f"a{extension}", Picture(smooth(40, 50), opaque))
     assert read_picture(tmp_path / f"a{extension}").alpha is None
-    with pytest.raises(DerainError, match=r"b\.\w+: \w+ cannot hold its transparency"):
+    with pytest.raises(DerainError, match=r"b\.\w+: not written: \w+ cannot hold the picture's transparency"):
         write_picture(tmp_path / f"b{extension}", Picture(smooth(40, 50), opaque - 1))
     assert len(list(tmp_path.iterdir())) == 1
 
@@ -333,7 +333,7 @@ def test_palettes_become_rgb_and_keep_their_transparency(tmp_path: Path) -> None
     picture = read_picture(tmp_path / "a.png")
     assert np.array_equal(picture.pixels, expected)
     assert picture.alpha is None
-    assert picture.lost == ("its palette (became RGB)",)
+    assert picture.lost == ("its palette (converted to RGB)",)
     image.save(tmp_path / "a.bmp")
     assert read_picture(tmp_path / "a.bmp").lost == picture.lost
     image.save(tmp_path / "b.png", transparency=3)
@@ -389,9 +389,9 @@ def test_cmyk_becomes_rgb_without_its_profile(tmp_path: Path) -> None:
     picture = read_picture(tmp_path / "a.jpg")
     assert psnr(picture.pixels, smooth(40, 50)) > 30
     assert picture.icc is None
-    assert picture.lost == ("its inks (CMYK became RGB)", "the profile of its inks")
+    assert picture.lost == ("its CMYK colours (converted to RGB)", "its CMYK profile")
     image.save(tmp_path / "b.jpg", quality=95)
-    assert read_picture(tmp_path / "b.jpg").lost == ("its inks (CMYK became RGB)",)
+    assert read_picture(tmp_path / "b.jpg").lost == ("its CMYK colours (converted to RGB)",)
     image.save(tmp_path / "a.tif", icc_profile=icc_profile())
     assert read_picture(tmp_path / "a.tif").lost == picture.lost
 

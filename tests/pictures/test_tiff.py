@@ -139,9 +139,9 @@ def test_what_is_more_than_numbers_is_converted(tmp_path: Path, mode: str, orien
     picture = read_picture(tmp_path / "a.tif")
     assert np.array_equal(np.squeeze(picture.pixels), np.asarray(ImageOps.exif_transpose(right)))
     changed = {
-        "P": ("its palette (became RGB)",),
+        "P": ("its palette (converted to RGB)",),
         "1": ("1 bit per channel (became 8)",),
-        "CMYK": ("its inks (CMYK became RGB)",),
+        "CMYK": ("its CMYK colours (converted to RGB)",),
     }
     assert picture.lost == changed.get(mode, ())
 

@@ -127,6 +127,8 @@ def test_what_would_be_replaced_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="would both be written as"):
         plan([tmp_path / "a.png", tmp_path / "b" / "a.png"], tmp_path / "dry")
     files(tmp_path, **{"c.png": b""})
+    with pytest.raises(UsageError, match=r"one\.png: is named like a file, but several results"):
+        plan([tmp_path / "c.png", tmp_path / "a.png"], tmp_path / "one.png")
     with pytest.raises(UsageError, match="several results need a folder"):
         plan([tmp_path / "c.png", tmp_path / "a.png"], tmp_path / "a.png")
 

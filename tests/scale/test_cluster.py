@@ -119,7 +119,7 @@ def test_a_missing_extra_is_told_with_the_command_that_installs_it(tmp_path: Pat
     command = ("run", tmp_path / "rainy", "-o", tmp_path / "dry", "--cluster", "local")
     done = derain(*command, variables={"PYTHONPATH": path})
     assert done.returncode == 1
-    assert "pip install 'derain[ray]'" in done.stderr
+    assert 'pip install ".[ray]"' in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "dry").exists()
 

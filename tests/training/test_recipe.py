@@ -34,10 +34,13 @@ from training.conftest import content
         ({"steps": 0}, "'steps': input should be greater than 0, not 0"),
         ({"optimizer": {}}, "'optimizer.rate' is missing"),
         ({"accumulate": 3}, r"'stages.0.batch' is 4, not a multiple of 'accumulate' 3"),
-        ({"data": {"clean": "x", "rainy": "y", "rain": "light"}}, "'data.rainy' and 'data.rain' exclude"),
+        (
+            {"data": {"clean": "x", "rainy": "y", "rain": "light"}},
+            r"'data.rain' \(light\) .*For pairs, set 'data.rain' to null",
+        ),
         (
             {"validation": {"clean": "x", "hold_out": 4}},
-            "'validation.clean' and 'validation.hold_out' exclude",
+            "'validation.clean' names pictures and 'validation.hold_out' takes.*Set the other to null",
         ),
         ({"optimizer": {"rate": 1, "betas": [0.9, 1.0]}}, "'optimizer.betas.1': .* less than 1, not 1.0"),
         ({"ema": 1.5}, "'ema': input should be less than 1, not 1.5"),

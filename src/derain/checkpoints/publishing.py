@@ -99,7 +99,7 @@ Removes rain from pictures with `derain`.
 | licence | not stated |
 
 ```sh
-pip install 'derain[hub]'
+pip install ".[hub]"    # in a copy of derain
 derain run photo.jpg --model {target}
 ```
 

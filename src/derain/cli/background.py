@@ -49,7 +49,7 @@ def background(
     from derain.background import clean_frame
     from derain.background.clip import open_clip
     from derain.background.report import facts, refuse_movement, warnings, write_report
-    from derain.background.spa_layout import refuse_repetition, write_pairs
+    from derain.background.spa_layout import CLEAN, RAINY, refuse_repetition, write_pairs
     from derain.background.votes import check_variant
     from derain.cli.progress import bar
     from derain.errors import Remedy, UsageError, reason
@@ -82,18 +82,22 @@ def background(
         write_picture(output, Picture(result.picture))
     written = 0
     if pairs is not None:
-        with bar("writing pairs", 1) as progress:
-            counted = _counted(source.frames(), result.frames, progress)
-            written = write_pairs(pairs, source.name, counted, result.picture)
+        with bar("writing pairs", result.frames) as progress:
+            each = _advancing(source.frames(), progress)
+            written = write_pairs(pairs, source.name, each, result.picture)
     for warning in warnings(result):
         print(f"derain: warning: {printable(f'{clip}: {warning}')}", file=sys.stderr)
     if as_json:
         typer.echo(json.dumps({"clip": str(clip), "pairs": written, **facts(result)}, indent=2))
     else:
-        where = ", ".join(str(p) for p in (output, report, pairs) if p is not None)
+        where = ", ".join(str(p) for p in (output, report) if p is not None)
         found = facts(result)["mean_confidence_percent"]
-        trust = "too few to tell the confidence" if found is None else f"{found:.0f} % of them agree with it"
-        say(f"{result.frames} frames, {trust} -> {where}")
+        trust = "too few to tell the confidence"
+        if found is not None:
+            trust = f"{found:.0f} % of them agree with the clean picture"
+        say(f"{result.frames} frames, {trust}" + (f" -> {where}" if where else ""))
+        if pairs is not None:
+            say(f"{written} pairs -> {pairs / RAINY}, {pairs / CLEAN}")
 
 
 def _counted(frames: Iterator[Any], expected: int | None, progress: Bar) -> Iterator[Any]:
@@ -103,3 +107,10 @@ def _counted(frames: Iterator[Any], expected: int | None, progress: Bar) -> Iter
         if expected is not None:
             progress.part(min(number, expected), expected)
     progress.advance()
+
+
+def _advancing(frames: Iterator[Any], progress: Bar) -> Iterator[Any]:
+    """The frames, each of which is a step of the bar."""
+    for frame in frames:
+        yield frame
+        progress.advance()

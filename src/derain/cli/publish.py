@@ -26,7 +26,7 @@ def publish(
 ) -> None:
     """Upload weights to a repository of the Hugging Face Hub, for `derain run --model hf:OWNER/NAME`.
 
-    Log in first with hf auth login. Needs pip install 'derain[hub]'.
+    Log in first with hf auth login. Needs pip install ".[hub]" in a copy of derain.
 
     Example: derain publish runs/first/best.safetensors me/spanet-streaks
     """

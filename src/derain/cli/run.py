@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from derain.restore.jobs import Job, Outcome
     from derain.restore.run import JobProgress
 
-FORMATS = {"same": None, "png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tif"}
+FORMATS = {
+    **{"same": None, "png": ".png", "jpg": ".jpg", "webp": ".webp", "avif": ".avif"},
+    **{"tiff": ".tif", "tif": ".tif"},
+}
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,8 @@ class Work:
     format: Annotated[
         str,
         typer.Option(
-            metavar="png|jpg|webp|tiff|same", help="Format of restored pictures; same: that of the source."
+            metavar="png|jpg|webp|tiff|avif|same",
+            help="Format of restored pictures; same: that of the source.",
         ),
     ] = "same"
     own_code: OwnCode = False

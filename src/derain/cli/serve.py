@@ -67,7 +67,7 @@ def serve(
 
     Example: derain serve --model everyday --model weights/mine.safetensors --threads 4
 
-    Example: DERAIN_TOKEN=$(openssl rand -hex 16) derain serve --host 0.0.0.0
+    Example: export DERAIN_TOKEN=$(openssl rand -hex 16); echo $DERAIN_TOKEN; derain serve --host 0.0.0.0
     """
     with suppress(KeyboardInterrupt):  # the usual end of a server, from its first moment on
         from derain.extras import extra

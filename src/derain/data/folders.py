@@ -9,20 +9,25 @@ from numpy.typing import NDArray
 
 from derain.errors import UsageError
 from derain.made_pairs import read_note
-from derain.paths import is_folder
+from derain.paths import exists, is_folder
 from derain.pictures import find_pictures, read_picture, to_rgb8
+
+
+def refuse_no_folder(path: Path) -> None:
+    """Raises `UsageError` unless the path is that of a folder."""
+    if not is_folder(path):
+        raise UsageError(f"{path}: {'is a file; give its folder' if exists(path) else 'no such folder'}.")
 
 
 def pictures_in(folder: str | Path) -> list[Path]:
     """The pictures of a folder and of all below it, sorted; hidden ones are left out.
 
     Raises:
-        UsageError: no such folder, no picture in it, or made pairs in it, whose rainy pictures would count as
+        UsageError: not a folder, no picture in it, or made pairs in it, whose rainy pictures would count as
             clean ones.
         DerainError: one that cannot be listed.
     """
-    if not is_folder(Path(folder)):
-        raise UsageError(f"{folder}: no such folder.")
+    refuse_no_folder(Path(folder))
     found = find_pictures([folder])
     for place in sorted({parent for picture in found for parent in picture.relative.parents}):
         if note := read_note(Path(folder) / place):

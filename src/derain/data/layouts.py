@@ -16,8 +16,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from derain.data.folders import refuse_no_folder
 from derain.data.pairing import RULES, Pairing, best_pairing, natural_order, pictures_below
-from derain.errors import DerainError, UsageError
+from derain.errors import DerainError, Remedy, UsageError
 from derain.made_pairs import read_note
 from derain.paths import is_file, real
 from derain.pictures import EXTENSIONS
@@ -140,8 +141,7 @@ def find_splits(root: Path, required: bool = True) -> list[Split]:
     Raises:
         UsageError: the folder does not exist, or nothing below it looks like one and one is `required`.
     """
-    if not root.is_dir():
-        raise UsageError(f"{root}: no such folder.")
+    refuse_no_folder(root)
     splits = list(_below(root))
     if not splits and required:
         known = _set_of(root) or next((s for f in _folders(root) if (s := _set_of(f))), None)
@@ -152,7 +152,9 @@ def find_splits(root: Path, required: bool = True) -> list[Split]:
             )
         raise UsageError(
             f"{root}: no folders of rainy and clean pictures; they are recognised by names such as rainy "
-            "and clean, input and target, rain and norain."
+            "and clean, input and target, rain and norain. Clean pictures alone have no partners to check; "
+            "`derain synth` makes pairs of them.",
+            Remedy("compare them with other pictures, such as a test set", {"against": "FOLDER"}),
         )
     return splits
 

@@ -97,10 +97,11 @@ def refuse_leftovers(pairing: Pairing, folder: Path, partners: Path) -> None:
         (partners, folder, pairing.unmatched_partners),
     ):
         if names:
-            more = f" (nor have {len(names) - 1} more)" if len(names) > 1 else ""
+            others, pairs = len(names) - 1, len(pairing.pairs)
+            more = f", nor {'has 1 other' if others == 1 else f'have {others} others'}" if others else ""
             raise DerainError(
-                f"{here / names[0]} has no partner in {there}{more}; {len(pairing.pairs)} others pair like "
-                f"{pairing.rule.summary}."
+                f"{here / names[0]} has no partner in {there}{more}; the rule that fits best, "
+                f"{pairing.rule.summary}, gives {pairs} {'pair' if pairs == 1 else 'pairs'}."
             )
 
 

@@ -42,7 +42,11 @@ def niqe_live(picture: AnyPicture, quantise: Quantise = "round") -> float:
 
 
 def niqe_stable(picture: AnyPicture, quantise: Quantise = "round") -> float:
-    """NIQE without the rounding noise of flat areas, the one to report. Raises as `niqe_live` does."""
+    """NIQE without the rounding noise of flat areas, the one to report.
+
+    Raises:
+        DerainError: as `niqe_live`.
+    """
     return _niqe(picture, quantise, noise=NOISE)
 
 
@@ -56,7 +60,11 @@ def brisque_live(picture: AnyPicture, quantise: Quantise = "round") -> float:
 
 
 def brisque_stable(picture: AnyPicture, quantise: Quantise = "round") -> float:
-    """BRISQUE without the rounding noise of flat areas, the one to report. Raises as `brisque_live` does."""
+    """BRISQUE without the rounding noise of flat areas, the one to report.
+
+    Raises:
+        DerainError: as `brisque_live`.
+    """
     return _brisque(picture, quantise, noise=NOISE)
 
 

@@ -62,7 +62,7 @@ def skimage_rgb(restored: AnyPicture, clean: AnyPicture) -> Score:
 
 
 def skimage_rgb_range1(restored: AnyPicture, clean: AnyPicture) -> Score:
-    """RGB floats, not rounded; uniform SSIM with data range 1: what `skimage_rgb` should have been."""
+    """RGB floats, not rounded; uniform SSIM with data range 1, which is right for such values."""
     a, b = float_pair(restored, clean, 7)
     return Score(psnr(a, b), uniform_ssim(a, b))
 

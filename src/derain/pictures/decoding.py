@@ -15,11 +15,11 @@ STRIP_PIXELS = 1 << 22
 # What a file of Pillow's other modes has and the grey or RGB pixels of a `Picture` have not.
 LEFT_BEHIND = {
     "1": "1 bit per channel (became 8)",
-    "P": "its palette (became RGB)",
-    "PA": "its palette (became RGB)",
-    "CMYK": "its inks (CMYK became RGB)",
+    "P": "its palette (converted to RGB)",
+    "PA": "its palette (converted to RGB)",
+    "CMYK": "its CMYK colours (converted to RGB)",
 }
-INK_PROFILE = "the profile of its inks"
+INK_PROFILE = "its CMYK profile"
 
 
 class TooManyPixels(DerainError):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from derain.errors import DerainError, reason
+from derain.extras import how_to_install
 from derain.paths import is_file
 
 HEAD = 1024  # bytes that tell the kind
@@ -64,7 +65,7 @@ class FileKind:
     @property
     def advice(self) -> str:
         """What to do with an unsupported file."""
-        return f"pip install 'derain[{EXTRA}]', or {self.other}" if self.package else self.other
+        return f"{how_to_install(EXTRA)}, or {self.other}" if self.package else self.other
 
 
 def _picture(name: str, *extensions: str, result: str = "", package: str = "") -> FileKind:

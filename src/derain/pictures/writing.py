@@ -147,7 +147,7 @@ def _samples(picture: Picture, name: str) -> Array:
     if alpha is not None and name not in HOLD_ALPHA:
         if (alpha != picture.largest).any():
             raise DerainError(
-                f"{name} cannot hold its transparency; write .png, .tif, .webp or .avif instead."
+                f"not written: {name} cannot hold the picture's transparency; PNG, TIFF, WebP and AVIF can."
             )
         alpha = None
     if name not in HOLD_16_BITS:

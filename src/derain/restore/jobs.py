@@ -269,6 +269,11 @@ def plan(
     else:
         if exists(output) and not is_folder(output):
             raise UsageError(f"{output}: is a file; several results need a folder.")
+        if len(inputs) > 1 and not exists(output) and output.suffix.lower() in (*EXTENSIONS, *VIDEO_KINDS):
+            raise UsageError(
+                f"{output}: is named like a file, but several results need a folder; give a name without "
+                f"{output.suffix}."
+            )
         within = real(output)
         # Results of an earlier run into a folder inside an input folder are not input.
         if any(real(given) in (within, *within.parents) for given in inputs if is_folder(given)):

@@ -428,11 +428,17 @@ def _contradiction(recipe: Recipe) -> str | None:
     """The first rule broken that types cannot express."""
     for name, part in (*sources_of(recipe).items(), ("validation", recipe.validation)):
         if part is not None and part.rainy and part.rain:
-            return f"'{name}.rainy' and '{name}.rain' exclude each other: pairs are read, or rain is made."
+            return (
+                f"'{name}.rainy' names pairs and '{name}.rain' ({part.rain}) makes rain; only one can be. "
+                f"For pairs, set '{name}.rain' to null; to make rain, set '{name}.rainy' to null."
+            )
         if isinstance(part, Data) and part.layers and (part.rainy or part.rain):
             return f"'{name}.layers' excludes '{name}.rainy' and '{name}.rain': give one of the three."
     if recipe.validation and recipe.validation.clean and recipe.validation.hold_out:
-        return "'validation.clean' and 'validation.hold_out' exclude each other."
+        return (
+            "'validation.clean' names pictures and 'validation.hold_out' takes some of those for training, "
+            "and only one of them can be. Set the other to null."
+        )
     shares = shares_of(recipe)
     if min(shares) * CYCLE < sum(shares):
         return f"'data.sources.{shares.index(min(shares))}.share' is below a thousandth of all shares."
