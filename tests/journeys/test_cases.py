@@ -35,7 +35,7 @@ RESTORED = {
     "formats/flat.png": "",
     "formats/float32.tif": "left out: 32-bit floating point (16 bits were read)",
     "formats/gamma_linear.png": "",
-    "formats/grey12.tif": "",
+    "formats/grey12.tif": "left out: 12 bits per channel (became 16)",
     "formats/hdr10.mp4": "",
     "formats/hold_end.mp4": "",
     "formats/interlaced.mp4": "was interlaced, deinterlaced to one picture per frame (bwdif)",
