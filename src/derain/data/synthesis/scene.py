@@ -103,7 +103,7 @@ def add_lines(rng: np.random.Generator, picture: FloatArray) -> FloatArray:
         along = (down * cosine - across * sine) / np.float32(height)
         sag = np.float32(rng.normal(0, 0.1) * width if rng.random() < 0.4 else 0)
         place = np.float32(rng.uniform(-0.5, 0.5) * max(height, width)) + sag * along * along
-        thickness = np.exp(rng.uniform(*np.log(THIN if rng.random() < 0.6 else WIDE)))
+        thickness = np.exp(rng.uniform(*np.log(THIN if rng.random() < 0.8 else WIDE)))
         distance = np.abs(across * cosine + down * sine - place)
         line = np.clip(np.float32((thickness + 1) / 2) - distance, 0, np.float32(min(thickness, 1)))
         line *= np.float32(np.exp(rng.uniform(*np.log((0.35, 1.0)))))  # fainter ones look like rain
