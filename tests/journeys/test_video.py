@@ -269,9 +269,13 @@ def test_one_misfit_is_found_before_the_others_are_done(
 def test_a_clip_and_a_picture_need_a_folder(weights: Path, tmp_path: Path, derain: Derain) -> None:
     clip = write_clip(tmp_path / "a.mp4", SCENE[:3])
     write_picture(tmp_path / "p.jpg", Picture(SCENE[0]))
-    done = derain("run", tmp_path / "p.jpg", clip, "-o", tmp_path / "dry.jpg", "--weights", weights)
+    work = ["run", tmp_path / "p.jpg", clip, "--weights", weights, "-o"]
+    done = derain(*work, tmp_path / "dry.jpg")
+    assert (done.returncode, (tmp_path / "dry.jpg").exists()) == (2, False)
+    assert "several results need a folder" in done.stderr
+    done = derain(*work, tmp_path / "dry")
     assert (done.returncode, "2 restored" in done.stdout) == (0, True)
-    assert sorted(path.name for path in (tmp_path / "dry.jpg").iterdir()) == ["a.mp4", "p.jpg"]
+    assert sorted(path.name for path in (tmp_path / "dry").iterdir()) == ["a.mp4", "p.jpg"]
 
 
 @pytest.mark.parametrize(

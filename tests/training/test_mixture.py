@@ -127,7 +127,7 @@ def test_parts_of_a_list_are_replaced_by_their_numbers(
         ({"sources": [{"share": 0}]}, "'data.sources.0.share': input should be greater than 0"),
         (
             {"sources": [{"share": 1}, {"clean": "x", "rainy": "y", "rain": "light", "share": 1}]},
-            "'data.sources.1.rainy' and 'data.sources.1.rain' exclude",
+            r"'data.sources.1.rainy' names pairs and 'data.sources.1.rain' \(light\) makes rain",
         ),
         ({"sources": 3}, "'data.sources': input should be a valid list"),
         (None, "'data': "),
