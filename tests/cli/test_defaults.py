@@ -88,10 +88,11 @@ def test_a_command_takes_its_defaults_and_says_so(tmp_path: Path) -> None:
     assert "it is set by DERAIN_RUN_TILE" in done.stderr
     content = json.loads(derain("config", "--json", cwd=tmp_path, variables=variables).stdout)
     assert content["files"][0] == {"path": "derain.toml", "exists": True}
-    tile = {"command": "run", "option": "tile", "value": "x", "origin": "DERAIN_RUN_TILE"}
-    assert tile in content["defaults"]
+    tile = next(found for found in content["defaults"] if found["option"] == "tile")
+    assert (tile["command"], tile["value"], tile["origin"]) == ("run", "x", "DERAIN_RUN_TILE")
+    assert "valid integer" in tile["problem"]
     shown = derain("config", cwd=tmp_path, variables=variables).stdout
-    assert "--tile x, from DERAIN_RUN_TILE: for run" in shown
+    assert f"--tile x, from DERAIN_RUN_TILE (not valid: {tile['problem']}): for run" in shown
 
 
 def test_quiet_and_verbose(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,10 @@ from derain import DerainError
 from derain.evaluation.candidates import UNCHANGED, Candidate, input_unchanged
 from derain.evaluation.cases import find_cases
 from derain.evaluation.evaluate import evaluate
-from derain.evaluation.formats import FORMATS, as_csv, as_html, as_latex, as_markdown, value_text
+from derain.evaluation.formats import FORMATS, as_csv, as_html, as_latex, as_markdown, legend, value_text
 from derain.evaluation.page import write_report
 from derain.evaluation.report import Report
-from derain.evaluation.tables import make_table, read_report
+from derain.evaluation.tables import cost_text, make_table, read_report
 from derain.pictures import Picture, write_picture
 
 ADD = "matlab_y_uint8"
@@ -187,6 +188,15 @@ def test_a_wide_table_is_set_in_parts(runs: list[Path]) -> None:
     pairs = [pair for line in table.lines for pair in zip(table.columns, line.cells, strict=True)]
     values = [value_text(column, cell) for column, cell in pairs if cell]
     assert all(text.count(value) >= values.count(value) for value in set(values))
+
+
+def test_legend_and_costs_say_only_what_is_there(table) -> None:
+    columns = tuple(column for column in table.columns if column.measure)
+    bare = replace(table, columns=columns, lines=tuple(replace(line, cells=()) for line in table.measured))
+    assert legend(bare) == ""
+    assert "Published rows are grey" in legend(replace(bare, lines=table.published))
+    small = replace(table.lines[0], parameters=1234)
+    assert cost_text(small, "parameters") == "0.0012"
 
 
 def test_infinite_means(runs: list[Path]) -> None:

@@ -79,6 +79,9 @@ def test_figures_and_dry_pictures(folder: Path, weights: Path, tmp_path: Path) -
 
 def test_what_is_white_in_a_mask_stays(folder: Path, weights: Path, tmp_path: Path) -> None:
     masks = tmp_path / "masks"
+    planned = derain("run", folder, "-o", tmp_path / "dry", "--protect", masks, "--dry-run").stdout
+    assert f"(mask: {masks / 'a.png'})" in planned
+    assert "(mask: none found)" in planned
     done = derain("run", folder, "-o", tmp_path / "dry", "--protect", masks, "--model", weights)
     assert done.returncode == 0, done.stderr
     before, after = pixels(folder / "a.png"), pixels(tmp_path / "dry" / "a.png")

@@ -149,3 +149,5 @@ def test_protection_in_python_for_every_kind(tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(restore(Image.fromarray(pixels), protect=Image.fromarray(mask))), done)
     with pytest.raises(DerainError, match="the mask is 96x64 and the picture 90x64"):
         restore(pixels[:, :90].copy(), protect=mask)
+    with pytest.raises(DerainError, match=r"the mask: 97 % of it is in colour, so it is not a mask"):
+        restore(pixels, protect=tmp_path / "a.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -113,11 +114,15 @@ def test_on_the_command_line(photos: Path) -> None:
     refused = command("train", "own.yaml", "-o", "run")
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
     assert refused.stderr.strip().endswith("To run it, give --own-code.")
-    assert command("train", "own.yaml", "-o", "run", "--own-code").returncode == 0
+    trained = command("train", "own.yaml", "-o", "run", "--own-code")
+    assert trained.returncode == 0
+    assert "1 steps done, loss " in trained.stdout
     model = "run/last.safetensors"
     assert command("convert", model, "-o", "x.safetensors").stderr.strip().endswith("with all your rights.")
     told = command("info", model, "--own-code")
     assert "my_networks:Fine" in told.stdout
+    assert "stated in the file:" in told.stdout
+    assert re.search(r"trained for steps +1\n", told.stdout)
     photo = next(photos.iterdir())
     done = command("run", photo, "-o", "dry.png", "--model", model, "--own-code")
     assert done.returncode == 0, done.stderr

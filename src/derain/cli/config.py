@@ -21,7 +21,7 @@ def config(
 
     Example: DERAIN_DEVICE=cpu derain config
     """
-    from derain.cli.defaults import SETTABLE, config_files, defaults, options_of, unused_variables
+    from derain.cli.defaults import SETTABLE, config_files, defaults, options_of, problem, unused_variables
     from derain.cli.output import tell
 
     options = options_of(ctx.find_root().command)
@@ -31,7 +31,13 @@ def config(
         content = {
             "files": [{"path": str(path), "exists": exists} for path, exists in files],
             "defaults": [
-                {"command": " ".join(d.command), "option": d.option, "value": d.value, "origin": d.origin}
+                {
+                    "command": " ".join(d.command),
+                    "option": d.option,
+                    "value": d.value,
+                    "origin": d.origin,
+                    "problem": problem(d, options, ctx),
+                }
                 for d in found
             ],
             "unused": unused,
@@ -42,7 +48,9 @@ def config(
         tell(f"{path}: {'read' if exists else 'not there'}")
     commands: dict[str, list[str]] = {}
     for d in found:
-        commands.setdefault(f"--{d.option} {d.value}, from {d.origin}", []).append(" ".join(d.command))
+        wrong = problem(d, options, ctx)
+        told = f"--{d.option} {d.value}, from {d.origin}" + (f" (not valid: {wrong})" if wrong else "")
+        commands.setdefault(told, []).append(" ".join(d.command))
     for default, names in commands.items():
         tell(f"{default}: for {', '.join(names)}")
     if not found:

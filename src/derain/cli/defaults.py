@@ -101,6 +101,16 @@ def defaults(options: Options, environment: Mapping[str, str]) -> list[Default]:
     return found
 
 
+def problem(default: Default, options: Options, ctx: typer.Context) -> str:
+    """What the option's type finds wrong with a value; "" if nothing."""
+    parameter = options[default.command][default.option]
+    try:
+        parameter.process_value(ctx, default.value)
+    except typer.BadParameter as error:
+        return str(error.message).rstrip(".")
+    return ""
+
+
 def default_map(found: list[Default], options: Options) -> dict[str, Any]:
     """The defaults as Click wants them: {command: {parameter: value}}, groups nested."""
     content: dict[str, Any] = {}

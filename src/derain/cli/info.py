@@ -10,6 +10,15 @@ import typer
 from derain.cli.output import tell
 from derain.cli.shared import MODEL, AsJson, OwnCode
 
+NAMES = {"config": "hyperparameters"}
+STATED = {
+    "config": "hyperparameters",
+    "step": "trained for steps",
+    "psnr": "best validation, dB",
+    "positions": "trained on positions",
+    "rain": "rain threshold",
+}
+
 
 def info(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
@@ -33,12 +42,27 @@ def info(
         "parameters": parameters,
         "tensors": len(network.state_dict()),
         "nested_under": checkpoint.nest,
-        **{f"file says: {key}" if not as_json else key: value for key, value in checkpoint.facts.items()},
     }
     if as_json:
-        typer.echo(json.dumps(facts, indent=2))
+        typer.echo(json.dumps({**facts, **checkpoint.facts}, indent=2))
         return
+    _tell(facts)
+    stated = {key: value for key, value in checkpoint.facts.items() if facts.get(key) != value}
+    if stated:
+        tell("stated in the file:")
+        _tell({STATED.get(key, key): value for key, value in stated.items()})
+
+
+def _tell(facts: dict[str, Any]) -> None:
     for key, value in facts.items():
         if value not in ("", None):
-            told = f"{value:,}" if key == "parameters" else value
-            tell(f"{key.replace('_', ' '):>20}  {told}")
+            told = f"{value:,}" if key == "parameters" else _in_words(value)
+            tell(f"{NAMES.get(key, key).replace('_', ' '):>24}  {told}")
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, dict):
+        return "; ".join(f"{key} {_in_words(part)}" for key, part in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_in_words, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

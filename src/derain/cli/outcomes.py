@@ -19,6 +19,7 @@ from derain.paths import exists
 if TYPE_CHECKING:
     from derain.pictures import Unread
     from derain.restore.jobs import Job, Outcome, Plan
+    from derain.restore.protecting import Protection
 
 
 def follow(outcomes: Iterable[Outcome], progress: Bar, as_json: bool, advance: bool = True) -> list[Outcome]:
@@ -53,18 +54,22 @@ def follow(outcomes: Iterable[Outcome], progress: Bar, as_json: bool, advance: b
     return done
 
 
-def preview(planned: Plan, overwrite: bool, as_json: bool) -> None:
-    """Prints what would happen to each file."""
+def preview(planned: Plan, overwrite: bool, as_json: bool, protection: Protection | None = None) -> None:
+    """Prints what would happen to each file, and with which mask."""
     rows = []
     for job in planned.jobs:
         status = "skipped" if exists(job.target) and not overwrite else "restored"
-        rows.append({"source": str(job.source), "target": str(job.target), "status": status})
+        row = {"source": str(job.source), "target": str(job.target), "status": status}
+        if protection is not None:
+            row["mask"] = str(protection.path(job.name) or "")
+        rows.append(row)
     if as_json:
         typer.echo(json.dumps({"planned": rows}, indent=2))
         return
     for row in rows:
         there = " (exists already, would be skipped)" if row["status"] == "skipped" else ""
-        typer.echo(printable(f"{row['source']} -> {row['target']}{there}"))
+        mask = f" (mask: {row['mask'] or 'none found'})" if "mask" in row else ""
+        typer.echo(printable(f"{row['source']} -> {row['target']}{there}{mask}"))
     for entry in planned.unread:
         advice = f"; {entry.advice}" if entry.advice else ""
         typer.echo(printable(f"{entry.source}: would be skipped ({entry.kind}{advice})"))

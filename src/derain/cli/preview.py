@@ -27,9 +27,11 @@ def preview(
     strength: Annotated[
         list[float] | None,
         typer.Option(
+            metavar="SHARE",
             min=0.0,
             max=1.5,
-            help="How much of the change to apply; may be given several times. Default: 0.5, 1 and 1.25.",
+            help="How much of the change to apply, 0 to 1.5; may be given several times. "
+            "Default: 0.5, 1 and 1.25.",
         ),
     ] = None,
     crops: Annotated[int, typer.Option(min=1, max=8, help="Number of crops.")] = 2,

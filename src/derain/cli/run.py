@@ -33,7 +33,7 @@ class Pictures:
         bool, typer.Option("--maps", help="Also write the rain mask or uncertainty map, to OUT/maps.")
     ] = False
     compare: Annotated[
-        bool, typer.Option("--compare", help="Also write before/after sheets, to OUT/compare.")
+        bool, typer.Option("--compare", help="Also write before/after sheets of pictures, to OUT/compare.")
     ] = False
     jpeg_quality: Annotated[
         int | None,
@@ -145,7 +145,9 @@ def run(
 
     Pictures keep bit depth, transparency and metadata; videos keep timing, sound, subtitles and colour.
 
-    Example: derain run holiday/ clip.mp4 -o dry/ --compare
+    Example: derain run holiday/ clip.mp4 -o dry/
+
+    Example: derain run holiday/ -o dry/ --compare
 
     Example: derain run archive/ -o dry/ --cluster local
 
@@ -192,7 +194,7 @@ def run(
         _refuse_on_cluster(jobs, output, work.own_code, work.protect)
     refuse_unusable(jobs, model.model, pictures, videos, overwrite)
     if dry_run:
-        preview(planned, overwrite, result.as_json)
+        preview(planned, overwrite, result.as_json, protection)
         return
     derainer = load(model.model, **vars(model.settings()), own_code=work.own_code)
 

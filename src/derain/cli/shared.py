@@ -94,8 +94,12 @@ class Command(TyperCommand):
         return rest
 
     def get_help(self, ctx: Any) -> str:
-        """A list of values has the type of one of them: <path>, not <list[Path]>."""
-        return re.sub(r"list\[(\w+)\]", lambda found: found[1].lower(), super().get_help(ctx))
+        """A list of values has the type of one of them: <path>, not <list[Path]>; columns stay as wide."""
+
+        def of_one(found: re.Match[str]) -> str:
+            return f"<{found[1].lower()}>" + (found[2] and found[2] + " " * len("list[]"))
+
+        return re.sub(r"<list\[(\w+)\]>( *)", of_one, super().get_help(ctx))
 
     def _renamed(self, argument: str) -> str:
         name, equals, value = argument.partition("=")

@@ -28,12 +28,14 @@ def train(
         Path | None, typer.Option("--output", "-o", help="The run's folder.", show_default=False)
     ] = None,
     change: Annotated[
-        list[str] | None, typer.Option("--set", help="Replace a value: --set data.clean=FOLDER.")
+        list[str] | None,
+        typer.Option("--set", metavar="PART.KEY=VALUE", help="Replace a value: --set data.clean=FOLDER."),
     ] = None,
     sweep: Annotated[
         list[str] | None,
         typer.Option(
-            help="A run for each value; given several times, for each combination: --sweep seed=[0,1,2]."
+            metavar="PART.KEY=[...]",
+            help="A run for each value; given several times, for each combination: --sweep seed=[0,1,2].",
         ),
     ] = None,
     dry_run: Annotated[
@@ -96,9 +98,18 @@ def train(
 def _train(wanted: Recipe, output: Path, own_code: bool) -> None:
     from derain.training import train as run
 
+    last = ""  # the figures of the last step
+
     with _progress() as progress:
-        run(wanted, output, progress, own_code)
-    say(f"{output}: {wanted.steps} steps done; weights in {output / 'last.safetensors'}.")
+
+        def shown(done: int, steps: int, note: str) -> None:
+            nonlocal last
+            last = f", {note}" if note else ""
+            if progress:
+                progress(done, steps, note)
+
+        run(wanted, output, shown, own_code)
+    say(f"{output}: {wanted.steps} steps done{last}; weights in {output / 'last.safetensors'}.")
 
 
 @contextmanager

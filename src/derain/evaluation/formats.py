@@ -16,11 +16,23 @@ from derain.evaluation.measures import figure
 from derain.evaluation.tables import COSTS, Cell, Column, ColumnGroup, Line, Table, cost_text, costs_shown
 
 LATEX_COLUMNS = 12  # columns of figures that are legible side by side on a landscape page
-LEGEND = (
-    "Best and second best of the measured rows are marked, where better than the unchanged input; brackets: "
-    "95 % bootstrap interval of the mean; best on: pictures on which a row is the best of the measured ones; "
-    "published rows are grey and were not measured here."
-)
+
+
+def legend(table: Table) -> str:
+    """What the marks of a table mean, of those that it has."""
+    cells = [cell for line in table.lines for cell in line.cells if cell]
+    parts = []
+    if any(cell.place for cell in cells):
+        parts.append(
+            "Best and second best of the measured rows are marked, where better than the unchanged input."
+        )
+    if any(cell.interval for cell in cells):
+        parts.append("Brackets: 95 % bootstrap interval of the mean.")
+    if not all(column.measure for column in table.columns):
+        parts.append("Best on: pictures on which a row is the best of the measured ones.")
+    if table.published:
+        parts.append("Published rows are grey and were not measured here.")
+    return " ".join(parts)
 
 
 def value_text(column: Column, cell: Cell) -> str:
@@ -63,7 +75,7 @@ def as_markdown(table: Table) -> str:
         cells += [f"published: {source_text(line)}" if line.source else "measured"] * with_source
         rows.append([cell.replace("|", "\\|") for cell in cells])
     text = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return f"{text}\n\n" + "\n\n".join((*table.settings, LEGEND, *table.notes)) + "\n"
+    return f"{text}\n\n" + "\n\n".join(filter(None, (*table.settings, legend(table), *table.notes))) + "\n"
 
 
 def as_csv(table: Table) -> str:
@@ -92,11 +104,12 @@ def as_latex(table: Table) -> str:
     the last.
     """
     letters: dict[str, str] = {}  # of sources, in the order of their rows
+    caption = _latex(" ".join((*table.settings, legend(table))).strip())
     parts: list[str] = []
     for groups, places, costs in _latex_parts(table):
         parts += [
             r"\begin{table}[htp]",
-            *([f"\\caption{{{_latex(' '.join((*table.settings, LEGEND)))}}}"] if not parts else []),
+            *([f"\\caption{{{caption}}}"] if not parts else []),
             r"\centering",
             r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{%",  # reduces, never enlarges
             *_tabular(table, groups, places, costs, letters),
@@ -114,7 +127,7 @@ def as_latex(table: Table) -> str:
         r"\setlength{\belowcaptionskip}{6pt}",
         r"\begin{document}",
         *parts,
-        r"\footnotesize\noindent",
+        *([r"\footnotesize\noindent"] if letters or table.notes else []),
         *(f"$^{{{letters[source]}}}$ {_latex(source)}.\\quad" for source in letters),
         *(f"\n\\noindent {_latex(note)}" for note in table.notes),
         r"\end{document}",
@@ -188,7 +201,7 @@ def as_html(table: Table, title: str = "Evaluation", more: str = "", facts: str 
     """A self-contained page of one table; `more` is HTML after it, `facts` HTML in place of its settings."""
     template = Template((files("derain.evaluation") / "table.html").read_text(encoding="utf-8"))
     return template.substitute(
-        title=html.escape(title), style=style(), table=html_table(table), legend=html.escape(LEGEND),
+        title=html.escape(title), style=style(), table=html_table(table), legend=html.escape(legend(table)),
         facts=facts or "".join(f"<p>{html.escape(text)}</p>" for text in table.settings),
         notes="".join(f"<p class=note>{html.escape(note)}</p>" for note in table.notes), more=more,
     )  # fmt: skip

@@ -137,9 +137,14 @@ def costs_shown(table: Table) -> list[str]:
 
 
 def cost_text(line: Line, name: str) -> str:
-    """A cost of a line in the unit of its column, "" where unknown."""
-    value = getattr(line, name)
-    return "" if not value else f"{value / COST_SCALES[name]:,.{COST_DIGITS[name]}f}"
+    """A cost of a line in the unit of its column, "" where unknown; two digits of what would round to 0."""
+    value, digits = getattr(line, name), COST_DIGITS[name]
+    if not value:
+        return ""
+    value /= COST_SCALES[name]
+    if value < 10**-digits:
+        digits = 1 - math.floor(math.log10(value))
+    return f"{value:,.{digits}f}"
 
 
 def read_report(folder: Path) -> dict[str, Any]:

@@ -98,7 +98,9 @@ def picture_planes(picture: Any) -> tuple[Tensor, int]:
 
 
 def _array_planes(array: NDArray[Any]) -> tuple[Tensor, int]:
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3)) or not array.size:
+    if not array.size:
+        raise DerainError(f"an array of shape {array.shape} is empty: it has no pixels.")
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3)):
         raise DerainError(f"an array of shape {array.shape}: (H, W), (H, W, 1) or (H, W, 3) is needed.")
     if array.dtype in (np.uint8, np.uint16):
         found = Picture(pixels=array.reshape(*array.shape[:2], -1))
@@ -111,7 +113,9 @@ def _array_planes(array: NDArray[Any]) -> tuple[Tensor, int]:
 
 
 def _tensor_batch(tensor: Tensor) -> Tensor:
-    is_picture = tensor.ndim in (3, 4) and tensor.shape[-3] == 3 and tensor.numel() > 0
+    if not tensor.numel():
+        raise DerainError(f"a tensor of shape {tuple(tensor.shape)} is empty: it has no pixels.")
+    is_picture = tensor.ndim in (3, 4) and tensor.shape[-3] == 3
     if not is_picture or not tensor.is_floating_point():
         raise DerainError(
             f"a {tensor.dtype} tensor {tuple(tensor.shape)}: float (3, H, W) or (B, 3, H, W) is needed."

@@ -14,18 +14,31 @@ from derain.errors import DerainError, UsageError
 from derain.pictures import EXTENSIONS, read_picture, to_tensor
 
 FEATHER = 16  # pixels over which protection fades, outside the white
+# A pixel whose channels differ by more is coloured; a mask with a greater share of them is a photograph.
+COLOURED, COLOURED_SHARE = 0.1, 0.1
 
 
-def keep_map(mask: Tensor) -> Tensor:
+def keep_map(mask: Tensor, name: str = "the mask") -> Tensor:
     """How much of each pixel stays: the mask with a soft edge around it.
 
     Args:
         mask: (1, 1 or 3, H, W) in [0, 1]; colours are averaged.
+        name: of the mask, for errors.
 
     Returns:
         (1, 1, H, W): 1 where the mask is white, 0 from `FEATHER` pixels outside of it on.
+
+    Raises:
+        DerainError: the mask is in colour, and so probably a photograph that was given by mistake.
     """
-    plane: NDArray[np.float32] = mask.detach().float().cpu().mean(1)[0].numpy()
+    values = mask.detach().float().cpu()
+    coloured = float(((values.amax(1) - values.amin(1)) > COLOURED).float().mean())
+    if coloured > COLOURED_SHARE:
+        raise DerainError(
+            f"{name}: {100 * coloured:.0f} % of it is in colour, so it is not a mask; a mask is white where "
+            "the picture stays unchanged, and black elsewhere."
+        )
+    plane: NDArray[np.float32] = values.mean(1)[0].numpy()
     # A blur of the widened mask: it starts at the edge of the white, and ends `FEATHER` pixels away.
     half = FEATHER // 2
     round_element = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * half + 1, 2 * half + 1))
@@ -41,8 +54,8 @@ def protected(rainy: Tensor, image: Tensor, keep: Tensor) -> Tensor:
 
 
 def read_mask(path: Path) -> Tensor:
-    """The keep map of a mask in a file. Raises `DerainError` if it cannot be read."""
-    return keep_map(to_tensor(read_picture(path)))
+    """The keep map of a mask in a file. Raises `DerainError` if it cannot be read or is in colour."""
+    return keep_map(to_tensor(read_picture(path)), str(path))
 
 
 class Protection:
@@ -65,7 +78,7 @@ class Protection:
             name: of the picture below its folder, without its extension; for a folder of masks.
 
         Raises:
-            DerainError: the mask cannot be read, or has another size.
+            DerainError: the mask cannot be read, is in colour, or has another size.
         """
         path = self.path(name)
         if path is None:

@@ -116,7 +116,7 @@ async def upload_form(
     async with _parts(request, limits, most) as parts:
         files, given = _sorted_out(parts, "file", fields)
         if not files:
-            raise Refused(422, "no complete file arrived in the field 'file'.")
+            raise Refused(422, "the field 'file' is missing, or its file is not complete.")
         yield Form(files, _wishes(given, models, callback_hosts))
 
 

@@ -124,7 +124,8 @@ class _Trainer:
                 terms = learner.update(parts)
                 for name, value in terms.items():
                     sums[name] = sums.get(name, torch.zeros_like(value)) + value
-                if learner.step % recipe.log_every == 0:
+                last = learner.step == recipe.steps
+                if learner.step % recipe.log_every == 0 or last:
                     count = learner.step - begun_at
                     values = {name: float(self._mean(value)) / count for name, value in sums.items()}
                     seconds = (time.perf_counter() - began) / count
@@ -132,7 +133,6 @@ class _Trainer:
                         log.write("training", learner.step, rate=learner.rate, **values, seconds=seconds)
                     loss = f"loss {sum(values.values()):.4f}"
                     sums, began, begun_at = {}, time.perf_counter(), learner.step
-                last = learner.step == recipe.steps
                 due = recipe.validation and (learner.step % recipe.validation.every == 0 or last)
                 if self.held_out and due:
                     validated = self._validate(self.held_out, log)

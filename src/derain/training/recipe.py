@@ -214,7 +214,7 @@ class Recipe(_Part):
         checkpointing: recompute activations instead of keeping them: less memory, more time.
         channels_last: memory layout that is faster for convolutional networks.
         workers: processes that make patches, at most one per core; 0 for none.
-        log_every: steps between lines of the log.
+        log_every: steps between lines of `log.jsonl` and `training.csv`; the last step has one, too.
         save_every: steps between saved states.
         tensorboard: write events for TensorBoard as well (extra `tensorboard`).
         wandb: project of Weights & Biases to send the figures to (extra `wandb`); None for none.
