@@ -160,13 +160,12 @@ def evaluate(
     content = to_json(report)
     for line in report.failed:
         print(f"derain: {printable(line)}", file=sys.stderr)
-    merged = make_table([*earlier, content])
     if as_json:
         typer.echo(json.dumps(content, indent=2, allow_nan=False))
     elif table:
-        typer.echo(write_table(output, table, merged), nl=False)
+        typer.echo(write_table(output, table, make_table([*earlier, content])), nl=False)
     else:
-        _print(merged)
+        _print(make_table([*earlier, content]))
         say(f"report: {output / 'index.html'}")
     if report.failed:
         raise typer.Exit(1)
