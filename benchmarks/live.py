@@ -26,7 +26,7 @@ from derain.methods import create_network
 from derain.pictures.streams import FrameWriter, open_file
 from derain.pictures.video import Frame
 from derain.restore import Derainer, load
-from derain.restore.rain import measure
+from derain.restore.rain import measure_rain
 from derain.restore.video import to_pixels, to_planes
 
 SIZES = ((640, 480), (1280, 720))
@@ -67,7 +67,7 @@ def measured(name: str, clip: Path) -> dict[str, float]:
             image = timed(f"network in {precision}", lambda r=rainy: restore.restore(r, bits=8).image)
             pixels = timed("colours out", lambda i=image: to_pixels(i[0], 8))
             timed("encoding", lambda p=pixels, n=number: writer.write(Frame(p, n * 512, 512)))
-            rain = timed("rain", lambda r=rainy, i=image: measure(r, i))
+            rain = timed("rain", lambda r=rainy, i=image: measure_rain(r, i))
             assert rain.share >= 0
     costs = {part: min(seconds[1:]) for part, seconds in found.items()}
     costs["rain"] /= 25  # once a second

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from derain.pictures import find, read_picture, to_tensor
 from derain.restore import Derainer, load
-from derain.restore.rain import FACT, calibration, measure
+from derain.restore.rain import FACT, calibration, measure_rain
 from derain.tensors import read_tensors, save_checkpoint
 
 LARGEST = 1 << 20  # pixels; of larger pictures the middle is taken
@@ -70,7 +70,7 @@ def signals(restore: Derainer, files: Iterable[Path]) -> dict[str, float]:
         if height * width > LARGEST:
             top, left = max(0, height // 2 - 512), max(0, width // 2 - 512)
             rainy = rainy[..., top : top + 1024, left : left + 1024]
-        found[file.name] = measure(rainy, restore.restore(rainy, bits=picture.bits).image).signal
+        found[file.name] = measure_rain(rainy, restore.restore(rainy, bits=picture.bits).image).signal
     return found
 
 

@@ -27,7 +27,7 @@ from derain.data.synthesis.presets import (
     REAL,
     SOFT_DROPS,
     WISPS,
-    Rain,
+    RainKind,
 )
 from derain.data.synthesis.weather import ORDINARY, Weather
 from derain.evaluation.levels import Array
@@ -70,7 +70,7 @@ class Show:
     name: str
     title: str
     scene: str
-    rain: Rain | None
+    rain: RainKind | None
     weather: Weather = ORDINARY
     on_its_side: bool = False
     seed: int = 3
@@ -85,9 +85,16 @@ SHOWS = (
     Show("shower", "A dense shower (`heavy`)", "coffee", HEAVY[0]),
     Show("lines", "Sharp bright lines (`heavy`)", "chelsea", HEAVY[1]),
     Show("real", "Streaks, mist, noise and JPEG (`real`)", "rocket", REAL[2]),
-    Show("columns", "Water close to the lens (`near`)", "coffee", Rain(near=(COLUMNS, WISPS)), CLOSE, seed=6),
+    Show(
+        "columns",
+        "Water close to the lens (`near`)",
+        "coffee",
+        RainKind(near=(COLUMNS, WISPS)),
+        CLOSE,
+        seed=6,
+    ),
     Show("drops", "Drops on the glass (`drops`)", "chelsea", DROPS[1], seed=4),
-    Show("soft", "Water out of focus (`near`)", "rocket", Rain(near=(SOFT_DROPS,))),
+    Show("soft", "Water out of focus (`near`)", "rocket", RainKind(near=(SOFT_DROPS,))),
     Show("blurred", "Drops on glass out of focus (`drops`)", "coffee", BLURRED_DROPS, seed=4),
     Show("sideways", "Rain that falls sideways", "rocket", LIGHT[0], BRIGHT, on_its_side=True),
     Show("dry", "No rain at all", "coffee", None),

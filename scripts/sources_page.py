@@ -7,7 +7,7 @@ from pathlib import Path
 
 from derain.data.layouts import SETS
 from derain.methods import all_methods
-from derain.sources import NO_ADDRESS, Source, sources_of
+from derain.sources import NO_ADDRESS, Source, published_by
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "sources.md"
 HEAD = """# Where weights and sets come from
@@ -37,15 +37,15 @@ def page() -> str:
     """The whole page as Markdown."""
     parts = [HEAD, "## Networks\n"]
     for method in all_methods():
-        if sources_of(method.name):
-            parts += [f"### {method.title}\n", _table(sources_of(method.name))]
+        if published_by(method.name):
+            parts += [f"### {method.title}\n", _table(published_by(method.name))]
     parts.append("## Sets\n")
     for s in SETS:
         sizes = ", ".join(f"{split} {size:,}" for split, size in s.sizes.items())
         parts += [
             f"### {s.name}\n",
             f"Pairs: {sizes}. Scored by `{s.protocol}`.\n",
-            _table(sources_of(s.name)),
+            _table(published_by(s.name)),
         ]
     return "\n".join(parts)
 

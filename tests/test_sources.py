@@ -14,7 +14,7 @@ import derain
 from command_line import derain as command
 from derain.data.layouts import SETS
 from derain.methods import all_methods, network_names
-from derain.sources import Source, all_sources, sources_of
+from derain.sources import Source, all_sources, published_by
 
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = {method.name for method in all_methods()}
@@ -33,16 +33,16 @@ def test_an_entry_has_its_form(source: Source) -> None:
 
 def test_every_set_has_a_source_and_no_entry_stands_twice() -> None:
     for s in SETS:
-        assert sources_of(s.name)[0].address or sources_of(s.name)[0].what.startswith("paper: ")
-        assert bool(s.address) == any(source.address for source in sources_of(s.name))
+        assert published_by(s.name)[0].address or published_by(s.name)[0].what.startswith("paper: ")
+        assert bool(s.address) == any(source.address for source in published_by(s.name))
     entries = [(s.of, s.what, s.networks) for s in all_sources()]
     assert len(entries) == len(set(entries))
 
 
 def test_entries_of_a_network_leave_out_those_of_its_sister() -> None:
-    small = sources_of("nerd_rain", "nerd_rain-s")
+    small = published_by("nerd_rain", "nerd_rain-s")
     assert sum(s.what == "weights for Rain200L" for s in small) == 1
-    assert sum(s.what == "weights for Rain200L" for s in sources_of("nerd_rain")) == 2
+    assert sum(s.what == "weights for Rain200L" for s in published_by("nerd_rain")) == 2
 
 
 def test_what_is_stated_stands_on_the_authors_pages(shared: Path) -> None:

@@ -158,7 +158,7 @@ def parse_sizes(text: str) -> list[tuple[int, int]]:
     return sizes
 
 
-def check(task: Task) -> None:
+def check_task(task: Task) -> None:
     """Opens the network once, so that errors are reported before anything is measured.
 
     Raises:
@@ -261,7 +261,7 @@ def choices(task: Task) -> list[Choice]:
     """The ways to run a network here: in the precisions that it tolerates, and in installed runtimes.
 
     Raises:
-        DerainError: see `check`.
+        DerainError: see `check_task`.
     """
     derainer = _derainer(replace(task, precision="float32"))
     refused = {

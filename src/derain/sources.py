@@ -63,7 +63,7 @@ def all_sources() -> tuple[Source, ...]:
     )
 
 
-def sources_of(subject: str, network: str = "") -> tuple[Source, ...]:
+def published_by(subject: str, network: str = "") -> tuple[Source, ...]:
     """What the authors of a method or set publish; with `network`, only what concerns that network."""
     return tuple(
         source

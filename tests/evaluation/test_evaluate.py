@@ -31,7 +31,7 @@ from derain.evaluation.evaluate import evaluate
 from derain.evaluation.page import write_report
 from derain.evaluation.registry import PROTOCOLS
 from derain.evaluation.report import Report, repeats_of, to_json
-from derain.evaluation.scoring import plan, score_files
+from derain.evaluation.scoring import plan_scoring, score_files
 from derain.pictures import Picture, read_picture, write_picture
 
 NAMES = ("matlab_y_uint8", "rgb_psnr")
@@ -257,7 +257,7 @@ def test_frames_of_a_clip_know_the_frame_before(tmp_path: Path) -> None:
     _, after = evaluate([input_unchanged(cases), candidate(Darkener())], cases, names, tmp_path / "out")
     assert after.scores("rgb_psnr").count == 3
     assert [p.name for p in after.scores("flicker_truth").pictures] == ["1.png", "2.png"]
-    items = plan(tmp_path / "out/restored/darkener", tmp_path / "clean", names)
+    items = plan_scoring(tmp_path / "out/restored/darkener", tmp_path / "clean", names)
     scored = {s.protocol: s for s in score_files(items, names).sets}
     for name in names[:2]:
         assert after.scores(name) == scored[name]

@@ -12,7 +12,7 @@ import pytest
 from derain import DerainError
 from derain.evaluation import protocol
 from derain.evaluation.flicker import flicker_static, flicker_truth, flicker_warped, movement
-from derain.evaluation.scoring import plan, score_files
+from derain.evaluation.scoring import plan_scoring, score_files
 from derain.pictures import Picture, write_picture
 
 
@@ -102,7 +102,7 @@ def test_folders_are_clips(tmp_path: Path) -> None:
         clip = "a" if i < 3 else "b"  # the fourth picture is of another clip
         write_picture(tmp_path / "dry" / clip / f"{i}.png", Picture(restored[i]))
         write_picture(tmp_path / "clean" / clip / f"{i}.png", Picture(clean[i]))
-    items = plan(tmp_path / "dry", tmp_path / "clean", ["flicker_truth", "rgb_psnr"])
+    items = plan_scoring(tmp_path / "dry", tmp_path / "clean", ["flicker_truth", "rgb_psnr"])
     flicker, psnr = score_files(items, ["flicker_truth", "rgb_psnr"]).sets
     assert [p.name for p in flicker.pictures] == ["a/1.png", "a/2.png"]
     assert psnr.count == 4
@@ -110,9 +110,9 @@ def test_folders_are_clips(tmp_path: Path) -> None:
         "flicker": flicker_truth(restored[2], restored[1], clean[2], clean[1])
     }
     with pytest.raises(DerainError, match="give a video or a folder of frames"):
-        plan(tmp_path / "dry/a/0.png", None, ["flicker_static"])
+        plan_scoring(tmp_path / "dry/a/0.png", None, ["flicker_static"])
     with pytest.raises(DerainError, match="only one picture"):
-        score_files(plan(tmp_path / "dry/b", None, ["flicker_static"]), ["flicker_static"])
+        score_files(plan_scoring(tmp_path / "dry/b", None, ["flicker_static"]), ["flicker_static"])
 
 
 def test_refusals() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from derain import DerainError
 from derain.evaluation import protocol, real_rain
-from derain.evaluation.scoring import plan, score_files
+from derain.evaluation.scoring import plan_scoring, score_files
 from derain.pictures import Picture, read_picture, write_picture
 
 
@@ -146,18 +146,18 @@ def test_folders_are_paired_by_name(tmp_path: Path) -> None:
         for folder, pixels in (("dry", restored), ("rainy", rainy), ("mask", bytes_of(wet)[..., None])):
             write_picture(tmp_path / folder / f"{i}.png", Picture(pixels))
     folders = {"rainy": tmp_path / "rainy", "masks": tmp_path / "mask"}
-    items = plan(tmp_path / "dry", None, ["real_rain"], **folders)
+    items = plan_scoring(tmp_path / "dry", None, ["real_rain"], **folders)
     (found,) = score_files(items, ["real_rain"]).sets
     for picture in found.pictures:
         restored, rainy, wet = rain(40, 50, int(Path(picture.name).stem))
         assert picture.values == real_rain(restored, rainy, bytes_of(wet))._asdict()
     with pytest.raises(DerainError, match="compares with rain masks; give them"):
-        plan(tmp_path / "dry", None, ["real_rain"], rainy=tmp_path / "rainy")
+        plan_scoring(tmp_path / "dry", None, ["real_rain"], rainy=tmp_path / "rainy")
     with pytest.raises(DerainError, match="rgb_psnr need no rain masks; leave out"):
-        plan(tmp_path / "dry", tmp_path / "rainy", ["rgb_psnr"], masks=tmp_path / "mask")
+        plan_scoring(tmp_path / "dry", tmp_path / "rainy", ["rgb_psnr"], masks=tmp_path / "mask")
     (tmp_path / "mask/2.png").unlink()
     with pytest.raises(DerainError, match=r"dry/2.png has no partner in .*mask"):
-        plan(tmp_path / "dry", None, ["real_rain"], **folders)
+        plan_scoring(tmp_path / "dry", None, ["real_rain"], **folders)
 
 
 def test_what_it_needs_is_asked_for() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from derain import DerainError, UsageError
 from derain.evaluation import PROTOCOLS, matlab_y_uint8
-from derain.evaluation.scoring import plan, score_files
+from derain.evaluation.scoring import plan_scoring, score_files
 from derain.pictures import Picture, write_picture
 
 RANDOM = np.random.default_rng(4)
@@ -27,7 +27,7 @@ def write(path: Path, *shape: int, kind: type = np.uint8, alpha: bool = False) -
 
 
 def scored(restored: Path, clean: Path | None, *protocols: str, **options: bool):
-    return score_files(plan(restored, clean, protocols), protocols, **options)
+    return score_files(plan_scoring(restored, clean, protocols), protocols, **options)
 
 
 def test_one_pass_gives_what_each_protocol_gives_alone(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_requests_that_make_no_sense(tmp_path: Path) -> None:
         ((tmp_path / "none", None, ["niqe_stable"]), "none"),
     ):
         with pytest.raises((UsageError, DerainError), match=message):
-            score_files(plan(*arguments), arguments[2])
+            score_files(plan_scoring(*arguments), arguments[2])
 
 
 def test_a_picture_scores_the_same_from_file_and_memory(tmp_path: Path) -> None:

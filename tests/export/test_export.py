@@ -17,7 +17,7 @@ import torch
 
 from command_line import derain, environment
 from derain.checkpoints import Model, open_checkpoint, save_checkpoint
-from derain.checkpoints.bundled import find
+from derain.checkpoints.bundled import find_model
 from derain.errors import DerainError, UsageError
 from derain.export import EXTENSIONS
 from derain.export.files import TOLERANCE, compare, export
@@ -84,7 +84,7 @@ def test_openvino(architecture: Architecture, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def spanet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("exported") / "spanet.onnx"
-    return export(open_checkpoint(find("spanet")), "onnx", path).path
+    return export(open_checkpoint(find_model("spanet")), "onnx", path).path
 
 
 def test_the_command_line_exports_and_runs(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_integers_agree_with_floats(target: str, scenes: Path, tmp_path: Path) -> None:
     if target == "openvino":
         pytest.importorskip("openvino", reason="the extra 'openvino' is not installed")
-    model = open_checkpoint(find("everyday"))
+    model = open_checkpoint(find_model("everyday"))
     done = export(model, target, tmp_path / f"x{EXTENSIONS[target]}", scenes)
     assert done.agreement is not None
     assert done.agreement >= LEAST_DB
@@ -156,7 +156,7 @@ def test_integers_need_pictures(tmp_path: Path) -> None:
     assert (told.returncode, "--calibrate" in told.stderr) == (2, True)
     write_picture(tmp_path / "a.png", Picture(np.zeros((9, 9, 3), np.uint8)))
     with pytest.raises(UsageError, match="at least 4"):
-        export(open_checkpoint(find("spanet")), "onnx", tmp_path / "x.onnx", tmp_path)
+        export(open_checkpoint(find_model("spanet")), "onnx", tmp_path / "x.onnx", tmp_path)
 
 
 def test_settings_that_exported_files_do_not_have(spanet: Path) -> None:
@@ -245,7 +245,7 @@ def test_a_file_that_changes_the_size_is_told(spanet: Path, tmp_path: Path) -> N
 
 def test_results_that_differ_are_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A network whose graph is wrong: one that looks at values while it is traced."""
-    model = open_checkpoint(find("spanet"))
+    model = open_checkpoint(find_model("spanet"))
     forward = type(model.network).forward
 
     def brightens_dark_pictures(network: Any, rainy: torch.Tensor) -> torch.Tensor:

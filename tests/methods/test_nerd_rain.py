@@ -99,7 +99,9 @@ def test_fast_block_equals_the_plain_one(
     _disturb(block)
     x = torch.randn(2, channels, 40, 36, dtype=torch.float64)
     with torch.no_grad():
-        torch.testing.assert_close(fast.stage(nn.Sequential(block))(x), block(x), rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(
+            fast.block_sequence(nn.Sequential(block))(x), block(x), rtol=1e-10, atol=1e-10
+        )
 
 
 def test_a_training_step_passes_every_leaf_and_reaches_every_parameter() -> None:

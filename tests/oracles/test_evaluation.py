@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from derain import evaluation
-from derain.evaluation.scoring import plan, score_files
+from derain.evaluation.scoring import plan_scoring, score_files
 
 PROTOCOLS = (
     "matlab_y_uint8",
@@ -123,6 +123,6 @@ def test_scores_without_truth(folder: Path, oracle: dict[str, Any], fill: Module
 def test_rainy_pictures_of_rain100l_score_as_measured_with_the_published_scripts(shared: Path) -> None:
     """The odd half: 26.42 dB in luma, as the specification of Rain2Avoid states."""
     rainy, clean = (shared / "data" / "rain100l" / side for side in ("rainy", "clean"))
-    (found,) = score_files(plan(rainy, clean, ["matlab_y_double"]), ["matlab_y_double"]).sets
+    (found,) = score_files(plan_scoring(rainy, clean, ["matlab_y_double"]), ["matlab_y_double"]).sets
     assert found.count == 50
     assert found.mean["psnr"] == pytest.approx(26.42, abs=0.005)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from clips import content, moving_scene, write_clip
 from derain.errors import DerainError, UsageError
 from derain.pictures.video import VideoReader, video_facts
-from derain.pictures.video_encoding import Encoder, choose_encoding
+from derain.pictures.video_encoding import VideoEncoder, choose_encoding
 from derain.pictures.video_writing import decode_times
 from derain.restore.video import restore_video
 
@@ -72,7 +72,7 @@ def test_narrow_frames_are_encoded_alike_every_time(tmp_path: Path, codec: str, 
     for _ in range(8):
         # Memory that differs from time to time is what an encoder must not read.
         left_behind = [rng.bytes(int(size)) for size in rng.integers(10, 300_000, 50)]
-        encoder = Encoder(facts, choose_encoding(facts, tmp_path / "b.mp4", codec, None))
+        encoder = VideoEncoder(facts, choose_encoding(facts, tmp_path / "b.mp4", codec, None))
         packets = [packet for frame in frames for packet in encoder.encode(frame)] + encoder.finish()
         encoded.add(b"".join(packet.data for packet in packets))
         del left_behind

@@ -27,7 +27,7 @@ from derain.restore import Derainer, Settings
 from derain.restore.memory import fitting_tile
 from derain.restore.precision import is_bfloat16_native
 from derain.restore.protecting import protected
-from derain.restore.rain import measure
+from derain.restore.rain import measure_rain
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 
@@ -242,7 +242,7 @@ def test_bands_of_whole_numbers_give_what_floats_do(
         assert np.array_equal(found.picture.pixels, with_pixels(picture, image).pixels)
         for map_name, values in wanted.maps.items():
             assert np.array_equal(found.maps[map_name].pixels, grey_map(values).pixels)
-        assert found.rain == measure(to_tensor(picture), wanted.image, restore.settings.strength)
+        assert found.rain == measure_rain(to_tensor(picture), wanted.image, restore.settings.strength)
 
 
 def test_a_turned_photograph_comes_back_upright(derainer: Derainer, pixels: np.ndarray) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 import derain
 from derain.errors import DerainError
 from derain.restore.protecting import FEATHER, keep_map, protected
-from derain.restore.rain import FACT, calibration, measure, threshold_of
+from derain.restore.rain import FACT, calibration, measure_rain, threshold_of
 from derain.tensors import save_checkpoint
 
 
@@ -30,40 +30,40 @@ def streaks(height: int = 120, width: int = 160, level: bool = False) -> tuple[t
 
 
 def test_rain_is_measured_by_share_contrast_and_direction() -> None:
-    rain = measure(*streaks(), threshold=0.02)
+    rain = measure_rain(*streaks(), threshold=0.02)
     assert rain.share == pytest.approx(0.1, abs=0.02)
     assert rain.contrast == pytest.approx(0.2, abs=0.01)
     assert rain.is_raining is True
     assert 0.02 < rain.signal < rain.share
-    level = measure(*streaks(level=True), threshold=0.02)
+    level = measure_rain(*streaks(level=True), threshold=0.02)
     assert (level.signal, level.is_raining) == (0, False)
-    assert measure(*streaks()).is_raining is None
+    assert measure_rain(*streaks()).is_raining is None
 
 
 def test_what_is_in_one_place_is_no_rain() -> None:
     rainy, image = streaks()
     local = image.clone()
     local[..., :40, :60] = rainy[..., :40, :60]  # a window with bars
-    assert measure(local, image).signal < 0.1 * measure(rainy, image).signal
+    assert measure_rain(local, image).signal < 0.1 * measure_rain(rainy, image).signal
 
 
 def test_half_the_change_is_the_same_rain() -> None:
     rainy, image = streaks()
     half = torch.lerp(rainy, image, 0.5)
-    assert measure(rainy, half, strength=0.5).as_row() == measure(rainy, image).as_row()
+    assert measure_rain(rainy, half, strength=0.5).as_row() == measure_rain(rainy, image).as_row()
 
 
 def test_dry_and_large_and_tiny_pictures() -> None:
     rainy, image = streaks()
-    assert measure(image, image).as_row() == {
+    assert measure_rain(image, image).as_row() == {
         "share": 0.0,
         "contrast": 0.0,
         "signal": 0.0,
         "is_raining": None,
     }
     large = [t.repeat_interleave(8, 2).repeat_interleave(8, 3) for t in (rainy, image)]
-    assert measure(*large).signal == pytest.approx(measure(rainy, image).signal, rel=0.5)
-    assert measure(torch.rand(3, 1, 1), torch.rand(3, 1, 1)).share in (0.0, 1.0)
+    assert measure_rain(*large).signal == pytest.approx(measure_rain(rainy, image).signal, rel=0.5)
+    assert measure_rain(torch.rand(3, 1, 1), torch.rand(3, 1, 1)).share in (0.0, 1.0)
 
 
 @settings(max_examples=50)

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from derain.restore.temporal import RADIUS, blend, steady
+from derain.restore.temporal import RADIUS, steady, weighted_mean
 
 
 def scene(frames: int, speed: float) -> Tensor:
@@ -61,4 +61,4 @@ def test_the_window_is_centred() -> None:
     images = [torch.full((3, 8, 8), 0.5 + t / 1000) for t in range(9)]
     for number, image in enumerate(steady(iter(images))):
         first, last = max(0, number - RADIUS), min(9, number + RADIUS + 1)
-        torch.testing.assert_close(image, blend(images[first:last], number - first))
+        torch.testing.assert_close(image, weighted_mean(images[first:last], number - first))

@@ -15,7 +15,7 @@ from derain.pictures import EXTENSIONS
 from derain.pictures.video import VIDEO_KINDS
 from derain.serve.jobs import ServerJob, Store
 from derain.serve.limits import Limits, Refused
-from derain.serve.uploads import Upload, recognise, safe_folder, safe_name
+from derain.serve.uploads import Upload, kind_and_suffix, safe_folder, safe_name
 
 
 def add(store: Store) -> ServerJob:
@@ -110,6 +110,6 @@ def test_any_path_becomes_folders_that_lead_nowhere_else(path: str) -> None:
 @given(st.binary(min_size=0, max_size=64), st.text(max_size=8))
 def test_any_content_gives_a_known_extension_or_is_refused(head: bytes, suffix: str) -> None:
     with suppress(Refused):
-        kind, extension = recognise(head, suffix)
+        kind, extension = kind_and_suffix(head, suffix)
         assert kind in ("picture", "clip")
         assert extension.lower() in (*EXTENSIONS, *VIDEO_KINDS)

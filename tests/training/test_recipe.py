@@ -16,7 +16,7 @@ from derain.errors import DerainError, UsageError
 from derain.methods import all_architectures, method_of, network_names
 from derain.plain_yaml import parse_yaml
 from derain.training import load_recipe, published_recipes, train
-from derain.training.recipe import Data, Mixture, checked, sources_of
+from derain.training.recipe import Data, MixedData, checked, sources_of
 from training.conftest import content
 
 
@@ -233,7 +233,7 @@ def test_published_recipes_run(name: str, photos: Path, tmp_path: Path) -> None:
     small = published.model_dump(mode="json") | {
         "options": dict(architecture.tiny),
         "loss": {field.name: None for field in fields(architecture.loss) if field.name == "vgg"},
-        "data": {"sources": parts} if isinstance(published.data, Mixture) else parts[0],
+        "data": {"sources": parts} if isinstance(published.data, MixedData) else parts[0],
         "validation": None,
         "steps": 2,
         "stages": [{"patch": 64, "batch": 2}],

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from derain.errors import UsageError, unknown_name
-from derain.sources import sources_of
+from derain.sources import published_by
 
 FOLDER = Path(__file__).resolve().parent.parent / "weights"
 DEFAULT = "everyday"
@@ -19,7 +19,7 @@ def bundled_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in FOLDER.glob("*.safetensors")))
 
 
-def find(model: str | Path | None) -> Path:
+def find_model(model: str | Path | None) -> Path:
     """The file of a model as users name it: None for the default, a bundled name, a path or "hf:OWNER/NAME".
 
     Raises `UsageError` for a name that does not exist or has no bundled weights; does not check whether a
@@ -48,7 +48,7 @@ def bundled(name: str) -> Path:
         return FOLDER / f"{name}.safetensors"
     if name not in network_names():
         raise unknown_name("model", name, {*bundled_names(), *network_names()})
-    found = sources_of(method_of(network_names()[name][0]).name, name)
+    found = published_by(method_of(network_names()[name][0]).name, name)
     weights = [source for source in found if "weights" in source.what]
     where = "".join(f" Its authors: {source.address} ({source.what})." for source in (weights or found)[:1])
     raise UsageError(

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from derain.checkpoints import hub
-from derain.checkpoints.bundled import find
+from derain.checkpoints.bundled import find_model
 from derain.errors import DerainError, Remedy, UsageError, first_line
 from derain.methods import all_architectures, method_of
 from derain.methods.contract import Architecture, Method, StateDict
@@ -88,7 +88,7 @@ def open_checkpoint(model: str | Path, *, own_code: bool | None = False) -> Mode
         opened = _open_file(found.weights, None)
         hub.check_config(found, opened.checkpoint.architecture.name, opened.checkpoint.config)
         return opened
-    return _open_file(find(model), own_code)
+    return _open_file(find_model(model), own_code)
 
 
 def save_model(path: Path, model: Model) -> None:

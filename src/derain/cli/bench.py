@@ -59,7 +59,7 @@ def bench(
 
     Example: derain bench --compare --sizes 2000x1000
     """
-    from derain.bench import Task, as_chosen, check, choices, measure, parse_sizes
+    from derain.bench import Task, as_chosen, check_task, choices, measure, parse_sizes
     from derain.bench import plot as draw
     from derain.checkpoints.bundled import DEFAULT
     from derain.cli.progress import bar
@@ -75,7 +75,7 @@ def bench(
         for height, width in parse_sizes(sizes)
     ]
     for task in {task.model: task for task in tasks}.values():
-        check(task)
+        check_task(task)
     ways = [(task, way) for task in tasks for way in (choices(task) if compare else [None])]
     measured = []
     with tempfile.TemporaryDirectory() as folder, bar("measuring", len(ways)) as progress:

@@ -91,7 +91,7 @@ def sources(
     """
     from derain.data.layouts import SETS
     from derain.errors import unknown_name
-    from derain.sources import NO_ADDRESS, sources_of
+    from derain.sources import NO_ADDRESS, published_by
 
     wanted = [s for s in SETS if name is None or s.name.lower() == name.lower()]
     if name is not None and not wanted:
@@ -102,7 +102,7 @@ def sources(
                 "set": s.name,
                 "pairs": dict(s.sizes),
                 "protocol": s.protocol,
-                "sources": [asdict(source) for source in sources_of(s.name)],
+                "sources": [asdict(source) for source in published_by(s.name)],
             }
             for s in wanted
         ]
@@ -111,7 +111,7 @@ def sources(
     for s in wanted:
         sizes = ", ".join(f"{split} {size:,}" for split, size in s.sizes.items())
         tell(f"{s.name}: {sizes} pairs; scored by {s.protocol}")
-        for source in sources_of(s.name):
+        for source in published_by(s.name):
             details = f" ({source.details})" if source.details else ""
             tell(f"  {source.what}{details}", f"    {source.address or NO_ADDRESS}")
 

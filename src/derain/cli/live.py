@@ -118,12 +118,12 @@ def _restoring(restore: Any, protect: Path | None) -> Callable[[Any, int], Any]:
 
 
 def _rain(restore: Any, shown: Shown) -> Rain | None:
-    from derain.restore.rain import measure
+    from derain.restore.rain import measure_rain
 
     strength = restore.settings.strength
     if not strength:
         return None
-    return measure(shown.rainy, shown.image, strength, restore.rain_threshold)
+    return measure_rain(shown.rainy, shown.image, strength, restore.rain_threshold)
 
 
 def _page(port: int) -> LivePage:

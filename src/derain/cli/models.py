@@ -92,7 +92,7 @@ def _row(name: str) -> dict[str, Any]:
     from derain.checkpoints.bundled import bundled_names
     from derain.methods import create_network, method_of, network_names
     from derain.nn.unfilled import unfilled
-    from derain.sources import sources_of
+    from derain.sources import published_by
 
     architecture, variant = network_names()[name]
     method = method_of(architecture)
@@ -112,6 +112,6 @@ def _row(name: str) -> dict[str, Any]:
         "bundled_weights": name if name in bundled_names() else None,
         "sources": [
             {"what": s.what, "address": s.address, "details": s.details}
-            for s in sources_of(method.name, name)
+            for s in published_by(method.name, name)
         ],
     }

@@ -54,7 +54,7 @@ def follow(outcomes: Iterable[Outcome], progress: Bar, as_json: bool, advance: b
     return done
 
 
-def preview(planned: Plan, overwrite: bool, as_json: bool, protection: Protection | None = None) -> None:
+def print_plan(planned: Plan, overwrite: bool, as_json: bool, protection: Protection | None = None) -> None:
     """Prints what would happen to each file, and with which mask."""
     rows = []
     for job in planned.jobs:

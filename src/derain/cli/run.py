@@ -19,14 +19,19 @@ if TYPE_CHECKING:
     from derain.restore.jobs import Job, Outcome
     from derain.restore.run import JobProgress
 
-FORMATS = {
-    **{"same": None, "png": ".png", "jpg": ".jpg", "webp": ".webp", "avif": ".avif"},
-    **{"tiff": ".tif", "tif": ".tif"},
+SUFFIXES = {  # of results, by --format
+    "same": None,
+    "png": ".png",
+    "jpg": ".jpg",
+    "webp": ".webp",
+    "avif": ".avif",
+    "tiff": ".tif",
+    "tif": ".tif",
 }
 
 
 @dataclass(frozen=True)
-class Pictures:
+class PictureFlags:
     """Options for pictures."""
 
     maps: Annotated[
@@ -39,7 +44,6 @@ class Pictures:
         int | None,
         typer.Option(min=1, max=100, help="Quality of JPEG results. Default: the source's, else 95."),
     ] = None
-
     skip_dry: Annotated[bool, typer.Option("--skip-dry", help="Copy pictures without rain unchanged.")] = (
         False
     )
@@ -52,7 +56,7 @@ class Pictures:
 
 
 @dataclass(frozen=True)
-class Videos:
+class VideoFlags:
     """Options for videos."""
 
     codec: Annotated[
@@ -88,7 +92,7 @@ class Videos:
 
 
 @dataclass(frozen=True)
-class Work:
+class RunFlags:
     """How the work is done, and in which format results are written."""
 
     cluster: Annotated[
@@ -134,11 +138,11 @@ def run(
         ),
     ] = None,
     model: ModelOptions,
-    picture: Pictures,
-    work: Work,
+    picture: PictureFlags,
+    flags: RunFlags,
     result: ResultOptions,
     dry_run: DryRun = False,
-    video: Videos,
+    video: VideoFlags,
     pipes: Pipes,
 ) -> None:
     """Remove rain from pictures and videos.
@@ -153,7 +157,7 @@ def run(
 
     Example: ffmpeg -i clip.mp4 -f yuv4mpegpipe - | derain run - | ffplay -
     """
-    from derain.cli.outcomes import in_folders, preview, summarise
+    from derain.cli.outcomes import in_folders, print_plan, summarise
     from derain.cli.watching import follow_arrivals
     from derain.errors import UsageError, unknown_name
     from derain.restore import load
@@ -163,23 +167,23 @@ def run(
     from derain.restore.watching import watch as watch_folder
 
     pictures, videos, overwrite = picture.options(), video.options(), result.overwrite
-    if work.format not in FORMATS:
-        raise unknown_name("--format", work.format, FORMATS)
+    if flags.format not in SUFFIXES:
+        raise unknown_name("--format", flags.format, SUFFIXES)
     if PIPE in inputs:
-        _refuse_beside_frames(inputs, picture, video, work, dry_run)
-        derainer = load(model.model, **vars(model.settings()), own_code=work.own_code)
+        _refuse_beside_frames(inputs, picture, video, flags, dry_run)
+        derainer = load(model.model, **vars(model.settings()), own_code=flags.own_code)
         restore_pipe(derainer, output or PIPE, pipes, videos, overwrite, result.as_json)
         return
     _refuse_pipe_options(pipes, output)
-    protection = None if work.protect is None else Protection(work.protect)
-    if work.watch:
-        if len(inputs) != 1 or not inputs[0].is_dir() or work.cluster is not None or dry_run:
+    protection = None if flags.protect is None else Protection(flags.protect)
+    if flags.watch:
+        if len(inputs) != 1 or not inputs[0].is_dir() or flags.cluster is not None or dry_run:
             raise UsageError("--watch takes one folder, and goes with neither --cluster nor --dry-run.")
         arriving = watch_folder(
-            load(model.model, **vars(model.settings()), own_code=work.own_code),
+            load(model.model, **vars(model.settings()), own_code=flags.own_code),
             inputs[0],
             output,
-            suffix=FORMATS[work.format],
+            suffix=SUFFIXES[flags.format],
             overwrite=overwrite,
             pictures=pictures,
             videos=videos,
@@ -188,21 +192,21 @@ def run(
         follow_arrivals(arriving, result.as_json)
         return
     began = time.monotonic()
-    planned = plan(inputs, output, suffix=FORMATS[work.format], videos=work.cluster is None)
+    planned = plan(inputs, output, suffix=SUFFIXES[flags.format], videos=flags.cluster is None)
     jobs = planned.jobs
-    if work.cluster is not None:
-        _refuse_on_cluster(jobs, output, work.own_code, work.protect)
+    if flags.cluster is not None:
+        _refuse_on_cluster(jobs, output, flags.own_code, flags.protect)
     refuse_unusable(jobs, model.model, pictures, videos, overwrite)
     if dry_run:
-        preview(planned, overwrite, result.as_json, protection)
+        print_plan(planned, overwrite, result.as_json, protection)
         return
-    derainer = load(model.model, **vars(model.settings()), own_code=work.own_code)
+    derainer = load(model.model, **vars(model.settings()), own_code=flags.own_code)
 
     def outcomes(progress: JobProgress) -> Iterator[Outcome]:
-        if work.cluster is not None:
+        if flags.cluster is not None:
             assert output is not None
             return _on_cluster(
-                work.cluster, jobs, model.model, derainer.settings, pictures, output, overwrite
+                flags.cluster, jobs, model.model, derainer.settings, pictures, output, overwrite
             )
         return restore_all(
             derainer,
@@ -223,7 +227,7 @@ def run(
 
 
 def _refuse_beside_frames(
-    inputs: Sequence[Path], picture: Pictures, video: Videos, work: Work, dry_run: bool
+    inputs: Sequence[Path], picture: PictureFlags, video: VideoFlags, flags: RunFlags, dry_run: bool
 ) -> None:
     """Raises `UsageError` for what does not go with frames from standard input."""
     from derain.errors import UsageError
@@ -235,10 +239,10 @@ def _refuse_beside_frames(
         temporal=video.temporal,
         keep_fields=video.keep_fields,
         resume=video.resume,
-        cluster=work.cluster is not None,
-        protect=work.protect is not None,
-        watch=work.watch,
-        format=work.format != "same",
+        cluster=flags.cluster is not None,
+        protect=flags.protect is not None,
+        watch=flags.watch,
+        format=flags.format != "same",
         dry_run=dry_run,
     )
 

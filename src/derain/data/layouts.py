@@ -22,7 +22,7 @@ from derain.errors import DerainError, Remedy, UsageError
 from derain.made_pairs import read_note
 from derain.paths import is_file, real
 from derain.pictures import EXTENSIONS
-from derain.sources import sources_of
+from derain.sources import published_by
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class PublicSet:
     @property
     def address(self) -> str:
         """Where it is published, its authors' page first; "" if that is not known here."""
-        return next((source.address for source in sources_of(self.name) if source.address), "")
+        return next((source.address for source in published_by(self.name) if source.address), "")
 
 
 BYTES, DOUBLE = "matlab_y_uint8", "matlab_y_double"

@@ -24,11 +24,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from derain.data.folders import read_rgb
-from derain.data.synthesis import Rain, make_pair, preset
+from derain.data.synthesis import RainKind, make_pair, preset
 from derain.data.synthesis.layers import lay_over
 from derain.errors import DerainError
-from derain.pictures import Picture
-from derain.pictures import to_tensor as picture_to_tensor
+from derain.pictures import Picture, to_tensor
 
 Levels = NDArray[np.uint8]
 Item = dict[str, Tensor | str]
@@ -91,7 +90,9 @@ def rain_of_preset(name: str) -> Rainmaker:
     return functools.partial(_rain_of_kinds, preset(name))
 
 
-def _rain_of_kinds(kinds: tuple[Rain, ...], rng: np.random.Generator, clean: Levels) -> tuple[Levels, Levels]:
+def _rain_of_kinds(
+    kinds: tuple[RainKind, ...], rng: np.random.Generator, clean: Levels
+) -> tuple[Levels, Levels]:
     return make_pair(rng, clean, kinds)
 
 
@@ -125,7 +126,11 @@ class SyntheticPairs(Dataset[Item]):
         if self.cut.sideways and rng.random() < self.cut.sideways:
             position = int(rng.integers(8))
             rainy, clean = turned(rainy, position), turned(clean, position)
-        return {"rainy": to_tensor(rainy), "clean": to_tensor(clean), "name": self.clean.paths[number].name}
+        return {
+            "rainy": levels_to_tensor(rainy),
+            "clean": levels_to_tensor(clean),
+            "name": self.clean.paths[number].name,
+        }
 
 
 class PairedPatches(Dataset[Item]):
@@ -144,7 +149,11 @@ class PairedPatches(Dataset[Item]):
         rng = np.random.default_rng([self.seed, index])
         number = picture_number(self.seed, index, len(self.clean))
         rainy, clean = take(rng, self.cut, *read_pair(self.rainy, self.clean, number))
-        return {"rainy": to_tensor(rainy), "clean": to_tensor(clean), "name": self.rainy.paths[number].name}
+        return {
+            "rainy": levels_to_tensor(rainy),
+            "clean": levels_to_tensor(clean),
+            "name": self.rainy.paths[number].name,
+        }
 
 
 def read_pair(rainy: Pictures, clean: Pictures, number: int) -> tuple[Levels, Levels]:
@@ -228,6 +237,6 @@ def turned(patch: Levels, position: int) -> Levels:
     return np.ascontiguousarray(rotated[:, ::-1] if position % 2 else rotated)
 
 
-def to_tensor(levels: Levels) -> Tensor:
+def levels_to_tensor(levels: Levels) -> Tensor:
     """(H, W, 3) uint8 -> (3, H, W) float32 in [0, 1]."""
-    return picture_to_tensor(Picture(levels))[0]
+    return to_tensor(Picture(levels))[0]

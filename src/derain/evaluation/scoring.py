@@ -45,7 +45,7 @@ class Scored:
     notes: tuple[str, ...]
 
 
-def plan(
+def plan_scoring(
     restored: Path,
     clean: Path | None,
     protocols: Sequence[str],
@@ -97,10 +97,10 @@ def plan(
 
 
 def plan_of(places: Mapping[str, Path | None], protocols: Sequence[str]) -> tuple[Item, ...]:
-    """`plan` of the paths that `derain.evaluation.clips.with_frames` gives: restored, clean, rainy, masks."""
+    """`plan_scoring` of the paths restored, clean, rainy and masks of `evaluation.clips.with_frames`."""
     restored = places["restored"]
     assert restored is not None
-    return plan(restored, places["clean"], protocols, rainy=places["rainy"], masks=places["masks"])
+    return plan_scoring(restored, places["clean"], protocols, rainy=places["rainy"], masks=places["masks"])
 
 
 def _after(before: Item, item: Item) -> Item:
@@ -120,7 +120,7 @@ def score_files(
     """Scores files; each is read once for all protocols, and one that fails does not stop the others.
 
     Args:
-        items: see `plan`.
+        items: see `plan_scoring`.
         protocols: names.
         crop_to_common: crop pictures of different sizes to their common centre, as UDR-S2Former's test
             does, instead of refusing them.

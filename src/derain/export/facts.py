@@ -68,7 +68,7 @@ class Facts(BaseModel):
         )
 
 
-def facts_of(
+def exported_facts(
     model: Model, bytes_per_pixel: float, precision: Literal["float32", "int8"] = "float32"
 ) -> Facts:
     """The facts of a network that is being exported."""

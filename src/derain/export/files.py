@@ -16,7 +16,7 @@ from derain.atomic import new_file, replace_file
 from derain.checkpoints import Model
 from derain.errors import DerainError, UsageError
 from derain.export import TARGETS
-from derain.export.facts import KEY, Facts, facts_of
+from derain.export.facts import KEY, Facts, exported_facts
 from derain.export.graph import trace
 from derain.export.graph_memory import bytes_per_pixel
 from derain.export.integers import LEAST_DB, agreement, pieces, with_integers
@@ -80,7 +80,7 @@ def export(model: Model, target: str, path: Path, calibrate: Path | None = None)
     network, multiple = model.network, model.network.spec.multiple_of
     measured, compared = pieces(calibrate, multiple) if calibrate else ([], [])
     graph = trace(network)
-    facts = facts_of(model, bytes_per_pixel(graph, multiple), "int8" if calibrate else "float32")
+    facts = exported_facts(model, bytes_per_pixel(graph, multiple), "int8" if calibrate else "float32")
     if calibrate:
         graph = with_integers(graph, measured)
     if target == "onnx":

@@ -74,7 +74,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Stage:
+class BlockSequence:
     """Blocks one after the other."""
 
     blocks: tuple[Block, ...]

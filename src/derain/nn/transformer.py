@@ -33,7 +33,7 @@ class TransformerBlock(nn.Module):
         return y
 
 
-def stage(
+def transformer_blocks(
     count: int,
     channels: int,
     attention: Callable[[], nn.Module],

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from PIL import AvifImagePlugin, Image
 
 from derain.pictures import exif as exif_blocks
-from derain.pictures.decoding import checked, colours_and_alpha
+from derain.pictures.decoding import colours_and_alpha, with_supported_pixels
 from derain.pictures.picture import Array, ColourCode, Picture
 
 QUALITY = 90  # visually lossless
@@ -38,7 +38,7 @@ def read(content: bytes, name: str, max_pixels: int) -> Picture:
             lost += _items(body)
         elif kind in (b"mdcv", b"clli"):
             lost.append("its mastering display" if kind == b"mdcv" else "its light levels")
-    image = checked(AvifImagePlugin.AvifImageFile(io.BytesIO(content), name), name, max_pixels)
+    image = with_supported_pixels(AvifImagePlugin.AvifImageFile(io.BytesIO(content), name), name, max_pixels)
     pixels, alpha = colours_and_alpha(image)
     exif, info = image.info.get("exif"), image.info
     if lossless:

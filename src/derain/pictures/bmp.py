@@ -7,7 +7,7 @@ import struct
 
 from PIL import BmpImagePlugin, Image
 
-from derain.pictures.decoding import checked, colours_and_alpha, left_behind
+from derain.pictures.decoding import colours_and_alpha, left_behind, with_supported_pixels
 from derain.pictures.picture import Array, Picture
 
 # Kinds of colour description in the header of its fifth version.
@@ -16,7 +16,7 @@ PROFILES = (b"DEBM", b"KNIL")
 
 def read(content: bytes, name: str, max_pixels: int) -> Picture:
     """A BMP file's picture."""
-    image = checked(BmpImagePlugin.BmpImageFile(io.BytesIO(content), name), name, max_pixels)
+    image = with_supported_pixels(BmpImagePlugin.BmpImageFile(io.BytesIO(content), name), name, max_pixels)
     pixels, alpha = colours_and_alpha(image)
     dpi = image.info.get("dpi")
     held = dpi is not None and all(0 < value < 1e6 for value in dpi)

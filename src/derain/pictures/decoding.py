@@ -64,7 +64,7 @@ def refuse_kind(name: str, kind: str) -> DerainError:
     )
 
 
-def checked(image: ImageFile.ImageFile, name: str, max_pixels: int) -> ImageFile.ImageFile:
+def with_supported_pixels(image: ImageFile.ImageFile, name: str, max_pixels: int) -> ImageFile.ImageFile:
     """An image of which only the header was read, if its pixels are supported.
 
     Raises:

@@ -55,7 +55,7 @@ def upright(exif: bytes) -> tuple[bytes | None, int]:
     return PREFIX + bytes(block), orientation if 1 <= orientation <= 8 else 1
 
 
-def turned(array: Array, orientation: int) -> Array:
+def turned_upright(array: Array, orientation: int) -> Array:
     """(H, W, ...) stored with an EXIF orientation of 1 to 8, upright."""
     if orientation >= 5:
         array = array.swapaxes(0, 1)

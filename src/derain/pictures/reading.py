@@ -102,8 +102,8 @@ def _decoded(content: bytes, kind: FileKind, name: str, max_pixels: int) -> Pict
         lost.append("XMP that cannot be read")
     return replace(
         picture,
-        pixels=exif_blocks.turned(picture.pixels, orientation),
-        alpha=None if picture.alpha is None else exif_blocks.turned(picture.alpha, orientation),
+        pixels=exif_blocks.turned_upright(picture.pixels, orientation),
+        alpha=None if picture.alpha is None else exif_blocks.turned_upright(picture.alpha, orientation),
         exif=exif,
         icc=picture.icc if picture.icc is not None and _is_profile(picture.icc) else None,
         xmp=picture.xmp if picture.xmp is not None and _is_text(picture.xmp) else None,

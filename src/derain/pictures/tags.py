@@ -178,7 +178,7 @@ def directory(block: Buffer, head: Header, offset: int, nested: bool = True) -> 
     return Directory(entries, inner, following, tuple(unreadable), link)
 
 
-def laid_out(found: Directory, order: Order, start: int = 8) -> bytes:
+def as_bytes(found: Directory, order: Order, start: int = 8) -> bytes:
     """A classic directory with its values and nested directories behind it, for the offset `start`.
 
     Entries of BigTIFF's types must not be among them.
@@ -192,7 +192,7 @@ def laid_out(found: Directory, order: Order, start: int = 8) -> bytes:
         if tag in found.nested:
             tail += bytes(len(tail) % 2)
             inner = start + size + len(tail)
-            tail += laid_out(found.nested[tag], order, inner)
+            tail += as_bytes(found.nested[tag], order, inner)
             entry = Entry(LONG, struct.pack(f"{order}I", inner))
         value = bytes(entry.value)
         if len(value) > 4:
@@ -206,7 +206,7 @@ def laid_out(found: Directory, order: Order, start: int = 8) -> bytes:
 
 def block(found: Directory, order: Order) -> bytes:
     """A whole block: header and directory."""
-    return struct.pack(f"{order}2sHI", b"II" if order == "<" else b"MM", 42, 8) + laid_out(found, order)
+    return struct.pack(f"{order}2sHI", b"II" if order == "<" else b"MM", 42, 8) + as_bytes(found, order)
 
 
 def numbers(kind: int, order: Order, values: Iterable[float]) -> Entry:

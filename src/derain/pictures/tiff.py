@@ -28,12 +28,12 @@ from derain.pictures import exif as exif_blocks
 from derain.pictures import tags
 from derain.pictures.decoding import (
     INK_PROFILE,
-    checked,
     colours_and_alpha,
     left_behind,
     refuse_kind,
     refuse_several,
     refuse_size,
+    with_supported_pixels,
 )
 from derain.pictures.jpeg import iptc_of_photoshop, other_resources
 from derain.pictures.picture import Array, Picture
@@ -127,7 +127,7 @@ def read(content: bytes, name: str, max_pixels: int) -> Picture:
         twin = _twin(
             content, head.order, {tag: entry for tag, entry in first.entries.items() if tag in PIXEL_TAGS}
         )
-        image = checked(TiffImagePlugin.TiffImageFile(twin, name), name, max_pixels)
+        image = with_supported_pixels(TiffImagePlugin.TiffImageFile(twin, name), name, max_pixels)
         if layout.bits > 8:
             raise refuse_kind(name, f"{layout.bits} bits, photometric interpretation {layout.photometric}")
         pixels, alpha = colours_and_alpha(image)
@@ -231,7 +231,7 @@ def _twin(content: bytes, order: tags.Order, entries: dict[int, tags.Entry]) -> 
     stream = io.BytesIO(content)
     start = stream.seek(0, io.SEEK_END)
     start += stream.write(bytes(start % 2))
-    stream.write(tags.laid_out(tags.Directory(classic), order, start))
+    stream.write(tags.as_bytes(tags.Directory(classic), order, start))
     stream.seek(0)
     stream.write(struct.pack(f"{order}2sHI", b"II" if order == "<" else b"MM", 42, start))
     stream.seek(0)

@@ -263,7 +263,7 @@ def configure(context: VideoCodecContext, facts: VideoFacts, encoding: Encoding)
         context.flags |= Flags.global_header
 
 
-class Encoder:
+class VideoEncoder:
     """Frames in, encoded frames out; starts with a key frame and refers to nothing before it."""
 
     def __init__(self, facts: VideoFacts, encoding: Encoding) -> None:

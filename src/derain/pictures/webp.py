@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from PIL import Image, WebPImagePlugin
 
 from derain.pictures import exif as exif_blocks
-from derain.pictures.decoding import checked, colours_and_alpha
+from derain.pictures.decoding import colours_and_alpha, with_supported_pixels
 from derain.pictures.picture import Array, Picture
 
 QUALITY = 95  # visually lossless
@@ -31,7 +31,7 @@ def read(content: bytes, name: str, max_pixels: int) -> Picture:
     if "exif" in held:
         held["exif"] = exif_blocks.PREFIX + held["exif"].removeprefix(exif_blocks.PREFIX)
     pixels, alpha = colours_and_alpha(
-        checked(WebPImagePlugin.WebPImageFile(io.BytesIO(content), name), name, max_pixels)
+        with_supported_pixels(WebPImagePlugin.WebPImageFile(io.BytesIO(content), name), name, max_pixels)
     )
     return Picture(
         pixels,

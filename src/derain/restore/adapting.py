@@ -14,7 +14,7 @@ from torch import Tensor
 
 from derain.atomic import refuse_unwritable
 from derain.checkpoints import open_checkpoint, save_checkpoint
-from derain.checkpoints.bundled import find
+from derain.checkpoints.bundled import find_model
 from derain.errors import DerainError, Remedy, UsageError, errors_of, unknown_name
 from derain.methods import all_methods, create_network, network_names
 from derain.methods.network import RainNetwork
@@ -98,7 +98,7 @@ def starting_point(way: SelfSupervision, network: str | None = None, model: str 
             f"{model}: this preset starts from fresh weights.",
             Remedy("start from trained ones", {"preset": "quick"}),
         )
-    trained, checkpoint = open_checkpoint(find(model), own_code=None)
+    trained, checkpoint = open_checkpoint(find_model(model), own_code=None)
     return Start(checkpoint.architecture.name, checkpoint.config, trained.state_dict(), way.seed)
 
 

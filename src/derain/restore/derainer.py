@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from derain.checkpoints import Checkpoint, Model, open_checkpoint
-from derain.checkpoints.bundled import find
+from derain.checkpoints.bundled import find_model
 from derain.errors import DerainError, Remedy, UsageError
 from derain.export import is_exported
 from derain.methods import all_architectures
@@ -30,7 +30,7 @@ from derain.restore.in_memory import picture_planes, restore_array, restore_pil,
 from derain.restore.inference import BandSource, Inference, Restored
 from derain.restore.precision import choose_precision, is_bfloat16_native
 from derain.restore.protecting import keep_map, protected
-from derain.restore.rain import Change, Rain, measure, threshold_of
+from derain.restore.rain import Change, Rain, measure_rain, threshold_of
 from derain.restore.settings import Changes, Settings, choose_device
 from derain.restore.sideways import ON_ITS_SIDE, Sideways, turned_where_sideways, with_note
 from derain.restore.test_time import positions, turned
@@ -90,7 +90,7 @@ def load(
 
 
 def _opened(model: str | Path | None, own_code: bool) -> Model:
-    path = find(model)
+    path = find_model(model)
     if is_exported(path):
         from derain.export.running import open_exported  # its runtimes load slowly
 
@@ -312,7 +312,7 @@ class Derainer:
         image = found.image
         if found.sideways:
             rainy, image = turned(rainy, ON_ITS_SIDE), turned(image, ON_ITS_SIDE)
-        return measure(rainy, image, threshold=self.rain_threshold)
+        return measure_rain(rainy, image, threshold=self.rain_threshold)
 
     def _keep(self, protect: Any) -> Tensor | None:
         return None if protect is None else keep_map(self._planes(protect)[0])

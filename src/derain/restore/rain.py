@@ -52,7 +52,7 @@ class Rain:
         }
 
 
-def measure(rainy: Tensor, image: Tensor, strength: float = 1.0, threshold: float | None = None) -> Rain:
+def measure_rain(rainy: Tensor, image: Tensor, strength: float = 1.0, threshold: float | None = None) -> Rain:
     """How much rain a network removed from a picture.
 
     Args:
@@ -65,9 +65,9 @@ def measure(rainy: Tensor, image: Tensor, strength: float = 1.0, threshold: floa
         >>> image = torch.full((1, 3, 64, 64), 0.5)
         >>> rainy = image.clone()
         >>> rainy[..., ::8] += 0.2  # upright streaks
-        >>> measure(rainy, image, threshold=0.01).is_raining
+        >>> measure_rain(rainy, image, threshold=0.01).is_raining
         True
-        >>> measure(rainy.transpose(2, 3), image, threshold=0.01).is_raining
+        >>> measure_rain(rainy.transpose(2, 3), image, threshold=0.01).is_raining
         False
     """
     height, width = rainy.shape[-2:]
@@ -77,7 +77,7 @@ def measure(rainy: Tensor, image: Tensor, strength: float = 1.0, threshold: floa
 
 
 class Change:
-    """What a network removed from a picture, for `measure`, collected in bands of rows."""
+    """What a network removed from a picture, for `measure_rain`, collected in bands of rows."""
 
     def __init__(self, height: int, width: int, strength: float = 1.0) -> None:
         scale = min(1, LONGEST / max(height, width))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from derain.atomic import new_file
-from derain.checkpoints.bundled import find
+from derain.checkpoints.bundled import find_model
 from derain.errors import DerainError, Remedy, UsageError, errors_of
 from derain.export import is_exported
 from derain.paths import exists
@@ -154,7 +154,7 @@ def refuse_unusable(
             f"no picture was given, and {' and '.join(extra)} {_is(extra)} for pictures.",
             Remedy("restore the videos", extra),
         )
-    if pictures.maps and is_exported(find(model)):
+    if pictures.maps and is_exported(find_model(model)):
         raise UsageError(
             f"{model}: exported files return only the picture; give a checkpoint for maps.",
             Remedy("restore without them", {"maps": None}),

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from derain.methods.network import Rows
 from derain.restore.inference import Restored
-from derain.restore.rain import Rain, measure
+from derain.restore.rain import Rain, measure_rain
 from derain.restore.test_time import Position, turned, turned_back
 
 Result = TypeVar("Result")
@@ -76,7 +76,7 @@ class Sideways:
         sure = max(SURE * self.threshold, TIMES * as_it_stands.signal)
         down, across = middle_of(*size)
         middle = turned(rows(down.start, down.stop)[..., across], ON_ITS_SIDE)
-        if measure(middle, self.restore(middle).image, self.strength).signal <= sure:
+        if measure_rain(middle, self.restore(middle).image, self.strength).signal <= sure:
             return None
         result, rain = whole()
         return result if rain.signal > sure else None
@@ -96,9 +96,9 @@ def turned_where_sideways(rainy: Tensor, found: Restored, trial: Sideways) -> Re
 
         def whole(side: Tensor = side) -> tuple[Restored, Rain]:
             restored = trial.restore(side)
-            return restored, measure(side, restored.image, trial.strength)
+            return restored, measure_rain(side, restored.image, trial.strength)
 
-        as_it_stands = measure(one, images[index], trial.strength, trial.threshold)
+        as_it_stands = measure_rain(one, images[index], trial.strength, trial.threshold)
         again = trial.result(as_it_stands, one.shape[-2:], rows_of(one), whole)
         if again is not None:
             images[index] = turned_back(again.image, ON_ITS_SIDE)

@@ -30,13 +30,13 @@ def steady(images: Iterator[Tensor]) -> Iterator[Tensor]:
         due -= len(window) == window.maxlen  # the oldest frame is dropped
         window.append(image)
         if len(window) > due + RADIUS:
-            yield blend(list(window), due)
+            yield weighted_mean(list(window), due)
             due += 1
     for position in range(due, len(window)):
-        yield blend(list(window), position)
+        yield weighted_mean(list(window), position)
 
 
-def blend(window: list[Tensor], position: int) -> Tensor:
+def weighted_mean(window: list[Tensor], position: int) -> Tensor:
     """The weighted mean of a frame and its neighbours.
 
     A neighbour weighs exp(-d^2 / 2 a^2) at a pixel, d being the difference from the frame in the mean

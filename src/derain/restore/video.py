@@ -23,7 +23,7 @@ from derain.errors import DerainError, Remedy, UsageError
 from derain.locks import only_here
 from derain.paths import parts_of, real, same
 from derain.pictures.video import Frame, VideoFacts, VideoReader, video_facts
-from derain.pictures.video_encoding import EncodedFrame, Encoder, Encoding, choose_encoding
+from derain.pictures.video_encoding import EncodedFrame, Encoding, VideoEncoder, choose_encoding
 from derain.pictures.video_writing import refuse_misfit, write_video
 from derain.restore.prefetch import prefetch
 from derain.restore.temporal import RADIUS, steady
@@ -193,7 +193,7 @@ def _encoded(
     progress: FrameProgress | None,
 ) -> Iterator[list[EncodedFrame]]:
     """Segments of `length` frames (None: one segment), each encoded on its own."""
-    encoder, encoded, inside = Encoder(facts, encoding), list[EncodedFrame](), 0
+    encoder, encoded, inside = VideoEncoder(facts, encoding), list[EncodedFrame](), 0
     for frame in restored:
         pixels = to_pixels(frame.image, facts.bits)
         encoded += encoder.encode(Frame(pixels, frame.pts, frame.duration, frame.alpha))
@@ -203,7 +203,7 @@ def _encoded(
             progress(done, facts.expected_frames)
         if inside == length:
             yield encoded + encoder.finish()
-            encoder, encoded, inside = Encoder(facts, encoding), [], 0
+            encoder, encoded, inside = VideoEncoder(facts, encoding), [], 0
     if inside:
         yield encoded + encoder.finish()
 

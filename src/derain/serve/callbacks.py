@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from derain.errors import UsageError
 from derain.serve.limits import Refused
-from derain.serve.logs import tell
+from derain.serve.logs import log_event
 
 PORTS = {"http": 80, "https": 443}
 TRIES = 3
@@ -76,7 +76,7 @@ class Callbacks:
         try:
             self._calls.put_nowait(call)
         except queue.Full:
-            tell("callback", id=call.request_id, error="too many wait")
+            log_event("callback", id=call.request_id, error="too many wait")
 
     def close(self) -> None:
         """Makes no more calls."""
@@ -95,7 +95,7 @@ class Callbacks:
             except (OSError, http.client.HTTPException) as problem:
                 status, error = 0, type(problem).__name__
             host = urlsplit(call.url).netloc
-            tell("callback", id=call.request_id, host=host, status=status, error=error, attempt=attempt)
+            log_event("callback", id=call.request_id, host=host, status=status, error=error, attempt=attempt)
             if 0 < status < 500 or self._closed.wait(PAUSE):
                 return
 

@@ -36,7 +36,7 @@ from derain.serve.guard import COOKIE, Access
 from derain.serve.jobs import ServerJob, Store
 from derain.serve.limits import Limits, Refused
 from derain.serve.metrics import CONTENT_TYPE, Metrics
-from derain.serve.models import Model
+from derain.serve.models import OfferedModel
 from derain.serve.previews import full_preview, write_preview
 from derain.serve.uploads import Upload, receive, safe_name
 from derain.serve.views import BatchEntry, JobView, LimitsView, ModelView, Problem, Status, view
@@ -56,7 +56,7 @@ class Server:
     metrics: Metrics
     access: Access
     checking: asyncio.Semaphore  # of `CHECKS`
-    models: tuple[Model, ...]
+    models: tuple[OfferedModel, ...]
     callback_hosts: frozenset[str]
     workers: Workers
 

@@ -17,7 +17,7 @@ from derain.errors import UsageError, unknown_name
 from derain.restore import Settings
 from derain.serve.callbacks import refuse_unless_allowed
 from derain.serve.limits import Limits, Refused
-from derain.serve.models import Model
+from derain.serve.models import OfferedModel
 from derain.serve.uploads import safe_folder
 from derain.serve.views import Login
 
@@ -99,7 +99,7 @@ def login_body() -> dict[str, Any]:
 async def upload_form(
     request: Request,
     limits: Limits,
-    models: Sequence[Model],
+    models: Sequence[OfferedModel],
     callback_hosts: frozenset[str],
     fields: Sequence[str] = tuple(_FIELDS),
     most: int = 1,
@@ -196,7 +196,7 @@ async def _bounded(request: Request, limits: Limits, timeout: asyncio.Timeout) -
         yield chunk
 
 
-def _wishes(given: dict[str, str], models: Sequence[Model], callback_hosts: frozenset[str]) -> Wishes:
+def _wishes(given: dict[str, str], models: Sequence[OfferedModel], callback_hosts: frozenset[str]) -> Wishes:
     names = [model.name for model in models]
     model = given.get("model", names[0])
     if model not in names:

@@ -10,7 +10,7 @@ from typing import Any
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from derain.serve.logs import request_id, short, tell
+from derain.serve.logs import log_event, request_id, short
 
 API, VERSION = "/api", "/api/v1"
 ID = "X-Request-ID"
@@ -63,7 +63,7 @@ class Front:
             if job is not None:
                 facts["job"] = short(job)
             seconds = round(time.monotonic() - began, 3)
-            tell("request", id=name, **facts, seconds=seconds, bytes=0 if method == "HEAD" else sent)
+            log_event("request", id=name, **facts, seconds=seconds, bytes=0 if method == "HEAD" else sent)
 
 
 def versioned(path: str) -> str:

@@ -14,7 +14,7 @@ log = logging.getLogger("derain.serve")
 SANE = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
 
-def tell(event: str, **facts: object) -> None:
+def log_event(event: str, **facts: object) -> None:
     """Logs an event: {"time": ..., "event": event, ...}.
 
     Neither tokens nor full ids of jobs belong here: anybody who knows an id may see the job.

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from derain.checkpoints.bundled import DEFAULT, bundled_names, find
+from derain.checkpoints.bundled import DEFAULT, bundled_names, find_model
 from derain.checkpoints.cards import card_of
 from derain.errors import UsageError
 
 
 @dataclass(frozen=True)
-class Model:
+class OfferedModel:
     """A model that clients may choose.
 
     Attributes:
@@ -25,7 +25,7 @@ class Model:
     title: str
 
 
-def offered(sources: Sequence[str]) -> tuple[Model, ...]:
+def offered(sources: Sequence[str]) -> tuple[OfferedModel, ...]:
     """The models of a server, the default first.
 
     Args:
@@ -35,14 +35,14 @@ def offered(sources: Sequence[str]) -> tuple[Model, ...]:
         UsageError: a name is not known, or two models would have the same name.
         DerainError: a card cannot be read.
     """
-    found: dict[str, Model] = {}
+    found: dict[str, OfferedModel] = {}
     for source in sources or sorted(bundled_names(), key=lambda name: (name != DEFAULT, name)):
-        path = find(source)
+        path = find_model(source)
         hub = source.startswith("hf:")
         name = source.removeprefix("hf:") if hub else path.stem
         if name in found:
             raise UsageError(f"{found[name].source} and {source} would both be called '{name}'.")
         card = card_of(path)
         title = card.rows.get("in short") or card.title.removeprefix(f"{name}:").strip() or name
-        found[name] = Model(name, source, title)
+        found[name] = OfferedModel(name, source, title)
     return tuple(found.values())

@@ -50,7 +50,7 @@ def receive(file: BinaryIO, name: str, folder: Path, limits: Limits) -> tuple[Up
         Refused: 415 not of a format that is restored, 413 larger than the limits, 422 damaged.
     """
     head = file.read(HEAD)
-    kind, suffix = recognise(head, Path(safe_name(name)).suffix)
+    kind, suffix = kind_and_suffix(head, Path(safe_name(name)).suffix)
     name = safe_name(name, suffix)
     source = folder / f"rainy{suffix}"
     file.seek(0)
@@ -67,7 +67,7 @@ def receive(file: BinaryIO, name: str, folder: Path, limits: Limits) -> tuple[Up
     return Upload(kind, name, source, first.size), first
 
 
-def recognise(head: bytes, suffix: str) -> tuple[Kind, str]:
+def kind_and_suffix(head: bytes, suffix: str) -> tuple[Kind, str]:
     """The kind and the extension of a file by its first bytes.
 
     Args:

@@ -21,9 +21,9 @@ from derain.restore.run import JobProgress, PictureOptions, restore_all
 from derain.serve.jobs import ServerJob, Store
 from derain.serve.kept import held_by_clip, held_by_picture
 from derain.serve.limits import Limits
-from derain.serve.logs import short, tell
+from derain.serve.logs import log_event, short
 from derain.serve.metrics import Metrics
-from derain.serve.models import Model
+from derain.serve.models import OfferedModel
 from derain.serve.previews import write_film, write_preview
 from derain.serve.uploads import first_frame
 from derain.serve.watch import Watch
@@ -46,7 +46,7 @@ class WorkerSettings:
         workers: parallel jobs, each with its own copy of the models.
     """
 
-    models: tuple[Model, ...]
+    models: tuple[OfferedModel, ...]
     settings: Settings
     threads: int | None = None
     workers: int = 1
@@ -105,7 +105,7 @@ class Workers:
             self._gave_up(error)
             return
         if self.ready:
-            tell("ready", models=[model.name for model in self._work.models], workers=self._work.workers)
+            log_event("ready", models=[model.name for model in self._work.models], workers=self._work.workers)
         while (job := self._store.take()) is not None:
             began = time.monotonic()
             state, note, kept = self._outcome(job, *networks[job.model])
@@ -115,7 +115,7 @@ class Workers:
             self._metrics.job_ended(outcome, seconds)
             height, width = job.upload.size
             facts = {"kind": job.upload.kind, "width": width, "height": height, "model": job.model}
-            tell(
+            log_event(
                 "job",
                 id=job.request_id,
                 job=short(job.id),
@@ -135,7 +135,7 @@ class Workers:
         except DerainError as error:
             return "failed", _in_words(job, str(error)), ()
         except Exception:
-            tell("error", id=job.request_id, job=short(job.id), traceback=traceback.format_exc())
+            log_event("error", id=job.request_id, job=short(job.id), traceback=traceback.format_exc())
             text = f"{job.upload.name}: could not be restored because of an error in the program."
             return "failed", text, ()
 
@@ -189,7 +189,7 @@ class Workers:
                 write_film(job.film, before, after, lambda: step(told))
         except DerainError as error:  # no reason to lose the result; then the page shows the first frames
             job.film.unlink(missing_ok=True)
-            tell(
+            log_event(
                 "film", id=job.request_id, job=short(job.id), error=error.message.rpartition("film.mp4: ")[2]
             )
         return _in_words(job, outcome.note), held_by_clip(after)

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from derain.checkpoints import open_checkpoint, read_tensors
-from derain.checkpoints.bundled import find
+from derain.checkpoints.bundled import find_model
 from derain.errors import DerainError, Remedy, UsageError, first_line, unknown_name
 from derain.methods import network_names
 from derain.methods.contract import Architecture
@@ -251,7 +251,7 @@ def fresh_network(recipe: Recipe, architecture: Architecture, config: dict[str, 
 
 def _state_to_start_from(start: str, network: str, architecture: Architecture) -> Mapping[str, Tensor]:
     if is_own(network):  # code that the file names is not run; the names of its tensors must fit
-        return read_tensors(find(start)).state
+        return read_tensors(find_model(start)).state
     trained, checkpoint = open_checkpoint(start)
     if checkpoint.architecture.name != architecture.name:
         raise UsageError(f"'start': {start} holds {checkpoint.architecture.name}, not {network}.")

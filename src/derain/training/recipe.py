@@ -115,19 +115,19 @@ class MixtureSource(Data):
     share: PositiveFloat
 
 
-class Mixture(_Part):
+class MixedData(_Part):
     """Several sources, each with its own pictures, rain, crop and turns, that take turns by their shares."""
 
     sources: list[MixtureSource] = Field(min_length=1)
 
 
 def _kind_of_data(data: Any) -> str:
-    named = "sources" in data if isinstance(data, dict) else isinstance(data, Mixture)
-    return "Mixture" if named else "Data"
+    named = "sources" in data if isinstance(data, dict) else isinstance(data, MixedData)
+    return "MixedData" if named else "Data"
 
 
 AnyData = Annotated[
-    Annotated[Data, Tag("Data")] | Annotated[Mixture, Tag("Mixture")], Discriminator(_kind_of_data)
+    Annotated[Data, Tag("Data")] | Annotated[MixedData, Tag("MixedData")], Discriminator(_kind_of_data)
 ]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from derain.data.patches import Pictures, read_pair, to_tensor
+from derain.data.patches import Pictures, levels_to_tensor, read_pair
 from derain.evaluation import protocol
 from derain.methods.network import RainNetwork
 from derain.restore.tiles import pad_to, published_axis, run_tiles
@@ -33,7 +33,7 @@ def pairs(held_out: HeldOut, validation: Validation) -> Iterator[tuple[Tensor, T
         if not isinstance(source.rain, Pictures):
             rng = np.random.default_rng([RAIN_SEED, number])
             rainy, clean = source.rain(rng, np.ascontiguousarray(clean))
-        yield to_tensor(rainy)[None], to_tensor(clean)[None]
+        yield levels_to_tensor(rainy)[None], levels_to_tensor(clean)[None]
 
 
 def validate(

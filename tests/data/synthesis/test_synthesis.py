@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from derain.data.synthesis import PRESETS, Rain, make_pair, preset
+from derain.data.synthesis import PRESETS, RainKind, make_pair, preset
 from derain.data.synthesis.camera import CameraRanges
 from derain.data.synthesis.drops import DropRanges, add_drops
 from derain.data.synthesis.mixing import mix
@@ -152,7 +152,9 @@ def test_a_drop_shows_the_scene_upside_down() -> None:
 
 def test_the_camera_leaves_its_marks() -> None:
     grey = np.full((64, 64, 3), 128, np.uint8)
-    noisy, _ = make_pair(np.random.default_rng(0), grey, (Rain(camera=CameraRanges((0.02, 0.02), (95, 95))),))
+    noisy, _ = make_pair(
+        np.random.default_rng(0), grey, (RainKind(camera=CameraRanges((0.02, 0.02), (95, 95))),)
+    )
     assert 1 < noisy.astype(float).std() < 8
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from derain import made_pairs
 from derain.atomic import replace_file
 from derain.data.folders import pictures_in, read_rgb
-from derain.data.synthesis.presets import Rain, make_pair
+from derain.data.synthesis.presets import RainKind, make_pair
 from derain.data.synthesis.presets import preset as find_preset
 from derain.errors import Remedy, UsageError
 from derain.paths import exists, real
@@ -102,7 +102,7 @@ def write_note(output: Path, plan: Sequence[PlannedPair], facts: Mapping[str, ob
     made_pairs.write_note(output, MAKER, **facts)
 
 
-def write_pair(pair: PlannedPair, kinds: tuple[Rain, ...], seed: int) -> None:
+def write_pair(pair: PlannedPair, kinds: tuple[RainKind, ...], seed: int) -> None:
     """Rain of one of the kinds; writes both PNG files, each whole or not at all, and raises as they do."""
     clean = read_rgb(pair.source)
     rng = np.random.default_rng([seed, pair.number])

@@ -27,7 +27,7 @@ from derain.errors import unknown_name
 
 
 @dataclass(frozen=True)
-class Rain:
+class RainKind:
     """One kind of rain: what lies over the scene, from the scene to the file.
 
     Attributes:
@@ -51,7 +51,7 @@ class Rain:
     share: int = 1
 
 
-def shared(share: int, kinds: tuple[Rain, ...]) -> tuple[Rain, ...]:
+def shared(share: int, kinds: tuple[RainKind, ...]) -> tuple[RainKind, ...]:
     """Kinds of rain that are drawn `share` times as often."""
     return tuple(replace(rain, share=share * rain.share) for rain in kinds)
 
@@ -194,62 +194,62 @@ MIST = VeilRanges()
 THIN_MIST = VeilRanges(near=(0.0, 0.05), far=(0.0, 0.25))
 CAMERA = CameraRanges()
 
-LIGHT = (Rain((FINE,)),)
-HEAVY = (Rain((SHOWER,)), Rain((LINES,)), Rain((LINES, SHOWER)))
+LIGHT = (RainKind((FINE,)),)
+HEAVY = (RainKind((SHOWER,)), RainKind((LINES,)), RainKind((LINES, SHOWER)))
 DDN = (
-    Rain((CURTAINS,)),
-    Rain((SHEETS,)),
-    Rain((DRIZZLE,)),
-    Rain((DASHES,)),
-    Rain((CURTAINS, DRIZZLE)),
-    Rain((SMEAR,), ("additive", "screen")),
+    RainKind((CURTAINS,)),
+    RainKind((SHEETS,)),
+    RainKind((DRIZZLE,)),
+    RainKind((DASHES,)),
+    RainKind((CURTAINS, DRIZZLE)),
+    RainKind((SMEAR,), ("additive", "screen")),
 )
-DID = (Rain((SHOWER,), ("additive", "screen")), Rain((DRIZZLE,)), Rain((DRIZZLE, SHOWER)))
+DID = (RainKind((SHOWER,), ("additive", "screen")), RainKind((DRIZZLE,)), RainKind((DRIZZLE, SHOWER)))
 REAL = (
-    Rain((NEAR,), ("linear", "screen"), camera=CAMERA),
-    Rain((NEAR, DRIZZLE), ("linear", "screen"), veil=THIN_MIST, camera=CAMERA),
-    Rain((NEAR, FINE), ("linear",), veil=MIST, camera=CAMERA),
+    RainKind((NEAR,), ("linear", "screen"), camera=CAMERA),
+    RainKind((NEAR, DRIZZLE), ("linear", "screen"), veil=THIN_MIST, camera=CAMERA),
+    RainKind((NEAR, FINE), ("linear",), veil=MIST, camera=CAMERA),
 )
 DULL = SceneRanges()
 BRIGHT = SceneRanges(gamma=(0.8, 1.3), gain=(0.75, 1.0), softened=0.2)
 # What is out of focus is learnt last, so it has the largest shares.
 NEAR_RAIN = (
-    Rain(near=(LIT_LINES,), scene=DULL, share=5),
-    Rain(near=(LIT_LINES, WISPS), veil=THIN_MIST, scene=DULL),
-    Rain(near=(SHORT_LINES,), scene=BRIGHT, share=4),
-    Rain(near=(SHORT_LINES, LIT_LINES), scene=BRIGHT, share=2),
-    Rain(near=(SHORT_LINES, SPECKS), scene=DULL),
-    Rain(near=(COLUMNS, WISPS), scene=DULL, share=2),
-    Rain(near=(SOFT_LINES, WISPS), scene=DULL, share=2),
-    Rain(near=(SOFT_LINES, SPOTS), scene=DULL),
-    Rain(near=(SOFT_COLUMNS,), scene=DULL, share=3),
-    Rain(near=(SOFT_COLUMNS, LIT_LINES), scene=DULL),
-    Rain(near=(SOFT_DROPS,), scene=DULL, share=3),
-    Rain(near=(SOFT_DROPS, WISPS), scene=DULL),
-    Rain(near=(RIBBONS,), scene=DULL, share=3),
-    Rain(near=(RIBBONS, SPECKS), scene=DULL),
-    Rain(near=(SPECKS,), scene=DULL, share=2),
-    Rain(near=(SPECKS, LIT_LINES, SOFT_LINES), scene=DULL),
-    Rain(near=(BEADS, LIT_LINES), scene=DULL),
-    Rain(near=(SPLASHES, LIT_LINES), scene=DULL),
-    Rain(streaks=(NEAR,), mixing=("linear", "screen"), near=(SOFT_LINES,), scene=DULL),
-    Rain(scene=DULL, share=2),
+    RainKind(near=(LIT_LINES,), scene=DULL, share=5),
+    RainKind(near=(LIT_LINES, WISPS), veil=THIN_MIST, scene=DULL),
+    RainKind(near=(SHORT_LINES,), scene=BRIGHT, share=4),
+    RainKind(near=(SHORT_LINES, LIT_LINES), scene=BRIGHT, share=2),
+    RainKind(near=(SHORT_LINES, SPECKS), scene=DULL),
+    RainKind(near=(COLUMNS, WISPS), scene=DULL, share=2),
+    RainKind(near=(SOFT_LINES, WISPS), scene=DULL, share=2),
+    RainKind(near=(SOFT_LINES, SPOTS), scene=DULL),
+    RainKind(near=(SOFT_COLUMNS,), scene=DULL, share=3),
+    RainKind(near=(SOFT_COLUMNS, LIT_LINES), scene=DULL),
+    RainKind(near=(SOFT_DROPS,), scene=DULL, share=3),
+    RainKind(near=(SOFT_DROPS, WISPS), scene=DULL),
+    RainKind(near=(RIBBONS,), scene=DULL, share=3),
+    RainKind(near=(RIBBONS, SPECKS), scene=DULL),
+    RainKind(near=(SPECKS,), scene=DULL, share=2),
+    RainKind(near=(SPECKS, LIT_LINES, SOFT_LINES), scene=DULL),
+    RainKind(near=(BEADS, LIT_LINES), scene=DULL),
+    RainKind(near=(SPLASHES, LIT_LINES), scene=DULL),
+    RainKind(streaks=(NEAR,), mixing=("linear", "screen"), near=(SOFT_LINES,), scene=DULL),
+    RainKind(scene=DULL, share=2),
 )
 # Glass so close to the lens that its drops are soft discs of light.
-BLURRED_DROPS = Rain(
+BLURRED_DROPS = RainKind(
     drops=DropRanges(density=(0.3, 3.0), radius=(10, 45), defocus=(0.3, 0.8), glow=(0.0, 0.35)),
     share=3,
 )
 DROPS = (
-    Rain(drops=DropRanges()),
-    Rain(drops=DropRanges(density=(0.2, 1.0), radius=(8.0, 40.0))),
+    RainKind(drops=DropRanges()),
+    RainKind(drops=DropRanges(density=(0.2, 1.0), radius=(8.0, 40.0))),
     BLURRED_DROPS,
 )
 
 # The noise is in both pictures of a pair, so that a network learns to leave it.
 REAL_SCENES = tuple(replace(rain, camera=None, scene=DULL) for rain in REAL)
 
-PRESETS: dict[str, tuple[Rain, ...]] = {
+PRESETS: dict[str, tuple[RainKind, ...]] = {
     "light": LIGHT,
     "heavy": HEAVY,
     "ddn": DDN,
@@ -257,8 +257,8 @@ PRESETS: dict[str, tuple[Rain, ...]] = {
     "real": REAL,
     "drops": DROPS,
     "near": NEAR_RAIN,
-    "dry": (Rain(), Rain(scene=DULL)),
-    "falling": (*shared(14, LIGHT), Rain(), HEAVY[0], *DDN[2:-1], *shared(3, DDN[-1:]), REAL[0]),
+    "dry": (RainKind(), RainKind(scene=DULL)),
+    "falling": (*shared(14, LIGHT), RainKind(), HEAVY[0], *DDN[2:-1], *shared(3, DDN[-1:]), REAL[0]),
     "everyday": (
         *shared(10, LIGHT),
         *shared(2, HEAVY[:1]),
@@ -269,13 +269,13 @@ PRESETS: dict[str, tuple[Rain, ...]] = {
         *REAL_SCENES,
         *NEAR_RAIN,
         *DROPS,
-        Rain(),
+        RainKind(),
     ),
     "mixed": (*LIGHT, *HEAVY, *DDN, *DID, *REAL, *DROPS),
 }
 
 
-def preset(name: str) -> tuple[Rain, ...]:
+def preset(name: str) -> tuple[RainKind, ...]:
     """The kinds of rain of a preset. Raises `UsageError` for an unknown name."""
     if name not in PRESETS:
         raise unknown_name("rain preset", name, PRESETS)
@@ -283,7 +283,7 @@ def preset(name: str) -> tuple[Rain, ...]:
 
 
 def make_pair(
-    rng: np.random.Generator, clean: NDArray[np.uint8], kinds: tuple[Rain, ...]
+    rng: np.random.Generator, clean: NDArray[np.uint8], kinds: tuple[RainKind, ...]
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Rain of one of the kinds, drawn at random, on a picture.
 
@@ -316,7 +316,7 @@ def make_pair(
     return rainy, to_levels(dry) if rain.scene else clean
 
 
-def _drawn(rng: np.random.Generator, kinds: tuple[Rain, ...]) -> Rain:
+def _drawn(rng: np.random.Generator, kinds: tuple[RainKind, ...]) -> RainKind:
     """One of the kinds, by their shares."""
     ends = np.cumsum([rain.share for rain in kinds])
     return kinds[int(np.searchsorted(ends, rng.integers(ends[-1]), "right"))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from derain.data.synthesis.presets import Rain
+from derain.data.synthesis.presets import RainKind
 from derain.data.synthesis.streaks import Range
 from derain.errors import UsageError
 
@@ -43,7 +43,7 @@ class Weather:
                     f"{name} {_told((low, high))}: give numbers above 0, up to {MOST:g}, the smaller first."
                 )
 
-    def over(self, kinds: tuple[Rain, ...]) -> tuple[Rain, ...]:
+    def over(self, kinds: tuple[RainKind, ...]) -> tuple[RainKind, ...]:
         """The same kinds of rain in this weather.
 
         Raises:
@@ -62,7 +62,7 @@ class Weather:
                 raise UsageError(f"{name} {_told(ends)}: changes nothing here, as the preset has no {lacks}.")
         return tuple(map(self._over, kinds))
 
-    def _over(self, rain: Rain) -> Rain:
+    def _over(self, rain: RainKind) -> RainKind:
         streaks = tuple(
             replace(
                 ranges,

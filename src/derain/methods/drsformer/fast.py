@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from derain.methods.drsformer import network as plain
-from derain.nn.blocks import Block, Stage
+from derain.nn.blocks import Block, BlockSequence
 from derain.nn.channel_attention import CosineSums, merged_projection
 from derain.nn.convolution import Activation, Convolution
 from derain.nn.halo_windows import CPU_NUMBERS, Sides, by_windows, crop, crop_to, padding
@@ -85,19 +85,19 @@ class Layers:
 
     patch_embed: Convolution
     encoder_level0: ExpertMixture | None
-    encoder_level1: Stage
+    encoder_level1: BlockSequence
     down1_2: Convolution
-    encoder_level2: Stage
+    encoder_level2: BlockSequence
     down2_3: Convolution
-    encoder_level3: Stage
+    encoder_level3: BlockSequence
     down3_4: Convolution
-    latent: Stage
+    latent: BlockSequence
     up4_3: Joining
-    decoder_level3: Stage
+    decoder_level3: BlockSequence
     up3_2: Joining
-    decoder_level2: Stage
+    decoder_level2: BlockSequence
     up2_1: Convolution
-    decoder_level1: Stage
+    decoder_level1: BlockSequence
     refinement: ExpertMixture | None
     output: Convolution
 
@@ -108,27 +108,27 @@ def laid_out(n: plain.DRSformer) -> Layers:
     return Layers(
         patch_embed=Convolution.like(n.patch_embed.proj),
         encoder_level0=ExpertMixture.of(n.encoder_level0) if n.mefc else None,
-        encoder_level1=stage(n.encoder_level1),
+        encoder_level1=block_sequence(n.encoder_level1),
         down1_2=Convolution.like(n.down1_2.body[0]),
-        encoder_level2=stage(n.encoder_level2),
+        encoder_level2=block_sequence(n.encoder_level2),
         down2_3=Convolution.like(n.down2_3.body[0]),
-        encoder_level3=stage(n.encoder_level3),
+        encoder_level3=block_sequence(n.encoder_level3),
         down3_4=Convolution.like(n.down3_4.body[0]),
-        latent=stage(n.latent),
+        latent=block_sequence(n.latent),
         up4_3=Joining.of(n.up4_3, n.reduce_chan_level3),
-        decoder_level3=stage(n.decoder_level3),
+        decoder_level3=block_sequence(n.decoder_level3),
         up3_2=Joining.of(n.up3_2, n.reduce_chan_level2),
-        decoder_level2=stage(n.decoder_level2),
+        decoder_level2=block_sequence(n.decoder_level2),
         up2_1=Convolution.like(n.up2_1.body[0]),
-        decoder_level1=stage(n.decoder_level1),
+        decoder_level1=block_sequence(n.decoder_level1),
         refinement=ExpertMixture.of(n.refinement) if n.mefc else None,
         output=Convolution.like(n.output),
     )
 
 
-def stage(blocks: nn.Sequential) -> Stage:
+def block_sequence(blocks: nn.Sequential) -> BlockSequence:
     """The network's blocks one after the other, prepared."""
-    return Stage(tuple(Block.of(block, Attention.of, FeedForward.of) for block in blocks))
+    return BlockSequence(tuple(Block.of(block, Attention.of, FeedForward.of) for block in blocks))
 
 
 @dataclass(frozen=True)

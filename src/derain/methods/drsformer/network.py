@@ -21,7 +21,7 @@ from derain.nn.channel_attention import cosines, join_heads, split_heads
 from derain.nn.grouped import GroupedConv2d
 from derain.nn.pointwise import PointwiseConv2d
 from derain.nn.resizing import Downsample, PatchEmbedding, Upsample
-from derain.nn.transformer import stage
+from derain.nn.transformer import transformer_blocks
 from derain.nn.weighting import weighted_cat
 
 # Measured with the weights of the parity tests on real pictures: 16 to 23 dB from float32.
@@ -65,7 +65,7 @@ class DRSformer(RainNetwork):
 
         def blocks(level: int, width: int) -> nn.Sequential:
             hidden = int(width * ffn_expansion_factor)
-            return stage(
+            return transformer_blocks(
                 num_blocks[level],
                 width,
                 attention=lambda: SparseAttention(width, heads[level], bias),

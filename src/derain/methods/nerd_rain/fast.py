@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from derain.methods.nerd_rain import network as plain
-from derain.nn.blocks import Block, Stage
+from derain.nn.blocks import Block, BlockSequence
 from derain.nn.channel_attention import CosineSums, merged_projection
 from derain.nn.convolution import Activation, Convolution, mixed_precision, multiplying_in
 from derain.nn.halo_windows import Sides, by_windows, crop, crop_to, padding
@@ -146,28 +146,28 @@ def layers_of(n: plain.NeRDRain) -> Layers:
 class Pass:
     """`network.Pass`."""
 
-    encoder_level1: Stage
+    encoder_level1: BlockSequence
     down1_2: Convolution
-    encoder_level2: Stage
+    encoder_level2: BlockSequence
     down2_3: Convolution
-    latent: Stage
+    latent: BlockSequence
     up3_2: Joining
-    decoder_level2: Stage
+    decoder_level2: BlockSequence
     up2_1: Joining
-    decoder_level1: Stage
+    decoder_level1: BlockSequence
 
     @classmethod
     def of(cls, layers: plain.Pass) -> Pass:
         return cls(
-            encoder_level1=stage(layers.encoder_level1),
+            encoder_level1=block_sequence(layers.encoder_level1),
             down1_2=Convolution.like(_only(layers.down1_2.body)),
-            encoder_level2=stage(layers.encoder_level2),
+            encoder_level2=block_sequence(layers.encoder_level2),
             down2_3=Convolution.like(_only(layers.down2_3.body)),
-            latent=stage(layers.latent),
+            latent=block_sequence(layers.latent),
             up3_2=Joining.of(layers.up3_2, layers.reduce_chan_level2),
-            decoder_level2=stage(layers.decoder_level2),
+            decoder_level2=block_sequence(layers.decoder_level2),
             up2_1=Joining.of(layers.up2_1, layers.reduce_chan_level1),
-            decoder_level1=stage(layers.decoder_level1),
+            decoder_level1=block_sequence(layers.decoder_level1),
         )
 
     def encode(self, x: Tensor) -> plain.Encoded:
@@ -180,9 +180,9 @@ class Pass:
         return self.decoder_level1(self.up2_1(x, encoded.level1))
 
 
-def stage(blocks: nn.Sequential) -> Stage:
+def block_sequence(blocks: nn.Sequential) -> BlockSequence:
     """The network's blocks one after the other, prepared."""
-    return Stage(tuple(Block.of(block, Attention.of, FeedForward.of) for block in blocks))
+    return BlockSequence(tuple(Block.of(block, Attention.of, FeedForward.of) for block in blocks))
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from derain.nn.halo_windows import CPU_NUMBERS
 from derain.nn.pixels import halves
 from derain.nn.pointwise import PointwiseConv2d
 from derain.nn.resizing import Downsample, PatchEmbedding, Upsample
-from derain.nn.transformer import stage
+from derain.nn.transformer import transformer_blocks
 
 INR_WIDTH = 256
 
@@ -70,7 +70,7 @@ class NeRDRain(RainNetwork):
         def blocks(level: int) -> nn.Sequential:
             width = dim << level
             hidden = int(width * ffn_expansion_factor)
-            return stage(
+            return transformer_blocks(
                 num_blocks[level],
                 width,
                 attention=lambda: ChannelAttention(width, heads[level], bias),

@@ -32,9 +32,9 @@ def batches(
             if schedule.crop is None:
                 pair = target.rainy, _reference(target, turn // len(targets), shuffled=False)
                 if is_large(target.rainy):
-                    pair = crop(*pair, int(WHOLE_PIXELS**0.5))
+                    pair = random_crop(*pair, int(WHOLE_PIXELS**0.5))
             else:
-                pair = crop(target.rainy, _reference(target, turn, shuffled=True), schedule.crop)
+                pair = random_crop(target.rainy, _reference(target, turn, shuffled=True), schedule.crop)
                 if torch.rand(()) < 0.5:
                     pair = pair[0].flip(3), pair[1].flip(3)
             pairs.append(padded(network, *pair))
@@ -58,7 +58,7 @@ def is_large(picture: Tensor) -> bool:
     return picture.shape[2] * picture.shape[3] > WHOLE_PIXELS
 
 
-def crop(rainy: Tensor, clean: Tensor, side: int) -> tuple[Tensor, Tensor]:
+def random_crop(rainy: Tensor, clean: Tensor, side: int) -> tuple[Tensor, Tensor]:
     """The same random square of both; smaller pictures are reflected first."""
     height, width = (max(side, length) for length in rainy.shape[2:])
     rainy, clean = (pad_to(x, height, width) for x in (rainy, clean))

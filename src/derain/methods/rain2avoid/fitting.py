@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from derain.errors import DerainError
 from derain.methods.network import RainNetwork
 from derain.methods.rain2avoid.backbones import DnCNN, ResNet, UNet
-from derain.methods.rain2avoid.batches import WHOLE_PIXELS, batches, crop, is_large, padded
+from derain.methods.rain2avoid.batches import WHOLE_PIXELS, batches, is_large, padded, random_crop
 from derain.methods.rain2avoid.presets import Preset
 from derain.methods.self_supervision import Fit, FitOptions, Target
 from derain.nn.ema import move_average
@@ -125,7 +125,7 @@ def set_statistics(network: RainNetwork, pictures: Sequence[Tensor], device: tor
         for picture in pictures:
             if is_large(picture):
                 for _ in range(8):
-                    network(padded(network, *crop(picture, picture, side))[0].to(device))
+                    network(padded(network, *random_crop(picture, picture, side))[0].to(device))
             else:
                 network(padded(network, picture, picture)[0].to(device))
     for norm, momentum in zip(norms, momenta, strict=True):

@@ -27,7 +27,7 @@ from derain.methods.udr_s2former.ranking import (
     share_of,
     with_ties,
 )
-from derain.methods.udr_s2former.refinement import Block, Refinement, Stage
+from derain.methods.udr_s2former.refinement import GatedBlock, Refinement, ResidualGroup
 from derain.methods.udr_s2former.window_attention import (
     LocalAttention,
     SamplingAttention,
@@ -201,20 +201,20 @@ def fast_largest(x: Tensor, count: int) -> Tensor:
 def refinement(module: Refinement, encoded: Sequence[Tensor], decoded: Sequence[Tensor]) -> Tensor:
     """Levels 0 to 3 of both, (B, dims[k], H / 2^k, W / 2^k) -> features (B, C, H, W) of level 0."""
     part = module.get_submodule
-    z = _stage(part("refine0"), decoded[0] + part("conv_enc0")(encoded[0] + decoded[0]))
+    z = _residual_group(part("refine0"), decoded[0] + part("conv_enc0")(encoded[0] + decoded[0]))
     for k in (1, 2, 3):
         small = part(f"up_enc{k}.up.1")(encoded[k]) + part(f"up_dec{k}.up.1")(decoded[k])
         large = F.interpolate(small, scale_factor=2**k, mode="bilinear")
-        z = _stage(part(f"refine{k}"), z + part(f"conv_enc{k}")(large))
+        z = _residual_group(part(f"refine{k}"), z + part(f"conv_enc{k}")(large))
     return z
 
 
-def _stage(stage: nn.Module, z: Tensor) -> Tensor:
-    assert isinstance(stage, Stage)
-    *blocks, last = stage.body
+def _residual_group(group: nn.Module, z: Tensor) -> Tensor:
+    assert isinstance(group, ResidualGroup)
+    *blocks, last = group.body
     v = z
     for block in blocks:
-        assert isinstance(block, Block)
+        assert isinstance(block, GatedBlock)
         y = block.body(v)
         v = torch.addcmul(v, y, _factors(block.CA, _means(y))[:, :, None, None])
     change: Tensor = last(v)

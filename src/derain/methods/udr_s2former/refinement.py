@@ -23,7 +23,7 @@ class Refinement(nn.Module):
         super().__init__()
         width = dims[0]
         for j in range(4):
-            self.add_module(f"refine{j}", Stage(width))
+            self.add_module(f"refine{j}", ResidualGroup(width))
         for k in (1, 2, 3):
             for side in ("enc", "dec"):
                 enlarge = nn.Upsample(scale_factor=2**k, mode="bilinear")
@@ -42,20 +42,20 @@ class Refinement(nn.Module):
         return z
 
 
-class Stage(nn.Module):
+class ResidualGroup(nn.Module):
     """Six gated residual blocks and a convolution, with a residual connection over all."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         last = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.body = nn.Sequential(*(Block(width) for _ in range(BLOCKS)), last)
+        self.body = nn.Sequential(*(GatedBlock(width) for _ in range(BLOCKS)), last)
 
     def forward(self, z: Tensor) -> Tensor:
         change: Tensor = self.body(z)
         return z + change
 
 
-class Block(nn.Module):
+class GatedBlock(nn.Module):
     """v + gate * conv(GELU(conv(v)))."""
 
     def __init__(self, width: int) -> None:
