@@ -48,7 +48,8 @@ class Part:
         protocols: names.
         most: take at most so many pictures, evenly spread; None takes all.
         is_clip: of a clip, the first frames are taken, since flicker compares neighbours.
-        test_time: every network is measured with flips, turns and phases, too, and Rain2Avoid left out.
+        self_taught: Rain2Avoid is measured, too, which takes half a minute to a minute a picture.
+        test_time: every network is measured with flips, turns and phases, too.
     """
 
     folder: str
@@ -56,12 +57,13 @@ class Part:
     protocols: tuple[str, ...]
     most: int | None = None
     is_clip: bool = False
+    self_taught: bool = True
     test_time: bool = False
 
     @property
     def name(self) -> str:
         """Of its folder in OUT/parts."""
-        return self.folder + "-options" * self.test_time
+        return self.folder + (f"-{self.most}" if self.most else "")
 
 
 CLIP = ("matlab_y_uint8", "flicker_truth", "flicker_warped")
@@ -72,10 +74,19 @@ PARTS = (
     Part("ddn", "", TRUTH),
     Part("spa_masks", "SPA-Data crops, real", ("real_rain",)),
     Part("raindrop_pairs", "drops on a pane, real", ("raindrop_y",)),
-    Part("internet_rain", "internet photographs, real", PHOTOGRAPHS),
-    Part("clip_with_truth", "clip", CLIP, is_clip=True),
-    Part("rain100l", "three of Rain100L", ("matlab_y_uint8",), most=3, test_time=True),
-    Part("spa_masks", "three crops of SPA-Data, real", ("real_rain",), most=3, test_time=True),
+    Part("internet_rain", "internet photographs, real", PHOTOGRAPHS, self_taught=False),
+    Part("internet_rain", "some internet photographs, real", PHOTOGRAPHS, most=12),
+    Part("clip_with_truth", "clip", CLIP, is_clip=True, self_taught=False),
+    Part("clip_with_truth", "start of the clip", CLIP, most=12, is_clip=True),
+    Part("rain100l", "three of Rain100L", ("matlab_y_uint8",), most=3, self_taught=False, test_time=True),
+    Part(
+        "spa_masks",
+        "three crops of SPA-Data, real",
+        ("real_rain",),
+        most=3,
+        self_taught=False,
+        test_time=True,
+    ),
 )
 
 
@@ -87,14 +98,14 @@ def main() -> None:
     parser.add_argument("--each", type=int, metavar="N", help="at most N pictures of each part")
     parser.add_argument("--precision", default="float32", help="of the networks, as for derain run")
     parser.add_argument(
-        "--without-rain2avoid", action="store_true", help="leave out what takes half a minute a picture"
+        "--without-rain2avoid", action="store_true", help="leave out what takes longest by far"
     )
     options = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # what CPU seconds mean depends on it
     reports = []
     for part in PARTS:
         candidates = list(networks(part, options.official, options.precision))
-        if not (part.test_time or options.without_rain2avoid):
+        if part.self_taught and not options.without_rain2avoid:
             candidates.append(self_taught())
         report = measure(part, options.data, options.output / "parts", candidates, options.each)
         reports.append(report)

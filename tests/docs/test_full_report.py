@@ -17,7 +17,7 @@ def test_one_page_and_one_table_and_nothing_is_measured_twice(
 ) -> None:
     module = script("full_report")
     kept = [p for p in module.PARTS if p.folder in ("rain100l", "clip_with_truth", "spa_masks")]
-    monkeypatch.setattr(module, "PARTS", tuple(p for p in kept if not p.test_time))
+    monkeypatch.setattr(module, "PARTS", tuple(p for p in kept if not p.most))
     data, output, random = tmp_path / "data", tmp_path / "out", np.random.default_rng(0)
     for folder, other in (("rain100l", "clean"), ("clip_with_truth", "clean"), ("spa_masks", "mask")):
         for number in range(3):
