@@ -19,7 +19,8 @@ def synth(
     preset: Annotated[
         str,
         typer.Option(
-            help="Type of rain: light, heavy, ddn, did, real, drops, near, dry, falling, everyday or mixed."
+            help="Type of rain: light, heavy, ddn, did, short, real, drops, near, dry, falling, everyday or "
+            "mixed."
         ),
     ] = "mixed",
     count: Annotated[int, typer.Option(help="Rainy versions of each picture.", min=1)] = 1,

@@ -2,10 +2,10 @@
 
 `light` and `heavy` resemble the public sets Rain200L/Rain100L and Rain200H, `ddn` and `did` those
 of Fu et al. (2017) and Zhang and Patel (2018), `real` photographs of real rain, `drops` photographs
-through wet glass; `mixed` is all of them. `falling` is rain without drops on the glass, mostly light,
-and now and then none, so that what is dry stays as it is: what the bundled SPANet was trained on. `near`
-is rain within a few metres of the lens, `dry` none at all, and `everyday` all of it, as the everyday
-network needs it.
+through wet glass; `mixed` is all of them. `short` resembles what video editors draw. `falling` is rain
+without drops on the glass, mostly light, and now and then none, so that what is dry stays as it is: what
+the bundled SPANet was trained on. `near` is rain within a few metres of the lens, `dry` none at all, and
+`everyday` all of it but `short`, as the everyday network was trained with first.
 """
 
 from __future__ import annotations
@@ -78,6 +78,20 @@ LINES = StreakRanges(
     brightness=(0.2, 0.45),
     tail=(0.1, 0.4),
     gusts=(0.3, 1.0),
+    glint=(0.0, 0.3),
+    sharp=True,
+)
+# As video editors draw rain: short, upright, with hard edges.
+SHORT = StreakRanges(
+    angle=(-12, 12),
+    spread=(0.0, 2.0),
+    sheets=(3, 6),
+    length=(10, 70),
+    width=(1.5, 3.0),
+    coverage=(0.03, 0.2),
+    brightness=(0.06, 0.3),
+    tail=(0.2, 0.6),
+    gusts=(0.0, 0.5),
     glint=(0.0, 0.3),
     sharp=True,
 )
@@ -254,6 +268,7 @@ PRESETS: dict[str, tuple[RainKind, ...]] = {
     "heavy": HEAVY,
     "ddn": DDN,
     "did": DID,
+    "short": (Rain((SHORT,)),),
     "real": REAL,
     "drops": DROPS,
     "near": NEAR_RAIN,
