@@ -268,7 +268,7 @@ PRESETS: dict[str, tuple[RainKind, ...]] = {
     "heavy": HEAVY,
     "ddn": DDN,
     "did": DID,
-    "short": (Rain((SHORT,)),),
+    "short": (RainKind((SHORT,)),),
     "real": REAL,
     "drops": DROPS,
     "near": NEAR_RAIN,
