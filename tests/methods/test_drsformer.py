@@ -203,6 +203,7 @@ def test_other_sizes_are_refused(size: tuple[int, int]) -> None:
         ({"dim": 8, "heads": (3, 2, 2, 4)}, "must divide 8 channels"),
         ({"dim": 7}, "even"),
         ({"heads": (1, 2, 4)}, "four levels"),
+        ({"LayerNorm_type": "withbias"}, "LayerNorm_type"),
         ({"inp_channels": 4}, "must be equal"),
     ],
 )

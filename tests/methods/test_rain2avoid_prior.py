@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from derain.errors import DerainError
-from derain.methods.rain2avoid import ldgp, sampling, streaks
+from derain.methods.rain2avoid import ldgp, sampling, streaks, turning
 from derain.methods.rain2avoid.pseudo_truth import UNIFORM, sample_pseudo_truths
 
 
@@ -107,7 +107,7 @@ def test_the_threshold_compares_with_the_rounded_mean() -> None:
 def test_turning_there_and_back_keeps_the_place(theta: int) -> None:
     y, x = np.mgrid[:90, :130]
     picture = (128 + 60 * np.sin(x / 15) + 50 * np.cos(y / 12)).astype(np.uint8)
-    back = ldgp.turn_back(ldgp.turn(picture, theta), theta, 90, 130)
+    back = turning.turn_back(turning.turn(picture, theta), theta, 90, 130)
     assert np.abs(back[3:-3, 3:-3].astype(int) - picture[3:-3, 3:-3]).mean() < 6
 
 

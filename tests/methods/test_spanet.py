@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from derain.methods.spanet.fast import Rows, strips_of
+from derain.methods.spanet.fast import RowRange, strips_of
 from derain.methods.spanet.network import SPANet
 
 
@@ -19,7 +19,7 @@ def test_equals_the_plain_form(edges: tuple[int, ...], monkeypatch: pytest.Monke
             if "irnn" in name and name.endswith("_weight.weight"):
                 parameter.uniform_(0.7, 0.99)  # sweeps that remember the whole picture
     rainy = torch.rand(2, 3, 97, 41, dtype=torch.float64)
-    cut = [Rows(*pair) for pair in itertools.pairwise(edges)]
+    cut = [RowRange(*pair) for pair in itertools.pairwise(edges)]
     monkeypatch.setattr("derain.methods.spanet.network.strips_of", lambda _height, _width: cut)
     with torch.no_grad():
         torch.testing.assert_close(network.fast(rainy), network.plain(rainy), rtol=0, atol=1e-12)

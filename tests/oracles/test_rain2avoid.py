@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from derain.checkpoints import open_checkpoint, save_checkpoint
-from derain.methods.rain2avoid import ldgp, sampling
+from derain.methods.rain2avoid import ldgp, sampling, turning
 from derain.methods.rain2avoid.backbones import UNet
 from derain.methods.rain2avoid.pseudo_truth import sample_pseudo_truths
 
@@ -145,7 +145,7 @@ def test_maps_equal_all_published_ones_byte_for_byte(pictures: list[dict[str, An
         prior = ldgp.rain_prior(each["rainy"])
         np.testing.assert_array_equal(prior.map, each["map"], err_msg=each["name"])
         assert prior.theta == each["theta"]
-        assert ldgp.patch_angles(ldgp.grey(each["rainy"])).tolist() == each["patch_angles"]
+        assert ldgp.patch_angles(turning.grey(each["rainy"])).tolist() == each["patch_angles"]
 
 
 def test_maps_of_the_first_paper_equal_all_published_ones(pictures: list[dict[str, Any]]) -> None:
@@ -160,7 +160,7 @@ def test_every_step_of_the_prior(name: str, shared: Path) -> None:
     _, a = _oracle(shared, name)
     rainy, theta = a["rainy"], int(a["theta"])
     height, width = rainy.shape[:2]
-    np.testing.assert_array_equal(ldgp.grey(rainy), a["gray"])
+    np.testing.assert_array_equal(turning.grey(rainy), a["gray"])
 
     magnitude, angle = ldgp.gradients(a["gray"][None, :80, :80])
     np.testing.assert_allclose(magnitude[0], a["patch0_magnitude"], rtol=2e-7)
@@ -171,15 +171,15 @@ def test_every_step_of_the_prior(name: str, shared: Path) -> None:
     np.testing.assert_array_equal(angles, a["patch_angles"])
     assert ldgp.vote(angles)[0] == a["voted_angle"]
 
-    turned = ldgp.turn(rainy, theta)
+    turned = turning.turn(rainy, theta)
     np.testing.assert_array_equal(turned, a["rotated"])
-    np.testing.assert_array_equal(ldgp.grey(turned), a["rotated_gray"])
+    np.testing.assert_array_equal(turning.grey(turned), a["rotated_gray"])
     bright = ldgp.brighter_than_surroundings(a["rotated_gray"])
     np.testing.assert_array_equal(bright, a["threshold"])
     np.testing.assert_array_equal(ldgp.opening(bright, 10), a["opened"])
     np.testing.assert_array_equal(ldgp.opening(bright, int(a["gen1_kernel"])), a["gen1_opened"])
-    np.testing.assert_array_equal(ldgp.turn(a["opened"], -theta), a["returned"])
-    np.testing.assert_array_equal(ldgp.turn_back(bright, theta, height, width), a["before"])
+    np.testing.assert_array_equal(turning.turn(a["opened"], -theta), a["returned"])
+    np.testing.assert_array_equal(turning.turn_back(bright, theta, height, width), a["before"])
     prior = ldgp.rain_prior(rainy)
     np.testing.assert_array_equal(prior.map, a["map"])
     assert prior.theta == theta

@@ -62,7 +62,8 @@ def method_of(architecture: Architecture) -> Method:
 
 @functools.cache
 def network_names() -> dict[str, tuple[Architecture, str]]:
-    """Names as users type them: "drsformer" (default variant), "drsformer-light", ..."""
+    """{name as users type it: (architecture, variant)}; "drsformer" is the default variant, "drsformer-light"
+    another."""
     return {
         architecture.called(variant): (architecture, variant)
         for architecture in all_architectures()

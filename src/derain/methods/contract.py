@@ -23,7 +23,7 @@ class Loss:
     """A training loss: a frozen dataclass, whose fields are what recipes may give under `loss`."""
 
     def __call__(self, outputs: Mapping[str, Tensor], clean: Tensor, rainy: Tensor) -> dict[str, Tensor]:
-        """The terms with their weights; the loss is their sum.
+        """The terms, {name: scalar}, each with its weight applied; the loss is their sum.
 
         Args:
             outputs: of the network's `plain`.

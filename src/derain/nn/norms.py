@@ -16,9 +16,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from derain.errors import DerainError
 from derain.nn.tracing import is_tracing
 
 EPSILON = 1e-5
+
+
+def is_bias_free(layer_norm_type: str) -> bool:
+    """Whether a published `LayerNorm_type`, "WithBias" or "BiasFree", is the second form above.
+
+    Raises:
+        DerainError: it is neither.
+    """
+    if layer_norm_type not in ("WithBias", "BiasFree"):
+        raise DerainError(f"LayerNorm_type must be 'WithBias' or 'BiasFree', not '{layer_norm_type}'.")
+    return layer_norm_type == "BiasFree"
 
 
 class ChannelNorm(nn.Module):

@@ -190,7 +190,7 @@ class Wide:
 
     @classmethod
     def of(cls, wide: Parameters, deep: Parameters, channels: Tensor) -> Wide:
-        return cls(Convolution.of(*taken(wide, channels)), depthwise(*taken(deep, channels)))
+        return cls(Convolution.of(*taken(wide, channels)), depthwise_convolution(*taken(deep, channels)))
 
     def __call__(self, z: Tensor, inside: Tensor, sides: Sides) -> Tensor:
         """For a window z with a halo of 1; as large as `inside`, the window without it."""
@@ -269,10 +269,10 @@ class Half:
                 bias_b = rows(second.bias, torch.cat([none, sum_b]))
             return Pairs(
                 project_in=Convolution.of(*taken(wide, channels)),
-                first3=depthwise(*taken(first3, channels)),
-                first5=depthwise(*taken(first5, channels)),
-                second_a=depthwise(rows(second_a, channels), bias_a),
-                second_b=depthwise(rows(second_b, channels), bias_b),
+                first3=depthwise_convolution(*taken(first3, channels)),
+                first5=depthwise_convolution(*taken(first5, channels)),
+                second_a=depthwise_convolution(rows(second_a, channels), bias_a),
+                second_b=depthwise_convolution(rows(second_b, channels), bias_b),
                 project_out=Convolution.of(rows(project_out, torch.cat([sum_a, sum_b])).transpose(0, 1)),
             )
 
@@ -425,7 +425,7 @@ def windowed(layer: Convolution, x: Tensor, sides: Sides, activation: Activation
     return layer(x, activation, padding(sides, layer.halo))
 
 
-def depthwise(weight: Tensor, bias: Tensor | None) -> Convolution:
+def depthwise_convolution(weight: Tensor, bias: Tensor | None) -> Convolution:
     """From (C, 1, k, k) and (C,) or None."""
     return Convolution.of(weight, bias, groups=len(weight))
 

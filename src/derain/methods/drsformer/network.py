@@ -19,6 +19,7 @@ from derain.errors import DerainError
 from derain.methods.network import RainNetwork, Spec, multiply_adds_of
 from derain.nn.channel_attention import cosines, join_heads, split_heads
 from derain.nn.grouped import GroupedConv2d
+from derain.nn.norms import is_bias_free
 from derain.nn.pointwise import PointwiseConv2d
 from derain.nn.resizing import Downsample, PatchEmbedding, Upsample
 from derain.nn.transformer import transformer_blocks
@@ -42,7 +43,7 @@ class DRSformer(RainNetwork):
         mefc: whether the two mixtures of experts exist: true in `full`, false in `light`.
 
     Raises:
-        DerainError: inconsistent sizes.
+        DerainError: inconsistent sizes, or another norm.
     """
 
     spec = Spec(multiple_of=8, refused_precisions={"bfloat16": _RANKS_JUMP, "float16": _RANKS_JUMP})
@@ -61,7 +62,7 @@ class DRSformer(RainNetwork):
     ) -> None:
         super().__init__()
         _check(inp_channels, out_channels, dim, num_blocks, heads)
-        bias_free = LayerNorm_type == "BiasFree"
+        bias_free = is_bias_free(LayerNorm_type)
 
         def blocks(level: int, width: int) -> nn.Sequential:
             hidden = int(width * ffn_expansion_factor)

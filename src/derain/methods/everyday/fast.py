@@ -58,7 +58,7 @@ class FastEveryday(Everyday):
 
     def activation_bytes(self, height: int, width: int) -> int:
         """Those of `plain` for small pictures; else the result, five maps of the finest level in the rows
-        that arrive at once, and at each level the rows that wait, thrice as many on their way."""
+        that arrive at once, and at each level the rows that wait, with three times as many in transit."""
         if not self._flows(height, width):
             return super().activation_bytes(height, width)
         assert self.spec.receptive_field is not None

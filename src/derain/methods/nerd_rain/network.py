@@ -25,6 +25,7 @@ from derain.errors import DerainError
 from derain.methods.network import RainNetwork, Spec, Tile
 from derain.nn.channel_attention import cosines, join_heads, split_heads
 from derain.nn.halo_windows import CPU_NUMBERS
+from derain.nn.norms import is_bias_free
 from derain.nn.pixels import halves
 from derain.nn.pointwise import PointwiseConv2d
 from derain.nn.resizing import Downsample, PatchEmbedding, Upsample
@@ -45,7 +46,7 @@ class NeRDRain(RainNetwork):
         LayerNorm_type: "WithBias" or "BiasFree".
 
     Raises:
-        DerainError: inconsistent sizes.
+        DerainError: inconsistent sizes, or another norm.
     """
 
     spec = Spec(
@@ -64,8 +65,9 @@ class NeRDRain(RainNetwork):
         LayerNorm_type: str = "WithBias",
     ) -> None:
         super().__init__()
-        _check_sizes(dim, num_blocks, heads, LayerNorm_type)
+        _check_sizes(dim, num_blocks, heads)
         self.dim = dim
+        bias_free = is_bias_free(LayerNorm_type)
 
         def blocks(level: int) -> nn.Sequential:
             width = dim << level
@@ -75,7 +77,7 @@ class NeRDRain(RainNetwork):
                 width,
                 attention=lambda: ChannelAttention(width, heads[level], bias),
                 feed_forward=lambda: FeedForward(width, hidden, bias),
-                bias_free_norm=LayerNorm_type == "BiasFree",
+                bias_free_norm=bias_free,
             )
 
         def reduction(width: int) -> nn.Conv2d:
@@ -232,13 +234,13 @@ RESIZERS = ("down1_2", "down2_3", "up3_2", "up2_1")
 
 
 def _name(layer: str, scale: str, number: int) -> str:
-    """A layer's published name. The quarter scale has one pass and no number; elsewhere stages and
+    """A layer's published name. The quarter scale has one pass and no number; elsewhere levels and
     reductions count from 1, and what changes the size has a number from the second pass on."""
     bare = scale == "small" or (number == 1 and layer in RESIZERS)
     return f"{layer}_{scale}" if bare else f"{layer}_{scale}{number}"
 
 
-def _check_sizes(dim: int, num_blocks: Sequence[int], heads: Sequence[int], norm: str) -> None:
+def _check_sizes(dim: int, num_blocks: Sequence[int], heads: Sequence[int]) -> None:
     if dim < 2 or dim % 2:
         raise DerainError(f"NeRD-Rain's dim must be even and positive, not {dim}.")
     if len(num_blocks) != 3 or len(heads) != 3:
@@ -248,8 +250,6 @@ def _check_sizes(dim: int, num_blocks: Sequence[int], heads: Sequence[int], norm
             raise DerainError(
                 f"NeRD-Rain's heads[{level}] is {count}; it must divide {dim << level} channels."
             )
-    if norm not in ("WithBias", "BiasFree"):
-        raise DerainError(f"NeRD-Rain's LayerNorm_type must be 'WithBias' or 'BiasFree', not '{norm}'.")
 
 
 def every_second(x: Tensor) -> Tensor:
@@ -263,7 +263,7 @@ def twice(x: Tensor) -> Tensor:
 
 
 class DepthwiseConv(nn.Module):
-    """3x3, each channel by itself."""
+    """3x3 convolution of each channel by itself: (B, C, H, W) -> the same."""
 
     def __init__(self, channels: int, bias: bool) -> None:
         super().__init__()
@@ -278,6 +278,7 @@ class ChannelAttention(nn.Module):
     """Attention across channels: Q, K and V of a head have one column per channel, over the pixels.
 
     V meets softmax(temperature cos(q_i, k_j)) over j (Zamir et al., "Restormer", CVPR 2022).
+    (B, C, H, W) -> the same.
     """
 
     def __init__(self, channels: int, heads: int, bias: bool) -> None:
@@ -300,7 +301,7 @@ class ChannelAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """project_out(GELU(a) b), a and b two halves of the widened input."""
+    """project_out(GELU(a) b), a and b two halves of the widened input: (B, C, H, W) -> the same."""
 
     def __init__(self, channels: int, hidden: int, bias: bool) -> None:
         super().__init__()

@@ -6,7 +6,7 @@ a decoder, and DnCNN. All map a picture to the picture without rain, not to a re
 All three hold BatchNorm. In training mode it uses the statistics of the current picture and moves
 its running averages; in eval mode it uses those averages. The journal version restores a single
 picture in eval mode, the first version and the training on many pictures stay in training mode;
-`adapt.py` here sets the averages to those of the training pictures first, which makes both agree.
+`fitting.py` sets the averages to those of the training pictures first, which makes both agree.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from derain.errors import DerainError
 from derain.methods.contract import StateDict
 from derain.methods.keys import has_kernels
 from derain.methods.network import RainNetwork, Spec
@@ -32,12 +33,15 @@ class UNet(RainNetwork):
         levels: halvings in use, 1 to 4. The others keep unused parameters, as published.
         width: channels of the first level, doubled per level.
         channels: of the picture.
+
+    Raises:
+        DerainError: `levels` is outside 1 to 4.
     """
 
     def __init__(self, levels: int = 4, width: int = 64, channels: int = 3) -> None:
         super().__init__()
         if not 1 <= levels <= len(UNET_KERNELS):
-            raise ValueError(f"levels is {levels}, must be 1 to {len(UNET_KERNELS)}.")
+            raise DerainError(f"levels is {levels}; it must be 1 to {len(UNET_KERNELS)}.")
         self.levels, self.width = levels, width
         self.spec = Spec(multiple_of=2**levels, receptive_field=_unet_receptive_field(levels))
         widths = [channels] + [width * 2**level for level in range(len(UNET_KERNELS))]
@@ -152,7 +156,7 @@ class ResNet(RainNetwork):
 
 
 class ResNet18(nn.Module):
-    """The modules of a ResNet-18 (He et al., 2016) under their customary names; holds, never runs."""
+    """The modules of a ResNet-18 (He et al., 2016) under their customary names; never called itself."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

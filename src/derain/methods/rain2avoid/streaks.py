@@ -21,16 +21,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from derain.methods.rain2avoid.ldgp import (
-    JOURNAL,
-    brighter_than_surroundings,
-    grey,
-    opening,
-    turn_back,
-    turned_grey,
-    turned_size,
-)
+from derain.methods.rain2avoid.ldgp import JOURNAL, brighter_than_surroundings, opening
 from derain.methods.rain2avoid.sampling import Similarity, mean_reference
+from derain.methods.rain2avoid.turning import grey, turn_back, turned_grey, turned_size
 from derain.methods.self_supervision import Bytes
 
 Floats = NDArray[np.float32]

@@ -1,4 +1,4 @@
-"""SPANet (CVPR 2019): one-file network, its loss, and how its checkpoints are recognised."""
+"""SPANet (CVPR 2019): network, loss, and how its checkpoints are recognised."""
 
 from __future__ import annotations
 

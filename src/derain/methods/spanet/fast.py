@@ -28,24 +28,24 @@ LARGE = 1 << 20
 BLOCK_ROWS = 2  # that a residual block looks up and down
 
 
-class Rows(NamedTuple):
+class RowRange(NamedTuple):
     """Rows first .. last - 1 of the picture."""
 
     first: int
     last: int
 
 
-def strips_of(height: int, width: int) -> list[Rows]:
+def strips_of(height: int, width: int) -> list[RowRange]:
     """The picture as one strip, or strips of about a quarter of a megapixel if it is large; those have
     at least 16 rows each unless the picture is lower."""
     if height * width <= LARGE:
-        return [Rows(0, height)]
+        return [RowRange(0, height)]
     count = -(-height // max(32, (1 << 18) // width))
     edges = [round(number * height / count) for number in range(count + 1)]
-    return [Rows(first, last) for first, last in itertools.pairwise(edges)]
+    return [RowRange(first, last) for first, last in itertools.pairwise(edges)]
 
 
-def over_strips(layer: Callable[[Tensor], Tensor], x: Tensor, strips: Sequence[Rows]) -> Tensor:
+def over_strips(layer: Callable[[Tensor], Tensor], x: Tensor, strips: Sequence[RowRange]) -> Tensor:
     """A layer that looks one row up and down, (B, C, H, W) -> (B, C', H, W)."""
     if len(strips) == 1:
         return layer(x)
@@ -62,7 +62,9 @@ def over_strips(layer: Callable[[Tensor], Tensor], x: Tensor, strips: Sequence[R
     return result
 
 
-def run_blocks(blocks: Sequence[nn.Module], f: Tensor, mask: Tensor | None, strips: Sequence[Rows]) -> Tensor:
+def run_blocks(
+    blocks: Sequence[nn.Module], f: Tensor, mask: Tensor | None, strips: Sequence[RowRange]
+) -> Tensor:
     """Residual blocks in turn, each scaled by the mask (B, 1, H, W) if there is one; f may be overwritten."""
     if len(strips) == 1:
         return _in_turn(blocks, f, mask)
@@ -84,7 +86,7 @@ def _in_turn(blocks: Sequence[nn.Module], f: Tensor, mask: Tensor | None) -> Ten
     return f
 
 
-def attention(sam: SpatialAttention, f: Tensor, strips: Sequence[Rows]) -> Tensor:
+def attention(sam: SpatialAttention, f: Tensor, strips: Sequence[RowRange]) -> Tensor:
     """The map of the SAM, (B, 1, H, W)."""
     height = f.shape[2]
 
@@ -124,7 +126,7 @@ def attention(sam: SpatialAttention, f: Tensor, strips: Sequence[Rows]) -> Tenso
         sweeps = _sweeps(sam.irnn2, between(number), below2[number], above2)
         if number < last:
             down = sweeps[0].chunk(2, 1)[1]
-            above2 = _cut(down, have, Rows(strip.last - 2, strip.last - 1)).clone()
+            above2 = _cut(down, have, RowRange(strip.last - 2, strip.last - 1)).clone()
         c = _cut(_conv_of(sweeps, sam.conv3.weight), have, strip)
         maps.append(torch.sigmoid(sam.conv_out(c.relu_())))
     return torch.cat(maps, 2)
@@ -177,22 +179,22 @@ def _conv_of(sweeps: tuple[Tensor, Tensor], weight: Tensor) -> Tensor:
     return upright.add_(lying.transpose(2, 3))
 
 
-def _local(layer: Callable[[Tensor], Tensor], x: Tensor, want: Rows) -> Tensor:
+def _local(layer: Callable[[Tensor], Tensor], x: Tensor, want: RowRange) -> Tensor:
     """The wanted rows of a layer that looks one row up and down."""
     have = _grown(want, 1, x.shape[2])
     return _cut(layer(x[:, :, have.first : have.last]), have, want)
 
 
-def _grown(rows: Rows, by: int, height: int) -> Rows:
-    return Rows(max(rows.first - by, 0), min(rows.last + by, height))
+def _grown(rows: RowRange, by: int, height: int) -> RowRange:
+    return RowRange(max(rows.first - by, 0), min(rows.last + by, height))
 
 
-def _moved(rows: Rows, by: int, height: int) -> Rows:
+def _moved(rows: RowRange, by: int, height: int) -> RowRange:
     """Rows further down by `by`; those at the picture's edges stay at the edges."""
     first = 0 if rows.first == 0 else rows.first + by
-    return Rows(first, height if rows.last == height else rows.last + by)
+    return RowRange(first, height if rows.last == height else rows.last + by)
 
 
-def _cut(x: Tensor, have: Rows, want: Rows) -> Tensor:
+def _cut(x: Tensor, have: RowRange, want: RowRange) -> Tensor:
     """The wanted rows of x, which holds the rows that we have."""
     return x[:, :, want.first - have.first : want.last - have.first]

@@ -92,7 +92,8 @@ class SPANet(RainNetwork):
 
 
 class ResidualBlock(nn.Module):
-    """The branch of one block: 1x1, dilated 3x3, 1x1; the caller adds it to its input."""
+    """The branch of one block: 1x1, dilated 3x3, 1x1, (B, C, H, W) -> the same; the caller adds it to its
+    input."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

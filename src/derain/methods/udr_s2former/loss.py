@@ -14,9 +14,9 @@ from torch import Tensor
 
 from derain.errors import DerainError
 from derain.methods.contract import Loss
+from derain.methods.udr_s2former.network import LEVELS
 from derain.tensors import read_tensors
 
-LEVELS = (0, 1, 2, 3)
 PERCEPTUAL_WEIGHT = 0.2
 _VGG_SHAPES = {
     "features.0.weight": (64, 3, 3, 3),
