@@ -174,7 +174,7 @@ def test_a_jpeg_whose_height_comes_later_is_refused_for_that(tmp_path: Path) -> 
     height = content.index(b"\xff\xc0") + 5
     content[height : height + 2] = b"\0\0"
     (tmp_path / "a.jpg").write_bytes(content)
-    with pytest.raises(DerainError, match="states its height behind its pixels"):
+    with pytest.raises(DerainError, match="states its height after its pixels"):
         read_picture(tmp_path / "a.jpg")
 
 

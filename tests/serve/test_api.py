@@ -258,7 +258,7 @@ def test_uploads_that_are_no_form(client: httpx.Client) -> None:
     refused(send(client, "a.png", png(), model="../weights/spanet.safetensors"), 422, "unknown model")
     cut = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n' + png()
     headers = {"Content-Type": "multipart/form-data; boundary=x"}
-    refused(client.post("/api/jobs", content=cut, headers=headers), 422, "complete file")
+    refused(client.post("/api/jobs", content=cut, headers=headers), 422, "file is not complete")
 
 
 def test_a_client_that_hangs_up_leaves_nothing(client: httpx.Client, folder: Path) -> None:

@@ -30,7 +30,7 @@ def read(content: bytes, name: str, max_pixels: int) -> Picture:
         if kind == b"colr" and body[:4] == b"nclx" and len(body) >= 11:
             primaries, transfer, matrix = struct.unpack_from(">HHH", body, 4)
             lossless |= matrix == 0
-            if colour is None and (primaries, transfer) != (2, 2):  # 2: not said
+            if colour is None and (primaries, transfer) != (2, 2):  # 2: unspecified
                 colour = ColourCode(primaries, transfer)
         elif kind == b"av1C" and len(body) >= 3 and body[2] & 0x40:
             lost.append(f"{12 if body[2] & 0x20 else 10} bits per channel, of which 8 were read")

@@ -52,7 +52,7 @@ def _full_range(samples: Array, bits: int) -> Array:
 
 def _colour(nclx: dict[str, Any] | None) -> ColourCode | None:
     codes = nclx and (int(nclx["color_primaries"]), int(nclx["transfer_characteristics"]))
-    return ColourCode(*codes) if codes and codes != (2, 2) else None  # 2: not said
+    return ColourCode(*codes) if codes and codes != (2, 2) else None  # 2: unspecified
 
 
 def _lost(heif: Any) -> list[str]:

@@ -162,7 +162,7 @@ def _refuse_frame(found: _Found, name: str, max_pixels: int) -> None:
     depth, height, width, components = struct.unpack_from(">BHHB", found.frame)
     if not height:
         raise DerainError(
-            f"{name}: a JPEG that states its height behind its pixels, which is not read; save it again with "
+            f"{name}: a JPEG that states its height after its pixels, which is not read; save it again with "
             "another program."
         )
     refuse_size(name, width, height, max_pixels)

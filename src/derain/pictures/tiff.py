@@ -168,7 +168,7 @@ def _layout(first: tags.Directory, order: tags.Order) -> _Layout:
         samples=number(SAMPLES, 1),
         photometric=number(PHOTOMETRIC, BLACK_IS_ZERO),
         compression=number(COMPRESSION, 1),
-        format=int(formats[0]) if formats[0] != 4 else UNSIGNED,  # 4: not said
+        format=int(formats[0]) if formats[0] != 4 else UNSIGNED,  # 4: undefined
         separate=number(PLANAR, 1) == 2 and number(SAMPLES, 1) > 1,
         predictor=number(PREDICTOR, 1) if number(COMPRESSION, 1) in WITH_PREDICTOR else 1,
         extra=tuple(int(kind) for kind in extra),

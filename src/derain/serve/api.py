@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from derain.errors import DerainError
 from derain.serve.callbacks import Call, Callbacks
 from derain.serve.endpoints import CHECKS, Server, add_api, add_page
-from derain.serve.front import VERSION, Front
+from derain.serve.envelope import VERSION, Envelope
 from derain.serve.guard import COOKIE, Access, Guard, refusal
 from derain.serve.jobs import ServerJob, Store
 from derain.serve.limits import Limits, Refused
@@ -90,7 +90,7 @@ def create_app(
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.add_middleware(Guard, hosts=hosts, access=access)
-    app.add_middleware(Front, responded=metrics.responded)  # the last one added is the outermost
+    app.add_middleware(Envelope, responded=metrics.responded)  # the last one added is the outermost
     app.add_exception_handler(DerainError, _say)
     app.add_exception_handler(HTTPException, _say)
     app.add_exception_handler(RequestValidationError, _say)

@@ -22,7 +22,7 @@ WAITING = 1000  # waiting calls at most; more are dropped, with a line in the lo
 
 @dataclass(frozen=True)
 class Call:
-    """One that is to be made."""
+    """A callback to make: its address, its JSON body, and the id of the request that asked for it."""
 
     url: str
     body: bytes
@@ -48,7 +48,7 @@ def refuse_unless_allowed(url: str, hosts: frozenset[str]) -> None:
     except ValueError:
         raise Refused(422, "the callback is not an address.") from None
     if parts.scheme not in PORTS or not parts.hostname or "@" in parts.netloc or not _is_plain(url):
-        raise Refused(422, "the callback must be an http or https address without a user's name.")
+        raise Refused(422, "the callback must be an http or https address without a user name.")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     usual = port == PORTS[parts.scheme]
     if f"{host}:{port}" not in hosts and not (usual and host in hosts):

@@ -18,7 +18,7 @@ from starlette.datastructures import UploadFile
 
 from derain.errors import DerainError, errors_of
 from derain.pictures import read_picture
-from derain.serve.answers import archive_answer, bytes_answer, file_answer
+from derain.serve.envelope import VERSION
 from derain.serve.finishing import finish
 from derain.serve.following import end_of, events
 from derain.serve.forms import (
@@ -31,13 +31,13 @@ from derain.serve.forms import (
     read_login,
     upload_form,
 )
-from derain.serve.front import VERSION
 from derain.serve.guard import COOKIE, Access
 from derain.serve.jobs import ServerJob, Store
 from derain.serve.limits import Limits, Refused
 from derain.serve.metrics import CONTENT_TYPE, Metrics
 from derain.serve.models import OfferedModel
 from derain.serve.previews import full_preview, write_preview
+from derain.serve.responses import archive_response, bytes_response, file_response
 from derain.serve.uploads import Upload, receive, safe_name
 from derain.serve.views import BatchEntry, JobView, LimitsView, ModelView, Problem, Status, view
 from derain.serve.worker import Workers
@@ -119,7 +119,7 @@ def add_page(app: FastAPI) -> None:
 
     @app.get(
         "/ready",
-        summary="Whether all models are loaded, so that a job need not wait for that",
+        summary="Whether all models are loaded, so that no job has to wait for them",
         responses={503: {"model": Status, "description": "Not yet"}},
     )
     def ready(response: Response, server: ServerDep) -> Status:
@@ -216,9 +216,9 @@ def _add_uploads(api: APIRouter) -> None:
             ended = await end_of(job.id, server.store, request)
             if ended.state == "failed":
                 raise Refused(422, ended.note)
-            answer = file_answer(ended.result, ended.result_name)
-            answer.headers["Derain-Note"] = quote(ended.note)
-            return answer
+            response = file_response(ended.result, ended.result_name)
+            response.headers["Derain-Note"] = quote(ended.note)
+            return response
         finally:
             with contextlib.suppress(Refused):
                 server.store.delete(job.id)
@@ -246,7 +246,7 @@ def _add_jobs(api: APIRouter) -> None:
 
     @api.get("/jobs/{job_id}/result", summary="The restored file", responses=_BINARY)
     def result(job: FinishedDep) -> Response:
-        return file_answer(job.download, job.result_name)
+        return file_response(job.download, job.result_name)
 
     @api.put(
         "/jobs/{job_id}/finish",
@@ -269,7 +269,7 @@ def _add_jobs(api: APIRouter) -> None:
     def protect(job: FinishedDep) -> Response:
         if job.finish is None or job.finish.protect is None:
             raise Refused(404, "nothing is protected.")
-        return file_answer(job.finish.protect, "protect.png", inline=True)
+        return file_response(job.finish.protect, "protect.png", inline=True)
 
     @api.get(
         "/jobs/{job_id}/film",
@@ -279,19 +279,19 @@ def _add_jobs(api: APIRouter) -> None:
     def film(job: FinishedDep) -> Response:
         if not job.film.exists():
             raise Refused(404, "there is no film; pictures have none.")
-        return file_answer(job.film, "film.mp4", inline=True)
+        return file_response(job.film, "film.mp4", inline=True)
 
     @api.get("/jobs/{job_id}/mask", summary="The rain mask, an 8-bit grey PNG", responses=_BINARY)
     def mask(job: FinishedDep) -> Response:
         if not job.mask.exists():
             raise Refused(404, "there is no mask; this network makes none.")
-        return file_answer(job.mask, f"{Path(job.result_name).stem}-mask.png", inline=True)
+        return file_response(job.mask, f"{Path(job.result_name).stem}-mask.png", inline=True)
 
     @api.get("/jobs/{job_id}/before", summary="The rainy picture as a JPEG preview", responses=_BINARY)
     async def before(job: JobDep, server: ServerDep, full: Full = False) -> Response:
         if full and job.upload.kind == "picture":
             return await _full(job.upload.source, "before.jpg", server)
-        return file_answer(job.preview("before"), "before.jpg", inline=True)
+        return file_response(job.preview("before"), "before.jpg", inline=True)
 
     @api.get(
         "/jobs/{job_id}/after",
@@ -301,11 +301,11 @@ def _add_jobs(api: APIRouter) -> None:
     async def after(job: FinishedDep, server: ServerDep, full: Full = False) -> Response:
         if full and job.upload.kind == "picture":
             return await _full(job.result, "after.jpg", server)
-        return file_answer(job.preview("after"), "after.jpg", inline=True)
+        return file_response(job.preview("after"), "after.jpg", inline=True)
 
     @api.get("/results.zip", summary="Several restored files at once", responses=_BINARY)
     def results(jobs: JobsDep) -> Response:
-        return archive_answer([_finished(job) for job in jobs])
+        return archive_response([_finished(job) for job in jobs])
 
 
 _BINARY: dict[int | str, dict[str, Any]] = {
@@ -317,7 +317,7 @@ async def _full(path: Path, name: str, server: Server) -> Response:
     """All pixels of a picture, for browsers, which cannot show every format."""
     async with server.checking:
         content = await run_in_threadpool(lambda: full_preview(read_picture(path)))
-    return bytes_answer(content, name)
+    return bytes_response(content, name)
 
 
 async def _entry(file: UploadFile, wishes: Wishes, request: Request, server: Server) -> BatchEntry:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 
 from fastapi.sse import ServerSentEvent
 from starlette.requests import Request
@@ -16,13 +17,8 @@ from derain.serve.views import JobView, view
 async def events(ids: Sequence[str], store: Store) -> AsyncIterator[ServerSentEvent]:
     """An event "job" at once and after each change of a job, "gone" for one that is deleted; ends with the
     last of them."""
-    loop, changed = asyncio.get_running_loop(), asyncio.Event()
-
-    def tell() -> None:
-        loop.call_soon_threadsafe(changed.set)
-
     known: dict[str, JobView | None] = dict.fromkeys(ids)
-    with store.following(tell):
+    with _changes(store) as changed:
         while known:
             changed.clear()
             for job_id, last in list(known.items()):
@@ -60,18 +56,21 @@ async def end_of(job_id: str, store: Store, request: Request) -> ServerJob:
 
 
 async def _end(job_id: str, store: Store) -> ServerJob:
-    loop, changed = asyncio.get_running_loop(), asyncio.Event()
-
-    def tell() -> None:
-        loop.call_soon_threadsafe(changed.set)
-
-    with store.following(tell):
+    with _changes(store) as changed:
         while True:
             changed.clear()
             job = store.get(job_id)
             if job.state in ("done", "failed"):
                 return job
             await changed.wait()
+
+
+@contextmanager
+def _changes(store: Store) -> Iterator[asyncio.Event]:
+    """An event that is set, in this thread's loop, after each change of any job."""
+    loop, changed = asyncio.get_running_loop(), asyncio.Event()
+    with store.following(lambda: loop.call_soon_threadsafe(changed.set)):
+        yield changed
 
 
 async def _leaves(request: Request) -> None:

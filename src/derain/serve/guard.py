@@ -72,7 +72,7 @@ class Access:
 
 
 class Guard:
-    """ASGI middleware around the application, inside `Front`.
+    """ASGI middleware around the application, inside `Envelope`.
 
     Refuses a request before the application sees it
     - if its host name is not among `hosts` (400), which stops DNS rebinding;

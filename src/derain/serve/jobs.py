@@ -121,7 +121,7 @@ class Store:
         self._running: set[str] = set()
         self._closed = False
         self._change = threading.Condition()
-        self._followers: set[Callable[[], None]] = set()
+        self._followers: set[Callable[[], object]] = set()
 
     @contextmanager
     def receiving(self) -> Iterator[Path]:
@@ -262,7 +262,7 @@ class Store:
             return sum(job.stored for job in self._jobs.values())
 
     @contextmanager
-    def following(self, tell: Callable[[], None]) -> Iterator[None]:
+    def following(self, tell: Callable[[], object]) -> Iterator[None]:
         """Calls `tell`, from any thread, after each change of any job."""
         with self._change:
             self._followers.add(tell)

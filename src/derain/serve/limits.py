@@ -15,8 +15,8 @@ class Limits:
     Attributes:
         upload_bytes: of one file.
         upload_seconds: that one upload may take.
-        upload_pace: bytes per second below which an upload is given up, so that nobody keeps a place by
-            sending next to nothing; of the mean, as its first seconds may be slow.
+        upload_pace: the least mean speed of an upload, in bytes per second; a slower one is refused, so
+            that nobody occupies a place by sending next to nothing. Its first seconds may be slower.
         pixels: of one picture, or of one frame of a clip.
         clip_seconds: length of a clip.
         job_seconds: that restoring one picture or clip may take.

@@ -25,7 +25,8 @@ class Histogram:
         self._sums: defaultdict[str, float] = defaultdict(float)
 
     def add(self, labels: str, seconds: float) -> None:
-        """
+        """Counts a duration.
+
         Args:
             labels: as they are written, e.g. 'route="/health"'.
         """
@@ -58,9 +59,12 @@ class Metrics:
         self._uploaded = 0
 
     def responded(self, method: str, route: str, status: int, seconds: float) -> None:
-        """
+        """Counts a response.
+
         Args:
+            method: of the request.
             route: the path with names in place of its variable parts; "" for unknown paths.
+            status: of HTTP.
             seconds: until the response began.
         """
         with self._lock:
@@ -68,7 +72,8 @@ class Metrics:
             self._answers.add(f'method="{method}",route="{route}"', seconds)
 
     def uploaded(self, size: int) -> None:
-        """
+        """Counts an upload.
+
         Args:
             size: of an accepted file, in bytes.
         """
@@ -76,7 +81,8 @@ class Metrics:
             self._uploaded += size
 
     def job_ended(self, how: str, seconds: float) -> None:
-        """
+        """Counts a job that has ended.
+
         Args:
             how: done, failed or cancelled.
             seconds: of work on it.
@@ -94,7 +100,7 @@ class Metrics:
             jobs = {f'{{outcome="{how}"}}': count for how, count in self._jobs.items()}
             return "\n".join([
                 *_plain("derain_http_responses_total", "counter", "Responses by HTTP status.", responses),
-                *_head("derain_http_answer_seconds", "histogram", "Time until an answer began."),
+                *_head("derain_http_answer_seconds", "histogram", "Time until a response began."),
                 *self._answers.lines("derain_http_answer_seconds"),
                 *_plain("derain_jobs_total", "counter", "Jobs that ended, by outcome.", jobs),
                 *_plain("derain_job_seconds_total", "counter", "Time spent on jobs.", {"": self._seconds}),

@@ -20,13 +20,13 @@ from derain.restore import jobs as restoring
 from derain.restore.run import JobProgress, PictureOptions, restore_all
 from derain.serve.jobs import ServerJob, Store
 from derain.serve.kept import held_by_clip, held_by_picture
+from derain.serve.layer_progress import LayerProgress
 from derain.serve.limits import Limits
 from derain.serve.logs import log_event, short
 from derain.serve.metrics import Metrics
 from derain.serve.models import OfferedModel
 from derain.serve.previews import write_film, write_preview
 from derain.serve.uploads import first_frame
-from derain.serve.watch import Watch
 
 # Progress is reported in steps of this much.
 STEP = 0.01
@@ -126,10 +126,12 @@ class Workers:
             if settled is not None:
                 self._ended(settled)
 
-    def _outcome(self, job: ServerJob, derainer: Derainer, watch: Watch) -> Ending:
+    def _outcome(self, job: ServerJob, derainer: Derainer, layers: LayerProgress) -> Ending:
         deadline = time.monotonic() + self._limits.job_seconds
         try:
-            return "done", *self._restore(job, derainer.with_settings(strength=job.strength), watch, deadline)
+            return "done", *self._restore(
+                job, derainer.with_settings(strength=job.strength), layers, deadline
+            )
         except Cancelled:
             return "failed", "", ()
         except DerainError as error:
@@ -140,7 +142,7 @@ class Workers:
             return "failed", text, ()
 
     def _restore(
-        self, job: ServerJob, derainer: Derainer, watch: Watch, deadline: float
+        self, job: ServerJob, derainer: Derainer, layers: LayerProgress, deadline: float
     ) -> tuple[str, tuple[str, ...]]:
         """Writes result, mask and previews; returns what the user should know, and what was kept.
 
@@ -163,7 +165,7 @@ class Workers:
 
         if job.upload.kind == "picture":
             height, width = job.upload.size
-            with watch.following(step, height * width):
+            with layers.following(step, height * width):
                 outcome = _restored(derainer, job)
             if outcome.status != "restored":
                 raise DerainError(outcome.note, outcome.remedy)
@@ -177,7 +179,7 @@ class Workers:
                 raise DerainError(f"lasts longer than {self._limits.clip_seconds:g} s.")
             step(0.0 if expected is None else min(done / expected, 1.0))
 
-        with watch.following(lambda _: step(told)):
+        with layers.following(lambda _: step(told)):
             outcome = _restored(derainer, job, frames)
         # A truncated clip is restored as far as it goes, and the note says so.
         if not job.result.exists():
@@ -195,13 +197,13 @@ class Workers:
         return _in_words(job, outcome.note), held_by_clip(after)
 
 
-def _open(work: WorkerSettings) -> dict[str, tuple[Derainer, Watch]]:
+def _open(work: WorkerSettings) -> dict[str, tuple[Derainer, LayerProgress]]:
     """Every model, followed from inside, by its name."""
     found = {}
     for model in work.models:
         with errors_of(model.source):
             derainer = load(model.source, **vars(work.settings))
-            found[model.name] = derainer, Watch(derainer)
+            found[model.name] = derainer, LayerProgress(derainer)
     return found
 
 

@@ -1,4 +1,4 @@
-"""Files as answers: results, previews, and several results in one archive."""
+"""Files as responses: results, previews, and several results in one archive."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from derain.serve.limits import Refused
 CHUNK = 1 << 16
 
 
-def file_answer(path: Path, name: str, *, inline: bool = False) -> Response:
+def file_response(path: Path, name: str, *, inline: bool = False) -> Response:
     """A file of a job, which may be deleted while it is sent.
 
     Args:
@@ -37,12 +37,12 @@ def file_answer(path: Path, name: str, *, inline: bool = False) -> Response:
     return _stream(file, name, "inline" if inline else "attachment")
 
 
-def bytes_answer(content: bytes, name: str) -> Response:
+def bytes_response(content: bytes, name: str) -> Response:
     """Bytes to be shown."""
     return _stream(io.BytesIO(content), name, "inline")
 
 
-def archive_answer(jobs: Sequence[ServerJob]) -> Response:
+def archive_response(jobs: Sequence[ServerJob]) -> Response:
     """The results of several jobs in their folders and under their names, numbered if a name recurs.
 
     Raises:

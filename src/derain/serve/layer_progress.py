@@ -15,7 +15,7 @@ PROBE = 128  # pixels; side of the picture by which the work is measured once
 ALMOST = 0.99  # the estimate of the work may be too low
 
 
-class Watch:
+class LayerProgress:
     """Counts the values that the layers of a network return, which measures its progress.
 
     One picture is followed at a time.

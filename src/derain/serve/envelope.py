@@ -18,7 +18,7 @@ ID = "X-Request-ID"
 Responded = Callable[[str, str, int, float], None]
 
 
-class Front:
+class Envelope:
     """ASGI middleware around everything else.
 
     - Every request has an id, the client's or a new one; it is in the response, the log and the scope.
