@@ -61,7 +61,7 @@ def test_precisions_and_runtimes_are_compared_and_one_is_recommended(tmp_path: P
 def test_wrong_usage_is_told_before_anything_is_measured(tmp_path: Path) -> None:
     wrong = {
         ("bench", "spanett"): "Did you mean 'spanet'",
-        ("bench", "drsformer", "--precision", "bf16"): "does not run in bfloat16",
+        ("bench", "drsformer", "--precision", "fp16"): "does not run in float16",
     }
     for arguments, said in wrong.items():
         done = derain(*arguments, cwd=tmp_path)

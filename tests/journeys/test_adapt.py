@@ -108,7 +108,6 @@ def test_a_folder_teaches_one_network_that_run_takes(folder: Path, tmp_path: Pat
         (["--from", "nothing", "--preset", "published"], "--preset quick"),
         (["--device", "gpu"], "cuda"),
         (["--precision", "fp16"], "bfloat16"),
-        (["--backbone", "drsformer-light", "--precision", "bf16"], "drsformer does not run in bfloat16"),
         (["--only", "mask", "--precision", "bf16"], "--only mask"),
     ],
 )

@@ -66,6 +66,22 @@ def test_windows_equal_the_whole(config: dict[str, Any], monkeypatch: pytest.Mon
     _assert_forms_agree(_network(config), _picture(1, 3, 56, 72))
 
 
+@pytest.mark.parametrize("numbers", [20_000, halo_windows.CPU_NUMBERS])
+def test_bfloat16_stays_within_45_db_of_float32_in_windows_and_as_a_whole(
+    numbers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(halo_windows, "CPU_NUMBERS", numbers)
+    torch.manual_seed(0)
+    network = DRSformer(dim=16, num_blocks=(1, 1, 1, 1))
+    rainy = torch.rand(1, 3, 72, 56)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        half = network(rainy)
+    with torch.no_grad():
+        exact = network.plain(rainy)["image"]
+    assert half.dtype == torch.float32
+    assert 0 < (half - exact).square().mean() < 10**-4.5
+
+
 @pytest.mark.parametrize("config", [{}, {"bias": True, "LayerNorm_type": "BiasFree", "mefc": False}])
 def test_many_pairs_of_channels_in_float32(config: dict[str, Any]) -> None:
     """Hidden channels in several parts, 127 and 255 to 1021 of them, by the vendor's kernels."""

@@ -32,3 +32,15 @@ def test_values_and_gradients_are_the_librarys(inputs: int, side: int, dilation:
     torch.testing.assert_close(passed(ours), passed(library), rtol=1e-12, atol=1e-12)
     with torch.no_grad():
         assert torch.equal(ours(x), library(x))
+
+
+def test_mixed_precision_keeps_the_type_of_the_weights() -> None:
+    layer = GroupedConv2d(4, 2, 5, padding=2, groups=2)
+    x = torch.randn(1, 4, 6, 7).bfloat16()
+    exact = layer(x.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        y = layer(x)
+    assert torch.equal(y, exact)
+    y.sum().backward()
+    assert layer.weight.grad is not None
+    assert layer.weight.grad.dtype == torch.float32

@@ -9,6 +9,8 @@ What differs from the plain form:
 - Attention needs neither normalised Q and K nor A V (`nn/channel_attention.py`): the four matrices A
   are added up, and one product takes V to what is added to the block's input.
 - Convolutions from two channels to one are depthwise ones and a sum.
+- In mixed precision, the products of feed-forward parts, values and experts take bfloat16; all that the
+  selections of attention depend on directly, and what blocks add up, stays in float32.
 - The linear end of an expert, its weight included, is one matrix.
 """
 
@@ -24,7 +26,7 @@ from torch import Tensor, nn
 from derain.methods.drsformer import network as plain
 from derain.nn.blocks import Block, BlockSequence
 from derain.nn.channel_attention import CosineSums, merged_projection
-from derain.nn.convolution import Activation, Convolution
+from derain.nn.convolution import Activation, Convolution, mixed_precision, multiplying_in
 from derain.nn.halo_windows import CPU_NUMBERS, Sides, by_windows, crop, crop_to, padding
 from derain.nn.joining import Joining, doubled, halved
 from derain.nn.norms import ChannelNorm
@@ -43,11 +45,13 @@ class FastDRSformer(plain.DRSformer):
     @torch.no_grad()
     def fast(self, rainy: Tensor) -> dict[str, Tensor]:
         """The values of `plain`."""
-        if torch.is_autocast_enabled(rainy.device.type):
+        mixed = mixed_precision(rainy.device.type)
+        if mixed == torch.float16:
             return self.plain(rainy)
-        layers = laid_out(self)
-        # one by one, so that memory stays that of one
-        each = [restored(layers, picture) for picture in torch.split(rainy, 1)]
+        with torch.autocast(rainy.device.type, enabled=False):
+            layers = laid_out(self) if mixed is None else laid_out_in_bfloat16(self)
+            # one by one, so that memory stays that of one
+            each = [restored(layers, picture) for picture in torch.split(rainy, 1)]
         return {name: torch.cat([one[name] for one in each]) for name in each[0]}
 
     def activation_bytes(self, height: int, width: int) -> int:
@@ -105,24 +109,36 @@ class Layers:
 @once_per_weights
 def laid_out(n: plain.DRSformer) -> Layers:
     """The layers of a network with their weights laid out."""
+    return layers_of(n)
+
+
+@once_per_weights
+def laid_out_in_bfloat16(n: plain.DRSformer) -> Layers:
+    """The same for convolutions in bfloat16."""
+    return multiplying_in(torch.bfloat16, layers_of(n))
+
+
+def layers_of(n: plain.DRSformer) -> Layers:
+    """The convolutions outside blocks, from and to colours or sums of many blocks, stay exact: their operands
+    are not standardised, so that few digits tell pixels apart."""
     return Layers(
-        patch_embed=Convolution.like(n.patch_embed.proj),
+        patch_embed=Convolution.like(n.patch_embed.proj, exact=True),
         encoder_level0=ExpertMixture.of(n.encoder_level0) if n.mefc else None,
         encoder_level1=block_sequence(n.encoder_level1),
-        down1_2=Convolution.like(n.down1_2.body[0]),
+        down1_2=Convolution.like(n.down1_2.body[0], exact=True),
         encoder_level2=block_sequence(n.encoder_level2),
-        down2_3=Convolution.like(n.down2_3.body[0]),
+        down2_3=Convolution.like(n.down2_3.body[0], exact=True),
         encoder_level3=block_sequence(n.encoder_level3),
-        down3_4=Convolution.like(n.down3_4.body[0]),
+        down3_4=Convolution.like(n.down3_4.body[0], exact=True),
         latent=block_sequence(n.latent),
         up4_3=Joining.of(n.up4_3, n.reduce_chan_level3),
         decoder_level3=block_sequence(n.decoder_level3),
         up3_2=Joining.of(n.up3_2, n.reduce_chan_level2),
         decoder_level2=block_sequence(n.decoder_level2),
-        up2_1=Convolution.like(n.up2_1.body[0]),
+        up2_1=Convolution.like(n.up2_1.body[0], exact=True),
         decoder_level1=block_sequence(n.decoder_level1),
         refinement=ExpertMixture.of(n.refinement) if n.mefc else None,
-        output=Convolution.like(n.output),
+        output=Convolution.like(n.output, exact=True),
     )
 
 
@@ -151,7 +167,7 @@ class Attention:
         heads = zip(queries.chunk(attn.heads), keys.chunk(attn.heads), strict=True)
         return cls(
             norm=norm,
-            queries_and_keys=tuple(Wide.of(wide, deep, torch.cat(head)) for head in heads),
+            queries_and_keys=tuple(Wide.of(wide, deep, torch.cat(head), exact=True) for head in heads),
             values=Wide.of(wide, deep, values),
             temperature=attn.temperature.detach(),
             scales=attn.scales(),
@@ -189,8 +205,9 @@ class Wide:
     depthwise: Convolution
 
     @classmethod
-    def of(cls, wide: Parameters, deep: Parameters, channels: Tensor) -> Wide:
-        return cls(Convolution.of(*taken(wide, channels)), depthwise_convolution(*taken(deep, channels)))
+    def of(cls, wide: Parameters, deep: Parameters, channels: Tensor, exact: bool = False) -> Wide:
+        widened = Convolution.of(*taken(wide, channels), exact=exact)
+        return cls(widened, depthwise_convolution(*taken(deep, channels), exact))
 
     def __call__(self, z: Tensor, inside: Tensor, sides: Sides) -> Tensor:
         """For a window z with a halo of 1; as large as `inside`, the window without it."""
@@ -222,7 +239,7 @@ class FeedForward:
 
     def __call__(self, x: Tensor, sides: Sides) -> Tensor:
         """A window with a halo of 4 -> its inside; x may be overwritten."""
-        z = self.norm.standardised(x)
+        z = self.norm.standardised(x).to(self.halves[0].pairs[0].project_in.dtype)
         y = crop(x, sides, self.halo).contiguous(memory_format=torch.channels_last)
         for half in self.halves:
             y = half.add_to(y, z, sides)
@@ -337,7 +354,11 @@ class ExpertMixture:
         scores, steps = mixture.layers
         assert isinstance(steps, plain.ExpertSteps)
         (preprocess,) = _convolutions(steps.preprocess)
-        return cls(scores, Convolution.like(preprocess), tuple(ExpertStep.of(step) for step in steps._ops))
+        return cls(
+            scores,
+            Convolution.like(preprocess, exact=True),
+            tuple(ExpertStep.of(step) for step in steps._ops),
+        )
 
     def weights(self, x: Tensor) -> Tensor:
         """(1, 4 steps, 8 experts)."""
@@ -425,9 +446,9 @@ def windowed(layer: Convolution, x: Tensor, sides: Sides, activation: Activation
     return layer(x, activation, padding(sides, layer.halo))
 
 
-def depthwise_convolution(weight: Tensor, bias: Tensor | None) -> Convolution:
+def depthwise_convolution(weight: Tensor, bias: Tensor | None, exact: bool = False) -> Convolution:
     """From (C, 1, k, k) and (C,) or None."""
-    return Convolution.of(weight, bias, groups=len(weight))
+    return Convolution.of(weight, bias, groups=len(weight), exact=exact)
 
 
 def taken(parameters: Parameters, channels: Tensor) -> Parameters:
