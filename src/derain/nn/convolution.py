@@ -3,7 +3,10 @@
 On a CPU, PyTorch includes oneDNN's kernels, which take weights in their own layout, and can apply an
 activation or add to a tensor while the result is still in the processor's registers. `F.conv2d` converts
 weights at each call, and on one thread sends 1x1 convolutions to a general matrix product. oneDNN's product
-of pixels and a packed matrix takes a tenth to a third less time than its 1x1 convolution.
+of pixels and a packed matrix takes a tenth to a third less time than its 1x1 convolution. Larger
+convolutions across channels are left to `F.conv2d`: which layout of their weights is best depends on the size
+of the map, and from another one, as on maps of 8x8 pixels, oneDNN converts them in ten to thirty times the
+time of the convolution.
 
 Where `torch.autocast` would decide operation by operation what is computed in bfloat16, `multiplying_in` lays
 out the convolutions for it, and nothing else changes.
@@ -29,8 +32,8 @@ class Convolution:
     """A convolution of stride 1 whose kernel has odd sides.
 
     Attributes:
-        weight: (C', C / groups, k, k), or packed for oneDNN, a matrix if `is_matrix`; products are taken in
-            its type.
+        weight: (C', C / groups, k, k), or packed for oneDNN if the convolution is a matrix or depthwise;
+            products are taken in its type.
         bias: (C',) or None.
         side: k.
         groups: of channels.
@@ -74,9 +77,11 @@ class Convolution:
         """From (C', C / groups, k, k) and (C',) or None."""
         side = weight.shape[-1]
         bias = None if bias is None else bias.detach()
-        if not _can_pack(weight):
-            return cls(weight.detach(), bias, side, groups, dilation, packed=False, exact=exact)
-        weight = weight.detach().contiguous()
+        weight = weight.detach()
+        if not _can_pack(weight) or (side > 1 and groups == 1):
+            weight = weight.contiguous(memory_format=torch.channels_last)
+            return cls(weight, bias, side, groups, dilation, packed=False, exact=exact)
+        weight = weight.contiguous()
         if side == 1 and groups == 1:
             packed = torch.ops.mkldnn._reorder_linear_weight(weight.flatten(1))
         else:
