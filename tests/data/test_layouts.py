@@ -99,6 +99,8 @@ def test_everything_that_is_wrong_is_said(tmp_path: Path) -> None:
 def test_folders_without_pairs(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such folder"):
         find_splits(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="is empty"):
+        find_splits(tmp_path)
     write(tmp_path / "a" / "1.png")
     with pytest.raises(UsageError, match="recognised by names"):
         find_splits(tmp_path)

@@ -135,6 +135,7 @@ def test_refusals() -> None:
         "marks no rain": (restored, rainy, np.zeros_like(mask)),
         "beside dry pixels": (restored, rainy, np.full_like(mask, 255)),
         "flat inside or outside": (restored, np.full_like(rainy, 80), mask),
+        "so it is a picture and not a mask": (restored, rainy, rainy),
     }.items():
         with pytest.raises(DerainError, match=reason):
             real_rain(*arguments)

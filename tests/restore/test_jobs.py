@@ -97,6 +97,15 @@ def test_a_result_of_another_kind_is_no_folder(name: str, tmp_path: Path) -> Non
     assert targets([tmp_path / "a.png"], tmp_path / name) == {"a.png": "a.png"}
 
 
+def test_a_misspelt_kind_of_result_is_no_folder_and_a_date_is(tmp_path: Path) -> None:
+    files(tmp_path, **{"a.png": b""})
+    for name in ("out.jpgg", "out.pdf", "out.txt"):
+        with pytest.raises(UsageError, match=r"written as \.png .* If it is to be a folder, make it first"):
+            plan([tmp_path / "a.png"], tmp_path / name)
+    for name in ("dry", "dry-2026.11"):
+        assert targets([tmp_path / "a.png"], tmp_path / name) == {"a.png": "a.png"}
+
+
 def test_results_in_the_input_folder_are_no_input(tmp_path: Path) -> None:
     files(tmp_path, **{"a.png": b"", "dry/a.png": b"", "dry/notes.txt": b"x"})
     assert targets([tmp_path], tmp_path / "dry") == {"a.png": "a.png"}

@@ -253,7 +253,9 @@ def test_uploads_that_are_no_form(client: httpx.Client) -> None:
     refused(client.post("/api/jobs", json={"file": "http://example.org/x.png"}), 415)
     refused(client.post("/api/jobs", content=b"abc", headers={"Content-Type": "multipart/form-data"}), 400)
     refused(client.post("/api/jobs", data={"model": "spanet"}, files={"x": b"1"}), 422, "'file'")
-    refused(client.post("/api/jobs", files=[("file", b"1"), ("file", b"2")]), 400)
+    for second, said in {"file": "'file' takes 1 file; more", "protect": "'protect' is not a field"}.items():
+        refused(client.post("/api/jobs", files=[("file", b"1"), (second, b"2")]), 422, said)
+    refused(client.post("/api/jobs", files=[("file", b"1")] * 3), 400, "too many parts")
     refused(send(client, "a.png", png(), model="spanett"), 422, "Did you mean 'spanet'")
     refused(send(client, "a.png", png(), model="../weights/spanet.safetensors"), 422, "unknown model")
     cut = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n' + png()

@@ -144,6 +144,8 @@ def find_splits(root: Path, required: bool = True) -> list[Split]:
     refuse_no_folder(root)
     splits = list(_below(root))
     if not splits and required:
+        if not any(root.iterdir()):
+            raise UsageError(f"{root}: is empty; a set has folders such as rainy and clean.")
         known = _set_of(root) or next((s for f in _folders(root) if (s := _set_of(f))), None)
         if known and known.side_by_side:
             raise UsageError(

@@ -97,8 +97,8 @@ def _only_split(rainy: Path) -> Split:
         if not rainy.is_dir():
             raise
         raise UsageError(
-            f"{error} Without clean pictures, give rain masks, or a protocol that needs neither, such as "
-            "niqe_stable."
+            f"{error} If the clean pictures are elsewhere, give their folder, too. Without clean pictures, "
+            "give rain masks, or a protocol that needs neither, such as niqe_stable."
         ) from None
     if len(splits) > 1:
         found = ", ".join(str(split.rainy) for split in splits)

@@ -68,10 +68,18 @@ def mask_of(picture: AnyPicture) -> Array:
     """(H, W) bool: where a picture, grey or colour, is in the upper half of its range.
 
     Raises:
-        DerainError: the type is neither bytes nor float, or a value is not finite.
+        DerainError: the type is neither bytes nor float, a value is not finite, or most of the picture has
+            many levels between dark and bright: probably a photograph that was given by mistake.
     """
     levels = single(picture, 1)
-    upper: Array = (levels if levels.ndim == 2 else levels.max(axis=2)) >= 128
+    brightest = levels if levels.ndim == 2 else levels.max(axis=2)
+    between = float(((brightest >= 32) & (brightest < 224)).mean())
+    if between > 0.5 and np.unique(brightest).size > 16:
+        raise DerainError(
+            f"{100 * between:.0f} % of the mask is neither black nor white, so it is a picture and not a "
+            "mask; a mask is white where it rains, and black elsewhere."
+        )
+    upper: Array = brightest >= 128
     return upper
 
 

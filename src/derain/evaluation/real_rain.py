@@ -47,8 +47,8 @@ def real_rain(
     The mask marks rain in its upper half (128 of bytes, 0.5 of floats).
 
     Raises:
-        DerainError: the sizes differ, the mask marks no rain whose background is known, or it leaves
-            no dry pixels, or the rainy picture has no contrast there.
+        DerainError: the sizes differ, the mask is a photograph, it marks no rain whose background is known,
+            or it leaves no dry pixels, or the rainy picture has no contrast there.
     """
     o, i = (full_range_luma(as_rgb(x)) for x in byte_pair(restored, rainy, 1, quantise, "rainy"))
     wet = mask_of(mask)

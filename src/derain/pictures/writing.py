@@ -100,7 +100,8 @@ def _encoding(
     while being written, all others before."""
     name = FORMATS.get(extension.lower())
     if name is None:
-        raise UsageError(f"pictures cannot be written as '{extension}'; use one of {', '.join(FORMATS)}.")
+        named = f"as '{extension}'" if extension else "without an extension"
+        raise UsageError(f"pictures cannot be written {named}; use one of {', '.join(FORMATS)}.")
     if jpeg_quality is not None and not 1 <= jpeg_quality <= 100:
         raise UsageError(f"JPEG quality {jpeg_quality} is outside 1 to 100.")
     samples = _samples(picture, name)

@@ -287,7 +287,9 @@ def plan(
         jobs = [job if job.is_video else _with_suffix(job, suffix, output) for job in jobs]
     if not jobs and not unread:
         looked = ", ".join(map(str, inputs)) or "no input"
-        raise UsageError(f"{looked}: no pictures found; looked for {' '.join(EXTENSIONS)}.")
+        kinds = (*EXTENSIONS, *VIDEO_KINDS) if videos else EXTENSIONS
+        wanted = "pictures or videos" if videos else "pictures"
+        raise UsageError(f"{looked}: no {wanted} found; looked for {' '.join(kinds)}.")
     _refuse_clashes(jobs)
     return Plan(tuple(jobs), tuple(unread))
 
@@ -329,9 +331,14 @@ def _names_a_file(given: Path, found: Found, output: Path) -> bool:
     if is_folder(given) or is_folder(output):
         return False
     suffix = output.suffix.lower()
-    if not found.is_video and suffix in KNOWN_EXTENSIONS - set(EXTENSIONS):
-        raise UsageError(f"{output}: pictures are written as {' '.join(EXTENSIONS)}; choose one of these.")
-    return bool(output.suffix) if found.is_video else suffix in EXTENSIONS
+    if found.is_video or suffix in EXTENSIONS:
+        return bool(suffix)
+    if not suffix.strip(".0123456789"):  # "dry" and "dry-2026.11" are folders
+        return False
+    advice = "" if suffix in KNOWN_EXTENSIONS else " If it is to be a folder, make it first."
+    raise UsageError(
+        f"{output}: pictures are written as {' '.join(EXTENSIONS)}; choose one of these.{advice}"
+    )
 
 
 def mirrored(found: Sequence[Found], output: Path) -> list[Job]:

@@ -15,7 +15,7 @@ from derain.pictures import EXTENSIONS, read_picture, to_tensor
 
 FEATHER = 16  # pixels over which protection fades, outside the white
 # A pixel whose channels differ by more is coloured; a mask with a greater share of them is a photograph.
-COLOURED, COLOURED_SHARE = 0.1, 0.1
+COLOURED, COLOURED_SHARE = 0.05, 0.1
 
 
 def keep_map(mask: Tensor, name: str = "the mask") -> Tensor:

@@ -114,7 +114,7 @@ async def upload_form(
         Refused: 415 not a form, 413 too large, 408 too slow, 400 broken, 422 a field is wrong or unknown.
     """
     async with _parts(request, limits, most) as parts:
-        files, given = _sorted_out(parts, "file", fields)
+        files, given = _sorted_out(parts, "file", fields, most)
         if not files:
             raise Refused(422, "the field 'file' is missing, or its file is not complete.")
         yield Form(files, _wishes(given, models, callback_hosts))
@@ -124,7 +124,7 @@ async def upload_form(
 async def finish_form(request: Request, limits: Limits) -> AsyncIterator[tuple[float, UploadFile | None]]:
     """Strength and, if anything is to be protected, its mask. Raises as `upload_form`."""
     async with _parts(request, limits, 1) as parts:
-        files, given = _sorted_out(parts, "protect", ("strength",))
+        files, given = _sorted_out(parts, "protect", ("strength",), 1)
         yield _strength(given), files[0] if files else None
 
 
@@ -132,7 +132,7 @@ async def finish_form(request: Request, limits: Limits) -> AsyncIterator[tuple[f
 async def _parts(
     request: Request, limits: Limits, most: int
 ) -> AsyncIterator[list[tuple[str, UploadFile | str]]]:
-    """The parts of a form, with at most this many files, which exist until the end of the block."""
+    """The parts of a form, with at most one file more than this; they exist until the end of the block."""
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise Refused(415, "send multipart/form-data, a file in the field 'file'.")
     try:
@@ -140,7 +140,7 @@ async def _parts(
             parser = MultiPartParser(
                 request.headers,
                 _bounded(request, limits, timeout),
-                max_files=most,
+                max_files=most + 1,  # one too many is read, to say which
                 max_fields=len(_FIELDS),
                 max_part_size=FORM_BYTES,
             )
@@ -160,7 +160,7 @@ async def _parts(
 
 
 def _sorted_out(
-    parts: Sequence[tuple[str, UploadFile | str]], file: str, fields: Sequence[str]
+    parts: Sequence[tuple[str, UploadFile | str]], file: str, fields: Sequence[str], most: int
 ) -> tuple[tuple[UploadFile, ...], dict[str, str]]:
     """Files, and other fields by their names. Raises `Refused` (422) for what the form does not have."""
     files, given = [], dict[str, str]()
@@ -176,6 +176,8 @@ def _sorted_out(
             raise Refused(422, f"'{name}' was given twice.")
         else:
             given[name] = value
+    if len(files) > most:
+        raise Refused(422, f"the field '{file}' takes {most} file{'s' * (most > 1)}; more were sent.")
     return tuple(files), given
 
 
