@@ -21,6 +21,7 @@ from derain.nn.channel_attention import cosines, join_heads, split_heads
 from derain.nn.grouped import GroupedConv2d
 from derain.nn.norms import is_bias_free
 from derain.nn.pointwise import PointwiseConv2d
+from derain.nn.recomputed import recomputed
 from derain.nn.resizing import Downsample, PatchEmbedding, Upsample
 from derain.nn.transformer import transformer_blocks
 from derain.nn.weighting import weighted_cat
@@ -294,7 +295,8 @@ class Experts(nn.Module):
         self._out = nn.Sequential(PointwiseConv2d(EXPERTS * channels, channels, bias=False), nn.ReLU())
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        y: Tensor = self._out(weighted_cat([expert(x) for expert in self._ops], weights))
+        maps = [recomputed(expert, x) for expert in self._ops]  # kept, theirs would be a sixth of the memory
+        y: Tensor = self._out(weighted_cat(maps, weights))
         return y
 
 
