@@ -40,6 +40,7 @@ NOT_RUN = {
         "installs",
         "needs podman or docker",
         "changes the system",
+        "changes the system",
         "needs ffmpeg",
         "needs ffmpeg",
     ],
