@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -75,7 +76,8 @@ def judged(kind: Kind, number: int, folder: Path) -> Verdict:
     _forget_memory()
     began = time.process_time()
     outcome, told = "done", ""
-    with _standard_error() as chatter:
+    with _standard_error() as chatter, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as the command line does; in Python they are the program's
         try:
             kind.use(source, folder / "out")
         except DerainError as error:
