@@ -22,6 +22,7 @@ from derain.methods.drsformer.fast import FastDRSformer as DRSformer
 from derain.methods.drsformer.network import kept, sparse_attentions
 from derain.methods.drsformer.recognition import recognise
 from derain.nn import halo_windows
+from methods.precision import assert_bfloat16_stays_close
 
 SMALL = {"dim": 16, "num_blocks": (1, 1, 1, 1), "heads": (1, 2, 2, 4)}
 # Odd and even numbers of hidden channels, biases, both norms, with and without compensators.
@@ -74,12 +75,7 @@ def test_bfloat16_stays_within_45_db_of_float32_in_windows_and_as_a_whole(
     torch.manual_seed(0)
     network = DRSformer(dim=16, num_blocks=(1, 1, 1, 1))
     rainy = torch.rand(1, 3, 72, 56)
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        half = network(rainy)
-    with torch.no_grad():
-        exact = network.plain(rainy)["image"]
-    assert half.dtype == torch.float32
-    assert 0 < (half - exact).square().mean() < 10**-4.5
+    assert_bfloat16_stays_close(network, rainy)
 
 
 @pytest.mark.parametrize("config", [{}, {"bias": True, "LayerNorm_type": "BiasFree", "mefc": False}])

@@ -14,6 +14,7 @@ out the convolutions for it, and nothing else changes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Literal, TypeVar
 
@@ -22,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from derain.nn.pixels import as_map, as_pixels
+from derain.nn.prepared import Network, once_per_weights
 
 Activation = Literal["none", "gelu", "relu"]
 Layers = TypeVar("Layers")
@@ -161,6 +163,25 @@ def multiplying_in(dtype: torch.dtype, layers: Layers) -> Layers:
         changed = replace(layers, **{name: multiplying_in(dtype, part) for name, part in parts.items()})
     found: Layers = changed
     return found
+
+
+def laid_out_by_precision(
+    lay_out: Callable[[Network], Layers],
+) -> Callable[[Network, torch.dtype | None], Layers]:
+    """A decorator: `lay_out(network, dtype)` gives the layers once per weights and type.
+
+    Their convolutions multiply in `dtype`, bfloat16, or as `lay_out` made them for None.
+    """
+
+    def lay_out_in_bfloat16(network: Network) -> Layers:
+        return multiplying_in(torch.bfloat16, lay_out(network))
+
+    as_made, in_bfloat16 = once_per_weights(lay_out), once_per_weights(lay_out_in_bfloat16)
+
+    def laid_out(network: Network, dtype: torch.dtype | None) -> Layers:
+        return as_made(network) if dtype is None else in_bfloat16(network)
+
+    return laid_out
 
 
 def mixed_precision(device: str) -> torch.dtype | None:

@@ -26,11 +26,10 @@ from torch import Tensor, nn
 from derain.methods.drsformer import network as plain
 from derain.nn.blocks import Block, BlockSequence
 from derain.nn.channel_attention import CosineSums, merged_projection
-from derain.nn.convolution import Activation, Convolution, mixed_precision, multiplying_in
+from derain.nn.convolution import Activation, Convolution, laid_out_by_precision, mixed_precision
 from derain.nn.halo_windows import CPU_NUMBERS, Sides, by_windows, crop, crop_to, padding
 from derain.nn.joining import Joining, doubled, halved
 from derain.nn.norms import ChannelNorm
-from derain.nn.prepared import once_per_weights
 
 PAIRS = 32  # of hidden channels that a CPU computes at a time
 NO_CHANNEL = -1
@@ -49,7 +48,7 @@ class FastDRSformer(plain.DRSformer):
         if mixed == torch.float16:
             return self.plain(rainy)
         with torch.autocast(rainy.device.type, enabled=False):
-            layers = laid_out(self) if mixed is None else laid_out_in_bfloat16(self)
+            layers = laid_out(self, mixed)
             # one by one, so that memory stays that of one
             each = [restored(layers, picture) for picture in torch.split(rainy, 1)]
         return {name: torch.cat([one[name] for one in each]) for name in each[0]}
@@ -106,21 +105,13 @@ class Layers:
     output: Convolution
 
 
-@once_per_weights
+@laid_out_by_precision
 def laid_out(n: plain.DRSformer) -> Layers:
-    """The layers of a network with their weights laid out."""
-    return layers_of(n)
+    """The layers of a network with their weights laid out.
 
-
-@once_per_weights
-def laid_out_in_bfloat16(n: plain.DRSformer) -> Layers:
-    """The same for convolutions in bfloat16."""
-    return multiplying_in(torch.bfloat16, layers_of(n))
-
-
-def layers_of(n: plain.DRSformer) -> Layers:
-    """The convolutions outside blocks, from and to colours or sums of many blocks, stay exact: their operands
-    are not standardised, so that few digits tell pixels apart."""
+    The convolutions outside blocks, from and to colours or sums of many blocks, stay exact: their operands
+    are not standardised, so that few digits tell pixels apart.
+    """
     return Layers(
         patch_embed=Convolution.like(n.patch_embed.proj, exact=True),
         encoder_level0=ExpertMixture.of(n.encoder_level0) if n.mefc else None,

@@ -25,11 +25,10 @@ from torch import Tensor, nn
 from derain.methods.nerd_rain import network as plain
 from derain.nn.blocks import Block, BlockSequence
 from derain.nn.channel_attention import CosineSums, merged_projection
-from derain.nn.convolution import Activation, Convolution, mixed_precision, multiplying_in
+from derain.nn.convolution import Activation, Convolution, laid_out_by_precision, mixed_precision
 from derain.nn.halo_windows import Sides, by_windows, crop, crop_to, padding
 from derain.nn.joining import Joining, doubled, halved
 from derain.nn.norms import ChannelNorm
-from derain.nn.prepared import once_per_weights
 from derain.nn.resizing import Upsample
 
 
@@ -46,7 +45,7 @@ class FastNeRDRain(plain.NeRDRain):
         # On a CPU one by one, so that memory stays that of one.
         pictures = torch.split(rainy, 1 if device == "cpu" else len(rainy))
         with torch.autocast(device, enabled=False):
-            layers = laid_out(self) if mixed is None else laid_out_in_bfloat16(self)
+            layers = laid_out(self, mixed)
             return {"image": torch.cat([restored(layers, picture) for picture in pictures])}
 
 
@@ -105,21 +104,13 @@ class Layers:
     fusion3: Fusion
 
 
-@once_per_weights
+@laid_out_by_precision
 def laid_out(n: plain.NeRDRain) -> Layers:
-    """The layers of a network with their weights laid out."""
-    return layers_of(n)
+    """The layers of a network with their weights laid out.
 
-
-@once_per_weights
-def laid_out_in_bfloat16(n: plain.NeRDRain) -> Layers:
-    """The same for convolutions in bfloat16."""
-    return multiplying_in(torch.bfloat16, layers_of(n))
-
-
-def layers_of(n: plain.NeRDRain) -> Layers:
-    """The convolutions outside blocks, from and to colours or sums of many blocks, stay exact: their operands
-    are not standardised, so that few digits tell pixels apart."""
+    The convolutions outside blocks, from and to colours or sums of many blocks, stay exact: their operands
+    are not standardised, so that few digits tell pixels apart.
+    """
     return Layers(
         small=Pass.of(n.layers("small", 1)),
         mid1=Pass.of(n.layers("mid", 1)),
