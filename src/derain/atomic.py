@@ -14,7 +14,8 @@ from pathlib import Path
 
 import psutil
 
-from derain.errors import DerainError, reason
+from derain.errors import DerainError, Remedy, UsageError, reason
+from derain.paths import exists
 
 # .NAME.PROCESS.RANDOM.part.EXTENSION; see `_process`.
 _PART = re.compile(r"\..*\.([^.]+-\d+-\d+)\.[0-9a-f]{8}\.part(\.[^.]*)?")
@@ -107,6 +108,12 @@ def refuse_unwritable(folder: Path) -> None:
     finally:
         with suppress(OSError):
             probe.unlink()
+
+
+def refuse_existing(path: Path, overwrite: bool) -> None:
+    """Raises `UsageError` for a file that exists and is not to be replaced."""
+    if not overwrite and exists(path):
+        raise UsageError(f"{path}: exists already.", Remedy("replace it", {"overwrite": True}))
 
 
 def replace_file(path: str | Path, content: bytes) -> None:

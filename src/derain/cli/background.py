@@ -46,13 +46,14 @@ def background(
 
     Example: derain background rain.mp4 -o clean.png --report report/
     """
+    from derain.atomic import refuse_existing
     from derain.background import clean_frame
     from derain.background.clip import open_clip
     from derain.background.report import facts, refuse_movement, warnings, write_report
     from derain.background.spa_layout import CLEAN, RAINY, refuse_repetition, write_pairs
     from derain.background.votes import check_variant
     from derain.cli.progress import bar
-    from derain.errors import Remedy, UsageError, reason
+    from derain.errors import UsageError, reason
     from derain.pictures import Picture, write_picture
     from derain.pictures.writing import FORMATS
 
@@ -61,8 +62,7 @@ def background(
     if output is not None and output.suffix.lower() not in FORMATS:
         raise UsageError(f"{output}: the picture must end in {', '.join(FORMATS)}.")
     for target in filter(None, (output, report and report / "report.json")):
-        if target.exists() and not overwrite:
-            raise UsageError(f"{target}: exists already.", Remedy("replace it", {"overwrite": True}))
+        refuse_existing(target, overwrite)
     method = check_variant(variant)
     source = open_clip(clip, frames)
     if pairs is not None:

@@ -59,16 +59,17 @@ def bench(
 
     Example: derain bench --compare --sizes 2000x1000
     """
+    from derain.atomic import refuse_existing
     from derain.bench import Task, as_chosen, check_task, choices, measure, parse_sizes
     from derain.bench import plot as draw
     from derain.checkpoints.bundled import DEFAULT
     from derain.cli.progress import bar
-    from derain.errors import Remedy, UsageError
+    from derain.errors import UsageError
 
-    if plot is not None and plot.suffix.lower() != ".png":
-        raise UsageError(f"{plot}: the plot must end in .png.")
-    if plot is not None and plot.exists() and not overwrite:
-        raise UsageError(f"{plot}: exists already.", Remedy("replace it", {"overwrite": True}))
+    if plot is not None:
+        if plot.suffix.lower() != ".png":
+            raise UsageError(f"{plot}: the plot must end in .png.")
+        refuse_existing(plot, overwrite)
     tasks = [
         Task(model, height, width, device, precision, threads, passes)
         for model in dict.fromkeys(models or [DEFAULT])

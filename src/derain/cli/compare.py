@@ -38,13 +38,12 @@ def compare(
 
     Example: derain compare ours/ theirs/ --rainy rainy/ --blind -o look.html
     """
-    from derain.atomic import replace_file
+    from derain.atomic import refuse_existing, replace_file
     from derain.cli.evaluate import named_folder
-    from derain.errors import Remedy, UsageError
+    from derain.errors import UsageError
     from derain.evaluation.blind import comparison_page
 
-    if output.exists() and not overwrite:
-        raise UsageError(f"{output}: exists already.", Remedy("replace it", {"overwrite": True}))
+    refuse_existing(output, overwrite)
     results = dict(map(named_folder, folders))
     if len(results) < len(folders):
         raise UsageError("two folders have the same name; write NAME=FOLDER.")

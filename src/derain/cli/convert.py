@@ -20,13 +20,13 @@ def convert(
 
     Example: derain convert latest.pth -o spanet.safetensors
     """
+    from derain.atomic import refuse_existing
     from derain.checkpoints import open_checkpoint, save_model
-    from derain.errors import Remedy, UsageError
+    from derain.errors import UsageError
 
     if output.suffix != ".safetensors":
         raise UsageError(f"{output}: the output must end in .safetensors.")
-    if output.exists() and not overwrite:
-        raise UsageError(f"{output}: exists already.", Remedy("replace it", {"overwrite": True}))
+    refuse_existing(output, overwrite)
     opened = open_checkpoint(model, own_code=None)
     save_model(output, opened)
     name, tensors = opened.checkpoint.name, len(opened.network.state_dict())

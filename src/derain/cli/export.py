@@ -48,8 +48,9 @@ def export(
 
     Example: derain export everyday --precision int8 --calibrate rainy -o fast.onnx
     """
+    from derain.atomic import refuse_existing
     from derain.checkpoints import open_checkpoint
-    from derain.errors import Remedy, UsageError, unknown_name
+    from derain.errors import UsageError, unknown_name
     from derain.export import TARGETS
     from derain.export.darktable import TILE, export_package
     from derain.export.files import TOLERANCE, files_at
@@ -62,9 +63,8 @@ def export(
         raise unknown_name("precision", precision, ("float32", "int8"))
     if (precision == "int8") != (calibrate is not None) or (calibrate is not None and to == "dtmodel"):
         raise UsageError("--precision int8 and --calibrate FOLDER go together, for onnx and openvino.")
-    there = [path for path in files_at(to, output) if path.exists()]
-    if there and not overwrite:
-        raise UsageError(f"{there[0]}: exists already.", Remedy("replace it", {"overwrite": True}))
+    for path in files_at(to, output):
+        refuse_existing(path, overwrite)
     opened = open_checkpoint(model, own_code=own_code)
     if to == "dtmodel":
         package = export_package(opened, output, None if any_size else TILE)

@@ -96,13 +96,14 @@ def frame_writer(
 
 def refuse_target(output: Path, pipes: Pipes, overwrite: bool, suffixes: tuple[str, ...]) -> str:
     """The suffix of a file that frames may be written to. Raises `UsageError` for any other."""
+    from derain.atomic import refuse_existing
+
     suffix = output.suffix.lower()
     if suffix not in suffixes:
         raise UsageError(f"{output}: frames are written as {' '.join(suffixes)}, or to - as a pipe.")
     if pipes.to is not None:
         raise UsageError("--to is for standard output; the format of a file follows from its suffix.")
-    if output.exists() and not overwrite:
-        raise UsageError(f"{output}: exists already.", Remedy("replace it", {"overwrite": True}))
+    refuse_existing(output, overwrite)
     return suffix
 
 

@@ -49,9 +49,10 @@ def preview(
 
     Example: derain preview photo.jpg --model everyday --strength 0.7 --strength 1
     """
+    from derain.atomic import refuse_existing
     from derain.checkpoints.bundled import bundled_names
     from derain.cli.progress import bar
-    from derain.errors import Remedy, UsageError
+    from derain.errors import UsageError
     from derain.paths import PREVIEW
     from derain.pictures import EXTENSIONS, Picture, read_picture, write_picture
     from derain.restore import load
@@ -60,8 +61,7 @@ def preview(
     target = output or photo.with_name(f"{photo.stem}{PREVIEW}.jpg")
     if target.suffix.lower() not in EXTENSIONS:
         raise UsageError(f"{target}: pictures are written as {' '.join(EXTENSIONS)}.")
-    if target.exists() and not overwrite:
-        raise UsageError(f"{target}: exists already.", Remedy("replace it", {"overwrite": True}))
+    refuse_existing(target, overwrite)
     names = model or list(bundled_names())
     picture, results = read_picture(photo), {}
     with bar("restoring", len(names)) as progress:

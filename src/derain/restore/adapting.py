@@ -12,14 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from derain.atomic import refuse_unwritable
+from derain.atomic import refuse_existing, refuse_unwritable
 from derain.checkpoints import open_checkpoint, save_checkpoint
 from derain.checkpoints.bundled import find_model
 from derain.errors import DerainError, Remedy, UsageError, errors_of, unknown_name
 from derain.methods import all_methods, create_network, network_names
 from derain.methods.network import RainNetwork
 from derain.methods.self_supervision import Bytes, Fit, FitOptions, SelfSupervision, Target
-from derain.paths import exists
 from derain.pictures import Picture, left_out, read_picture, to_rgb8, to_tensor, with_pixels, write_picture
 from derain.restore.jobs import Job, Made, Outcome, carry_out, failed, prepare_folders
 from derain.restore.precision import choose_precision, is_bfloat16_native
@@ -257,8 +256,7 @@ def adapt_together(
         DerainError: no picture could be read, the network file exists or cannot be written, or the loss
             is no longer finite.
     """
-    if exists(network_file) and not overwrite:
-        raise UsageError(f"{network_file}: exists already.", Remedy("replace it", {"overwrite": True}))
+    refuse_existing(network_file, overwrite)
     refuse_unwritable(network_file.parent)
     prepare_folders(jobs)
     began = time.monotonic()

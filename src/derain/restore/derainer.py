@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from derain.atomic import refuse_existing
 from derain.checkpoints import Checkpoint, Model, open_checkpoint
 from derain.checkpoints.bundled import find_model
-from derain.errors import DerainError, Remedy, UsageError
+from derain.errors import DerainError, UsageError
 from derain.export import is_exported
 from derain.methods import all_architectures
 from derain.methods.network import RainNetwork
-from derain.paths import RESULT, same
+from derain.paths import RESULT, exists, same
 from derain.pictures import EXTENSIONS, Picture, left_out, read_picture, to_tensor, write_picture
 from derain.pictures.kinds import VIDEO_KINDS, file_kind
 from derain.pictures.picture import grey_pixels, to_pixels
@@ -512,9 +513,7 @@ def _place(source: Path, output: str | Path | None) -> Path:
 def _target(source: Path, output: str | Path | None, overwrite: bool) -> Path:
     """The file to write. Raises `UsageError` if it exists and may not be replaced."""
     target = _place(source, output)
-    if target.exists():
-        if same(target, source):
-            raise UsageError(f"{target}: the result would replace its source; give another output.")
-        if not overwrite:
-            raise UsageError(f"{target}: exists already.", Remedy("replace it", {"overwrite": True}))
+    if exists(target) and same(target, source):
+        raise UsageError(f"{target}: the result would replace its source; give another output.")
+    refuse_existing(target, overwrite)
     return target

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from derain import made_pairs
-from derain.atomic import replace_file
+from derain.atomic import refuse_existing, replace_file
 from derain.data.folders import pictures_in, read_rgb
 from derain.data.synthesis.presets import RainKind, make_pair
 from derain.data.synthesis.presets import preset as find_preset
-from derain.errors import Remedy, UsageError
-from derain.paths import exists, real
+from derain.errors import UsageError
+from derain.paths import real
 
 MAKER = "derain synth"
 PARTS = ("rainy", "clean")  # folders of the output
@@ -65,8 +65,7 @@ def plan_pairs(
         for target in (pair.rainy, pair.clean):
             if real(target) in sources:
                 raise UsageError(f"{target}: is one of the clean pictures; choose another output folder.")
-            if exists(target) and not overwrite:
-                raise UsageError(f"{target}: exists already.", Remedy("replace it", {"overwrite": True}))
+            refuse_existing(target, overwrite)
     return plan
 
 
