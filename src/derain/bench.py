@@ -30,7 +30,7 @@ from derain.errors import DerainError, UsageError
 from derain.export import TARGETS, is_exported
 from derain.methods import create_network, network_names
 from derain.methods.network import RainNetwork
-from derain.nn.padding import pad_to
+from derain.nn.padding import pad_to, round_up
 from derain.peak_memory import most_memory, start_memory
 from derain.pictures import Picture, read_picture, to_tensor, with_pixels, write_picture
 from derain.pictures.charts import chart_sheet
@@ -295,7 +295,7 @@ def as_chosen(task: Task, choice: Choice, folder: Path) -> Task:
 
 def _padded(network: RainNetwork, task: Task) -> tuple[int, int]:
     multiple = network.spec.multiple_of
-    return -(-task.height // multiple) * multiple, -(-task.width // multiple) * multiple
+    return round_up(task.height, multiple), round_up(task.width, multiple)
 
 
 def _counts_cpu(device: str, threads: int) -> bool:

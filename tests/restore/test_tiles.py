@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from derain.restore.tiles import Axis, even_axis, pad_to, published_axis, run_tiles
+from derain.nn.padding import pad_to
+from derain.restore.tiles import Axis, even_axis, published_axis, run_tiles
 
 
 def total(axis: Axis, length: int) -> Tensor:

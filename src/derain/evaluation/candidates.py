@@ -20,6 +20,7 @@ from derain.data.pairing import best_pairing, pictures_below
 from derain.errors import DerainError, UsageError, last_line, reason, unknown_name
 from derain.evaluation.cases import Case
 from derain.extras import extra
+from derain.nn.padding import pad_to_multiple
 from derain.own_code import own_function
 from derain.paths import is_file
 
@@ -286,10 +287,8 @@ def from_onnx(path: Path) -> Candidate:
 
 
 def _whole(network: Callable[[Tensor], Any], rainy: Tensor, multiple: int, name: str) -> Tensor:
-    from derain.restore.tiles import pad_to
-
     height, width = rainy.shape[2:]
-    padded = pad_to(rainy, -(-height // multiple) * multiple, -(-width // multiple) * multiple)
+    padded = pad_to_multiple(rainy, multiple)
     try:
         with torch.no_grad():
             found = network(padded)

@@ -31,6 +31,7 @@ from derain.errors import DerainError, UsageError, reason
 from derain.export.files import compare, files_at
 from derain.export.graph import AXES, record
 from derain.export.running import onnx_model, onnx_session
+from derain.nn.padding import round_up
 
 TILE = 768  # darktable's own side of a tile
 INPUT, OUTPUT = "input", "output"
@@ -103,7 +104,7 @@ def export_package(model: Model, path: Path, tile: int | None = TILE) -> Package
             "tiles."
         )
     multiple = spec.multiple_of
-    side = None if tile is None else multiple * -(-tile // multiple)
+    side = None if tile is None else round_up(tile, multiple)
     module = InEditor(network, multiple)
     example = torch.rand(1, 3, side or 2 * multiple + 1, side or 3 * multiple + 1)
     axes = {number: name for number, name in AXES.items() if number > 1} if side is None else {}

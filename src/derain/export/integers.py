@@ -20,7 +20,7 @@ from derain.data.folders import pictures_in, read_rgb
 from derain.errors import UsageError
 from derain.export.facts import INPUT
 from derain.extras import extra
-from derain.nn.padding import pad_to
+from derain.nn.padding import pad_to_multiple
 from derain.pictures import Picture, to_tensor
 
 LEAST_DB = 45.0
@@ -48,7 +48,7 @@ def _piece(file: Path, multiple_of: int) -> Tensor:
     picture = to_tensor(Picture(read_rgb(file)))
     top, left = (max(0, side - SIDE) // 2 for side in picture.shape[2:])
     middle = picture[..., top : top + SIDE, left : left + SIDE]
-    return pad_to(middle, *(-(-side // multiple_of) * multiple_of for side in middle.shape[2:]))
+    return pad_to_multiple(middle, multiple_of)
 
 
 def with_integers(graph: Any, measured: Sequence[Tensor]) -> Any:

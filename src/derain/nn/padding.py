@@ -18,6 +18,17 @@ def pad_to(picture: Tensor, height: int, width: int) -> Tensor:
     return picture
 
 
+def pad_to_multiple(picture: Tensor, multiple: int, least: int = 1) -> Tensor:
+    """Extends (..., H, W) as `pad_to` does, to sides that are multiples and at least `least`."""
+    height, width = (max(least, round_up(side, multiple)) for side in picture.shape[-2:])
+    return pad_to(picture, height, width)
+
+
+def round_up(length: int, multiple: int) -> int:
+    """The smallest multiple that is not below a length."""
+    return -(-length // multiple) * multiple
+
+
 def padded_rows(
     rows: Callable[[int, int], Tensor], there: int, height: int, width: int
 ) -> Callable[[int, int], Tensor]:

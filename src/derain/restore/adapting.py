@@ -19,10 +19,11 @@ from derain.errors import DerainError, Remedy, UsageError, errors_of, unknown_na
 from derain.methods import all_methods, create_network, network_names
 from derain.methods.network import RainNetwork
 from derain.methods.self_supervision import Bytes, Fit, FitOptions, SelfSupervision, Target
+from derain.nn.padding import pad_to_multiple
 from derain.pictures import Picture, left_out, read_picture, to_rgb8, to_tensor, with_pixels, write_picture
 from derain.restore.jobs import Job, Made, Outcome, carry_out, failed, prepare_folders
 from derain.restore.precision import choose_precision, is_bfloat16_native
-from derain.restore.tiles import even_axis, pad_to, run_tiles
+from derain.restore.tiles import even_axis, run_tiles
 
 NETWORK_FILE = "network.safetensors"
 KEPT = "kept"
@@ -121,7 +122,7 @@ def apply(
     """A network's result for a picture (1, 3, H, W) of any size, in [0, 1]; large ones in tiles."""
     height, width = picture.shape[2:]
     multiple = network.spec.multiple_of
-    padded = pad_to(picture, *(max(least_side, -(-side // multiple) * multiple) for side in (height, width)))
+    padded = pad_to_multiple(picture, multiple, least_side)
     size = TILE if height * width > TILE * TILE else max(padded.shape[2:])
     rows, columns = (even_axis(side, size, OVERLAP, multiple, hard_cut=False) for side in padded.shape[2:])
     network = network.to(device).eval()

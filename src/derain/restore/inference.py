@@ -12,10 +12,11 @@ from torch import Tensor
 
 from derain.errors import DerainError
 from derain.methods.network import RainNetwork, Rows
+from derain.nn.padding import padded_rows, round_up
 from derain.restore import memory
 from derain.restore.settings import Settings
 from derain.restore.test_time import Position, join_phases, split_phases, turned, turned_back
-from derain.restore.tiles import Axis, even_axis, padded_rows, published_axis, run_tiles, tile_bands
+from derain.restore.tiles import Axis, even_axis, published_axis, run_tiles, tile_bands
 
 # Shared pixels of neighbouring tiles for networks that depend on the whole picture.
 OVERLAP = 128
@@ -113,7 +114,7 @@ class Inference:
         self, source: BandSource, dtype: torch.dtype, with_maps: bool, progress: Callable[[int, int], None]
     ) -> Iterator[Band]:
         multiple = self.network.spec.multiple_of
-        height, width = (-(-side // multiple) * multiple for side in (source.height, source.width))
+        height, width = (round_up(side, multiple) for side in (source.height, source.width))
         padded = BandSource(height, width, padded_rows(source.rows, source.height, height, width))
         size, note = self._tile_size(height, width)
         while True:
@@ -186,7 +187,7 @@ class Inference:
     def _together(self, height: int, width: int) -> int:
         """How many pictures of one size may go through the network at once."""
         multiple = self.network.spec.multiple_of
-        height, width = (-(-side // multiple) * multiple for side in (height, width))
+        height, width = (round_up(side, multiple) for side in (height, width))
         size, _ = self._tile_size(height, width)
         each = self.network.activation_bytes(min(size, height), min(size, width))
         return max(1, memory.budget(self.device) // max(1, each))

@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from derain.methods.network import Rows
-from derain.nn.padding import pad_to as pad_to
-from derain.nn.padding import padded_rows as padded_rows
+from derain.nn.padding import round_up
 
 Span = tuple[int, int]  # (first, last + 1) along one axis
 
@@ -46,7 +45,7 @@ def even_axis(length: int, size: int, overlap: int, multiple: int, hard_cut: boo
     size = max(size // multiple * multiple, multiple)
     if size >= length:
         return Axis(((0, length),), (torch.ones(length),))
-    overlap = min(-(-overlap // multiple) * multiple, size - multiple)
+    overlap = min(round_up(overlap, multiple), size - multiple)
     count = -(-(length - overlap) // (size - overlap))
     units = length // multiple
     size = -(-(units + (count - 1) * overlap // multiple) // count) * multiple

@@ -12,7 +12,8 @@ from torch import Tensor
 from derain.data.patches import Pictures, levels_to_tensor, read_pair
 from derain.evaluation import protocol
 from derain.methods.network import RainNetwork
-from derain.restore.tiles import pad_to, published_axis, run_tiles
+from derain.nn.padding import pad_to_multiple
+from derain.restore.tiles import published_axis, run_tiles
 from derain.training.recipe import Recipe, Validation
 from derain.training.streams import HeldOut
 
@@ -71,8 +72,8 @@ def validate(
 def restore(network: RainNetwork, rainy: Tensor) -> Tensor:
     """`network` on a picture (1, 3, H, W) of any size, padded and tiled as its test protocol does."""
     height, width = rainy.shape[-2:]
-    multiple, tile = network.spec.multiple_of, network.spec.tile
-    padded = pad_to(rainy, -(-height // multiple) * multiple, -(-width // multiple) * multiple)
+    tile = network.spec.tile
+    padded = pad_to_multiple(rainy, network.spec.multiple_of)
     if tile is None:
         restored: Tensor = network(padded)
     else:

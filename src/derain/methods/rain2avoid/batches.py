@@ -10,7 +10,7 @@ from torch import Tensor
 from derain.methods.network import RainNetwork
 from derain.methods.rain2avoid.presets import Schedule
 from derain.methods.self_supervision import Target
-from derain.nn.padding import pad_to
+from derain.nn.padding import pad_to, pad_to_multiple
 
 WHOLE_PIXELS = 512 * 512  # larger pictures are trained on in crops of this many pixels
 LEAST_SIDE = 64  # padded to it, as BatchNorm needs more than one value per channel at the deepest level
@@ -71,6 +71,5 @@ def random_crop(rainy: Tensor, clean: Tensor, side: int) -> tuple[Tensor, Tensor
 def padded(network: RainNetwork, *pictures: Tensor) -> tuple[Tensor, Tensor]:
     """Both reflected to a size that the network takes."""
     multiple = network.spec.multiple_of
-    height, width = (max(LEAST_SIDE, -(-n // multiple) * multiple) for n in pictures[0].shape[2:])
-    rainy, clean = (pad_to(picture, height, width) for picture in pictures)
+    rainy, clean = (pad_to_multiple(picture, multiple, LEAST_SIDE) for picture in pictures)
     return rainy, clean
