@@ -56,8 +56,8 @@ def refuse_several(name: str, frames: int, *, and_more: bool = False) -> None:
         raise DerainError(f"{name}: holds {count} frames or pages; save each as a picture, or use a video.")
 
 
-def refuse_kind(name: str, kind: str) -> DerainError:
-    """The error for unsupported pixels."""
+def unsupported_pixels(name: str, kind: str) -> DerainError:
+    """The error for pixels of a kind that a `Picture` does not hold; `kind` as the decoder calls it."""
     return DerainError(
         f"{name}: pixels of type '{kind}' are not supported; save it with 8 or 16 bits per channel, "
         "grey or RGB."
@@ -73,7 +73,7 @@ def with_supported_pixels(image: ImageFile.ImageFile, name: str, max_pixels: int
     refuse_size(name, *image.size, max_pixels)
     refuse_several(name, getattr(image, "n_frames", 1))
     if image.mode not in GREY_MODES | COLOUR_MODES:
-        raise refuse_kind(name, image.mode)
+        raise unsupported_pixels(name, image.mode)
     return image
 
 

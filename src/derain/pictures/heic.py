@@ -9,7 +9,7 @@ import numpy as np
 
 from derain.extras import extra
 from derain.pictures import exif as exif_blocks
-from derain.pictures.decoding import refuse_kind, refuse_size
+from derain.pictures.decoding import refuse_size, unsupported_pixels
 from derain.pictures.kinds import EXTRA, HEIC
 from derain.pictures.picture import Array, ColourCode, Picture
 
@@ -25,7 +25,7 @@ def read(content: bytes, name: str, max_pixels: int) -> Picture:
     refuse_size(name, width, height, max_pixels)
     kind, _, bits = heif.mode.partition(";")
     if kind not in MODES:
-        raise refuse_kind(name, heif.mode)
+        raise unsupported_pixels(name, heif.mode)
     samples = _full_range(np.asarray(heif), int(bits or 8))
     samples = samples.reshape(*samples.shape[:2], -1)
     has_alpha = kind.endswith("A")

@@ -19,7 +19,7 @@ from PIL import Image, JpegImagePlugin
 from derain.errors import DerainError
 from derain.pictures import exif as exif_blocks
 from derain.pictures.decoding import INK_PROFILE, behind_the_end, colours_and_alpha, left_behind, refuse_size
-from derain.pictures.picture import Array, JpegCoding, Picture, Text
+from derain.pictures.picture import Array, JpegCoding, Picture, Text, without_pixels
 
 DEFAULT_QUALITY = 95
 XMP = b"http://ns.adobe.com/xap/1.0/\0"
@@ -59,7 +59,7 @@ SUBSAMPLINGS = {(1, 1): "4:4:4", (2, 1): "4:2:2", (2, 2): "4:2:0"}
 class _Found:
     """What the segments of a file contain, as far as they were searched."""
 
-    carried: Picture = field(default_factory=lambda: Picture(np.zeros((1, 1, 1), np.uint8)))
+    carried: Picture = field(default_factory=without_pixels)
     profile: dict[int, bytes] = field(default_factory=dict)
     tables: dict[int, tuple[int, ...]] = field(default_factory=dict)
     frame: bytes = b""

@@ -21,7 +21,7 @@ import numpy as np
 from derain.errors import DerainError
 from derain.pictures import exif as exif_blocks
 from derain.pictures import jpeg
-from derain.pictures.decoding import refuse_kind, refuse_size
+from derain.pictures.decoding import refuse_size, unsupported_pixels
 from derain.pictures.picture import Array, ColourCode, Picture
 
 DECODER = Path(__file__).with_name("jxl_decoder.py")
@@ -95,7 +95,7 @@ def read(content: bytes, name: str, max_pixels: int) -> Picture:
     if len(header.channels) > MOST_CHANNELS:
         raise DerainError(f"{name}: has {len(header.channels):,} channels besides its colours.")
     if header.floats or BLACK in header.channels:
-        raise refuse_kind(name, "float" if header.floats else "CMYK")
+        raise unsupported_pixels(name, "float" if header.floats else "CMYK")
     if header.unusual:
         raise DerainError(f"{name}: its decoder does not apply its colour profile; save it as PNG or TIFF.")
     decoded = _decoded(content, header)

@@ -112,6 +112,11 @@ class Picture:
         return int(np.iinfo(self.pixels.dtype).max)
 
 
+def without_pixels() -> Picture:
+    """A picture of one black pixel, for readers that collect what a file carries before its pixels."""
+    return Picture(np.zeros((1, 1, 1), np.uint8))
+
+
 def to_tensor(picture: Picture, first: int = 0, end: int | None = None) -> Tensor:
     """The colours as a (1, 3, H, W) float32 tensor in [0, 1]; grey is repeated in the three channels.
 

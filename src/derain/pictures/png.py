@@ -26,7 +26,7 @@ from derain.pictures.decoding import (
     refuse_several,
     refuse_size,
 )
-from derain.pictures.picture import Array, ColourCode, Picture, Text
+from derain.pictures.picture import Array, ColourCode, Picture, Text, without_pixels
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
@@ -47,7 +47,7 @@ ADAM7 = (
 
 def read(content: bytes, name: str, max_pixels: int) -> Picture:
     """A PNG file's picture, as stored, not yet turned."""
-    pieces, carried = [SIGNATURE], Picture(np.zeros((1, 1, 1), np.uint8))
+    pieces, carried = [SIGNATURE], without_pixels()
     for kind, start, end in _chunks(content):
         if kind in PIXELS:
             if zlib.crc32(content[start - 4 : end]) != int.from_bytes(content[end : end + 4], "big"):

@@ -30,13 +30,13 @@ from derain.pictures.decoding import (
     INK_PROFILE,
     colours_and_alpha,
     left_behind,
-    refuse_kind,
     refuse_several,
     refuse_size,
+    unsupported_pixels,
     with_supported_pixels,
 )
 from derain.pictures.jpeg import iptc_of_photoshop, other_resources
-from derain.pictures.picture import Array, Picture
+from derain.pictures.picture import Array, Picture, without_pixels
 
 STRIP_BYTES = 1 << 20  # of files that are written
 GROUP_BYTES = 1 << 24  # decompressed at once of files that are read
@@ -120,7 +120,9 @@ def read(content: bytes, name: str, max_pixels: int) -> Picture:
         )
     if layout.compression in BYTEWISE and layout.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB):
         if layout.format not in (UNSIGNED, FLOAT) or (layout.format == UNSIGNED and layout.bits > 16):
-            raise refuse_kind(name, f"{layout.bits} bits, {'signed' if layout.format == 2 else 'unsigned'}")
+            raise unsupported_pixels(
+                name, f"{layout.bits} bits, {'signed' if layout.format == 2 else 'unsigned'}"
+            )
         pixels, alpha, more = _numbers(content, head, first, layout, name)
         lost += more
     else:
@@ -129,7 +131,9 @@ def read(content: bytes, name: str, max_pixels: int) -> Picture:
         )
         image = with_supported_pixels(TiffImagePlugin.TiffImageFile(twin, name), name, max_pixels)
         if layout.bits > 8:
-            raise refuse_kind(name, f"{layout.bits} bits, photometric interpretation {layout.photometric}")
+            raise unsupported_pixels(
+                name, f"{layout.bits} bits, photometric interpretation {layout.photometric}"
+            )
         pixels, alpha = colours_and_alpha(image)
         lost += left_behind(image.mode)
         if image.mode == "CMYK" and exif_blocks.ICC in first.entries:
@@ -460,8 +464,8 @@ def _carried(first: tags.Directory, head: tags.Header, lost: list[str]) -> Pictu
         lost.append("its layers")
     if others := other_resources(content(exif_blocks.PHOTOSHOP) or b""):
         lost.append(others)
-    return Picture(
-        np.zeros((1, 1, 1), np.uint8),
+    return replace(
+        without_pixels(),
         exif=exif_blocks.from_tiff(first, head.order),
         icc=content(exif_blocks.ICC),
         dpi=_dpi(first, head.order),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
@@ -30,7 +30,7 @@ from derain.pictures.picture import grey_pixels, to_pixels
 from derain.restore.in_memory import picture_planes, restore_array, restore_pil, restore_tensor
 from derain.restore.inference import BandSource, Inference, Restored
 from derain.restore.precision import choose_precision, is_bfloat16_native
-from derain.restore.protecting import keep_map, protected
+from derain.restore.protecting import keep_map, protected, refuse_other_size
 from derain.restore.rain import Change, Rain, measure_rain, threshold_of
 from derain.restore.settings import Changes, Settings, choose_device
 from derain.restore.sideways import ON_ITS_SIDE, Sideways, turned_where_sideways, with_note
@@ -354,7 +354,7 @@ class Derainer:
             found = turned_where_sideways(rainy, found, Sideways(restore, threshold, strength))
         if protect is None:
             return found
-        _refuse_mask(protect, rainy.shape[-2:])
+        refuse_other_size(protect, rainy.shape[-2:])
         return replace(found, image=protected(rainy.to(found.image), found.image, protect))
 
     def restore_picture(
@@ -375,7 +375,8 @@ class Derainer:
             DerainError: the mask has another size, memory runs out, or the network produces values that are
                 not finite.
         """
-        _refuse_mask(protect, picture.size)
+        if protect is not None:
+            refuse_other_size(protect, picture.size)
         found = self._restore_picture(picture, with_maps, progress, protect)
         threshold, strength = self.rain_threshold, self.settings.strength
         if threshold is None or found.rain is None:
@@ -476,15 +477,6 @@ class Derainer:
 def _turned_back(picture: Picture) -> Picture:
     """Undoes `numpy.rot90`."""
     return replace(picture, pixels=np.ascontiguousarray(np.rot90(picture.pixels, -1)))
-
-
-def _refuse_mask(protect: Tensor | None, size: Sequence[int]) -> None:
-    """Raises `DerainError` for a mask that is not of a picture's size."""
-    if protect is not None and protect.shape[-2:] != tuple(size):
-        raise DerainError(
-            f"the mask is {protect.shape[-1]}x{protect.shape[-2]} and the picture {size[1]}x{size[0]}; "
-            "they must be equal."
-        )
 
 
 def _name(network: nn.Module, checkpoint: Checkpoint | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -53,6 +54,25 @@ def protected(rainy: Tensor, image: Tensor, keep: Tensor) -> Tensor:
     return torch.where(keep == 1, rainy, torch.where(keep == 0, image, mixed))
 
 
+def refuse_other_size(keep: Tensor, size: Sequence[int], path: Path | None = None) -> None:
+    """Checks that a keep map is as large as a picture.
+
+    Args:
+        keep: (1, 1, H, W).
+        size: (height, width) of the picture.
+        path: of the mask, for errors; None for one in memory.
+
+    Raises:
+        DerainError: it is not.
+    """
+    height, width = keep.shape[-2:]
+    if (height, width) != tuple(size):
+        place = "" if path is None else f"{path}: "
+        raise DerainError(
+            f"{place}the mask is {width}x{height} and the picture {size[1]}x{size[0]}; they must be equal."
+        )
+
+
 def read_mask(path: Path) -> Tensor:
     """The keep map of a mask in a file. Raises `DerainError` if it cannot be read or is in colour."""
     return keep_map(to_tensor(read_picture(path)), str(path))
@@ -86,12 +106,7 @@ class Protection:
         if self._last[0] != path:  # all frames of a video share one
             self._last = (path, read_mask(path))
         keep = self._last[1]
-        if keep.shape[-2:] != size:
-            height, width = keep.shape[-2:]
-            raise DerainError(
-                f"{path}: the mask is {width}x{height} and the picture "
-                f"{size[1]}x{size[0]}; they must be equal."
-            )
+        refuse_other_size(keep, size, path)
         return keep
 
     def path(self, name: Path | None) -> Path | None:
