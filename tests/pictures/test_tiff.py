@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from derain.errors import DerainError
-from derain.pictures import read_picture, write_picture
-from derain.pictures import tiff as tiff_room
+from derain.pictures import read_picture, tiff_pixels, write_picture
 
 HEIGHT, WIDTH = 37, 53
 ALPHA = {"unassalpha": 2, "assocalpha": 1, "unspecified": 0}
@@ -95,7 +94,7 @@ def test_every_layout_is_read_as_it_was_written(
             metadata=None,
         )
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(tiff_room, "GROUP_BYTES", at_once)
+            patch.setattr(tiff_pixels, "GROUP_BYTES", at_once)
             picture = read_picture(path)
         right = turned(expected(samples, colours, photometric == "miniswhite"), orientation)
         assert np.array_equal(picture.pixels, right)
@@ -326,7 +325,7 @@ def test_broken_files_give_a_picture_or_one_line_and_no_chatter(
 def test_strips_are_read_and_written_one_after_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compression: str | None
 ) -> None:
-    monkeypatch.setattr(tiff_room, "GROUP_BYTES", 1 << 18)
+    monkeypatch.setattr(tiff_pixels, "GROUP_BYTES", 1 << 18)
     samples = np.random.default_rng(0).integers(0, 65536, (900, 1200, 3), np.uint16)
     rows = None if compression is None else 16
     tifffile.imwrite(

@@ -14,26 +14,23 @@ from PIL import Image
 
 from derain.pictures import tags
 from derain.pictures.picture import Array, to_8_bits
+from derain.pictures.tags import Tag
 
 PREFIX = b"Exif\0\0"
-ORIENTATION = 0x0112
 # Sizes in pixels: of the first directory, and of the EXIF directory.
-WIDTHS, HEIGHTS = {0x0100, 0xA002}, {0x0101, 0xA003}
-X_RESOLUTION = 0x011A
-THUMBNAIL_OFFSET, THUMBNAIL_LENGTH = 0x0201, 0x0202
+WIDTHS, HEIGHTS = {Tag.IMAGE_WIDTH, Tag.PIXEL_X_DIMENSION}, {Tag.IMAGE_LENGTH, Tag.PIXEL_Y_DIMENSION}
 THUMBNAIL_SIDES = (160, 112, 80, 48, 24)  # in pixels, tried in turn
-STRIP_OFFSETS, STRIP_LENGTHS = 0x0111, 0x0117  # of thumbnails that are not compressed
+UNCOMPRESSED = (Tag.STRIP_OFFSETS, Tag.STRIP_BYTE_COUNTS)  # of thumbnails
 JPEG_START, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 # Tags of a TIFF file that lay out its pixels, or that a `Picture` holds elsewhere; all others describe it.
 LAYOUT = {
-    *(254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, ORIENTATION, 277, 278, 279, 280, 281, 284),
+    *(254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 274, 277, 278, 279, 280, 281, 284),
     *(288, 289, 290, 291, 292, 293, 297, 301, 317, 318, 319, 320, 321, 322, 323, 324, 325, 326, 327, 328),
     *(330, 332, 333, 334, 336, 337, 338, 339, 340, 341, 342, 343, 346, 347, *range(512, 522)),
     *(529, 530, 531, 532, 559),
 }
-XMP, IPTC, PHOTOSHOP, ICC = 700, 33723, 34377, 34675
-LAYERS = 37724  # of Photoshop: the rainy picture in parts
-ELSEWHERE = {*LAYOUT, XMP, IPTC, PHOTOSHOP, ICC, LAYERS}
+# Of Photoshop's, the layers are the rainy picture in parts.
+ELSEWHERE = {*LAYOUT, Tag.XMP, Tag.IPTC, Tag.PHOTOSHOP, Tag.ICC, Tag.PHOTOSHOP_LAYERS}
 
 
 def upright(exif: bytes) -> tuple[bytes | None, int]:
@@ -46,7 +43,7 @@ def upright(exif: bytes) -> tuple[bytes | None, int]:
     try:
         head = tags.header(block)
         first = tags.directory(bytes(block), head, head.first)
-        entry = first.entries.get(ORIENTATION)
+        entry = first.entries.get(Tag.ORIENTATION)
         if entry is not None and entry.kind in (tags.SHORT, tags.LONG):
             orientation = int(entry.numbers(head.order)[0])
             struct.pack_into(head.order + tags.NUMBERS[entry.kind], block, entry.place, 1)
@@ -102,21 +99,21 @@ def _new_thumbnail(block: bytearray, head: tags.Header, first: tags.Directory, p
         second = tags.directory(bytes(block), head, first.following, nested=False)
     except ValueError:
         second = tags.Directory({})
-    offset = int(second.number(THUMBNAIL_OFFSET, head.order) or 0)
-    length = int(second.number(THUMBNAIL_LENGTH, head.order) or 0)
-    entry = second.entries.get(THUMBNAIL_LENGTH)
+    offset = int(second.number(Tag.JPEG_INTERCHANGE_FORMAT, head.order) or 0)
+    length = int(second.number(Tag.JPEG_INTERCHANGE_FORMAT_LENGTH, head.order) or 0)
+    entry = second.entries.get(Tag.JPEG_INTERCHANGE_FORMAT_LENGTH)
     fits = entry is not None and entry.kind == tags.LONG and 0 < offset < offset + length <= len(block)
     thumbnail = _thumbnail(pixels, length) if fits else None
     if thumbnail is None:
         struct.pack_into(f"{head.order}I", block, first.link, 0)
-    strip, size = (int(second.number(tag, head.order) or 0) for tag in (STRIP_OFFSETS, STRIP_LENGTHS))
+    strip, size = (int(second.number(tag, head.order) or 0) for tag in UNCOMPRESSED)
     if 0 < strip < strip + size <= len(block):
         block[strip : strip + size] = bytes(size)
     if fits:
         block[offset : offset + length] = (thumbnail or b"").ljust(length, b"\0")
     if thumbnail is not None and entry is not None:
         struct.pack_into(f"{head.order}I", block, entry.place, len(thumbnail))
-        orientation = second.entries.get(ORIENTATION)
+        orientation = second.entries.get(Tag.ORIENTATION)
         if orientation is not None and orientation.kind == tags.SHORT:
             struct.pack_into(f"{head.order}H", block, orientation.place, 1)
         width, height = Image.open(io.BytesIO(thumbnail)).size
@@ -168,4 +165,4 @@ def to_tiff(exif: bytes) -> tuple[tags.Directory, tags.Order] | None:
 def holds_resolution(exif: bytes | None) -> bool:
     """Whether an EXIF block states a resolution."""
     read = None if exif is None else to_tiff(exif)
-    return read is not None and X_RESOLUTION in read[0].entries
+    return read is not None and Tag.X_RESOLUTION in read[0].entries

@@ -15,6 +15,7 @@ from typing import Literal
 from derain.errors import DerainError, reason
 from derain.extras import how_to_install
 from derain.paths import is_file
+from derain.pictures.tags import Tag
 
 HEAD = 1024  # bytes that tell the kind
 # Extension of a written video -> FFmpeg's name of the container.
@@ -28,9 +29,7 @@ VIDEO_KINDS = {
     ".gif": "gif",
 }
 EXTRA = "formats"  # of the optional dependencies
-# TIFF tags
-SUBFILE_TYPE, PHOTOMETRIC, SUB_DIRECTORIES, DNG_VERSION = 254, 262, 330, 50706
-MOSAIC, LINEAR_RAW = 32803, 34892
+MOSAIC, LINEAR_RAW = 32803, 34892  # photometric interpretations of DNG
 
 
 @dataclass(frozen=True)
@@ -208,9 +207,9 @@ def _is_raw(head: bytes) -> bool:
             struct.unpack(f"{order}H", value[:2])[0] if form == 3 else struct.unpack(f"{order}I", value)[0]
         )
     return (
-        DNG_VERSION in tags
-        or tags.get(PHOTOMETRIC) in (MOSAIC, LINEAR_RAW)
-        or bool(tags.get(SUBFILE_TYPE, 0) & 1 and SUB_DIRECTORIES in tags)
+        Tag.DNG_VERSION in tags
+        or tags.get(Tag.PHOTOMETRIC) in (MOSAIC, LINEAR_RAW)
+        or bool(tags.get(Tag.NEW_SUBFILE_TYPE, 0) & 1 and Tag.SUB_IFDS in tags)
     )
 
 

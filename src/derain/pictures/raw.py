@@ -10,8 +10,9 @@ from derain.extras import extra
 from derain.pictures import exif as exif_blocks
 from derain.pictures import tags
 from derain.pictures.decoding import refuse_size
-from derain.pictures.kinds import DNG_VERSION, EXTRA, RAW
+from derain.pictures.kinds import EXTRA, RAW
 from derain.pictures.picture import Picture
+from derain.pictures.tags import Tag
 
 
 def read(content: bytes, name: str, max_pixels: int) -> Picture:
@@ -34,5 +35,5 @@ def _exif(content: bytes) -> bytes | None:
         found = tags.directory(content, head, head.first)
     except ValueError:  # not all of these formats are TIFF
         return None
-    raw_data = [tag for tag in found.entries if tag >= DNG_VERSION]
+    raw_data = [tag for tag in found.entries if tag >= Tag.DNG_VERSION]
     return exif_blocks.from_tiff(tags.without(found, raw_data), head.order)

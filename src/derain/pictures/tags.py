@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Literal
 
 Order = Literal["<", ">"]
@@ -50,9 +51,61 @@ NUMBERS = {
 }
 BYTE, ASCII, SHORT, LONG, RATIONAL, UNDEFINED = 1, 2, 3, 4, 5, 7
 MOST_ENTRIES, MOST_BYTES = 4096, 64 << 20  # of one directory
-# Directories inside directories, by the tag that points to them.
-EXIF, GPS, INTEROPERABILITY = 0x8769, 0x8825, 0xA005
-POINTERS = (EXIF, GPS, INTEROPERABILITY)
+
+
+class Tag(IntEnum):
+    """Tags by their names in TIFF 6.0 and its supplements, Exif 2.32 and DNG 1.6."""
+
+    NEW_SUBFILE_TYPE = 254
+    IMAGE_WIDTH = 256
+    IMAGE_LENGTH = 257
+    BITS_PER_SAMPLE = 258
+    COMPRESSION = 259
+    PHOTOMETRIC = 262
+    FILL_ORDER = 266
+    STRIP_OFFSETS = 273
+    ORIENTATION = 274
+    SAMPLES_PER_PIXEL = 277
+    ROWS_PER_STRIP = 278
+    STRIP_BYTE_COUNTS = 279
+    MAX_SAMPLE_VALUE = 281
+    X_RESOLUTION = 282
+    Y_RESOLUTION = 283
+    PLANAR_CONFIGURATION = 284
+    T4_OPTIONS = 292
+    T6_OPTIONS = 293
+    RESOLUTION_UNIT = 296
+    PREDICTOR = 317
+    COLOR_MAP = 320
+    TILE_WIDTH = 322
+    TILE_LENGTH = 323
+    TILE_OFFSETS = 324
+    TILE_BYTE_COUNTS = 325
+    SUB_IFDS = 330
+    INK_SET = 332
+    EXTRA_SAMPLES = 338
+    SAMPLE_FORMAT = 339
+    JPEG_TABLES = 347
+    JPEG_INTERCHANGE_FORMAT = 513
+    JPEG_INTERCHANGE_FORMAT_LENGTH = 514
+    YCBCR_COEFFICIENTS = 529
+    YCBCR_SUBSAMPLING = 530
+    YCBCR_POSITIONING = 531
+    REFERENCE_BLACK_WHITE = 532
+    XMP = 700
+    IPTC = 33723
+    PHOTOSHOP = 34377
+    EXIF = 34665
+    ICC = 34675
+    GPS = 34853
+    PHOTOSHOP_LAYERS = 37724
+    PIXEL_X_DIMENSION = 40962
+    PIXEL_Y_DIMENSION = 40963
+    INTEROPERABILITY = 40965
+    DNG_VERSION = 50706
+
+
+POINTERS = (Tag.EXIF, Tag.GPS, Tag.INTEROPERABILITY)  # to directories inside directories
 
 
 @dataclass(frozen=True)
@@ -171,7 +224,7 @@ def directory(block: Buffer, head: Header, offset: int, nested: bool = True) -> 
             if where:
                 # A pointer inside the directory that it points to would recurse for ever.
                 inner[pointer] = directory(
-                    block, head, int(where[0]), nested=pointer == EXIF and int(where[0]) != offset
+                    block, head, int(where[0]), nested=pointer == Tag.EXIF and int(where[0]) != offset
                 )
         except ValueError:
             unreadable.append(pointer)

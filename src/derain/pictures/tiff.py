@@ -1,193 +1,54 @@
-"""TIFF 6.0 and BigTIFF: directories, pixels of every depth, and what they carry.
-
-No reader is right for all of TIFF, so libtiff (in Pillow) is used for only two things, on a copy of
-the file with one directory that states only the layout of the pixels: to decompress bytes, described to it
-as grey of 8 bits, with depths, predictors and planes undone here; and to convert what is more than numbers
-(palettes, inks, JPEG inside TIFF, fax, 1 to 4 bits of grey).
-"""
+"""TIFF 6.0 and BigTIFF: pages, what they carry, and writing; `tiff_pixels.py` decodes pixels."""
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import io
-import math
-import struct
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import BinaryIO
 
 import numpy as np
-import PIL
-from PIL import TiffImagePlugin
 
 from derain.errors import DerainError
 from derain.pictures import exif as exif_blocks
 from derain.pictures import tags
-from derain.pictures.decoding import (
-    INK_PROFILE,
-    colours_and_alpha,
-    left_behind,
-    refuse_several,
-    refuse_size,
-    unsupported_pixels,
-    with_supported_pixels,
-)
+from derain.pictures.decoding import INK_PROFILE, refuse_several, refuse_size
 from derain.pictures.jpeg import iptc_of_photoshop, other_resources
 from derain.pictures.picture import Array, Picture, without_pixels
+from derain.pictures.tags import Tag
+from derain.pictures.tiff_pixels import BLACK_IS_ZERO, RGB, decode, layout_of
 
 STRIP_BYTES = 1 << 20  # of files that are written
-GROUP_BYTES = 1 << 24  # decompressed at once of files that are read
-HEADER_BYTES = 8
 MOST_PAGES = 1000
-# Tags
-SUBFILE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 254, 256, 257, 258, 259, 262
-OFFSETS, SAMPLES, ROWS, SIZES, PLANAR, PREDICTOR = 273, 277, 278, 279, 284, 317
-X_RESOLUTION, Y_RESOLUTION, UNIT = 282, 283, 296
-TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_SIZES = 322, 323, 324, 325
-EXTRA, FORMAT, SUBDIRECTORIES, LARGEST = 338, 339, 330, 281
-# Those that libtiff needs for pixels.
-PIXEL_TAGS = {
-    *(WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, 266, OFFSETS, SAMPLES, ROWS, SIZES, PLANAR, 292, 293),
-    *(PREDICTOR, 320, TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_SIZES, 332, EXTRA, FORMAT, 347),
-    *(*range(512, 522), 529, 530, 531, 532),
-}
-# Compressions that libtiff undoes: none, LZW, deflate (two numbers), PackBits, LZMA, Zstandard.
-BYTEWISE = {1, 5, 8, 32946, 32773, 34925, 50000}
-# Compressions that cannot be read: libtiff knows some of them, but not in Pillow's wheels.
-UNREAD = {
-    **{33003: "JPEG 2000", 33005: "JPEG 2000", 34712: "JPEG 2000", 34887: "LERC", 34892: "lossy JPEG of DNG"},
-    **{22610: "JPEG XR", 34934: "JPEG XR", 34933: "PNG", 50001: "WebP", 50002: "JPEG XL", 52546: "JPEG XL"},
-}
-WITH_PREDICTOR = {5, 8, 32946, 34925, 50000}
-WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2
-UNSIGNED, FLOAT = 1, 3
 REDUCED, MASK = 1, 4
 LITTLE: tags.Order = "<"
 INCH, CENTIMETRE = 2, 3
-
-
-def _silence_libtiff() -> None:
-    """Keeps the libtiff in Pillow's wheels from writing to the terminal what Pillow raises anyway."""
-    place = Path(PIL.__file__).parent
-    for folder in (place.parent / "pillow.libs", place / ".dylibs"):
-        for library in folder.glob("libtiff*"):
-            with contextlib.suppress(OSError, AttributeError):
-                loaded = ctypes.CDLL(str(library))
-                for setter in (loaded.TIFFSetErrorHandler, loaded.TIFFSetWarningHandler):
-                    setter.argtypes, setter.restype = [ctypes.c_void_p], ctypes.c_void_p
-                    setter(None)
-
-
-_silence_libtiff()
-
-
-@dataclass(frozen=True)
-class _Layout:
-    """How a file stores its pixels."""
-
-    width: int
-    height: int
-    bits: int
-    samples: int
-    photometric: int
-    compression: int
-    format: int
-    separate: bool
-    predictor: int
-    extra: tuple[int, ...]
-    tile: tuple[int, int] | None
-
-    @property
-    def colours(self) -> int:
-        return 3 if self.photometric == RGB else 1
 
 
 def read(content: bytes, name: str, max_pixels: int) -> Picture:
     """A TIFF file's picture, as stored; `orientation` states how to turn it, which `exif` does not."""
     head = tags.header(content)
     first = tags.directory(content, head, head.first)
-    layout = _layout(first, head.order)
+    layout = layout_of(first, head.order)
     refuse_size(name, layout.width, layout.height, max_pixels)
     lost = _other_pages(content, head, first, name)
-    _expect_all_pixels(first, head.order, len(content))
-    if layout.compression in UNREAD:
-        raise DerainError(
-            f"{name}: a TIFF compressed as {UNREAD[layout.compression]}, which is not read; save it with "
-            "deflate or LZW."
-        )
-    if layout.compression in BYTEWISE and layout.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB):
-        if layout.format not in (UNSIGNED, FLOAT) or (layout.format == UNSIGNED and layout.bits > 16):
-            raise unsupported_pixels(
-                name, f"{layout.bits} bits, {'signed' if layout.format == 2 else 'unsigned'}"
-            )
-        pixels, alpha, more = _numbers(content, head, first, layout, name)
-        lost += more
-    else:
-        twin = _twin(
-            content, head.order, {tag: entry for tag, entry in first.entries.items() if tag in PIXEL_TAGS}
-        )
-        image = with_supported_pixels(TiffImagePlugin.TiffImageFile(twin, name), name, max_pixels)
-        if layout.bits > 8:
-            raise unsupported_pixels(
-                name, f"{layout.bits} bits, photometric interpretation {layout.photometric}"
-            )
-        pixels, alpha = colours_and_alpha(image)
-        lost += left_behind(image.mode)
-        if image.mode == "CMYK" and exif_blocks.ICC in first.entries:
-            del first.entries[exif_blocks.ICC]
-            lost.append(INK_PROFILE)
-    return replace(_carried(first, head, lost), pixels=pixels, alpha=alpha)
+    decoded = decode(content, head, first, layout, name, max_pixels)
+    lost += decoded.lost
+    if decoded.was_cmyk and Tag.ICC in first.entries:
+        del first.entries[Tag.ICC]
+        lost.append(INK_PROFILE)
+    return replace(_carried(first, head, lost), pixels=decoded.pixels, alpha=decoded.alpha)
 
 
 def orientation(content: bytes) -> int:
     """How the pixels of a TIFF file are to be turned, 1 to 8."""
     head = tags.header(content)
-    found = tags.directory(content, head, head.first, nested=False).number(
-        exif_blocks.ORIENTATION, head.order
-    )
+    found = tags.directory(content, head, head.first, nested=False).number(Tag.ORIENTATION, head.order)
     return int(found) if found is not None and 1 <= found <= 8 else 1
-
-
-def _layout(first: tags.Directory, order: tags.Order) -> _Layout:
-    def number(tag: int, otherwise: int | None = None) -> int:
-        found = first.number(tag, order)
-        value = otherwise if found is None else found
-        if value is None:
-            raise ValueError(f"its tag {tag} is missing or cannot be read")
-        return int(value)
-
-    bits = first.entries[BITS].numbers(order) if BITS in first.entries else (1,)
-    formats = first.entries[FORMAT].numbers(order) if FORMAT in first.entries else (UNSIGNED,)
-    extra = first.entries[EXTRA].numbers(order) if EXTRA in first.entries else ()
-    if len(set(bits)) != 1 or len(set(formats)) != 1:
-        raise ValueError("channels of different depths")
-    tiled = TILE_WIDTH in first.entries
-    layout = _Layout(
-        width=number(WIDTH),
-        height=number(HEIGHT),
-        bits=int(bits[0]),
-        samples=number(SAMPLES, 1),
-        photometric=number(PHOTOMETRIC, BLACK_IS_ZERO),
-        compression=number(COMPRESSION, 1),
-        format=int(formats[0]) if formats[0] != 4 else UNSIGNED,  # 4: undefined
-        separate=number(PLANAR, 1) == 2 and number(SAMPLES, 1) > 1,
-        predictor=number(PREDICTOR, 1) if number(COMPRESSION, 1) in WITH_PREDICTOR else 1,
-        extra=tuple(int(kind) for kind in extra),
-        tile=(number(TILE_WIDTH), number(TILE_HEIGHT)) if tiled else None,
-    )
-    if min(layout.width, layout.height, layout.samples, layout.bits) < 1 or layout.samples > 64:
-        raise ValueError("an impossible layout of pixels")
-    if layout.tile is not None and min(layout.tile) < 1:
-        raise ValueError("tiles of no size")
-    return layout
 
 
 def _other_pages(content: bytes, head: tags.Header, first: tags.Directory, name: str) -> list[str]:
     """What the directories after the first one contain; thumbnails are left out, pages refused."""
-    kind = int(first.number(SUBFILE, head.order) or 0)
+    kind = int(first.number(Tag.NEW_SUBFILE_TYPE, head.order) or 0)
     if kind & REDUCED:
         raise DerainError(
             f"{name}: starts with a preview, as raw camera files do; develop it to TIFF or JPEG."
@@ -199,7 +60,7 @@ def _other_pages(content: bytes, head: tags.Header, first: tags.Directory, name:
             page = tags.directory(content, head, at, nested=False)
         except ValueError:
             break
-        kind = int(page.number(SUBFILE, head.order) or 0)
+        kind = int(page.number(Tag.NEW_SUBFILE_TYPE, head.order) or 0)
         if kind & REDUCED:
             lost.append("its smaller copies")
         elif kind & MASK:
@@ -208,240 +69,9 @@ def _other_pages(content: bytes, head: tags.Header, first: tags.Directory, name:
             pages += 1
         at = page.following
     refuse_several(name, pages, and_more=len(seen) == MOST_PAGES)
-    if SUBDIRECTORIES in first.entries:
+    if Tag.SUB_IFDS in first.entries:
         lost.append("its smaller copies")
     return list(dict.fromkeys(lost))
-
-
-def _expect_all_pixels(first: tags.Directory, order: tags.Order, length: int) -> None:
-    """Detects a truncated file before its decoder does, which writes to the terminal."""
-    for offsets, sizes in ((OFFSETS, SIZES), (TILE_OFFSETS, TILE_SIZES)):
-        if offsets in first.entries and sizes in first.entries:
-            parts = zip(
-                first.entries[offsets].numbers(order), first.entries[sizes].numbers(order), strict=False
-            )
-            end = max((offset + size for offset, size in parts), default=0)
-            if end > length:
-                raise ValueError(f"pixels up to byte {int(end):,} of {length:,}")
-
-
-def _twin(content: bytes, order: tags.Order, entries: dict[int, tags.Entry]) -> io.BytesIO:
-    """The file as a classic TIFF with one directory of only these tags, at its end."""
-    classic = {}
-    for tag, entry in entries.items():
-        if tags.SIZES[entry.kind] == 8 and entry.kind >= 16:  # of BigTIFF
-            entry = tags.numbers(tags.LONG, order, entry.numbers(order))
-        classic[tag] = entry
-    stream = io.BytesIO(content)
-    start = stream.seek(0, io.SEEK_END)
-    start += stream.write(bytes(start % 2))
-    stream.write(tags.as_bytes(tags.Directory(classic), order, start))
-    stream.seek(0)
-    stream.write(struct.pack(f"{order}2sHI", b"II" if order == "<" else b"MM", 42, start))
-    stream.seek(0)
-    return stream
-
-
-def _numbers(
-    content: bytes, head: tags.Header, first: tags.Directory, layout: _Layout, name: str
-) -> tuple[Array, Array | None, list[str]]:
-    """(H, W, 1 or 3) uint8 or uint16 colours, (H, W) alpha, and what was left out or changed."""
-    if layout.samples < layout.colours:
-        raise ValueError(f"{layout.samples} channels where {layout.colours} are needed")
-    samples = _samples(content, head, first, layout)
-    pixels, lost = samples[..., : layout.colours], list[str]()
-    kinds = dict(enumerate(layout.extra, layout.colours))
-    place = next(
-        (number for number, kind in kinds.items() if kind in (1, 2) and number < layout.samples), None
-    )
-    alpha = None if place is None else samples[..., place]
-    left = layout.samples - layout.colours - (alpha is not None)
-    if left:
-        lost.append(f"{left} further channel{'s' if left > 1 else ''}")
-    if layout.format == FLOAT:
-        for values in (pixels, *([] if alpha is None else [alpha])):
-            _expect_unit_range(values, name)
-        lost.append(f"{layout.bits}-bit floating point (16 bits were read)")
-        pixels, alpha = _of_16_bits(pixels), None if alpha is None else _of_16_bits(alpha)
-    elif layout.bits == 16 and (bits := _bits_within(first, head.order, samples)):
-        lost.append(f"words of 16 bits of which {bits} were used (stretched to 16)")
-        stretched = ((1 << 16) - 1) / ((1 << bits) - 1)
-        pixels = np.rint(pixels * stretched).astype(np.uint16)
-        alpha = None if alpha is None else np.rint(alpha * stretched).astype(np.uint16)
-    elif layout.bits not in (8, 16):
-        depth = "1 bit" if layout.bits == 1 else f"{layout.bits} bits"
-        lost.append(f"{depth} per channel (became {8 * pixels.itemsize})")
-    largest = np.iinfo(pixels.dtype).max
-    if alpha is not None and place is not None and kinds[place] == 1:  # premultiplied
-        wide = pixels.astype(np.uint32) * largest
-        pixels = np.minimum(np.round(wide / np.maximum(alpha, 1)[..., None]), largest).astype(alpha.dtype)
-    if layout.photometric == WHITE_IS_ZERO:
-        pixels = largest - pixels
-    return np.ascontiguousarray(pixels), None if alpha is None else np.ascontiguousarray(alpha), lost
-
-
-def _bits_within(first: tags.Directory, order: tags.Order, samples: Array) -> int | None:
-    """How many bits of words of 16 are used, where the file says it: 4095 is the largest of 12."""
-    found = first.entries[LARGEST].numbers(order) if LARGEST in first.entries else ()
-    most = {int(value) for value in found}
-    bits = next((bits for bits in range(9, 16) if most == {(1 << bits) - 1}), None)
-    return bits if bits is not None and samples.max() < 1 << bits else None
-
-
-def _of_16_bits(values: Array) -> Array:
-    """Floats in [0, 1] as uint16."""
-    result = np.empty(values.shape, np.uint16)
-    for row, some in zip(result, values, strict=True):
-        row[:] = np.rint(some.astype(np.float64) * 65535)
-    return result
-
-
-def _expect_unit_range(values: Array, name: str) -> None:
-    low, high = float(values.min()), float(values.max())
-    if math.isnan(low) or math.isnan(high):
-        raise DerainError(f"{name}: floating-point pixels that are not numbers (nan); replace them first.")
-    if not (low >= 0 and high <= 1):
-        raise DerainError(
-            f"{name}: floating-point pixels from {low:.4g} to {high:.4g}; bring them into 0 to 1 first."
-        )
-
-
-def _samples(content: bytes, head: tags.Header, first: tags.Directory, layout: _Layout) -> Array:
-    """(H, W, samples) of uint8, uint16 or a float, as numbers of the full range."""
-    entries = {tag: entry for tag, entry in first.entries.items() if tag in PIXEL_TAGS}
-    if not layout.separate:
-        return _plane(content, head, entries, layout, layout.samples)
-    planes = []
-    offsets, sizes = (TILE_OFFSETS, TILE_SIZES) if layout.tile else (OFFSETS, SIZES)
-    share = entries[offsets].count // layout.samples
-    for number in range(layout.samples):
-        part = dict(entries)
-        for tag in (offsets, sizes):
-            size = tags.SIZES[entries[tag].kind]
-            value = entries[tag].value[number * share * size : (number + 1) * share * size]
-            part[tag] = tags.Entry(entries[tag].kind, value)
-        planes.append(_plane(content, head, part, layout, 1))
-    return np.concatenate(planes, axis=2)
-
-
-def _plane(
-    content: bytes, head: tags.Header, entries: dict[int, tags.Entry], layout: _Layout, samples: int
-) -> Array:
-    """(H, W, samples): what libtiff decompresses as if grey bytes, converted to numbers."""
-    order, bits = head.order, layout.bits * samples
-    width, tile = layout.width, layout.tile
-    if tile is None:
-        row = (width * bits + 7) // 8
-    else:
-        if tile[0] * bits % 8:
-            raise ValueError("tiles whose rows end inside a byte")
-        row = -(-width // tile[0]) * (tile[0] * bits // 8)
-    described = dict(entries)
-    for tag in (PREDICTOR, PLANAR, EXTRA, FORMAT, 320, 332, 529, 530, 531, 532):
-        described.pop(tag, None)
-    for tag, value in ((BITS, 8), (SAMPLES, 1), (PHOTOMETRIC, BLACK_IS_ZERO)):
-        described[tag] = tags.numbers(tags.SHORT, order, [value])
-    described[WIDTH] = tags.numbers(tags.LONG, order, [row])
-    if tile is not None:
-        described[TILE_WIDTH] = tags.numbers(tags.LONG, order, [tile[0] * bits // 8])
-    spans = [(0, width)] if tile is None else [(x, tile[0]) for x in range(0, width, tile[0])]
-    whole, top = None, 0
-    for twin, height in _groups(content, head, described, layout, row):
-        image = TiffImagePlugin.TiffImageFile(twin)
-        if image.size != (row, height):
-            raise ValueError("fewer pixels than it says")
-        # In strips, because Pillow makes arrays through copies of the whole.
-        few = max(1, GROUP_BYTES // row)
-        for first in range(0, height, few):
-            packed = np.asarray(image.crop((0, first, row, min(first + few, height))))
-            at = 0
-            for x, span in spans:
-                size = row if tile is None else span * bits // 8
-                part = _unpacked(packed[:, at : at + size], span, samples, layout, order)
-                if whole is None:
-                    whole = np.empty((layout.height, width, samples), part.dtype)
-                whole[top : top + len(packed), x : x + span] = part[:, : width - x]
-                at += size
-            top += len(packed)
-    assert whole is not None
-    return whole
-
-
-def _groups(
-    content: bytes, head: tags.Header, described: dict[int, tags.Entry], layout: _Layout, row: int
-) -> Iterator[tuple[io.BytesIO, int]]:
-    """Files of some rows of the picture each, which libtiff can read, and how many rows they have.
-
-    The whole picture in one if the file does not state properly where its strips or tiles are.
-    """
-    order, tiled = head.order, layout.tile is not None
-    at, length, high = (TILE_OFFSETS, TILE_SIZES, TILE_HEIGHT) if tiled else (OFFSETS, SIZES, ROWS)
-    offsets, sizes = (
-        [int(n) for n in described[tag].numbers(order)] if tag in described else [] for tag in (at, length)
-    )
-    rows = min(int(tags.Directory(described).number(high, order) or layout.height), layout.height)
-    across = -(-layout.width // layout.tile[0]) if layout.tile is not None else 1
-    if layout.compression == 1 and not tiled and len(offsets) == 1 and sizes == [layout.height * row]:
-        # One strip of plain bytes can be cut into any number.
-        rows = max(1, GROUP_BYTES // row)
-        tops = range(0, layout.height, rows)
-        offsets = [offsets[0] + top * row for top in tops]
-        sizes = [min(rows, layout.height - top) * row for top in tops]
-    usual = len(offsets) == len(sizes) == across * -(-layout.height // rows) and sum(sizes) <= len(content)
-    if not usual or layout.height * row <= GROUP_BYTES:
-        yield _twin(content, order, described), layout.height
-        return
-    together = max(1, GROUP_BYTES // (rows * row))
-    for first in range(0, -(-layout.height // rows), together):
-        parts = slice(first * across, (first + together) * across)
-        height = min(together * rows, layout.height - first * rows)
-        stored = b"".join(content[o : o + n] for o, n in zip(offsets[parts], sizes[parts], strict=True))
-        places = [int(before) for before in np.cumsum([0, *sizes[parts][:-1]])]
-        some = {
-            **described,
-            HEIGHT: tags.numbers(tags.LONG, order, [height]),
-            at: tags.numbers(tags.LONG, order, [HEADER_BYTES + place for place in places]),
-            length: tags.numbers(tags.LONG, order, sizes[parts]),
-            high: tags.numbers(tags.LONG, order, [rows]),
-        }
-        yield _twin(bytes(HEADER_BYTES) + stored, order, some), height
-
-
-def _unpacked(packed: Array, width: int, samples: int, layout: _Layout, order: tags.Order) -> Array:
-    """(H, bytes) -> (H, width, samples), the predictor undone, integers stretched to 8 or 16 bits."""
-    height, bits = packed.shape[0], layout.bits
-    if layout.format == FLOAT:
-        return _floats(packed, width, samples, layout, order)
-    if bits in (8, 16):
-        dtype = np.dtype(f"{order}u{bits // 8}")
-        values = np.ascontiguousarray(packed).view(dtype).reshape(height, width, samples)
-        values = values.astype(dtype.newbyteorder("="), copy=False)
-        return np.cumsum(values, axis=1, dtype=values.dtype) if layout.predictor == 2 else values
-    if layout.predictor != 1:
-        raise ValueError(f"a predictor on {bits} bits")
-    digits = np.unpackbits(np.ascontiguousarray(packed), axis=1)[:, : width * samples * bits]
-    values = np.zeros((height, width * samples), np.uint32)
-    for number in range(bits):
-        values = (values << 1) | digits[:, number::bits]
-    largest, full = (1 << bits) - 1, 255 if bits < 8 else 65535
-    stretched = (values * full + largest // 2) // largest
-    return stretched.astype(np.uint8 if bits < 8 else np.uint16).reshape(height, width, samples)
-
-
-def _floats(packed: Array, width: int, samples: int, layout: _Layout, order: tags.Order) -> Array:
-    """Predictor 3 (Adobe, TIFF Technical Note 3): byte planes from the highest on, then differences."""
-    size = layout.bits // 8
-    if layout.bits not in (16, 32, 64):
-        raise ValueError(f"{layout.bits}-bit floating point")
-    values = np.ascontiguousarray(packed)
-    if layout.predictor == 3:
-        steps = values.reshape(len(values), width * size, samples)
-        values = np.cumsum(steps, axis=1, dtype=np.uint8).reshape(len(values), size, width * samples)
-        values, order = np.ascontiguousarray(values.transpose(0, 2, 1)).reshape(len(packed), -1), ">"
-    elif layout.predictor == 2:
-        whole = values.view(f"{order}u{size}").reshape(len(values), width, samples)
-        values = np.cumsum(whole, axis=1, dtype=whole.dtype).astype(whole.dtype)
-    return values.view(f"{order}f{size}").reshape(len(packed), width, samples)
 
 
 def _carried(first: tags.Directory, head: tags.Header, lost: list[str]) -> Picture:
@@ -449,28 +79,26 @@ def _carried(first: tags.Directory, head: tags.Header, lost: list[str]) -> Pictu
 
     def content(tag: int) -> bytes | None:
         entry = first.entries.get(tag)
-        kinds = (tags.BYTE, tags.UNDEFINED, *((tags.LONG,) if tag == exif_blocks.IPTC else ()))
+        kinds = (tags.BYTE, tags.UNDEFINED, *((tags.LONG,) if tag == Tag.IPTC else ()))
         return bytes(entry.value) if entry is not None and entry.kind in kinds else None
 
-    for tag, words in ((exif_blocks.ICC, "a colour profile"), (exif_blocks.XMP, "XMP")):
+    for tag, words in ((Tag.ICC, "a colour profile"), (Tag.XMP, "XMP")):
         if tag in first.unreadable or (tag in first.entries and content(tag) is None):
             lost.append(f"{words} that cannot be read")
-    rest = [
-        tag for tag in first.unreadable if tag not in {exif_blocks.ICC, exif_blocks.XMP, *exif_blocks.LAYOUT}
-    ]
+    rest = [tag for tag in first.unreadable if tag not in {Tag.ICC, Tag.XMP, *exif_blocks.LAYOUT}]
     if rest:
         lost.append(f"tags that cannot be read ({', '.join(map(str, rest[:5]))})")
-    if exif_blocks.LAYERS in first.entries:
+    if Tag.PHOTOSHOP_LAYERS in first.entries:
         lost.append("its layers")
-    if others := other_resources(content(exif_blocks.PHOTOSHOP) or b""):
+    if others := other_resources(content(Tag.PHOTOSHOP) or b""):
         lost.append(others)
     return replace(
         without_pixels(),
         exif=exif_blocks.from_tiff(first, head.order),
-        icc=content(exif_blocks.ICC),
+        icc=content(Tag.ICC),
         dpi=_dpi(first, head.order),
-        xmp=content(exif_blocks.XMP),
-        iptc=_iptc(content(exif_blocks.IPTC), content(exif_blocks.PHOTOSHOP)),
+        xmp=content(Tag.XMP),
+        iptc=_iptc(content(Tag.IPTC), content(Tag.PHOTOSHOP)),
         lost=tuple(lost),
     )
 
@@ -480,7 +108,9 @@ def _iptc(iptc: bytes | None, photoshop: bytes | None) -> bytes | None:
 
 
 def _dpi(first: tags.Directory, order: tags.Order) -> tuple[float, float] | None:
-    across, down, unit = (first.number(tag, order) for tag in (X_RESOLUTION, Y_RESOLUTION, UNIT))
+    across, down, unit = (
+        first.number(tag, order) for tag in (Tag.X_RESOLUTION, Tag.Y_RESOLUTION, Tag.RESOLUTION_UNIT)
+    )
     if across is None or down is None or not (0 < across < 1e6 and 0 < down < 1e6):
         return None
     if unit not in (None, INCH, CENTIMETRE):
@@ -509,24 +139,32 @@ def write(file: BinaryIO, picture: Picture, samples: Array) -> None:
     count = -(-height // rows)
     entries = dict(found.entries)
     short = {
-        BITS: [8 * samples.itemsize] * channels,
-        COMPRESSION: [8],
-        PREDICTOR: [2],
-        PHOTOMETRIC: [RGB if colours == 3 else BLACK_IS_ZERO],
-        SAMPLES: [channels],
-        PLANAR: [1],
-        **({EXTRA: [2]} if channels > colours else {}),  # straight alpha
-        **({UNIT: [INCH]} if picture.dpi is not None else {}),
+        Tag.BITS_PER_SAMPLE: [8 * samples.itemsize] * channels,
+        Tag.COMPRESSION: [8],
+        Tag.PREDICTOR: [2],
+        Tag.PHOTOMETRIC: [RGB if colours == 3 else BLACK_IS_ZERO],
+        Tag.SAMPLES_PER_PIXEL: [channels],
+        Tag.PLANAR_CONFIGURATION: [1],
+        **({Tag.EXTRA_SAMPLES: [2]} if channels > colours else {}),  # straight alpha
+        **({Tag.RESOLUTION_UNIT: [INCH]} if picture.dpi is not None else {}),
     }
     entries |= {tag: tags.numbers(tags.SHORT, order, values) for tag, values in short.items()}
-    long = {WIDTH: [width], HEIGHT: [height], ROWS: [rows], SIZES: [0] * count, OFFSETS: [0] * count}
+    long = {
+        Tag.IMAGE_WIDTH: [width],
+        Tag.IMAGE_LENGTH: [height],
+        Tag.ROWS_PER_STRIP: [rows],
+        Tag.STRIP_BYTE_COUNTS: [0] * count,
+        Tag.STRIP_OFFSETS: [0] * count,
+    }
     entries |= {tag: tags.numbers(tags.LONG, order, values) for tag, values in long.items()}
-    held = {exif_blocks.ICC: picture.icc, exif_blocks.XMP: picture.xmp, exif_blocks.IPTC: picture.iptc}
+    held = {Tag.ICC: picture.icc, Tag.XMP: picture.xmp, Tag.IPTC: picture.iptc}
     for tag, value in held.items():
         if value is not None:
-            entries[tag] = tags.Entry(tags.UNDEFINED if tag != exif_blocks.XMP else tags.BYTE, value)
+            entries[tag] = tags.Entry(tags.UNDEFINED if tag != Tag.XMP else tags.BYTE, value)
     if picture.dpi is not None:
-        entries[X_RESOLUTION], entries[Y_RESOLUTION] = (tags.rational(order, value) for value in picture.dpi)
+        entries[Tag.X_RESOLUTION], entries[Tag.Y_RESOLUTION] = (
+            tags.rational(order, value) for value in picture.dpi
+        )
     # The directory's length does not depend on the numbers in it.
     start = file.write(tags.block(tags.Directory(entries, found.nested), order))
     sizes = [
@@ -536,7 +174,9 @@ def write(file: BinaryIO, picture: Picture, samples: Array) -> None:
     if start + sum(sizes) >= 1 << 32:
         raise ValueError("larger than the 4 GB of a TIFF file")
     offsets = [start + int(before) for before in np.cumsum([0, *sizes[:-1]])]
-    entries[SIZES], entries[OFFSETS] = (tags.numbers(tags.LONG, order, values) for values in (sizes, offsets))
+    entries[Tag.STRIP_BYTE_COUNTS], entries[Tag.STRIP_OFFSETS] = (
+        tags.numbers(tags.LONG, order, values) for values in (sizes, offsets)
+    )
     file.seek(0)
     file.write(tags.block(tags.Directory(entries, found.nested), order))
 
