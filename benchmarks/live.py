@@ -24,10 +24,9 @@ import torch
 from derain.checkpoints.bundled import bundled_names
 from derain.methods import create_network
 from derain.pictures.streams import FrameWriter, open_file
-from derain.pictures.video import Frame
+from derain.pictures.video import Frame, frame_from_tensor, frame_to_tensor
 from derain.restore import Derainer, load
 from derain.restore.rain import measure_rain
-from derain.restore.video import to_pixels, to_planes
 
 SIZES = ((640, 480), (1280, 720))
 FRAMES = 5
@@ -63,9 +62,9 @@ def measured(name: str, clip: Path) -> dict[str, float]:
         frames = stream.decoded()
         for number in range(FRAMES):
             decoded = timed("decoding", lambda: next(frames))
-            rainy = timed("colours in", lambda d=decoded: to_planes(stream.rgb(d).pixels)[None])
+            rainy = timed("colours in", lambda d=decoded: frame_to_tensor(stream.rgb(d).pixels)[None])
             image = timed(f"network in {precision}", lambda r=rainy: restore.restore(r, bits=8).image)
-            pixels = timed("colours out", lambda i=image: to_pixels(i[0], 8))
+            pixels = timed("colours out", lambda i=image: frame_from_tensor(i[0], 8))
             timed("encoding", lambda p=pixels, n=number: writer.write(Frame(p, n * 512, 512)))
             rain = timed("rain", lambda r=rainy, i=image: measure_rain(r, i))
             assert rain.share >= 0

@@ -95,10 +95,10 @@ def _levels(picture: Any) -> NDArray[Any] | Tensor:
     from PIL import Image
     from torch import Tensor
 
-    from derain.restore.in_memory import turned_upright
+    from derain.restore.in_memory import pil_upright
 
     if isinstance(picture, Image.Image):
-        upright = turned_upright(picture)
+        upright = pil_upright(picture)
         return np.asarray(upright.convert({"P": "RGB", "1": "L"}.get(upright.mode, upright.mode)))
     if isinstance(picture, np.ndarray | Tensor):
         return picture

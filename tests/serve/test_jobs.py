@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from derain.errors import UsageError
 from derain.pictures import EXTENSIONS
-from derain.pictures.video import VIDEO_KINDS
+from derain.pictures.kinds import VIDEO_KINDS
 from derain.serve.jobs import ServerJob, Store
 from derain.serve.limits import Limits, Refused
 from derain.serve.uploads import Upload, kind_and_suffix, safe_folder, safe_name

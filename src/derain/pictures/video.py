@@ -19,6 +19,7 @@ from typing import Any
 
 import av
 import numpy as np
+import torch
 from av.codec.context import CodecContext
 from av.container import InputContainer
 from av.filter import Graph
@@ -27,9 +28,9 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
+from torch import Tensor
 
 from derain.errors import DerainError, reason
-from derain.pictures.kinds import VIDEO_KINDS as VIDEO_KINDS
 
 _DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,mpegvideo,asf,flv"
 _MAX_PIXELS = 200_000_000
@@ -159,6 +160,21 @@ class Frame:
     pts: int
     duration: int
     alpha: NDArray[np.uint8] | NDArray[np.uint16] | None = None
+
+
+def frame_to_tensor(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> Tensor:
+    """(H, W, 3) uint8 or uint16, as in `Frame` -> (3, H, W) float32 in [0, 1]."""
+    largest = np.iinfo(pixels.dtype).max
+    return torch.from_numpy(pixels.transpose(2, 0, 1).astype(np.float32)).div_(largest)
+
+
+def frame_from_tensor(image: Tensor, bits: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """(3, H, W) RGB on any device, clamped to [0, 1] -> (H, W, 3): uint8 for 8 bits, else uint16."""
+    largest = 255 if bits == 8 else 65535
+    levels = image.float().clamp(0, 1).mul(largest).round_().permute(1, 2, 0)
+    if bits == 8:
+        return levels.to(torch.uint8).cpu().numpy()
+    return levels.to(torch.int32).cpu().numpy().astype(np.uint16)
 
 
 @contextmanager

@@ -18,12 +18,12 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from derain.errors import DerainError, UsageError, reason, unknown_name
+from derain.pictures.kinds import VIDEO_KINDS
 from derain.pictures.video import (
     EXACT,
     MATRIX_UNKNOWN,
     RANGE_FULL,
     RANGE_LIMITED,
-    VIDEO_KINDS,
     Colour,
     Frame,
     VideoFacts,

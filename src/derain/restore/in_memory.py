@@ -27,7 +27,7 @@ def restore_pil(picture: Image.Image, restore: Restore) -> Image.Image:
     """
     if picture.mode not in ("RGB", "L", "RGBA", "LA"):
         raise DerainError(f"a PIL picture of mode {picture.mode}: convert it to RGB, L, RGBA or LA first.")
-    upright = turned_upright(picture)
+    upright = pil_upright(picture)
     bands = np.asarray(upright)
     colour = {"LA": bands[..., 0], "RGBA": bands[..., :3]}.get(picture.mode, bands)
     restored = Image.fromarray(restore_array(colour, restore))
@@ -37,7 +37,7 @@ def restore_pil(picture: Image.Image, restore: Restore) -> Image.Image:
     return restored
 
 
-def turned_upright(picture: Image.Image) -> Image.Image:
+def pil_upright(picture: Image.Image) -> Image.Image:
     """The picture turned as its Exif says; as it is where nobody can read that."""
     try:
         return ImageOps.exif_transpose(picture)
@@ -84,7 +84,7 @@ def picture_planes(picture: Any) -> tuple[Tensor, int]:
                 f"a PIL picture of mode {picture.mode}: give an array of uint16 or floats instead."
             )
         try:
-            picture = np.asarray(turned_upright(picture).convert("RGB"))
+            picture = np.asarray(pil_upright(picture).convert("RGB"))
         except ValueError as error:
             raise DerainError(f"a PIL picture of mode {picture.mode}: convert it to RGB first.") from error
     if isinstance(picture, np.ndarray):

@@ -260,28 +260,14 @@ def plan(
     found, earlier = _without_results(found, inputs)
     unread += earlier
     if not videos:
-        passed = [entry for entry in found if entry.is_video and entry.source not in inputs]
-        found = [entry for entry in found if entry not in passed]
-        unread += [Unread(entry.source, "video", "only pictures are taken here") for entry in passed]
+        found, passed = _without_videos(found, inputs)
+        unread += passed
     if len(inputs) == 1 and len(found) == 1 and _names_a_file(inputs[0], found[0], output):
         job = Job(found[0].source, output, output.parent, Path(output.stem), found[0].is_video)
         jobs = [job]
     else:
-        if exists(output) and not is_folder(output):
-            raise UsageError(f"{output}: is a file; several results need a folder.")
-        if len(inputs) > 1 and not exists(output) and output.suffix.lower() in (*EXTENSIONS, *VIDEO_KINDS):
-            raise UsageError(
-                f"{output}: is named like a file, but several results need a folder; give a name without "
-                f"{output.suffix}."
-            )
-        within = real(output)
-        # Results of an earlier run into a folder inside an input folder are not input.
-        if any(real(given) in (within, *within.parents) for given in inputs if is_folder(given)):
-            kept = [entry for entry in found if within not in real(entry.source).parents]
-            if found and not kept:
-                raise UsageError("nothing to restore: all pictures found are in the output folder.")
-            unread = [entry for entry in unread if within not in (p := real(entry.source), *p.parents)]
-            found = kept
+        _refuse_file_for_several(output, inputs)
+        found, unread = _outside_output(found, unread, inputs, output)
         jobs = mirrored(found, output)
     if suffix is not None:
         jobs = [job if job.is_video else _with_suffix(job, suffix, output) for job in jobs]
@@ -304,6 +290,37 @@ def _without_results(found: Sequence[Found], inputs: Sequence[Path]) -> tuple[li
         else:
             kept.append(entry)
     return kept, earlier
+
+
+def _without_videos(found: Sequence[Found], inputs: Sequence[Path]) -> tuple[list[Found], list[Unread]]:
+    """What was found without the videos in folders."""
+    passed = [entry for entry in found if entry.is_video and entry.source not in inputs]
+    kept = [entry for entry in found if entry not in passed]
+    return kept, [Unread(entry.source, "video", "only pictures are taken here") for entry in passed]
+
+
+def _outside_output(
+    found: list[Found], unread: list[Unread], inputs: Sequence[Path], output: Path
+) -> tuple[list[Found], list[Unread]]:
+    """Both without what lies in an output folder inside an input folder: an earlier run put it there."""
+    within = real(output)
+    if not any(real(given) in (within, *within.parents) for given in inputs if is_folder(given)):
+        return found, unread
+    kept = [entry for entry in found if within not in real(entry.source).parents]
+    if found and not kept:
+        raise UsageError("nothing to restore: all pictures found are in the output folder.")
+    return kept, [entry for entry in unread if within not in (p := real(entry.source), *p.parents)]
+
+
+def _refuse_file_for_several(output: Path, inputs: Sequence[Path]) -> None:
+    """Raises `UsageError` for an output of several results that is a file, or is named like one."""
+    if exists(output) and not is_folder(output):
+        raise UsageError(f"{output}: is a file; several results need a folder.")
+    if len(inputs) > 1 and not exists(output) and output.suffix.lower() in (*EXTENSIONS, *VIDEO_KINDS):
+        raise UsageError(
+            f"{output}: is named like a file, but several results need a folder; give a name without "
+            f"{output.suffix}."
+        )
 
 
 def _refuse_clashes(jobs: Sequence[Job]) -> None:

@@ -21,8 +21,7 @@ from torch import Tensor
 from derain.errors import DerainError
 from derain.pictures.cameras import open_camera
 from derain.pictures.streams import RawFrames, open_address, open_file, open_pipe, without_password
-from derain.pictures.video import Frame, VideoFacts
-from derain.restore.video import to_pixels, to_planes
+from derain.pictures.video import Frame, VideoFacts, frame_from_tensor, frame_to_tensor
 
 FIRST_DELAY, LONGEST_DELAY = 1.0, 15.0  # seconds before a lost source is tried again
 CLOSING = 2.0  # seconds that a source has to shut down
@@ -127,12 +126,14 @@ class _Newest:
     error: BaseException | None = None
 
     def put(self, stream: LiveStream, frame: Any, arrived: float) -> None:
+        """Replaces the waiting frame."""
         with self.changed:
             self.dropped += self.waiting is not None
             self.waiting = (stream, frame, arrived)
             self.changed.notify_all()
 
     def end(self, error: BaseException | None) -> None:
+        """No more frames will come; `error` is why, or None."""
         with self.changed:
             self.over, self.error = True, error
             self.changed.notify_all()
@@ -209,10 +210,10 @@ class Live:
 
     def _shown(self, stream: LiveStream, decoded: Any, time: int) -> Shown:
         facts = replace(stream.facts, time_base=Fraction(1, TICKS))
-        rainy = to_planes(stream.rgb(decoded).pixels)[None]
+        rainy = frame_to_tensor(stream.rgb(decoded).pixels)[None]
         with torch.inference_mode():
             image = self._restore(rainy, facts.bits)
-        return Shown(Frame(to_pixels(image[0], facts.bits), time, 0), facts, rainy, image)
+        return Shown(Frame(frame_from_tensor(image[0], facts.bits), time, 0), facts, rainy, image)
 
     def _read(self) -> None:
         """Opens the source, again and again, and passes on its frames; runs in its own thread."""

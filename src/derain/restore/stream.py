@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import Callable
 
 from derain.pictures.streams import FrameStream, FrameWriter
-from derain.pictures.video import Frame
+from derain.pictures.video import Frame, frame_from_tensor
 from derain.restore.prefetch import prefetch
-from derain.restore.video import RestoreBatch, restored_frames, to_pixels
+from derain.restore.video import RestoreBatch, restored_frames
 
 
 def restore_stream(
@@ -37,7 +37,7 @@ def restore_stream(
     facts, done = stream.facts, 0
     with contextlib.closing(prefetch(restored_frames(stream, restore_batch, batch))) as restored:
         for frame in restored:
-            pixels = to_pixels(frame.image, facts.bits)
+            pixels = frame_from_tensor(frame.image, facts.bits)
             writer.write(Frame(pixels, frame.pts, frame.duration, frame.alpha))
             done += 1
             progress(done, facts.expected_frames)

@@ -22,7 +22,14 @@ from derain.atomic import new_file, replace_file
 from derain.errors import DerainError, Remedy, UsageError
 from derain.locks import only_here
 from derain.paths import parts_of, real, same
-from derain.pictures.video import Frame, VideoFacts, VideoReader, video_facts
+from derain.pictures.video import (
+    Frame,
+    VideoFacts,
+    VideoReader,
+    frame_from_tensor,
+    frame_to_tensor,
+    video_facts,
+)
 from derain.pictures.video_encoding import EncodedFrame, Encoding, VideoEncoder, choose_encoding
 from derain.pictures.video_writing import refuse_misfit, write_video
 from derain.restore.prefetch import prefetch
@@ -110,8 +117,8 @@ def restore_video(
         )
     encoding = choose_encoding(facts, target, codec, crf)
     refuse_misfit(facts, encoding, target)
-    job = _job(facts, encoding, temporal, identity)
-    with only_here(target), _Segments.open(target, job, resume) as segments:
+    made_from = _made_from(facts, encoding, temporal, identity)
+    with only_here(target), _Segments.open(target, made_from, resume) as segments:
         resumed = segments.frames
         reader = VideoReader(facts, skip=max(0, resumed - RADIUS) if temporal else resumed)
         restored = restored_frames(reader, restore_batch, batch)
@@ -145,27 +152,12 @@ def _batches(reader: Iterable[Frame], size: int) -> Iterator[tuple[list[tuple[in
     pictures: list[Tensor] = []
     for frame in reader:
         times.append((frame.pts, frame.duration, frame.alpha))
-        pictures.append(to_planes(frame.pixels))
+        pictures.append(frame_to_tensor(frame.pixels))
         if len(times) == size:
             yield times, torch.stack(pictures)
             times, pictures = [], []
     if times:
         yield times, torch.stack(pictures)
-
-
-def to_planes(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> Tensor:
-    """(H, W, 3) bytes or 0 to 65535 -> (3, H, W) float32 in [0, 1]."""
-    largest = np.iinfo(pixels.dtype).max
-    return torch.from_numpy(pixels.transpose(2, 0, 1).astype(np.float32)).div_(largest)
-
-
-def to_pixels(image: Tensor, bits: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """(3, H, W) RGB in [0, 1] -> (H, W, 3): bytes for 8 bits, else 0 to 65535."""
-    largest = 255 if bits == 8 else 65535
-    levels = image.float().clamp(0, 1).mul(largest).round_().permute(1, 2, 0)
-    if bits == 8:
-        return levels.to(torch.uint8).cpu().numpy()
-    return levels.to(torch.int32).cpu().numpy().astype(np.uint16)
 
 
 def _steady(restored: Iterator[RestoredFrame], surplus: int) -> Iterator[RestoredFrame]:
@@ -195,7 +187,7 @@ def _encoded(
     """Segments of `length` frames (None: one segment), each encoded on its own."""
     encoder, encoded, inside = VideoEncoder(facts, encoding), list[EncodedFrame](), 0
     for frame in restored:
-        pixels = to_pixels(frame.image, facts.bits)
+        pixels = frame_from_tensor(frame.image, facts.bits)
         encoded += encoder.encode(Frame(pixels, frame.pts, frame.duration, frame.alpha))
         inside += 1
         done += 1
@@ -208,16 +200,16 @@ def _encoded(
         yield encoded + encoder.finish()
 
 
-def _job(facts: VideoFacts, encoding: Encoding, temporal: bool, identity: str) -> str:
-    """Everything that affects the frames."""
+def _made_from(facts: VideoFacts, encoding: Encoding, temporal: bool, identity: str) -> str:
+    """Everything that affects the frames, as JSON."""
     state = facts.path.stat()
-    job = {
+    content = {
         "source": [str(real(facts.path)), state.st_size, state.st_mtime_ns],
         "encoding": asdict(encoding),
         "temporal": temporal,
         "identity": identity,
     }
-    return json.dumps(job, sort_keys=True)
+    return json.dumps(content, sort_keys=True)
 
 
 class _Segments:
@@ -230,12 +222,13 @@ class _Segments:
         self._folder, self._files, self.frames = folder, list[Path](), 0
 
     @classmethod
-    def open(cls, target: Path, job: str, resume: bool) -> _Segments:
-        """An empty store, or that of an earlier run. Raises `UsageError` if that was another job."""
+    def open(cls, target: Path, made_from: str, resume: bool) -> _Segments:
+        """An empty store, or that of an earlier run. Raises `UsageError` if that was made from another
+        source or in another way."""
         segments = cls(parts_of(target))
         note = segments._folder / "job.json"
         if resume and note.exists():
-            if note.read_text() != job:
+            if note.read_text() != made_from:
                 raise UsageError(
                     f"{target}: the interrupted run had another source, network or options.",
                     Remedy("start again", {"resume": None}),
@@ -244,7 +237,7 @@ class _Segments:
                 segments._count(file)
         else:
             segments.discard()
-            replace_file(note, job.encode())
+            replace_file(note, made_from.encode())
         return segments
 
     def _count(self, file: Path) -> None:
@@ -253,6 +246,7 @@ class _Segments:
         self._files.append(file)
 
     def add(self, frames: list[EncodedFrame]) -> None:
+        """Keeps a finished segment."""
         file = self._folder / f"{len(self._files):05d}.npz"
         with new_file(file) as temporary:
             np.savez(
@@ -284,6 +278,7 @@ class _Segments:
                 yield EncodedFrame(pts, duration, key, data[begin:stop], data[stop:last])
 
     def discard(self) -> None:
+        """Removes all segments and their folder."""
         shutil.rmtree(self._folder, ignore_errors=True)
         self._files = []
 

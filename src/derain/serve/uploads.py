@@ -9,8 +9,8 @@ from typing import BinaryIO, Literal
 
 from derain.errors import DerainError
 from derain.pictures import FileKind, Picture, TooManyPixels, kind_of, read_picture
-from derain.pictures.kinds import HEAD
-from derain.pictures.video import VIDEO_KINDS, VideoFacts, VideoReader, open_video, video_facts, video_stream
+from derain.pictures.kinds import HEAD, VIDEO_KINDS
+from derain.pictures.video import VideoFacts, VideoReader, open_video, video_facts, video_stream
 from derain.pictures.writing import FORMATS
 from derain.serve.limits import Limits, Refused
 
