@@ -102,6 +102,15 @@ def colours_and_alpha(image: Image.Image) -> tuple[Array, Array | None]:
     return pixels, alpha
 
 
+def is_utf8(content: bytes) -> bool:
+    """Whether bytes are text in UTF-8."""
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def left_behind(mode: str) -> tuple[str, ...]:
     """What pixels of one of Pillow's modes lose in `colours_and_alpha`, in words."""
     return (LEFT_BEHIND[mode],) if mode in LEFT_BEHIND else ()

@@ -18,7 +18,15 @@ from PIL import Image, JpegImagePlugin
 
 from derain.errors import DerainError
 from derain.pictures import exif as exif_blocks
-from derain.pictures.decoding import INK_PROFILE, behind_the_end, colours_and_alpha, left_behind, refuse_size
+from derain.pictures.decoding import (
+    INK_PROFILE,
+    behind_the_end,
+    colours_and_alpha,
+    is_utf8,
+    left_behind,
+    refuse_size,
+)
+from derain.pictures.photoshop import iptc_of_photoshop, other_resources, photoshop_of_iptc
 from derain.pictures.picture import Array, JpegCoding, Picture, Text, without_pixels
 
 DEFAULT_QUALITY = 95
@@ -27,20 +35,9 @@ EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 ICC = b"ICC_PROFILE\0"
 PHOTOSHOP = b"Photoshop 3.0\0"
 # Markers
-START_OF_SCAN, END, APP0, APP1, APP2, APP11, APP13, APP14, COMMENT = (
-    0xDA,
-    0xD9,
-    0xE0,
-    0xE1,
-    0xE2,
-    0xEB,
-    0xED,
-    0xEE,
-    0xFE,
-)
+START_OF_SCAN, END, COMMENT, TABLES, PROGRESSIVE = 0xDA, 0xD9, 0xFE, 0xDB, 0xC2
+APP0, APP1, APP2, APP11, APP13, APP14 = 0xE0, 0xE1, 0xE2, 0xEB, 0xED, 0xEE
 FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
-PROGRESSIVE = 0xC2
-TABLES = 0xDB
 SEGMENT = 65533  # bytes of content at most
 # Work grows with the scans: each one passes over all pixels. Ten scans are usual.
 MAX_SCANNED = 4_000_000_000
@@ -48,10 +45,6 @@ MAX_SCANNED = 4_000_000_000
 STRAY = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9")
 MOST_STRAY = 16
 BAD_PROFILE = "bad ICC marker"
-IPTC_RESOURCE = 0x0404
-# Of Photoshop: resolution, two thumbnails, IPTC and its digest, profile, EXIF in two parts, XMP.
-CARRIED_RESOURCES = {0x03ED, 0x0409, 0x040C, IPTC_RESOURCE, 0x0425, 0x040F, 0x0422, 0x0423, 0x0424}
-PATHS = range(0x07D0, 0x0BB7)
 SUBSAMPLINGS = {(1, 1): "4:4:4", (2, 1): "4:2:2", (2, 2): "4:2:0"}
 
 
@@ -197,7 +190,7 @@ def _look_into(found: _Found, marker: int, content: bytes) -> None:
         if others := other_resources(content[len(PHOTOSHOP) :]):
             found.lose(others)
     elif marker == COMMENT:
-        text = content.decode("utf-8", "replace") if _is_utf8(content) else content.decode("latin-1")
+        text = content.decode("utf-8", "replace") if is_utf8(content) else content.decode("latin-1")
         if len(found.carried.texts) < 100:
             found.carried = replace(found.carried, texts=(*found.carried.texts, Text("Comment", text)))
     elif marker == APP0 and content.startswith(b"JFIF\0") and len(content) >= 12:
@@ -212,14 +205,6 @@ def _look_into(found: _Found, marker: int, content: bytes) -> None:
         found.lose(f"an APP{marker - APP0} segment" + (f" ({label})" if label else ""))
 
 
-def _is_utf8(content: bytes) -> bool:
-    try:
-        content.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
 def _take_tables(found: _Found, content: bytes) -> None:
     at = 0
     while at < len(content):
@@ -232,32 +217,6 @@ def _take_tables(found: _Found, content: bytes) -> None:
             natural[number] = steps[place]
         found.tables[content[at] & 15] = tuple(natural)
         at += 1 + 64 * size
-
-
-def iptc_of_photoshop(resources: bytes) -> bytes | None:
-    """The IPTC records among Photoshop's image resources."""
-    return next((body for number, body in _resources(resources) if number == IPTC_RESOURCE), None)
-
-
-def other_resources(resources: bytes) -> str:
-    """What else Photoshop's image resources contain, in words; "" if all of it is carried elsewhere."""
-    numbers = {number for number, body in _resources(resources) if body} - CARRIED_RESOURCES
-    if numbers & set(PATHS):
-        return "its clipping paths"
-    return "further image resources of Photoshop" if numbers else ""
-
-
-def _resources(resources: bytes) -> Iterator[tuple[int, bytes]]:
-    """(number, content) of Photoshop's image resources (`8BIM`, number, name, length, content)."""
-    at = 0
-    while resources[at : at + 4] == b"8BIM" and at + 12 <= len(resources):
-        (number,) = struct.unpack_from(">H", resources, at + 4)
-        at += 6 + (resources[at + 6] + 2) // 2 * 2
-        if at + 4 > len(resources):
-            return
-        (length,) = struct.unpack_from(">I", resources, at)
-        yield number, resources[at + 4 : at + 4 + length]
-        at += 4 + length + length % 2
 
 
 def _name_the_rest(found: _Found, rest: bytes) -> None:
@@ -380,8 +339,7 @@ def _carried(picture: Picture) -> Iterator[bytes]:
         for number, part in enumerate(parts, 1):
             yield _segment(APP2, ICC + bytes([number, len(parts)]) + part)
     if picture.iptc is not None and not too_long(PHOTOSHOP + picture.iptc + bytes(14)):
-        resource = struct.pack(">4sHHI", b"8BIM", IPTC_RESOURCE, 0, len(picture.iptc)) + picture.iptc
-        yield _segment(APP13, PHOTOSHOP + resource + bytes(len(resource) % 2))
+        yield _segment(APP13, PHOTOSHOP + photoshop_of_iptc(picture.iptc))
     for text in picture.texts:
         line = text.text if text.keyword == "Comment" else f"{text.keyword}: {text.text}"
         if not too_long(line.encode()):

@@ -26,6 +26,7 @@ from derain.pictures.decoding import (
     refuse_several,
     refuse_size,
 )
+from derain.pictures.photoshop import iptc_of_photoshop
 from derain.pictures.picture import Array, ColourCode, Picture, Text, without_pixels
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -229,8 +230,6 @@ def _with_text(carried: Picture, text: Text) -> Picture:
 
 
 def _iptc(raw: bytes) -> bytes:
-    from derain.pictures.jpeg import iptc_of_photoshop
-
     return iptc_of_photoshop(raw) or raw if raw.startswith(b"8BIM") else raw
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from derain.errors import DerainError, reason
 from derain.pictures import avif, bmp, heic, jpeg, jxl, kinds, png, raw, tiff, webp
 from derain.pictures import exif as exif_blocks
-from derain.pictures.decoding import MAX_PIXELS, TooManyPixels
+from derain.pictures.decoding import MAX_PIXELS, TooManyPixels, is_utf8
 from derain.pictures.kinds import FileKind
 from derain.pictures.picture import Picture
 
@@ -93,32 +93,26 @@ def _decoded(content: bytes, kind: FileKind, name: str, max_pixels: int) -> Pict
         text = said.decode(errors="replace") if isinstance(said, bytes) else str(error)
         why = (text.splitlines() or ["its decoder failed"])[0][:160]
         raise DerainError(f"{name}: a {kind.name} file that is damaged or cut short ({why}).") from None
+    icc = picture.icc if picture.icc is not None and _is_profile(picture.icc) else None
+    # UTF-8 is what all files that hold XMP must have it in (XMP part 3).
+    xmp = picture.xmp if picture.xmp is not None and is_utf8(picture.xmp) else None
     lost = list(picture.lost)
     if picture.exif is not None and exif is None:
         lost.append("EXIF that cannot be read")
-    if picture.icc is not None and not _is_profile(picture.icc):
+    if picture.icc is not None and icc is None:
         lost.append("a colour profile that cannot be read")
-    if picture.xmp is not None and not _is_text(picture.xmp):
+    if picture.xmp is not None and xmp is None:
         lost.append("XMP that cannot be read")
     return replace(
         picture,
         pixels=exif_blocks.turned_upright(picture.pixels, orientation),
         alpha=None if picture.alpha is None else exif_blocks.turned_upright(picture.alpha, orientation),
         exif=exif,
-        icc=picture.icc if picture.icc is not None and _is_profile(picture.icc) else None,
-        xmp=picture.xmp if picture.xmp is not None and _is_text(picture.xmp) else None,
+        icc=icc,
+        xmp=xmp,
         dpi=picture.dpi if picture.dpi is None or orientation < 5 else picture.dpi[::-1],
         lost=tuple(dict.fromkeys(lost)),
     )
-
-
-def _is_text(xmp: bytes) -> bool:
-    """Whether a packet is UTF-8, as all files that hold one must have it (XMP part 3)."""
-    try:
-        xmp.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _is_profile(icc: bytes) -> bool:

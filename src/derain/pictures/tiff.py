@@ -12,7 +12,7 @@ from derain.errors import DerainError
 from derain.pictures import exif as exif_blocks
 from derain.pictures import tags
 from derain.pictures.decoding import INK_PROFILE, refuse_several, refuse_size
-from derain.pictures.jpeg import iptc_of_photoshop, other_resources
+from derain.pictures.photoshop import iptc_of_photoshop, other_resources
 from derain.pictures.picture import Array, Picture, without_pixels
 from derain.pictures.tags import Tag
 from derain.pictures.tiff_pixels import BLACK_IS_ZERO, RGB, decode, layout_of
