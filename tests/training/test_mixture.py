@@ -14,8 +14,8 @@ import torch
 from derain.data.folders import pictures_in
 from derain.errors import DerainError, UsageError
 from derain.training import Recipe, load_recipe, train
+from derain.training.batches import batches, open_sources
 from derain.training.recipe import checked
-from derain.training.streams import batches, open_sources
 from derain.training.validation import pairs
 from training.conftest import content, recipe
 from training.test_loop import assert_equal, weights

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from accelerate import Accelerator
 
 from derain.peak_memory import most_memory, start_memory
+from derain.training.batches import Span, TrainingSource, batches, open_sources, spans
 from derain.training.learner import Learner
 from derain.training.loop import accelerated
 from derain.training.recipe import Recipe, sources_of
-from derain.training.streams import Span, TrainingSource, batches, open_sources, spans
 
 UPDATES = 3  # timed, after one that is not
 

@@ -22,13 +22,12 @@ from derain.methods.network import RainNetwork
 from derain.methods.own import is_own, own_method
 from derain.nn.ema import move_average
 from derain.own_code import own_function
+from derain.training.batches import to_device
 from derain.training.optimizers import make_optimizer
 from derain.training.recipe import Recipe
 from derain.training.recomputing import checkpoint_activations
 from derain.training.schedule import rate_at
-from derain.training.streams import to_device
 
-PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}  # accelerate's names
 LossFunction = Callable[[Mapping[str, Tensor], Tensor, Tensor], dict[str, Tensor]]
 
 
@@ -95,7 +94,7 @@ class Learner:
         """One step of the optimizer.
 
         Args:
-            parts: of a batch, as `streams.batches` gives them.
+            parts: of a batch, as `batches.batches` gives them.
             rate: learning rate; None takes the schedule's.
 
         Returns:

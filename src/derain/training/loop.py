@@ -1,7 +1,7 @@
 """The training loop, one for all methods.
 
 What an update does is a pure function of the recipe and the state before it: items are numbered
-(`streams.py`), rates are functions of the step (`schedule.py`), and the state on disk contains all the
+(`batches.py`), rates are functions of the step (`schedule.py`), and the state on disk contains all the
 rest (`state.py`). So a run interrupted anywhere resumes as if it had never stopped.
 """
 
@@ -24,18 +24,19 @@ from derain.atomic import replace_file
 from derain.checkpoints import save_checkpoint
 from derain.errors import DerainError, UsageError
 from derain.locks import only_here
-from derain.training.learner import PRECISIONS, Learner
+from derain.training.batches import HeldOut, batches, open_sources
+from derain.training.learner import Learner
 from derain.training.log import RunLog
-from derain.training.recipe import Recipe, checked
+from derain.training.recipe import Recipe, Validation, checked
 from derain.training.signals import Signals, Stopped
 from derain.training.state import RunState, load_state, save_state
-from derain.training.streams import HeldOut, batches, open_sources
 from derain.training.tracking import trackers
 from derain.training.validation import means, validate
 
 # Called before the first update, with where a resumed run continues, and after each with the last loss and
 # validation: updates done, their number, and a note.
 TrainingProgress = Callable[[int, int, str], None]
+MIXED_PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}  # accelerate's names
 MAY_CHANGE = ("steps", "workers", "log_every", "save_every", "tensorboard", "wandb", "origin")
 
 
@@ -71,7 +72,7 @@ def accelerated(recipe: Recipe) -> Iterator[Accelerator]:
     """The processes and devices of this program, in the recipe's precision."""
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
-        mixed_precision=PRECISIONS[recipe.precision],
+        mixed_precision=MIXED_PRECISION[recipe.precision],
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
     )
     try:
@@ -112,7 +113,7 @@ class _Trainer:
         stream = batches(recipe, self.sources, learner.step, *mine)
         sums: dict[str, Tensor] = {}
         began, begun_at = time.perf_counter(), learner.step
-        loss = validated = ""
+        loss, validated, validation = "", "", recipe.validation
 
         def tell(words: str) -> None:
             if progress and self.main:
@@ -133,9 +134,8 @@ class _Trainer:
                         log.write("training", learner.step, rate=learner.rate, **values, seconds=seconds)
                     loss = f"loss {sum(values.values()):.4f}"
                     sums, began, begun_at = {}, time.perf_counter(), learner.step
-                due = recipe.validation and (learner.step % recipe.validation.every == 0 or last)
-                if self.held_out and due:
-                    validated = self._validate(self.held_out, log)
+                if validation and self.held_out and (last or learner.step % validation.every == 0):
+                    validated = self._validate(validation, self.held_out, log)
                 tell(" ".join(filter(None, (loss, validated))))
                 stop = learner.any_process(self.signals.received is not None)
                 if learner.step % recipe.save_every == 0 or last or stop:
@@ -151,10 +151,10 @@ class _Trainer:
         step = self.learner.step
         return RunLog(self.folder, step, trackers(self.recipe, self.folder, step))
 
-    def _validate(self, held_out: HeldOut, log: RunLog | None) -> str:
+    def _validate(self, validation: Validation, held_out: HeldOut, log: RunLog | None) -> str:
         accelerator = self.accelerator
         scores, sample = validate(
-            self.learner.judged, self.recipe, held_out, accelerator.process_index, accelerator.num_processes,
+            self.learner.judged, validation, held_out, accelerator.process_index, accelerator.num_processes,
             accelerator.device,
         )  # fmt: skip
         if accelerator.num_processes > 1:
@@ -169,8 +169,7 @@ class _Trainer:
         if figures["psnr"] > self.best:
             self.best = figures["psnr"]
             if self.main:
-                assert self.recipe.validation is not None
-                facts = {"psnr": self.best, "protocol": self.recipe.validation.protocol}
+                facts = {"psnr": self.best, "protocol": validation.protocol}
                 state = self.learner.judged.state_dict()
                 save_checkpoint(self.folder / "best.safetensors", state, {**self._facts(), **facts})
         return f"{figures['psnr']:.2f} dB"

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from derain.errors import DerainError
+from derain.training.batches import batches, open_sources
 from derain.training.learner import Learner, NotFinite
 from derain.training.loop import accelerated
 from derain.training.recipe import Recipe
-from derain.training.streams import batches, open_sources
 
 KEEP = 0.9  # of the running mean of the loss, from step to step
 SETTLED = 10  # updates until the running mean is no longer dominated by single batches

@@ -7,10 +7,8 @@ a misspelt key, the nearest right one. Recipes of the published systems lie belo
 
 from __future__ import annotations
 
-import difflib
 import importlib.resources
 import types
-import typing
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -34,6 +32,7 @@ from derain.data.patches import Crop, Turns
 from derain.errors import UsageError, reason, unknown_name
 from derain.plain_yaml import MOST_CHARACTERS, parse_yaml
 from derain.precisions import precision_name
+from derain.training.mistakes import explain, kinds_at
 from derain.training.schedule import Constant, Schedule
 
 Scalar = bool | int | float | str | None
@@ -267,7 +266,7 @@ def checked(content: Mapping[str, Any], source: str) -> Recipe:
     try:
         recipe = Recipe.model_validate(with_current_keys(content))
     except ValidationError as error:
-        raise UsageError(f"{source}: {_explain(error)}") from None
+        raise UsageError(f"{source}: {explain(error, Recipe)}") from None
     contradiction = _contradiction(recipe)
     if contradiction:
         raise UsageError(f"{source}: {contradiction}")
@@ -331,7 +330,7 @@ def _apply(content: dict[str, Any], change: str) -> None:
 
 def _value(place: Sequence[str], text: str, change: str) -> Any:
     """The value of a text at a place of the recipe: as in YAML, but unchanged where text is expected."""
-    kinds = set(_kinds_at(place))
+    kinds = set(kinds_at(Recipe, place))
     if kinds and kinds <= {str, types.NoneType} and text[:1] not in ("'", '"'):
         return None if text in ("", "null", "~") else text
     try:
@@ -347,69 +346,6 @@ def _place(container: dict[str, Any] | list[Any], key: str, change: str) -> Any:
     if key.isascii() and key.isdecimal() and int(key) < len(container):
         return int(key)
     raise UsageError(f"{change!r}: {key!r} is not a place in a list of {len(container)}, counted from 0.")
-
-
-def _explain(error: ValidationError) -> str:
-    """The first mistake in one line: the place, what is wrong, what would be right."""
-    first = error.errors(include_url=False)[0]
-    loc = first["loc"]
-    if not loc:
-        return "it is not a recipe."
-    if loc[0] in ("schedule", "data"):
-        loc = loc[:1] + loc[2:]  # without the name of the kind
-    place = ".".join(str(part) for part in loc)
-    if first["type"] == "extra_forbidden":
-        known = _keys_at(first["loc"][:-1])
-        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.4)
-        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}."
-        return f"unknown key '{place}'; {hint}"
-    if first["type"] == "missing":
-        return f"'{place}' is missing."
-    given = "" if isinstance(first["input"], dict | list) else f", not {repr(first['input'])[:80]}"
-    message = first["msg"][0].lower() + first["msg"][1:]
-    return f"'{place}': {message}{given}."
-
-
-def _keys_at(place: Sequence[int | str]) -> list[str]:
-    """The keys that the schema knows at a place, e.g. ("stages", 0) or ("schedule", "cosine")."""
-    return sorted({key for kind in _kinds_at(place) if _is_part(kind) for key in kind.model_fields})
-
-
-def _kinds_at(place: Sequence[int | str]) -> list[Any]:
-    """The types that a value at a place of a recipe may have; none for places not in the schema."""
-    kinds: list[Any] = [Recipe]
-    for step in place:
-        kinds = [inner for kind in kinds for inner in _kinds_within(kind, step)]
-    return kinds
-
-
-def _kinds_within(kind: Any, step: int | str) -> list[Any]:
-    if typing.get_origin(kind) is list:
-        return _alternatives(typing.get_args(kind)[0])
-    if not _is_part(kind):
-        return []
-    if step in kind.model_fields:
-        return _alternatives(kind.model_fields[step].annotation)
-    # In an error's place, the chosen kind stands between a key and its content.
-    return [kind] if step == kind.__name__ or step in _names(kind) else []
-
-
-def _alternatives(annotation: Any) -> list[Any]:
-    """The types in a union, or the only one."""
-    if typing.get_origin(annotation) is Annotated:
-        return _alternatives(typing.get_args(annotation)[0])
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return [kind for part in typing.get_args(annotation) for kind in _alternatives(part)]
-    return [annotation]
-
-
-def _is_part(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, BaseModel)
-
-
-def _names(kind: type[BaseModel]) -> tuple[str, ...]:
-    """The allowed values of a model's field `name`."""
-    return typing.get_args(kind.model_fields["name"].annotation) if "name" in kind.model_fields else ()
 
 
 def sources_of(recipe: Recipe) -> dict[str, Data]:

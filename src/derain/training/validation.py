@@ -14,8 +14,8 @@ from derain.evaluation import protocol
 from derain.methods.network import RainNetwork
 from derain.nn.padding import pad_to_multiple
 from derain.restore.tiles import published_axis, run_tiles
-from derain.training.recipe import Recipe, Validation
-from derain.training.streams import HeldOut
+from derain.training.batches import HeldOut
+from derain.training.recipe import Validation
 
 RAIN_SEED = 20_190_415  # one fixed rain for every run, independent of training seeds
 
@@ -39,7 +39,7 @@ def pairs(held_out: HeldOut, validation: Validation) -> Iterator[tuple[Tensor, T
 
 def validate(
     network: RainNetwork,
-    recipe: Recipe,
+    validation: Validation,
     held_out: HeldOut,
     process: int,
     processes: int,
@@ -47,18 +47,24 @@ def validate(
 ) -> tuple[list[dict[str, float]], Tensor | None]:
     """The figures of this process's share of the pictures, and one sample.
 
+    Args:
+        network: any mode; it is in evaluation mode meanwhile.
+        validation: says by which protocol, and how large a part of each picture.
+        held_out: the pictures of all processes.
+        process, processes: which of how many this one is.
+        device: of the network.
+
     Returns:
         One dict per picture with the protocol's figures ("psnr", "ssim") and those of the rainy
         picture itself ("rainy_psnr", ...); rainy, restored and clean side by side (3, H, 3W), None
         for processes other than the first.
     """
-    assert recipe.validation is not None
-    measure = protocol(recipe.validation.protocol)
+    measure = protocol(validation.protocol)
     scores, sample = [], None
     was_training = network.training
     network.eval()
     with torch.no_grad():
-        for rainy, clean in pairs(held_out[process::processes], recipe.validation):
+        for rainy, clean in pairs(held_out[process::processes], validation):
             restored = restore(network, rainy.to(device)).float().cpu()
             figures = measure(restored, clean)
             before = {f"rainy_{name}": value for name, value in measure(rainy, clean).items()}
@@ -78,8 +84,9 @@ def restore(network: RainNetwork, rainy: Tensor) -> Tensor:
         restored: Tensor = network(padded)
     else:
         rows, columns = (published_axis(side, tile.size, tile.overlap) for side in padded.shape[-2:])
-        run = lambda part: {"image": network(part)}  # noqa: E731
-        restored = run_tiles(padded, run, rows, columns, lambda done, total: None)["image"]
+        restored = run_tiles(
+            padded, lambda part: {"image": network(part)}, rows, columns, lambda done, total: None
+        )["image"]
     return restored[..., :height, :width]
 
 
