@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +15,7 @@ from derain.cli.output import say
 from derain.cli.shared import AsJson, Overwrite
 
 if TYPE_CHECKING:
+    from derain.background.clean_frame import CleanFrame
     from derain.cli.progress import Bar
 
 
@@ -89,15 +90,22 @@ def background(
         print(f"derain: warning: {printable(f'{clip}: {warning}')}", file=sys.stderr)
     if as_json:
         typer.echo(json.dumps({"clip": str(clip), "pairs": written, **facts(result)}, indent=2))
-    else:
-        where = ", ".join(str(p) for p in (output, report) if p is not None)
-        found = facts(result)["mean_confidence_percent"]
-        trust = "too few to tell the confidence"
-        if found is not None:
-            trust = f"{found:.0f} % of them agree with the clean picture"
-        say(f"{result.frames} frames, {trust}" + (f" -> {where}" if where else ""))
-        if pairs is not None:
-            say(f"{written} pairs -> {pairs / RAINY}, {pairs / CLEAN}")
+        return
+    _summarise(result, [path for path in (output, report) if path is not None])
+    if pairs is not None:
+        say(f"{written} pairs -> {pairs / RAINY}, {pairs / CLEAN}")
+
+
+def _summarise(result: CleanFrame, written: Sequence[Path]) -> None:
+    """How many frames there were, how far they agree, and where the results are."""
+    from derain.background.report import facts
+
+    found = facts(result)["mean_confidence_percent"]
+    trust = "too few to tell the confidence"
+    if found is not None:
+        trust = f"{found:.0f} % of them agree with the clean picture"
+    where = ", ".join(map(str, written))
+    say(f"{result.frames} frames, {trust}" + (f" -> {where}" if where else ""))
 
 
 def _counted(frames: Iterator[Any], expected: int | None, progress: Bar) -> Iterator[Any]:

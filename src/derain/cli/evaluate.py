@@ -17,6 +17,8 @@ from derain.cli.shared import MODEL, AsJson, Device, Ensemble, OwnCode
 from derain.paths import exists, real
 
 if TYPE_CHECKING:
+    from rich.table import Table as Shown
+
     from derain.evaluation.tables import Cell, Line, Table
 
 
@@ -185,11 +187,6 @@ def _named_model(text: str) -> str | tuple[str, str]:
 
 def _print(found: Table) -> None:
     """A table for each set and protocol, and what the networks cost."""
-    from rich.table import Table as Shown
-
-    from derain.evaluation.formats import interval_text, value_text
-    from derain.evaluation.tables import COSTS, cost_text, costs_shown
-
     console = tables()
     for text in (*found.settings, *found.notes):
         console.print(printable(text))
@@ -198,41 +195,60 @@ def _print(found: Table) -> None:
         places = range(start, start + group.columns)
         start += group.columns
         title = printable(f"{group.protocol}, {group.dataset}")
-        lines = [line for line in found.lines if any(_at(line, places))]
-        sourced = any(line.source or any(c and c.published for c in _at(line, places)) for line in lines)
-        shown = Shown(title=title, box=None, pad_edge=False, title_justify="left")
-        # A row without its name would say nothing: what is long is folded, and titles of figures are wrapped.
-        longest = max(len(printable(line.name)) for line in lines)
-        shown.add_column("network", overflow="fold", min_width=min(longest, LEAST_NAME))
+        console.print(_figures(found, places, title, with_intervals=console.width >= WIDE), "")
+    costs = _costs(found)
+    if costs is not None:
+        console.print(costs)
+
+
+def _figures(found: Table, places: range, title: str, with_intervals: bool) -> Shown:
+    """The columns of one set and protocol, a row for each network that has figures in them."""
+    from rich.table import Table as Shown
+
+    from derain.evaluation.formats import interval_text, value_text
+
+    lines = [line for line in found.lines if any(_at(line, places))]
+    sourced = any(line.source or any(c and c.published for c in _at(line, places)) for line in lines)
+    shown = Shown(title=title, box=None, pad_edge=False, title_justify="left")
+    # A row without its name would say nothing: what is long is folded, and titles of figures are wrapped.
+    longest = max(len(printable(line.name)) for line in lines)
+    shown.add_column("network", overflow="fold", min_width=min(longest, LEAST_NAME))
+    for i in places:
+        shown.add_column(found.columns[i].title, justify="right")
+    if sourced:
+        shown.add_column("source", overflow="fold", min_width=24)
+    for line in lines:
+        cells = []
         for i in places:
-            shown.add_column(found.columns[i].title, justify="right")
-        if sourced:
-            shown.add_column("source", overflow="fold", min_width=24)
-        for line in lines:
-            cells = []
-            for i in places:
-                cell = line.cells[i]
-                if cell is None:
-                    cells.append("")
-                    continue
-                column = found.columns[i]
-                interval = interval_text(column, cell) if console.width >= WIDE else ""
-                cells.append(f"{value_text(column, cell)} {interval}".strip())
-            own = [c.published for c in _at(line, places) if c and c.published is not None]
-            published = " / ".join(f"{value:g}" for value in own)
-            source = line.source or "measured here" + (f"; published {published}" if published else "")
-            style = None if line.source else "bold"
-            shown.add_row(printable(line.name), *cells, *[printable(source)] * sourced, style=style)
-        console.print(shown, "")
+            cell, column = line.cells[i], found.columns[i]
+            if cell is None:
+                cells.append("")
+                continue
+            interval = interval_text(column, cell) if with_intervals else ""
+            cells.append(f"{value_text(column, cell)} {interval}".strip())
+        own = [c.published for c in _at(line, places) if c and c.published is not None]
+        published = " / ".join(f"{value:g}" for value in own)
+        source = line.source or "measured here" + (f"; published {published}" if published else "")
+        style = None if line.source else "bold"
+        shown.add_row(printable(line.name), *cells, *[printable(source)] * sourced, style=style)
+    return shown
+
+
+def _costs(found: Table) -> Shown | None:
+    """What the networks cost; None if nothing was measured."""
+    from rich.table import Table as Shown
+
+    from derain.evaluation.tables import COSTS, cost_text, costs_shown
+
     names = costs_shown(found)
     if not names:
-        return
+        return None
     costs = Shown("network", box=None, pad_edge=False, title_justify="left", title="Cost")
     for name in names:
         costs.add_column(COSTS[name], justify="right")
     for line in found.measured:
         costs.add_row(printable(line.name), *(cost_text(line, name) for name in names))
-    console.print(costs)
+    return costs
 
 
 def _at(line: Line, places: range) -> list[Cell | None]:

@@ -166,13 +166,15 @@ def run(
     from derain.restore.run import refuse_unusable, restore_all
     from derain.restore.watching import watch as watch_folder
 
+    def opened() -> Derainer:
+        return load(model.model, **vars(model.settings()), own_code=flags.own_code)
+
     pictures, videos, overwrite = picture.options(), video.options(), result.overwrite
     if flags.format not in SUFFIXES:
         raise unknown_name("--format", flags.format, SUFFIXES)
     if PIPE in inputs:
         _refuse_beside_frames(inputs, picture, video, flags, dry_run)
-        derainer = load(model.model, **vars(model.settings()), own_code=flags.own_code)
-        restore_pipe(derainer, output or PIPE, pipes, videos, overwrite, result.as_json)
+        restore_pipe(opened(), output or PIPE, pipes, videos, overwrite, result.as_json)
         return
     _refuse_pipe_options(pipes, output)
     protection = None if flags.protect is None else Protection(flags.protect)
@@ -180,7 +182,7 @@ def run(
         if len(inputs) != 1 or not inputs[0].is_dir() or flags.cluster is not None or dry_run:
             raise UsageError("--watch takes one folder, and goes with neither --cluster nor --dry-run.")
         arriving = watch_folder(
-            load(model.model, **vars(model.settings()), own_code=flags.own_code),
+            opened(),
             inputs[0],
             output,
             suffix=SUFFIXES[flags.format],
@@ -200,7 +202,7 @@ def run(
     if dry_run:
         print_plan(planned, overwrite, result.as_json, protection)
         return
-    derainer = load(model.model, **vars(model.settings()), own_code=flags.own_code)
+    derainer = opened()
 
     def outcomes(progress: JobProgress) -> Iterator[Outcome]:
         if flags.cluster is not None:
