@@ -148,7 +148,7 @@ def foreign(error: Exception) -> str:
         return "not enough memory"
     if isinstance(error, OSError):
         return reason(error)
-    log.debug("here it arose:", exc_info=error)
+    log.debug("traceback of the error:", exc_info=error)
     return f"an unexpected error ({with_class(error)})"
 
 

@@ -85,7 +85,7 @@ def main() -> None:
             app(prog_name="derain")
     except DerainError as error:
         complain(error)
-        log.debug("here it arose:", exc_info=error)
+        log.debug("traceback of the error:", exc_info=error)
         sys.exit(error.exit_code)
     except Exception as error:
         place = f"{error.filename}: " if isinstance(error, OSError) and error.filename is not None else ""

@@ -121,6 +121,7 @@ def to_tensor(picture: Picture, first: int = 0, end: int | None = None) -> Tenso
     """The colours as a (1, 3, H, W) float32 tensor in [0, 1]; grey is repeated in the three channels.
 
     Args:
+        picture: of any depth.
         first, end: the first row wanted, and the last + 1; None for all below.
     """
     pixels = picture.pixels[first:end]
@@ -143,6 +144,7 @@ def with_pixels(picture: Picture, tensor: Tensor) -> Picture:
     `with_pixels(p, to_tensor(p))` equals `p` bit for bit.
 
     Args:
+        picture: whose size, depth and metadata the result has.
         tensor: (1, 3, H, W) or (3, H, W), of the picture's size.
 
     Raises:
@@ -155,7 +157,7 @@ def with_pixels(picture: Picture, tensor: Tensor) -> Picture:
 def to_pixels(picture: Picture, tensor: Tensor) -> Array:
     """Rows of a tensor, (1, 3, h, W) or (3, h, W), as (h, W, C) pixels of the picture's kind.
 
-    See `with_pixels`.
+    See `with_pixels`, also for what is raised.
     """
     tensor = tensor[0] if tensor.ndim == 4 else tensor
     assert tensor.shape[::2] == (3, picture.size[1]), (tensor.shape, picture.size)
@@ -175,7 +177,7 @@ def grey_map(tensor: Tensor) -> Picture:
 
 
 def grey_pixels(tensor: Tensor) -> Array:
-    """The same as (H, W, 1) uint8."""
+    """The same as (H, W, 1) uint8. Raises as `grey_map`."""
     assert tensor.ndim == 4, tensor.shape
     assert tensor.shape[:2] == (1, 1), tensor.shape
     return _quantised(tensor[0], 255)

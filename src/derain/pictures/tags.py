@@ -124,6 +124,7 @@ class Entry:
 
     @property
     def count(self) -> int:
+        """How many values there are."""
         return len(self.value) // SIZES[self.kind]
 
     def numbers(self, order: Order) -> tuple[float, ...]:

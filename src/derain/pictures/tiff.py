@@ -127,6 +127,8 @@ def write(file: BinaryIO, picture: Picture, samples: Array) -> None:
 
     Args:
         file: empty and seekable.
+        picture: what else is written, and nothing of its pixels.
+        samples: the pixels, and alpha behind the colours.
 
     Raises:
         ValueError: it grows too large for a TIFF file.

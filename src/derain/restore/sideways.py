@@ -88,6 +88,7 @@ def turned_where_sideways(rainy: Tensor, found: Restored, trial: Sideways) -> Re
     Args:
         rainy: float RGB in [0, 1].
         found: as they stand.
+        trial: decides for each of them.
     """
     images, sideways = list(found.image.split(1)), []
     maps = {name: list(values.split(1)) for name, values in found.maps.items()}

@@ -93,10 +93,16 @@ def run_tiles(
     columns: Axis,
     progress: Callable[[int, int], None],
 ) -> dict[str, Tensor]:
-    """Runs every tile of a picture (1, C, H, W) and adds the results up by weight.
+    """Runs every tile of a picture and adds the results up by weight.
 
-    The network returns named maps of the tile's size; the result has the same names at full size, float32
-    on the picture's device. `progress(done, total)` is called after each tile.
+    Args:
+        picture: (1, C, H, W).
+        network: maps a tile (1, C, h, w) to named maps of its size, (1, any channels, h, w).
+        rows, columns: the tiles along both axes.
+        progress: called with the number of finished tiles, and of all, after each tile.
+
+    Returns:
+        The maps at full size, float32 on the picture's device.
     """
     bands = tile_bands(lambda first, end: picture[:, :, first:end], network, rows, columns, progress)
     found = list(bands)
@@ -117,6 +123,7 @@ def tile_bands(
 
     Args:
         picture: is read in rows.
+        network, rows, columns, progress: see `run_tiles`.
     """
     done, total = 0, len(rows.spans) * len(columns.spans)
     width = columns.spans[-1][1]

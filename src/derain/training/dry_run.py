@@ -67,6 +67,7 @@ def dry_run(recipe: Recipe, own_code: bool = False) -> DryRun:
     """Makes a few updates of each stage and keeps nothing.
 
     Args:
+        recipe: what would be trained.
         own_code: run the Python code that the recipe names, its network or its loss.
 
     Raises:

@@ -49,6 +49,8 @@ def train(
     number, up to rounding.
 
     Args:
+        recipe: what to train, and how.
+        run: the folder for weights, state and log.
         progress: called by the main process with the updates done, their number, and words: before the first
             update of this call, from which file a resumed run goes on; after each, the loss and validation
             that were logged last.

@@ -42,7 +42,9 @@ def find_rate(
     """Trains with increasing rates on the patches of the first stage, and keeps only the losses.
 
     Args:
+        recipe: what to train; its own rate and schedule do not matter.
         steps: updates between the lowest and the highest rate.
+        lowest, highest: of the rates that are tried.
         own_code: run the Python code that the recipe names, its network or its loss.
 
     Raises:

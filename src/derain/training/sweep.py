@@ -99,8 +99,9 @@ def run_sweep(
     """Trains all runs one after the other; interrupted runs resume, and finished ones are not repeated.
 
     Args:
+        runs: see `plan_sweep`.
         folder: gets a folder for each run, and `sweep.csv` with the best validation of each.
-        progress: see `train`.
+        progress, own_code: see `train`.
         on_run: called before each.
 
     Returns:
