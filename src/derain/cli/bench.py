@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -16,10 +16,29 @@ from derain.cli.output import tables, tell
 from derain.cli.shared import MODEL, AsJson, Device, Overwrite, Precision
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from derain.bench import Choice, Measurement, Task
 
 # Of the time of PyTorch in float32, for which a change is worth the trouble.
 WORTH_IT = 0.95
+# Columns of the tables: their titles, and what is in their cells.
+Columns: TypeAlias = "dict[str, Callable[[Measurement], str]]"
+SPEED: Columns = {"s": lambda m: f"{m.seconds:.3g}", "CPU s": lambda m: f"{m.cpu_seconds:.3g}"}
+RATES: Columns = {
+    "pictures/s": lambda m: f"{1 / m.seconds:.3g}",
+    "Mpixel/s": lambda m: f"{m.megapixels / m.seconds:.3g}",
+}
+PEAKS: Columns = {
+    "MiB": lambda m: "" if m.peak_bytes is None else f"{m.peak_bytes / 2**20:,.0f}",
+    "of peak": lambda m: f"{m.share:.0%}",
+}
+SHARES: Columns = {
+    "read": lambda m: f"{m.read_seconds / m.all_seconds:.1%}",
+    "pad": lambda m: f"{m.pad_seconds / m.all_seconds:.1%}",
+    "network": lambda m: f"{m.seconds / m.all_seconds:.1%}",
+    "write": lambda m: f"{m.write_seconds / m.all_seconds:.1%}",
+}
 
 
 def bench(
@@ -120,47 +139,10 @@ def _advice(task: Task, measured: Sequence[tuple[Measurement, Choice]]) -> str:
 
 
 def _print(measured: list[Measurement], ways: list[str]) -> None:
-    from rich.table import Table
-
-    def table(columns: dict[str, Callable[[Measurement], str]]) -> Table:
-        made = Table("model", box=None, pad_edge=False, header_style="bold")
-        made.columns[0].overflow = "fold"
-        if any(ways):
-            made.add_column("in", no_wrap=True)
-        for title in ("pixels", *columns):
-            made.add_column(title, justify="right", no_wrap=True)
-        for m, way in zip(measured, ways, strict=True):
-            cells = (cell(m) for cell in columns.values())
-            made.add_row(printable(m.model), *([way] if way else []), f"{m.width}x{m.height}", *cells)
-        return made
-
-    rates = {
-        "pictures/s": lambda m: f"{1 / m.seconds:.3g}",
-        "Mpixel/s": lambda m: f"{m.megapixels / m.seconds:.3g}",
-    }
     console = tables()
-    console.print(
-        table(
-            {
-                "s": lambda m: f"{m.seconds:.3g}",
-                "CPU s": lambda m: f"{m.cpu_seconds:.3g}",
-                **({} if any(ways) else rates),
-                "MiB": lambda m: "" if m.peak_bytes is None else f"{m.peak_bytes / 2**20:,.0f}",
-                "of peak": lambda m: f"{m.share:.0%}",
-            }
-        )
-    )
+    console.print(_table(measured, ways, SPEED | ({} if any(ways) else RATES) | PEAKS))
     console.print()
-    console.print(
-        table(
-            {
-                "read": lambda m: f"{m.read_seconds / m.all_seconds:.1%}",
-                "pad": lambda m: f"{m.pad_seconds / m.all_seconds:.1%}",
-                "network": lambda m: f"{m.seconds / m.all_seconds:.1%}",
-                "write": lambda m: f"{m.write_seconds / m.all_seconds:.1%}",
-            }
-        )
-    )
+    console.print(_table(measured, ways, SHARES))
     first, matrices = measured[0], sorted(m.matrix_flops / 1e9 for m in measured)
     precisions = ", ".join(dict.fromkeys(m.precision for m in measured))
     typer.echo(
@@ -174,3 +156,19 @@ def _print(measured: list[Measurement], ways: list[str]) -> None:
     for m in measured:
         if m.note:
             tell(f"{m.model} at {m.width}x{m.height}: {m.note}.")
+
+
+def _table(measured: list[Measurement], ways: list[str], columns: Columns) -> Table:
+    """A row for each measurement; `ways` are how they were made, or empty."""
+    from rich.table import Table
+
+    made = Table("model", box=None, pad_edge=False, header_style="bold")
+    made.columns[0].overflow = "fold"
+    if any(ways):
+        made.add_column("in", no_wrap=True)
+    for title in ("pixels", *columns):
+        made.add_column(title, justify="right", no_wrap=True)
+    for m, way in zip(measured, ways, strict=True):
+        cells = (cell(m) for cell in columns.values())
+        made.add_row(printable(m.model), *([way] if way else []), f"{m.width}x{m.height}", *cells)
+    return made
