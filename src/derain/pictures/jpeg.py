@@ -45,6 +45,7 @@ MAX_SCANNED = 4_000_000_000
 STRAY = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9")
 MOST_STRAY = 16
 BAD_PROFILE = "bad ICC marker"
+MOST_TEXTS = 100
 SUBSAMPLINGS = {(1, 1): "4:4:4", (2, 1): "4:2:2", (2, 2): "4:2:0"}
 
 
@@ -168,6 +169,7 @@ def _refuse_frame(found: _Found, name: str, max_pixels: int) -> None:
 
 
 def _look_into(found: _Found, marker: int, content: bytes) -> None:
+    """Notes what a segment that describes the picture contains."""
     if marker == APP1 and content.startswith(exif_blocks.PREFIX) and found.carried.exif is None:
         found.carried = replace(found.carried, exif=content)
     elif marker == APP1 and content.startswith(XMP) and found.carried.xmp is None:
@@ -184,25 +186,36 @@ def _look_into(found: _Found, marker: int, content: bytes) -> None:
     elif marker == APP11:
         found.lose("content credentials" if b"jumb" in content else "an APP11 segment")
     elif marker == APP13 and content.startswith(PHOTOSHOP):
-        iptc = iptc_of_photoshop(content[len(PHOTOSHOP) :])
-        if iptc:
-            found.carried = replace(found.carried, iptc=(found.carried.iptc or b"") + iptc)
-        if others := other_resources(content[len(PHOTOSHOP) :]):
-            found.lose(others)
+        _take_photoshop(found, content[len(PHOTOSHOP) :])
     elif marker == COMMENT:
-        text = content.decode("utf-8", "replace") if is_utf8(content) else content.decode("latin-1")
-        if len(found.carried.texts) < 100:
-            found.carried = replace(found.carried, texts=(*found.carried.texts, Text("Comment", text)))
+        _take_comment(found, content)
     elif marker == APP0 and content.startswith(b"JFIF\0") and len(content) >= 12:
-        unit, across, down = struct.unpack_from(">BHH", content, 7)
-        if unit in (1, 2) and across and down:
-            inch = 1 if unit == 1 else 2.54
-            found.carried = replace(found.carried, dpi=(across * inch, down * inch))
+        _take_resolution(found, content)
     elif marker == TABLES:
         _take_tables(found, content)
     elif APP0 < marker <= 0xEF and marker != APP14:
         label = re.sub(r"[^ -~].*", "", content[:40].decode("latin-1"))[:24]
         found.lose(f"an APP{marker - APP0} segment" + (f" ({label})" if label else ""))
+
+
+def _take_photoshop(found: _Found, resources: bytes) -> None:
+    if iptc := iptc_of_photoshop(resources):
+        found.carried = replace(found.carried, iptc=(found.carried.iptc or b"") + iptc)
+    if others := other_resources(resources):
+        found.lose(others)
+
+
+def _take_comment(found: _Found, content: bytes) -> None:
+    text = content.decode() if is_utf8(content) else content.decode("latin-1")
+    if len(found.carried.texts) < MOST_TEXTS:
+        found.carried = replace(found.carried, texts=(*found.carried.texts, Text("Comment", text)))
+
+
+def _take_resolution(found: _Found, content: bytes) -> None:
+    unit, across, down = struct.unpack_from(">BHH", content, 7)
+    if unit in (1, 2) and across and down:
+        inch = 1 if unit == 1 else 2.54
+        found.carried = replace(found.carried, dpi=(across * inch, down * inch))
 
 
 def _take_tables(found: _Found, content: bytes) -> None:

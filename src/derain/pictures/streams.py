@@ -301,14 +301,10 @@ class FrameWriter:
         self._name = target if isinstance(target, Path) else "standard output"
         self.frames, self._last = 0, -1
         self._facts = replace(facts, time_base=1 / facts.rate) if is_plain else facts
-        if is_plain:
-            self._encoding = _plain_encoding(kind, facts, raw_format)
-            encoder, options = self._encoding.codec, {}
-        else:
-            chosen = choose_encoding(facts, Path(f"stream.{kind}"), codec, crf)
-            self._encoding = replace(chosen, upright=True)  # a stream does not state a rotation
-            encoder, _, _ = CODECS[self._encoding.codec]
-            options = _QUICK.get(encoder, {})
+        self._encoding = (
+            _plain_encoding(kind, facts, raw_format) if is_plain else _live_encoding(kind, facts, codec, crf)
+        )
+        encoder = self._encoding.codec if is_plain else CODECS[self._encoding.codec][0]
         self._is_plain, self._to_stored = is_plain, VideoReformatter()
         container = self._encoding.container
         try:
@@ -323,7 +319,7 @@ class FrameWriter:
             raise DerainError(f"{self._name}: cannot be written ({reason(error)}).") from None
         context: Any = self._stream.codec_context
         configure(context, self._facts, self._encoding)
-        self._stream.codec_context.options = {**self._stream.codec_context.options, **options}
+        context.options = {**context.options, **_QUICK.get(encoder, {})}
         self._stream.time_base = self._facts.time_base
 
     def write(self, frame: Frame) -> None:
@@ -368,6 +364,11 @@ class FrameWriter:
             return
         with contextlib.suppress(DerainError):
             self.close()
+
+
+def _live_encoding(kind: str, facts: VideoFacts, codec: str | None, crf: int | None) -> Encoding:
+    """As a file of this kind would be encoded, but upright: a stream does not state a rotation."""
+    return replace(choose_encoding(facts, Path(f"stream.{kind}"), codec, crf), upright=True)
 
 
 def _plain_encoding(kind: str, facts: VideoFacts, raw_format: str) -> Encoding:

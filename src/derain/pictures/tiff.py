@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import BinaryIO
 
@@ -134,12 +135,30 @@ def write(file: BinaryIO, picture: Picture, samples: Array) -> None:
         ValueError: it grows too large for a TIFF file.
     """
     height, width, channels = samples.shape
-    colours = 3 if channels >= 3 else 1
     described = None if picture.exif is None else exif_blocks.to_tiff(picture.exif)
     found, order = (tags.Directory({}), LITTLE) if described is None else described
     rows = max(1, STRIP_BYTES // (width * channels * samples.itemsize))
-    count = -(-height // rows)
-    entries = dict(found.entries)
+    tops = range(0, height, rows)
+    entries = found.entries | _entries(picture, samples, rows, order)
+
+    def block(offsets: Sequence[int], sizes: Sequence[int]) -> bytes:
+        entries[Tag.STRIP_OFFSETS] = tags.numbers(tags.LONG, order, offsets)
+        entries[Tag.STRIP_BYTE_COUNTS] = tags.numbers(tags.LONG, order, sizes)
+        return tags.block(tags.Directory(entries, found.nested), order)
+
+    # The directory's length does not depend on the numbers in it.
+    start = file.write(block([0] * len(tops), [0] * len(tops)))
+    sizes = [file.write(zlib.compress(_differences(samples[top : top + rows], order))) for top in tops]
+    if start + sum(sizes) >= 1 << 32:
+        raise ValueError("larger than the 4 GB of a TIFF file")
+    file.seek(0)
+    file.write(block([start + int(before) for before in np.cumsum([0, *sizes[:-1]])], sizes))
+
+
+def _entries(picture: Picture, samples: Array, rows: int, order: tags.Order) -> dict[int, tags.Entry]:
+    """The tags of the layout, in strips of so many rows, and of what is carried outside of EXIF."""
+    height, width, channels = samples.shape
+    colours = 3 if channels >= 3 else 1
     short = {
         Tag.BITS_PER_SAMPLE: [8 * samples.itemsize] * channels,
         Tag.COMPRESSION: [8],
@@ -150,37 +169,19 @@ def write(file: BinaryIO, picture: Picture, samples: Array) -> None:
         **({Tag.EXTRA_SAMPLES: [2]} if channels > colours else {}),  # straight alpha
         **({Tag.RESOLUTION_UNIT: [INCH]} if picture.dpi is not None else {}),
     }
-    entries |= {tag: tags.numbers(tags.SHORT, order, values) for tag, values in short.items()}
-    long = {
-        Tag.IMAGE_WIDTH: [width],
-        Tag.IMAGE_LENGTH: [height],
-        Tag.ROWS_PER_STRIP: [rows],
-        Tag.STRIP_BYTE_COUNTS: [0] * count,
-        Tag.STRIP_OFFSETS: [0] * count,
+    long = {Tag.IMAGE_WIDTH: width, Tag.IMAGE_LENGTH: height, Tag.ROWS_PER_STRIP: rows}
+    entries: dict[int, tags.Entry] = {
+        **{tag: tags.numbers(tags.SHORT, order, values) for tag, values in short.items()},
+        **{tag: tags.numbers(tags.LONG, order, [value]) for tag, value in long.items()},
     }
-    entries |= {tag: tags.numbers(tags.LONG, order, values) for tag, values in long.items()}
     held = {Tag.ICC: picture.icc, Tag.XMP: picture.xmp, Tag.IPTC: picture.iptc}
     for tag, value in held.items():
         if value is not None:
             entries[tag] = tags.Entry(tags.UNDEFINED if tag != Tag.XMP else tags.BYTE, value)
     if picture.dpi is not None:
-        entries[Tag.X_RESOLUTION], entries[Tag.Y_RESOLUTION] = (
-            tags.rational(order, value) for value in picture.dpi
-        )
-    # The directory's length does not depend on the numbers in it.
-    start = file.write(tags.block(tags.Directory(entries, found.nested), order))
-    sizes = [
-        file.write(zlib.compress(_differences(samples[top : top + rows], order)))
-        for top in range(0, height, rows)
-    ]
-    if start + sum(sizes) >= 1 << 32:
-        raise ValueError("larger than the 4 GB of a TIFF file")
-    offsets = [start + int(before) for before in np.cumsum([0, *sizes[:-1]])]
-    entries[Tag.STRIP_BYTE_COUNTS], entries[Tag.STRIP_OFFSETS] = (
-        tags.numbers(tags.LONG, order, values) for values in (sizes, offsets)
-    )
-    file.seek(0)
-    file.write(tags.block(tags.Directory(entries, found.nested), order))
+        resolutions = (tags.rational(order, value) for value in picture.dpi)
+        entries |= dict(zip((Tag.X_RESOLUTION, Tag.Y_RESOLUTION), resolutions, strict=True))
+    return entries
 
 
 def _differences(rows: Array, order: tags.Order) -> bytes:
