@@ -64,9 +64,10 @@ def own_code(folder: Path, module: str, code: str, monkeypatch: pytest.MonkeyPat
     sys.modules.pop(module, None)
 
 
-def python(arguments: list[str]) -> subprocess.Popen[str]:
+def python(arguments: list[str], **variables: str) -> subprocess.Popen[str]:
     """A Python process with this project on its path, in a group of its own."""
-    environment = os.environ | {"PYTHONPATH": SOURCE, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    mine = {"PYTHONPATH": SOURCE, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment = os.environ | mine | variables
     return subprocess.Popen(
         [sys.executable, *arguments],
         env=environment,

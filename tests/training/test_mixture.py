@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from derain.data.folders import pictures_in
 from derain.errors import DerainError, UsageError
@@ -17,7 +19,7 @@ from derain.training import Recipe, load_recipe, train
 from derain.training.batches import batches, open_sources
 from derain.training.recipe import checked
 from derain.training.validation import pairs
-from training.conftest import content, recipe
+from training.conftest import content, python, recipe
 from training.test_loop import assert_equal, weights
 
 
@@ -153,3 +155,28 @@ def test_layers_are_a_source_and_exclude_other_rain(photos: Path, tmp_path: Path
         recipe(photos, data=source | {"rain": "light"})
     with pytest.raises(DerainError, match="no-such-folder"):
         open_sources(recipe(photos, data=source | {"layers": str(tmp_path / "no-such-folder")}))
+
+
+FIRST_BATCH = """
+import multiprocessing.util, sys, tempfile
+from pathlib import Path
+from derain.training import load_recipe
+from derain.training.streams import batches, open_sources
+recipe = load_recipe(Path(sys.argv[1]))
+stream = batches(recipe, open_sources(recipe)[0], 0, 0, 1)
+next(stream)
+here = [str(folder) for folder in Path(tempfile.gettempdir()).glob("pymp-*")]
+stream.close()  # its workers would keep the process from ending
+assert here == [multiprocessing.util.get_temp_dir()], here
+"""
+
+
+def test_workers_open_their_sockets_in_the_main_process_folder(photos: Path, tmp_path: Path) -> None:
+    """A worker may remove a folder of its own while it still opens a socket there."""
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(content(photos, workers=2)))
+    with tempfile.TemporaryDirectory() as temporary:  # `tmp_path` is too long for the name of a socket
+        process = python(["-c", FIRST_BATCH, str(file)], TMPDIR=temporary)
+        _, error = process.communicate(timeout=600)
+        assert process.returncode == 0, error
+        assert not list(Path(temporary).glob("pymp-*"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import multiprocessing.util
 import os
 import signal
 from collections.abc import Generator, Iterator, Sequence
@@ -198,6 +199,9 @@ def batches(
         share = batch // processes
         mine = used + (begin - span.first) * batch + process * share
         order = _Order(mine, span.end - begin, stride=batch, parts=parts, size=share // parts)
+        # The folder of the workers' sockets: made here, it is this process's and outlives them. A worker
+        # with one of its own may remove it while opening a socket there, which ends in a traceback.
+        multiprocessing.util.get_temp_dir()
         over = torch.multiprocessing.get_context().Event()
         loader = DataLoader(
             _Guarded(_items(recipe, sources, span.stage.patch)),
