@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
+import functools
 import io
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -13,14 +12,8 @@ from collections.abc import Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
 
+import forks
 from derain.cli import main
-
-# Commands run in forks of a server that has imported what most of them need: half of the time of a small
-# command is the start of Python and PyTorch.
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(
-    ["torch", "derain.cli", "derain.restore", "derain.evaluation", "derain.training"]
-)
 
 
 def derain(
@@ -34,30 +27,33 @@ def derain(
     if variables is not None:
         env = {**environment(), **variables}
         return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
-    with tempfile.TemporaryDirectory() as folder:
-        said = [Path(folder, name) for name in ("output", "error")]
-        process = FORKS.Process(target=_run, args=(command[3:], cwd or Path.cwd(), environment(), *said))
-        process.start()
-        process.join(timeout=600)
-        if process.is_alive():
-            process.kill()
-            raise subprocess.TimeoutExpired(command, 600)
-        assert process.exitcode is not None
-        return subprocess.CompletedProcess(command, process.exitcode, *(part.read_text() for part in said))
+    with (
+        Path(os.devnull).open() as nothing,
+        tempfile.TemporaryFile("w+") as output,
+        tempfile.TemporaryFile("w+") as error,
+    ):
+        streams = [stream.fileno() for stream in (nothing, output, error)]
+        code = forks.call(server(), command[3:], str(cwd or Path.cwd()), environment(), streams)
+        output.seek(0)
+        error.seek(0)
+        return subprocess.CompletedProcess(command, code, output.read(), error.read())
 
 
-def _run(arguments: list[str], cwd: Path, variables: Mapping[str, str], output: Path, error: Path) -> None:
-    """The command in a fork, with standard streams of its own."""
-    for number, path in enumerate((Path(os.devnull), output, error)):
-        os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), number)
-    os.chdir(cwd)
-    os.environ.clear()
-    os.environ.update(variables)
-    sys.argv = ["derain", *arguments]
-    try:
-        main()
-    finally:
-        atexit._run_exitfuncs()
+def server() -> str:
+    """The address of the server of `forks` that this process has; it ends with it."""
+    return str(_server()[0])
+
+
+@functools.cache
+def _server() -> tuple[Path, tempfile.TemporaryDirectory[str], subprocess.Popen[bytes]]:
+    folder = tempfile.TemporaryDirectory()
+    address = Path(folder.name, "server")
+    command = [sys.executable, forks.__file__, "--serve", str(address)]
+    pipe = subprocess.PIPE
+    running = subprocess.Popen(command, env=environment(), stdin=pipe, stdout=pipe, start_new_session=True)
+    assert running.stdout is not None
+    assert running.stdout.readline() == b"ready\n"
+    return address, folder, running
 
 
 def environment() -> dict[str, str]:

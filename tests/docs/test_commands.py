@@ -20,8 +20,9 @@ import numpy as np
 import pytest
 import torch
 
+import forks
 from clips import moving_scene, write_clip
-from command_line import environment
+from command_line import environment, server
 from derain.checkpoints import save_checkpoint
 from derain.methods import all_architectures, create_network
 from derain.pictures import Picture, write_picture
@@ -142,9 +143,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, hub: Hub) -> Path:
     hub.put("someone/streaks", {"config.json": config, "model.safetensors": weights})
 
     (folder / "bin").mkdir()
-    for name, module in (("derain", "-m derain"), ("python", "")):
+    for name, options in (("derain", f'-I "{forks.__file__}" "{server()}"'), ("python", "")):
         command = folder / "bin" / name
-        command.write_text(f'#!/bin/sh\nexec "{sys.executable}" {module} "$@"\n')
+        command.write_text(f'#!/bin/sh\nexec "{sys.executable}" {options} "$@"\n')
         command.chmod(0o755)
     return folder
 
