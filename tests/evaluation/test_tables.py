@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from derain import DerainError
 from derain.evaluation.candidates import UNCHANGED, Candidate, input_unchanged
@@ -27,8 +28,13 @@ ADD = "matlab_y_uint8"
 
 
 def better(name: str, share: float, identity: str = "one") -> Candidate:
-    """Takes a share of the haze away that the pictures here have."""
-    return Candidate(name, lambda rainy: (rainy - share * 20 / 255).clamp(0, 1), identity, parameters=10**6)
+    """Takes a share of the haze away that the pictures here have, in measurable memory."""
+
+    def restore(rainy: torch.Tensor) -> torch.Tensor:
+        much = torch.ones(1 << 22)
+        return (rainy - much[0] * share * 20 / 255).clamp(0, 1)
+
+    return Candidate(name, restore, identity, parameters=10**6)
 
 
 @pytest.fixture(scope="module")

@@ -161,7 +161,7 @@ FIRST_BATCH = """
 import multiprocessing.util, sys, tempfile
 from pathlib import Path
 from derain.training import load_recipe
-from derain.training.streams import batches, open_sources
+from derain.training.batches import batches, open_sources
 recipe = load_recipe(Path(sys.argv[1]))
 stream = batches(recipe, open_sources(recipe)[0], 0, 0, 1)
 next(stream)
