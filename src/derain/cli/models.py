@@ -33,7 +33,8 @@ def models(
     names = _names()
     if name is not None and name not in names:
         raise unknown_name("model", name, names)
-    rows = [_row(each) for each in (names if name is None else [name])]
+    in_short = name is None and not as_json
+    rows = [_row(each, in_short) for each in (names if name is None else [name])]
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
     elif name is None:
@@ -46,18 +47,14 @@ def _print_list(rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
     table = Table("network", "from", box=None, pad_edge=False, header_style="bold")
-    for title in ("parameters", "G mult-adds", "weights"):
+    for title in ("parameters", "weights"):
         table.add_column(title, justify="right", no_wrap=True)
     for row in rows:
-        work = f"{row['multiply_adds_per_megapixel'] / 1e9:,.0f}"
         weights = "bundled" if row["bundled_weights"] else ""
         title = row["method"].partition(" (")[0]
-        table.add_row(row["network"], title, f"{row['parameters']:,}", work, weights)
+        table.add_row(row["network"], title, f"{row['parameters']:,}", weights)
     tables().print(table)
-    typer.echo(
-        "\nG mult-adds: billions of multiply-adds per megapixel.\n"
-        "derain models NAME shows published figures and where weights are published."
-    )
+    typer.echo("\nderain models NAME shows the work per megapixel, published figures, and where weights are.")
 
 
 def _print_one(row: dict[str, Any]) -> None:
@@ -88,7 +85,8 @@ def _names() -> list[str]:
     return list(network_names())
 
 
-def _row(name: str) -> dict[str, Any]:
+def _row(name: str, in_short: bool) -> dict[str, Any]:
+    """What is known of a model; `in_short` without its multiply-adds, whose counting takes a second each."""
     from derain.checkpoints.bundled import bundled_names
     from derain.methods import create_network, method_of, network_names
     from derain.nn.unfilled import unfilled
@@ -99,12 +97,17 @@ def _row(name: str) -> dict[str, Any]:
     with unfilled():
         network: Any = create_network(name)
     figures = [figure for figure in architecture.figures if figure.variant == variant]
+    work = (
+        {}
+        if in_short
+        else {"multiply_adds_per_megapixel": network.multiply_adds(1024, 1024) * 10**6 // 2**20}
+    )
     return {
         "network": name,
         "method": method.title,
         "paper": method.paper,
         "parameters": sum(p.numel() for p in network.parameters()),
-        "multiply_adds_per_megapixel": network.multiply_adds(1024, 1024) * 1_000_000 // 1024**2,
+        **work,
         "published": [
             {"dataset": f.dataset, "psnr": f.psnr, "ssim": f.ssim, "protocol": f.protocol, "source": f.source}
             for f in figures
