@@ -97,6 +97,22 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     return UsageError(f"unknown {kind} '{name}'.{hint} Known: {', '.join(known)}.")
 
 
+def number_wanted(given: object, *, whole: bool, least: float | None, most: float | None) -> str:
+    """What to give instead of a value that is no number, or out of range; the values are in the range, too.
+
+    >>> number_wanted("0,7", whole=False, least=0, most=1.5)
+    'give a number from 0 to 1.5, with a point: 0.7'
+    """
+    kind = "a whole number" if whole else "a number"
+    if least is not None and most is not None:
+        kind += f" from {least:g} to {most:g}"
+    elif least is not None:
+        kind += f" of at least {least:g}"
+    with_point = str(given).strip().replace(",", ".", 1)
+    is_comma = not whole and "," in str(given) and with_point.replace(".", "", 1).isdecimal()
+    return f"give {kind}, with a point: {with_point}" if is_comma else f"give {kind}"
+
+
 # The system's error numbers in plain words.
 _REASONS = {
     errno.ENOSPC: "the disk is full",

@@ -17,7 +17,8 @@ PREVIEW = f"{RESULT}-preview"  # the same for a sheet of results
 def written_beside(files: Iterable[Path]) -> set[Path]:
     """Those of the files that were made from another one of them, by their names."""
     files = list(files)
-    sources = {file.with_suffix("") for file in files}
+    # a.jpg -> a-derained.jpg, or a.jpg-derained.png where there is an a.png, too.
+    sources = {file.with_suffix("") for file in files} | {*files}
     return {
         file
         for file in files

@@ -9,7 +9,7 @@ import pytest
 import typer
 from PIL import Image
 
-from command_line import derain
+from command_line import derain, derain_here
 from derain.cli import app
 from derain.cli.defaults import Default, defaults, options_of, unused_variables
 from derain.errors import UsageError
@@ -90,9 +90,28 @@ def test_a_command_takes_its_defaults_and_says_so(tmp_path: Path) -> None:
     assert content["files"][0] == {"path": "derain.toml", "exists": True}
     tile = next(found for found in content["defaults"] if found["option"] == "tile")
     assert (tile["command"], tile["value"], tile["origin"]) == ("run", "x", "DERAIN_RUN_TILE")
-    assert "valid integer" in tile["problem"]
+    assert tile["problem"] == "x: give a whole number"
     shown = derain("config", cwd=tmp_path, variables=variables).stdout
     assert f"--tile x, from DERAIN_RUN_TILE (not valid: {tile['problem']}): for run" in shown
+
+
+@pytest.mark.usefixtures("home")
+def test_defaults_count_only_where_they_apply(capsys: pytest.CaptureFixture[str]) -> None:
+    """Given with the command, an option for pictures is refused where there are only clips."""
+    Path("a.mp4").touch()
+    Path("a.png").touch()
+    for clip, options, said in (
+        ("a.mp4", ("--format", "png", "--compare"), "compare and format are for pictures"),
+        ("a.mp4", ("--jpeg-quality", "80"), "jpeg_quality is for pictures"),
+        ("a.png", ("--jpeg-quality", "80"), "no result is a JPEG"),
+        ("a.png", ("--codec", "h264"), "codec is for videos"),
+    ):
+        assert derain_here("run", clip, *options, "--dry-run")[0] == 2
+        told = capsys.readouterr().err
+        assert (said in told, "leave out --" in told) == (True, True)
+    Path("derain.toml").write_text('format = "png"\ncompare = true\njpeg-quality = 80\ncodec = "h264"')
+    for name in ("a.mp4", "a.png"):
+        assert derain_here("run", name, "--dry-run")[0] == 0
 
 
 def test_quiet_and_verbose(tmp_path: Path) -> None:

@@ -87,7 +87,24 @@ def test_a_number_is_not_read_as_another() -> None:
         derain("run", "a.jpg", variables={"DERAIN_RUN_TILE": "0-20"}),
     ):
         assert done.returncode == 2
-        assert "0-20 is not a whole number" in done.stderr
+        assert "0-20: give a whole number" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "given", "wanted"),
+    [
+        ("--strength", "0,7", "0,7: give a number from 0 to 1.5, with a point: 0.7"),
+        ("--strength", "7", "7: give a number from 0 to 1.5"),
+        ("--tile", "1,5", "1,5: give a whole number"),
+        ("--threads", "0", "0: give a whole number of at least 1"),
+        ("--jpeg-quality", "high", "high: give a whole number from 1 to 100"),
+    ],
+)
+def test_numbers_that_are_none_are_told_which_are(
+    option: str, given: str, wanted: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert derain_here("run", "a.jpg", option, given)[0] == 2
+    assert f"'{option}': {wanted}" in " ".join(capsys.readouterr().err.split())
 
 
 def test_help_has_no_words_of_python() -> None:

@@ -15,7 +15,7 @@ import torch
 from clips import moving_scene, write_clip
 from derain.errors import DerainError, UsageError
 from derain.pictures import Picture, encode_picture, read_picture, write_picture
-from derain.restore import Derainer, PictureOptions, VideoOptions, load, restore_files
+from derain.restore import Derainer, PictureOptions, Settings, VideoOptions, load, restore_files
 from derain.restore import jobs as jobs_room
 from derain.restore.jobs import Job, Made, carry_out_in_stages, plan
 from derain.restore.run import restore_all
@@ -130,11 +130,26 @@ def test_results_beside_their_sources_are_no_input(tmp_path: Path) -> None:
     assert len(named.jobs) == 2
 
 
+def test_pictures_of_one_name_have_results_of_two_in_another_format(tmp_path: Path) -> None:
+    files(tmp_path, **{"a.jpg": b"", "a.png": b"", "b.jpg": b""})
+    planned = plan([tmp_path], tmp_path / "dry", suffix=".png").jobs
+    assert [(job.target.name, job.note) for job in planned] == [
+        ("a.jpg.png", "written as a.jpg.png"),
+        ("a.png", ""),
+        ("b.png", ""),
+    ]
+    beside = plan([tmp_path / "a.jpg", tmp_path / "a.png"], suffix=".png").jobs
+    assert [job.target.name for job in beside] == ["a.jpg-derained.png", "a-derained.png"]
+    assert len({job.companion("maps", ".png") for job in beside}) == 2
+    files(tmp_path, **{job.target.name: b"" for job in beside})
+    assert {entry.source for entry in plan([tmp_path], tmp_path / "dry").unread} == {j.target for j in beside}
+
+
 def test_what_would_be_replaced_is_refused(tmp_path: Path) -> None:
     files(tmp_path, **{"a.png": b"", "b/a.png": b""})
     with pytest.raises(UsageError, match="are in the output folder"):
         plan([tmp_path], tmp_path)
-    with pytest.raises(UsageError, match="would both be written as"):
+    with pytest.raises(UsageError, match=r"would both be written as a\.png; restore them one"):
         plan([tmp_path / "a.png", tmp_path / "b" / "a.png"], tmp_path / "dry")
     files(tmp_path, **{"c.png": b""})
     with pytest.raises(UsageError, match=r"one\.png: is named like a file, but several results"):
@@ -226,6 +241,23 @@ def test_strength_goes_from_the_rainy_picture_to_beyond_the_restored_one(weights
     for wrong in (-0.1, 1.6, float("nan")):
         with pytest.raises(UsageError, match=r"from 0 to 1\.5"):
             load(weights, strength=wrong)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [
+        ("strength", "x", "strength 'x': give a number from 0 to 1.5."),
+        ("strength", "0,7", "strength '0,7': give a number from 0 to 1.5, with a point: 0.7."),
+        ("strength", None, "strength None: give a number from 0 to 1.5."),
+        ("tile", "ten", "tile 'ten': give a positive number of pixels, or 0 for no tiles."),
+        ("tile", 1.5, "tile 1.5: give a positive number of pixels, or 0 for no tiles."),
+        ("overlap", "8", "overlap '8': give 0 or a positive number of pixels."),
+    ],
+)
+def test_settings_of_another_type_are_refused_in_words(setting: str, value: object, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Settings(**{setting: value})
+    assert str(caught.value) == said
 
 
 def test_a_picture_without_a_known_name_is_read_by_its_content(derainer: Derainer, tmp_path: Path) -> None:

@@ -121,6 +121,18 @@ def test_what_arrives_is_restored_whole_and_once(tmp_path: Path, restore: derain
     assert [o.status for o in again] == ["skipped", "skipped"]
 
 
+def test_pictures_of_one_name_do_not_replace_each_other(tmp_path: Path, restore: derain.Derainer) -> None:
+    folder, dry = tmp_path / "in", tmp_path / "dry"
+    folder.mkdir()
+    picture(1).save(folder / "a.bmp")
+    steps = (nothing, nothing, nothing, lambda: picture(2).save(folder / "a.png"), *[nothing] * 4)
+    found = watched(restore, folder, *steps, output=dry, suffix=".png")
+    assert [o.job.target for o in found] == [dry / "a.png", dry / "a.png.png"]
+    for number, outcome in enumerate(found, 1):
+        expected = restore(np.asarray(picture(number)))
+        assert np.array_equal(np.asarray(Image.open(outcome.job.target)), expected)
+
+
 def test_a_copy_that_stalled_is_made_good_when_it_is_complete(
     tmp_path: Path, restore: derain.Derainer
 ) -> None:

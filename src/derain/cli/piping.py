@@ -8,7 +8,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -66,12 +66,12 @@ class Pipes:
         return RawFrames(self.raw, int(sides[1]), int(sides[2]), rate)
 
 
-def refuse_options(**given: bool) -> None:
-    """Raises `UsageError` if one of these options, True if given, cannot be used with a pipe."""
-    unused = {name: None for name, is_given in given.items() if is_given}
-    if unused:
-        names = " and ".join(f"--{name.replace('_', '-')}" for name in unused)
-        raise UsageError(f"{names}: not for frames from standard input.", Remedy("restore them", unused))
+def refuse_options(names: Sequence[str]) -> None:
+    """Raises `UsageError` if there is any option that cannot be used with a pipe."""
+    if names:
+        named = " and ".join(f"--{name.replace('_', '-')}" for name in names)
+        remedy = Remedy("restore them", dict.fromkeys(names))
+        raise UsageError(f"{named}: not for frames from standard input.", remedy)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +12,7 @@ import typer
 
 from derain.cli.options import ModelOptions, ResultOptions, grouped
 from derain.cli.piping import PIPE, Pipes, refuse_options, restore_pipe
-from derain.cli.shared import DryRun, OwnCode
+from derain.cli.shared import DryRun, OwnCode, typed
 
 if TYPE_CHECKING:
     from derain.restore import Derainer, PictureOptions, Settings, VideoOptions
@@ -123,6 +123,7 @@ class RunFlags:
 
 @grouped
 def run(
+    ctx: typer.Context,
     inputs: Annotated[
         list[Path],
         typer.Argument(help="Pictures, videos, and folders of them; - for frames from standard input."),
@@ -163,7 +164,7 @@ def run(
     from derain.restore import load
     from derain.restore.jobs import plan
     from derain.restore.protecting import Protection
-    from derain.restore.run import refuse_unusable, restore_all
+    from derain.restore.run import refuse_unusable, refuse_unused, restore_all
     from derain.restore.watching import watch as watch_folder
 
     def opened() -> Derainer:
@@ -172,8 +173,9 @@ def run(
     pictures, videos, overwrite = picture.options(), video.options(), result.overwrite
     if flags.format not in SUFFIXES:
         raise unknown_name("--format", flags.format, SUFFIXES)
+    given = typed(ctx) - ({"format"} if flags.format == "same" else set())
     if PIPE in inputs:
-        _refuse_beside_frames(inputs, picture, video, flags, dry_run)
+        _refuse_beside_frames(inputs, given)
         restore_pipe(opened(), output or PIPE, pipes, videos, overwrite, result.as_json)
         return
     _refuse_pipe_options(pipes, output)
@@ -198,6 +200,7 @@ def run(
     jobs = planned.jobs
     if flags.cluster is not None:
         _refuse_on_cluster(jobs, output, flags.own_code, flags.protect)
+    refuse_unused(jobs, [name for name in (*vars(picture), "format", *vars(video)) if name in given])
     refuse_unusable(jobs, model.model, pictures, videos, overwrite)
     if dry_run:
         print_plan(planned, overwrite, result.as_json, protection)
@@ -228,25 +231,15 @@ def run(
     summarise(done, planned.unread, result.as_json, began, how, facts)
 
 
-def _refuse_beside_frames(
-    inputs: Sequence[Path], picture: PictureFlags, video: VideoFlags, flags: RunFlags, dry_run: bool
-) -> None:
+def _refuse_beside_frames(inputs: Sequence[Path], given: Collection[str]) -> None:
     """Raises `UsageError` for what does not go with frames from standard input."""
     from derain.errors import UsageError
 
     if len(inputs) > 1:
         raise UsageError("- (standard input) must be the only input.")
-    refuse_options(
-        **{name: bool(value) for name, value in vars(picture).items()},
-        temporal=video.temporal,
-        keep_fields=video.keep_fields,
-        resume=video.resume,
-        cluster=flags.cluster is not None,
-        protect=flags.protect is not None,
-        watch=flags.watch,
-        format=flags.format != "same",
-        dry_run=dry_run,
-    )
+    unsuited = [*vars(PictureFlags()), "temporal", "keep_fields", "resume"]
+    unsuited += ["cluster", "protect", "watch", "format", "dry_run"]
+    refuse_options([name for name in unsuited if name in given])
 
 
 def _refuse_pipe_options(pipes: Pipes, output: Path | None) -> None:

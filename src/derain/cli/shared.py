@@ -14,6 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from derain.cli.defaults import Default, default_map, defaults, options_of
 from derain.cli.output import be_quiet, be_verbose, log
+from derain.errors import number_wanted
 from derain.paths import exists
 
 # What a user may name as a model; the help of all commands that take one.
@@ -133,15 +134,25 @@ class Group(TyperGroup):
 
 
 def _exactly(parameter: Any) -> Callable[[Any, Any], Any]:
-    """The parameter's `process_value`; text that only pydantic takes for a whole number is refused: it drops
-    zeros in front, and so reads 0-20 as -20."""
+    """The parameter's `process_value`; for what is not the number that is wanted, the error says which is.
+
+    Text that only pydantic takes for a whole number is refused: it drops zeros in front, and so reads 0-20
+    as -20.
+    """
     read = parameter.process_value
+    kind = getattr(getattr(parameter, "type_descriptor", None), "annotation", None)
 
     def process(ctx: Any, given: Any) -> Any:
-        value = read(ctx, given)
-        if type(value) is int and isinstance(given, str) and not _is_number(given):
-            raise typer.BadParameter(f"{given} is not a whole number", ctx, parameter)
-        return value
+        try:
+            value = read(ctx, given)
+        except typer.BadParameter:
+            if kind not in (int, float) or not isinstance(given, str):
+                raise
+        else:
+            if type(value) is not int or not isinstance(given, str) or _is_number(given):
+                return value
+        wanted = number_wanted(given, whole=kind is int, least=parameter.min, most=parameter.max)
+        raise typer.BadParameter(f"{given}: {wanted}", ctx, parameter)
 
     return process
 
@@ -176,6 +187,17 @@ def _in_force(ctx: Any) -> list[Default]:
         if default.command == tuple(path)
         and getattr(ctx.get_parameter_source(parameters[default.option]), "name", "") == "DEFAULT_MAP"
     ]
+
+
+def typed(ctx: typer.Context) -> set[str]:
+    """The parameters given with the command itself.
+
+    The others are defaults, which users may set for all that they suit: `compare = true` in a derain.toml
+    keeps nobody from restoring a clip.
+    """
+    return {
+        name for name in ctx.params if getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"
+    }
 
 
 def _origin(ctx: Any, error: typer.BadParameter) -> str:

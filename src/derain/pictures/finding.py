@@ -69,7 +69,7 @@ def find(inputs: Sequence[str | Path]) -> tuple[list[Found], list[Unread]]:
             if not same(first.source, found.source):
                 raise UsageError(
                     f"{first.source} and {found.source} would both be written as {found.relative}; "
-                    "run them one after the other into different folders."
+                    "restore them one after the other, into different folders."
                 )
     return list(places.values()), unread
 

@@ -253,9 +253,9 @@ def plan(
     """
     if output is None:
         plans = [_beside(given, suffix, videos) for given in inputs]
-        planned = Plan(tuple(j for p in plans for j in p.jobs), tuple(u for p in plans for u in p.unread))
-        _refuse_clashes(planned.jobs)
-        return planned
+        jobs = told_apart([job for planned in plans for job in planned.jobs])
+        _refuse_clashes(jobs)
+        return Plan(tuple(jobs), tuple(entry for planned in plans for entry in planned.unread))
     found, unread = find(inputs)
     found, earlier = _without_results(found, inputs)
     unread += earlier
@@ -264,13 +264,11 @@ def plan(
         unread += passed
     if len(inputs) == 1 and len(found) == 1 and _names_a_file(inputs[0], found[0], output):
         job = Job(found[0].source, output, output.parent, Path(output.stem), found[0].is_video)
-        jobs = [job]
+        jobs = [job if suffix is None or job.is_video else _with_suffix(job, suffix)]
     else:
         _refuse_file_for_several(output, inputs)
         found, unread = _outside_output(found, unread, inputs, output)
-        jobs = mirrored(found, output)
-    if suffix is not None:
-        jobs = [job if job.is_video else _with_suffix(job, suffix, output) for job in jobs]
+        jobs = mirrored(found, output, suffix)
     if not jobs and not unread:
         looked = ", ".join(map(str, inputs)) or "no input"
         kinds = (*EXTENSIONS, *VIDEO_KINDS) if videos else EXTENSIONS
@@ -332,15 +330,37 @@ def _refuse_clashes(jobs: Sequence[Job]) -> None:
         earlier = first.setdefault(job.target, job)
         if earlier.source != job.source:
             raise UsageError(
-                f"{earlier.source} and {job.source} would both be written as "
-                f"{job.target}; run them separately."
+                f"{earlier.source} and {job.source} would both be written as {job.target}; "
+                "restore them one after the other, into different folders."
             )
 
 
-def _with_suffix(job: Job, suffix: str, output: Path) -> Job:
-    if job.target == output and job.target.suffix.lower() not in ("", suffix):
-        raise UsageError(f"{output}: its extension does not match the format {suffix}.")
-    return replace(job, target=job.target.with_suffix(suffix), note="")
+def _with_suffix(job: Job, suffix: str) -> Job:
+    if job.target.suffix.lower() not in ("", suffix):
+        raise UsageError(f"{job.target}: its extension does not match the format {suffix}.")
+    return replace(job, target=job.target.with_suffix(suffix))
+
+
+def told_apart(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs; results that would have the same name get the full names of their sources.
+
+    With results as PNG, a.jpg becomes a.jpg.png where there is an a.png, too.
+    """
+    pairs = {(job.target, job.source) for job in jobs}
+    shared = {target for target, count in Counter(target for target, _ in pairs).items() if count > 1}
+    return [with_full_name(job) if job.target in shared and not _is_named_alike(job) else job for job in jobs]
+
+
+def _is_named_alike(job: Job) -> bool:
+    return job.target.name in (job.source.name, f"{job.source.stem}{RESULT}{job.source.suffix}")
+
+
+def with_full_name(job: Job) -> Job:
+    """The job with a result whose name begins with that of its source, extension included."""
+    is_beside = job.target.stem == f"{job.source.stem}{RESULT}"
+    target = job.target.with_name(f"{job.source.name}{RESULT if is_beside else ''}{job.target.suffix}")
+    name = Path(target.stem) if is_beside else job.name
+    return replace(job, target=target, name=name, note=f"written as {target.name}")
 
 
 def _names_a_file(given: Path, found: Found, output: Path) -> bool:
@@ -358,22 +378,27 @@ def _names_a_file(given: Path, found: Found, output: Path) -> bool:
     )
 
 
-def mirrored(found: Sequence[Found], output: Path) -> list[Job]:
-    """The jobs of files found in folders: results have their paths below `output`."""
+def mirrored(found: Sequence[Found], output: Path, suffix: str | None = None) -> list[Job]:
+    """The jobs of files found in folders: results have their paths below `output`.
+
+    Args:
+        found: the files.
+        output: the folder of the results.
+        suffix: the extension of all pictures that are written, in place of their own.
+    """
     # a.jpg and a.png have separate sheets and maps.
     stems = Counter(entry.relative.with_suffix("") for entry in found)
     taken = {entry.relative for entry in found}
-    results = [_written_name(entry, taken) for entry in found]
-    twice = {result for result, count in Counter(results).items() if count > 1}
     jobs = []
-    for entry, result in zip(found, results, strict=True):
+    for entry in found:
         stem = entry.relative.with_suffix("")
         name = stem if stems[stem] == 1 else entry.relative
-        if result in twice and result != entry.relative:  # a.wmv and a.flv
-            result = entry.relative.with_name(entry.relative.name + result.suffix)
+        result = _written_name(entry, taken)
         note = "" if result == entry.relative else f"written as {result.name}"
+        if suffix is not None and not entry.is_video:
+            result, note = result.with_suffix(suffix), ""
         jobs.append(Job(entry.source, output / result, output, name, entry.is_video, note))
-    return jobs
+    return told_apart(jobs)
 
 
 def _written_name(entry: Found, taken: set[Path]) -> Path:

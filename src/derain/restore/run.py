@@ -22,6 +22,7 @@ from derain.pictures import (
     to_rgb8,
     write_picture,
 )
+from derain.pictures.writing import FORMATS
 from derain.restore.derainer import Derainer, RestoredPicture, load
 from derain.restore.jobs import Job, Made, Outcome, carry_out_in_stages, plan
 from derain.restore.protecting import Protection
@@ -114,6 +115,13 @@ def restore_files(
     """
     pictures, videos = pictures or PictureOptions(), videos or VideoOptions()
     planned = plan([Path(given) for given in inputs], None if output is None else Path(output))
+    asked = {
+        name: value
+        for options in (pictures, videos)
+        for name, value in vars(options).items()
+        if value != getattr(type(options)(), name)
+    }
+    refuse_unused(planned.jobs, asked)
     refuse_unusable(planned.jobs, model, pictures, videos, overwrite)
     derainer = load(model, **vars(settings or Settings()))
     outcomes = restore_all(
@@ -128,6 +136,41 @@ def restore_files(
     return RunReport(tuple(outcomes), planned.unread)
 
 
+def refuse_unused(jobs: Sequence[Job], asked: Collection[str]) -> None:
+    """Refuses options that have no effect on any of the files.
+
+    Args:
+        jobs: all that is to be done.
+        asked: the options that a user gave: names of `PictureOptions` and `VideoOptions`, and "format".
+
+    Raises:
+        UsageError: there is one.
+    """
+    for_pictures = [name for name in asked if name == "format" or name in vars(PictureOptions())]
+    for_videos = [name for name in asked if name in vars(VideoOptions())]
+    if not jobs:
+        return
+    if for_videos and not any(job.is_video for job in jobs):
+        raise UsageError(
+            f"no video was given, and {' and '.join(for_videos)} {_is(for_videos)} for videos.",
+            Remedy("restore the pictures", dict.fromkeys(for_videos)),
+        )
+    if for_pictures and all(job.is_video for job in jobs):
+        raise UsageError(
+            f"no picture was given, and {' and '.join(for_pictures)} {_is(for_pictures)} for pictures.",
+            Remedy("restore the videos", dict.fromkeys(for_pictures)),
+        )
+    if "jpeg_quality" in asked and not any(FORMATS.get(job.target.suffix.lower()) == "JPEG" for job in jobs):
+        raise UsageError(
+            "no result is a JPEG, and jpeg_quality is for JPEG.",
+            Remedy("restore the pictures", {"jpeg_quality": None}),
+        )
+
+
+def _is(names: Collection[str]) -> str:
+    return "is" if len(names) == 1 else "are"
+
+
 def refuse_unusable(
     jobs: Sequence[Job],
     model: str | Path | None,
@@ -135,25 +178,13 @@ def refuse_unusable(
     videos: VideoOptions,
     overwrite: bool = False,
 ) -> None:
-    """Checks before any work that options can be used, and videos written as requested.
+    """Checks before any work that maps can be made, and videos written as requested.
 
     Problems of one of several videos, without a requested codec or quality, are left to its job.
 
     Raises:
         UsageError: they cannot.
     """
-    unused = {name: None for name, value in vars(videos).items() if value != getattr(VideoOptions(), name)}
-    if unused and not any(job.is_video for job in jobs):
-        raise UsageError(
-            f"no video was given, and {' and '.join(unused)} {_is(unused)} for videos.",
-            Remedy("restore the pictures", unused),
-        )
-    extra = {name: None for name in (MAPS, COMPARE, "skip_dry") if getattr(pictures, name)}
-    if extra and all(job.is_video for job in jobs):
-        raise UsageError(
-            f"no picture was given, and {' and '.join(extra)} {_is(extra)} for pictures.",
-            Remedy("restore the videos", extra),
-        )
     if pictures.maps and is_exported(find_model(model)):
         raise UsageError(
             f"{model}: exported files return only the picture; give a checkpoint for maps.",
@@ -168,10 +199,6 @@ def refuse_unusable(
                 raise
         except DerainError:
             continue
-
-
-def _is(names: Collection[str]) -> str:
-    return "is" if len(names) == 1 else "are"
 
 
 def _refuse_misfit(job: Job, options: VideoOptions) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import TypedDict
 
 import torch
 
-from derain.errors import Remedy, UsageError
+from derain.errors import Remedy, UsageError, number_wanted
 from derain.precisions import PRECISIONS, precision_name
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -49,16 +50,22 @@ class Settings:
             raise UsageError(f"device '{self.device}': choose one of {', '.join(DEVICES)}.")
         if self.precision not in ("auto", *PRECISIONS):
             raise UsageError(f"precision '{self.precision}': choose one of auto, {', '.join(PRECISIONS)}.")
-        if self.tile is not None and self.tile < 0:
-            raise UsageError(f"tile {self.tile}: give a positive number of pixels, or 0 for no tiles.")
-        if self.overlap is not None and self.overlap < 0:
-            raise UsageError(f"overlap {self.overlap}: give 0 or a positive number of pixels.")
+        if self.tile is not None and not (_is_a(Integral, self.tile) and self.tile >= 0):
+            raise UsageError(f"tile {self.tile!r}: give a positive number of pixels, or 0 for no tiles.")
+        if self.overlap is not None and not (_is_a(Integral, self.overlap) and self.overlap >= 0):
+            raise UsageError(f"overlap {self.overlap!r}: give 0 or a positive number of pixels.")
         if self.tile and self.overlap is not None and self.overlap >= self.tile:
             raise UsageError(f"overlap {self.overlap} must be smaller than tile {self.tile}.")
         if self.ensemble not in (False, True, "flips", "turns"):
             raise UsageError(f"ensemble {self.ensemble!r}: choose flips or turns.")
-        if not 0 <= self.strength <= STRONGEST:
-            raise UsageError(f"strength {self.strength}: give a number from 0 to {STRONGEST}.")
+        if not (_is_a(Real, self.strength) and 0 <= self.strength <= STRONGEST):
+            wanted = number_wanted(self.strength, whole=False, least=0, most=STRONGEST)
+            raise UsageError(f"strength {self.strength!r}: {wanted}.")
+
+
+def _is_a(kind: type, value: object) -> bool:
+    """Whether a value, of whatever type a caller gave, is a number of this kind."""
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 class Changes(TypedDict, total=False):

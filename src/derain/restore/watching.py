@@ -13,7 +13,7 @@ from derain.paths import is_folder, real, written_beside
 from derain.pictures import Unread
 from derain.pictures.finding import classify, walk
 from derain.restore.derainer import Derainer
-from derain.restore.jobs import Job, Outcome, beside, mirrored
+from derain.restore.jobs import Job, Outcome, beside, mirrored, with_full_name
 from derain.restore.run import restore_all
 
 SETTLED = 2.0  # seconds without a change after which a file is complete
@@ -112,15 +112,15 @@ def watch(
         UsageError: the folder does not exist, or no longer.
     """
     target = beside(folder) if output is None else output
-    arrivals, made = Arrivals(folder, target), set[Path]()
+    arrivals, made, owners = Arrivals(folder, target), set[Path](), dict[Path, Path]()
     while True:
         for path in arrivals.complete(clock()):
             entry = classify(path, path.relative_to(folder))
             if isinstance(entry, Unread):
                 continue
-            (job,) = mirrored([entry], target)
-            if suffix is not None and not job.is_video:
-                job = replace(job, target=job.target.with_suffix(suffix), note="")
+            (job,) = mirrored([entry], target, suffix)
+            if owners.setdefault(job.target, path) != path:  # as a.png, when a.jpg was written as PNG
+                job = with_full_name(job)
             again = overwrite or job.target in made
             for outcome in restore_all(derainer, [_by_path(job, entry.relative)], overwrite=again, **options):
                 if outcome.status != "skipped" or outcome.rain is not None:

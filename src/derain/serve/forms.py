@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -210,13 +211,13 @@ def _wishes(given: dict[str, str], models: Sequence[OfferedModel], callback_host
 
 
 def _strength(given: dict[str, str]) -> float:
-    strength = given.get("strength", "1")
+    strength: Any = given.get("strength", "1")
+    with contextlib.suppress(ValueError):
+        strength = float(strength)
     try:
-        return Settings(strength=float(strength)).strength
+        return Settings(strength=strength).strength
     except UsageError as error:
         raise Refused(422, str(error)) from None
-    except ValueError:
-        raise Refused(422, f"strength '{strength}': give a number.") from None
 
 
 async def read_login(request: Request) -> Login:
