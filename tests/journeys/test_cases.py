@@ -55,7 +55,7 @@ RESTORED = {
     "formats/thumbnail_page.tif": "left out: its smaller copies",
     "formats/tmcd.mov": "",
     "formats/transparent.gif": "",
-    "formats/twelve.jpg": "left out: 16 bits per channel (JPEG holds 8)",
+    "formats/twelve.jpg": "left out: 12 bits per channel (JPEG holds 8)",
     "formats/ultrahdr.jpg": "left out: its HDR gain map",
     "formats/xmp_iptc.jpg": "",
     "pictures/10406-in.webp": "",

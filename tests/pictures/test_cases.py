@@ -76,7 +76,8 @@ def test_a_jpeg_of_12_bits_is_read_in_full(cases: Path, tmp_path: Path) -> None:
     assert picture.pixels.dtype == np.uint16
     assert len(np.unique(picture.pixels)) > 256
     assert similar(picture, cases)
-    assert write_picture(tmp_path / "a.jpg", picture) == ("16 bits per channel (JPEG holds 8)",)
+    assert write_picture(tmp_path / "a.jpg", picture) == ("12 bits per channel (JPEG holds 8)",)
+    assert write_picture(tmp_path / "a.png", picture) == ("12 bits per channel (became 16)",)
     assert similar(read_picture(tmp_path / "a.jpg"), cases)
 
 

@@ -12,9 +12,10 @@ MAX_PIXELS = 400_000_000
 GREY_MODES = {"1", "L", "LA", "La"}
 COLOUR_MODES = {"P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
 STRIP_PIXELS = 1 << 22
+BECAME_8, BECAME_16 = " (became 8)", " (became 16)"  # after a depth that was stretched when it was read
 # What a file of Pillow's other modes has and the grey or RGB pixels of a `Picture` have not.
 LEFT_BEHIND = {
-    "1": "1 bit per channel (became 8)",
+    "1": f"1 bit per channel{BECAME_8}",
     "P": "its palette (converted to RGB)",
     "PA": "its palette (converted to RGB)",
     "CMYK": "its CMYK colours (converted to RGB)",

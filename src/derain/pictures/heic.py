@@ -9,7 +9,7 @@ import numpy as np
 
 from derain.extras import extra
 from derain.pictures import exif as exif_blocks
-from derain.pictures.decoding import refuse_size, unsupported_pixels
+from derain.pictures.decoding import BECAME_16, refuse_size, unsupported_pixels
 from derain.pictures.kinds import EXTRA, HEIC
 from derain.pictures.picture import Array, ColourCode, Picture
 
@@ -38,7 +38,7 @@ def read(content: bytes, name: str, max_pixels: int) -> Picture:
         icc=info.get("icc_profile") or None,
         xmp=info.get("xmp") or None,
         colour=_colour(info.get("nclx_profile")),
-        lost=tuple(_lost(heif)),
+        lost=(*_lost(heif), *((f"{bits} bits per channel{BECAME_16}",) if samples.itemsize == 2 else ())),
     )
 
 

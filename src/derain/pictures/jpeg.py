@@ -19,6 +19,7 @@ from PIL import Image, JpegImagePlugin
 from derain.errors import DerainError
 from derain.pictures import exif as exif_blocks
 from derain.pictures.decoding import (
+    BECAME_16,
     INK_PROFILE,
     behind_the_end,
     colours_and_alpha,
@@ -85,7 +86,9 @@ def read(content: bytes, name: str, max_pixels: int) -> Picture:
     _name_the_rest(found, content[end:])
     components = found.frame[5]
     if found.frame[0] == 12:
-        return replace(found.carried, icc=_profile(found), pixels=_deep_pixels(content, end, components))
+        lost = (*found.carried.lost, f"12 bits per channel{BECAME_16}")
+        pixels = _deep_pixels(content, end, components)
+        return replace(found.carried, icc=_profile(found), pixels=pixels, lost=lost)
     pixels = _pixels(content, components, found)
     carried = replace(found.carried, icc=_profile(found), jpeg=_coding(found))
     if components == 4:  # its profile describes inks, not the RGB that it is converted to

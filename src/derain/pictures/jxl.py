@@ -21,7 +21,7 @@ import numpy as np
 from derain.errors import DerainError
 from derain.pictures import exif as exif_blocks
 from derain.pictures import jpeg
-from derain.pictures.decoding import refuse_size, unsupported_pixels
+from derain.pictures.decoding import BECAME_8, BECAME_16, refuse_size, unsupported_pixels
 from derain.pictures.picture import Array, ColourCode, Picture
 
 DECODER = Path(__file__).with_name("jxl_decoder.py")
@@ -167,6 +167,8 @@ def _lost(header: CodestreamHeader, decoded: Decoded) -> Iterator[str]:
     """What else the file contains, in words."""
     if header.bits > 8 * decoded.samples.itemsize:
         yield f"{header.bits} bits per channel, of which 8 were read"
+    elif header.bits not in (8, 16):
+        yield f"{header.bits} bits per channel{BECAME_16 if header.bits > 8 else BECAME_8}"
     others = [kind for kind in header.channels if kind != ALPHA]
     others += [ALPHA] * (header.channels.count(ALPHA) - 1)
     yield from (CHANNELS.get(kind, "a channel besides its colours") for kind in others)

@@ -19,6 +19,7 @@ from PIL import Image, PngImagePlugin
 from derain.errors import DerainError
 from derain.pictures import exif as exif_blocks
 from derain.pictures.decoding import (
+    BECAME_8,
     behind_the_end,
     colours_and_alpha,
     left_behind,
@@ -78,7 +79,7 @@ def read(content: bytes, name: str, max_pixels: int) -> Picture:
             alpha = np.where(pixels[..., 0] == key, 0, 65535).astype(np.uint16)
     else:
         pixels, alpha = colours_and_alpha(image)
-        few = (f"{depth} bits per channel (became 8)",) if colour_type == 0 and depth in (2, 4) else ()
+        few = (f"{depth} bits per channel{BECAME_8}",) if colour_type == 0 and depth in (2, 4) else ()
         carried = replace(carried, lost=(*carried.lost, *left_behind(image.mode), *few))
     return replace(carried, pixels=pixels, alpha=alpha)
 

@@ -24,6 +24,8 @@ from PIL import TiffImagePlugin
 from derain.errors import DerainError
 from derain.pictures import tags
 from derain.pictures.decoding import (
+    BECAME_8,
+    BECAME_16,
     colours_and_alpha,
     left_behind,
     unsupported_pixels,
@@ -257,7 +259,7 @@ def _numbers(content: bytes, head: tags.Header, first: tags.Directory, layout: L
         alpha = None if alpha is None else np.rint(alpha * stretched).astype(np.uint16)
     elif layout.bits not in (8, 16):
         depth = "1 bit" if layout.bits == 1 else f"{layout.bits} bits"
-        lost.append(f"{depth} per channel (became {8 * pixels.itemsize})")
+        lost.append(f"{depth} per channel{BECAME_16 if pixels.itemsize == 2 else BECAME_8}")
     largest = np.iinfo(pixels.dtype).max
     if alpha is not None and place is not None and kinds[place] == 1:  # premultiplied
         wide = pixels.astype(np.uint32) * largest

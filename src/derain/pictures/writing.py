@@ -17,6 +17,7 @@ from derain.atomic import new_file
 from derain.errors import DerainError, UsageError, first_line
 from derain.pictures import avif, bmp, jpeg, png, tiff, webp
 from derain.pictures import exif as exif_blocks
+from derain.pictures.decoding import BECAME_16
 from derain.pictures.picture import Array, Picture, to_8_bits
 
 FORMATS = {
@@ -166,7 +167,9 @@ def _fitted(picture: Picture, name: str, samples: Array) -> tuple[Picture, tuple
     """The parts of a picture that the format `name` can hold, made consistent, and the rest in words."""
     lost = list(picture.lost)
     if samples.dtype != picture.pixels.dtype:
-        lost.append(f"16 bits per channel ({name} holds 8)")
+        read = next((text for text in lost if text.endswith(BECAME_16)), f"16 bits per channel{BECAME_16}")
+        lost = [text for text in lost if text != read]
+        lost.append(f"{read.removesuffix(BECAME_16)} ({name} holds 8)")
     if picture.icc is not None and picture.icc[16:20] != (b"RGB " if samples.shape[2] >= 3 else b"GRAY"):
         lost.append("its colour profile, which is not for these channels")
         picture = replace(picture, icc=None)
