@@ -284,6 +284,13 @@ def test_unknown_ids_and_paths(client: httpx.Client) -> None:
     for path in ("/page/..%2fapi.py", "/page/%2e%2e/api.py", "/api/jobs/..%2f..", "/page/index.html", "/x"):
         refused(client.get(path), 404)
     refused(client.put("/api/jobs"), 405)
+    assert client.get("/x").json() == {
+        "error": "/x: there is no such address; /docs lists the addresses of the API, and the page is at /."
+    }
+    wrong = client.put("/health")
+    assert wrong.json()["error"].startswith("/health: takes GET, not PUT; /docs lists the addresses")
+    assert wrong.headers["allow"] == "GET"
+    assert len(client.get(f"/{'x' * 2000}").text) < 300
 
 
 def test_a_full_queue_and_cancelling(client: httpx.Client, folder: Path) -> None:

@@ -65,15 +65,15 @@ def live(
     from derain.restore import load
     from derain.restore.live import Live, source_of
 
-    if output is None and page is None and not result.as_json:
-        raise UsageError(
-            "nothing to do: give -o to record, --page to watch, or --json for figures of the rain alone."
-        )
     if source == "-" and sys.stdin.isatty():
         raise UsageError("standard input is a terminal: send frames to it from a file or a program.")
     if source != "-" and any(value is not None for value in (pipes.raw, pipes.size, pipes.rate)):
         raise UsageError("--raw, --size and --rate are for frames from standard input: give - as the source.")
     origin = source_of(source, sys.stdin.buffer, pipes.frames())
+    if output is None and page is None and not result.as_json:
+        raise UsageError(
+            "nothing to do: give -o to record, --page to watch, or --json for figures of the rain alone."
+        )
     restore = load(model.model, **vars(model.settings()), own_code=own_code)
     report = _Report(result.as_json, sys.stderr if output == PIPE else sys.stdout, is_quiet(), restore.name)
     with contextlib.ExitStack() as stack:

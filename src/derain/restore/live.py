@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from derain.errors import DerainError
+from derain.paths import exists
 from derain.pictures.cameras import open_camera
 from derain.pictures.streams import RawFrames, open_address, open_file, open_pipe, without_password
 from derain.pictures.video import Frame, VideoFacts, frame_from_tensor, frame_to_tensor
@@ -66,6 +67,9 @@ def source_of(text: str, standard_input: Any = None, raw: RawFrames | None = Non
         standard_input: a binary stream.
         raw: the format of raw frames on standard input.
 
+    Raises:
+        DerainError: there is no such file.
+
     Examples:
         >>> source_of("rtsp://guard:secret@camera/stream").name
         'rtsp://camera/stream'
@@ -76,6 +80,8 @@ def source_of(text: str, standard_input: Any = None, raw: RawFrames | None = Non
         return LiveSource(without_password(text), lambda: open_address(text))
     if text.isdecimal() or text.startswith("/dev/"):
         return LiveSource(text, lambda: open_camera(text))
+    if not exists(Path(text)):
+        raise DerainError(f"{text}: no such file.")
     return LiveSource(text, lambda: open_file(Path(text)), ends=True, paced=True)
 
 

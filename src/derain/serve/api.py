@@ -26,6 +26,8 @@ from derain.serve.metrics import Metrics
 from derain.serve.views import view
 from derain.serve.worker import Workers, WorkerSettings
 
+LONGEST_SHOWN = 80  # characters of an address that does not exist
+
 
 def create_app(
     limits: Limits,
@@ -106,16 +108,31 @@ async def _sweep(store: Store, every: float) -> None:
         await run_in_threadpool(store.sweep)
 
 
-def _say(request: Request, error: Exception) -> Response:  # noqa: ARG001
+def _say(request: Request, error: Exception) -> Response:
     if isinstance(error, Refused):
         return refusal(error)
     if isinstance(error, HTTPException):
-        return refusal(Refused(error.status_code, str(error.detail)))
+        said = refusal(Refused(error.status_code, _in_words(request, error)))
+        said.headers.update(error.headers or {})
+        return said
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         return refusal(Refused(422, f"{where}: {first['msg']}."))
     return refusal(Refused(422, str(error)))
+
+
+def _in_words(request: Request, error: HTTPException) -> str:
+    """What is wrong, and for addresses and methods that do not exist, which do."""
+    path = request.url.path
+    asked = path if len(path) <= LONGEST_SHOWN else f"{path[:LONGEST_SHOWN]}..."
+    lists = "/docs lists the addresses of the API, and the page is at /."
+    if error.status_code == 404:
+        return f"{asked}: there is no such address; {lists}"
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "another method")
+        return f"{asked}: takes {allowed}, not {request.method}; {lists}"
+    return str(error.detail)
 
 
 def _description(app: FastAPI, guarded: bool) -> dict[str, Any]:
