@@ -128,6 +128,30 @@ def test_reports_of_the_same_pictures_share_their_columns(runs: list[Path], tmp_
     assert len(make_table([first, cut]).groups) == 3  # results of another kind of rounding stand apart
 
 
+def test_sets_without_a_name_are_called_as_their_folders(runs: list[Path]) -> None:
+    first, second = ({**read_report(folder), "dataset": ""} for folder in runs)
+    assert make_table([first]).columns[0].dataset == "rainy"
+    found = make_table([first, second])
+    assert [group.dataset for group in found.groups] == ["a/rainy (6)", "b/rainy (6)"]
+    part = {**first, "files": first["files"][:3], "pictures": 3}
+    assert [group.dataset for group in make_table([first, part]).groups] == ["rainy (6)", "rainy (2) (3)"]
+
+
+def test_settings_are_one_line_of_each_set(runs: list[Path]) -> None:
+    first, second = map(read_report, runs)
+    assert make_table([first, second]).settings == (first["settings"],)
+    other = {**second, "settings": "Results cut off to 8 bits."}
+    assert make_table([first, other]).settings == (
+        f"Rain200L: {first['settings']}",
+        "streets & co: Results cut off to 8 bits.",
+    )
+    models = {f"{name} more": {**facts, "precision": "bfloat16"} for name, facts in first["models"].items()}
+    again = {**first, "torch": "9.9", "models": models, "settings": "x", "protocols": {}}
+    assert make_table([first, again]).settings == (
+        f"Results rounded to 8 bits; bfloat16 on cpu; PyTorch {first['torch']}, 9.9.",
+    )
+
+
 def test_csv_holds_every_figure(table) -> None:
     rows = list(csv.DictReader(io.StringIO(as_csv(table))))
     found = {(r["network"], r["set"], r["measure"]): r for r in rows}

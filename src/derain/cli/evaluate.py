@@ -136,7 +136,6 @@ def evaluate(
     from derain.errors import UsageError, unknown_name
     from derain.evaluation.formats import FORMATS
     from derain.evaluation.page import write_table
-    from derain.evaluation.report import to_json
     from derain.evaluation.tables import make_table, read_report
     from derain.front import evaluate as run
 
@@ -159,13 +158,15 @@ def evaluate(
             **{**vars(restoring), "test_time": restoring.test_time or ()},
             on_picture=progress.reach,
         )
-    content = to_json(report)
+    content = read_report(output)
     for line in report.failed:
         print(f"derain: {printable(line)}", file=sys.stderr)
     if as_json:
         typer.echo(json.dumps(content, indent=2, allow_nan=False))
     elif table:
-        typer.echo(write_table(output, table, make_table([*earlier, content])), nl=False)
+        if earlier:
+            write_table(output, table, make_table([*earlier, content]))
+        typer.echo((output / f"table{FORMATS[table][0]}").read_text("utf-8"), nl=False)
     else:
         _print(make_table([*earlier, content]))
         say(f"report: {output / 'index.html'}")

@@ -78,7 +78,7 @@ def page(report: Report, table: Table, sheets: Mapping[str, Array]) -> str:
         pictures=_pictures(report),
     )
     facts = f"<p>{len(report.cases)} pictures</p><p>{html.escape(report.settings)}</p>{protocols}"
-    return as_html(table, f"Evaluation on {report.dataset or 'an own set'}", more, facts)
+    return as_html(table, f"Evaluation on {report.title}", more, facts)
 
 
 def _gains(report: Report, name: str) -> str:

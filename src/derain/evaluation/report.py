@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,13 +91,15 @@ class Report:
         return (*notes, f"{repeated} Intervals count scenes.")
 
     @property
+    def title(self) -> str:
+        """What pages call the set."""
+        return self.dataset or folder_of([str(real(case.rainy)) for case in self.cases]).name or "an own set"
+
+    @property
     def settings(self) -> str:
         """How everything was computed, in one line."""
-        precisions = dict.fromkeys(r.candidate.precision for r in self.networks if r.candidate.precision)
-        how = {"round": "rounded", "floor": "cut off"}[self.quantise]
-        where = [", ".join(precisions), f"on {self.device}"] if self.device else []
-        parts = [f"Results {how} to 8 bits", " ".join(where).strip(), f"PyTorch {torch.__version__}"]
-        return "; ".join(part for part in parts if part) + "."
+        precisions = [result.candidate.precision for result in self.networks]
+        return in_one_line(self.quantise, precisions, self.device, torch.__version__)
 
     def scenes(self, names: Sequence[str]) -> list[int]:
         """The scene number of each of the named cases."""
@@ -124,6 +127,26 @@ class Report:
         distance, before = protocol(name).distance, self.results[0]
         both = zip(result.scores(name).pictures, before.scores(name).pictures, strict=True)
         return sum(distance(a.values) < distance(b.values) for a, b in both)
+
+
+def in_one_line(quantise: str, precisions: Iterable[str], device: str, versions: str) -> str:
+    """How figures were computed.
+
+    Args:
+        quantise: how results became bytes: "round" or "floor".
+        precisions: of the networks; "" for results of other programs.
+        device, versions: that they ran on, and of PyTorch; several are separated by commas.
+    """
+    how = {"round": "rounded", "floor": "cut off"}[quantise]
+    known = dict.fromkeys(precision for precision in precisions if precision)
+    where = [", ".join(known), f"on {device}"] if device else []
+    parts = [f"Results {how} to 8 bits", " ".join(where).strip(), f"PyTorch {versions}"]
+    return "; ".join(part for part in parts if part) + "."
+
+
+def folder_of(files: Sequence[str]) -> Path:
+    """The folder that all of the files are in."""
+    return Path(os.path.commonpath([Path(file).parent for file in files]))
 
 
 def best_on(distances: Mapping[str, Sequence[float]]) -> dict[str, int]:

@@ -21,7 +21,7 @@ from derain.errors import DerainError, reason
 from derain.evaluation.candidates import UNCHANGED
 from derain.evaluation.measures import MEASURES
 from derain.evaluation.registry import protocol
-from derain.evaluation.report import SIDE, best_on
+from derain.evaluation.report import SIDE, best_on, folder_of, in_one_line
 
 Json = Mapping[str, Any]
 
@@ -172,7 +172,7 @@ def make_table(reports: Sequence[Json]) -> Table:
     same pictures share columns unless their names differ, and the wins are counted again.
     """
     reports = _joined([_with_own_names(report, reports[:i]) for i, report in enumerate(reports)])
-    titles = list(_titles(reports))
+    titles = _titles(reports)
     columns = tuple(
         Column(title, report["pictures"], protocol, measure)
         for title, report in zip(titles, reports, strict=True)
@@ -184,19 +184,40 @@ def make_table(reports: Sequence[Json]) -> Table:
     places = [_places(column, measured, i) for i, column in enumerate(columns)]
     lines = [_marked(line, places) for line in measured]
     several = len(reports) > 1
-    settings = dict.fromkeys(report["settings"] for report in reports)
+    settings = _settings(titles, reports)
     notes = [
         f"{title}: {note}" if several else note
         for title, report in zip(titles, reports, strict=True)
         for note in report["notes"]
     ]
     lines += _published(reports)
-    return Table(columns, tuple(lines), tuple(settings), (*notes, *_shared_scenes(titles, reports)))
+    return Table(columns, tuple(lines), settings, (*notes, *_shared_scenes(titles, reports)))
 
 
-def _titles(reports: Sequence[Json]) -> Iterator[str]:
-    for i, report in enumerate(reports, 1):
-        yield report["dataset"] or ("own set" if len(reports) == 1 else f"set {i}")
+def _titles(reports: Sequence[Json]) -> list[str]:
+    """The names of the sets; of those without one, their folders', with parents where these are alike."""
+    folders = [None if report["dataset"] else folder_of(report["files"]) for report in reports]
+    found: list[str] = []
+    for report, folder in zip(reports, folders, strict=True):
+        if folder is None:
+            found.append(report["dataset"])
+            continue
+        others = {f"/{other.as_posix()}" for other in folders if other not in (None, folder)}
+        tails = ("/".join(folder.parts[-count:]) for count in range(1, len(folder.parts)))
+        alone = (tail for tail in tails if not any(other.endswith(f"/{tail}") for other in others))
+        title = next(alone, folder.as_posix())
+        found.append(f"{title} ({found.count(title) + 1})" if title in found else title)
+    return found
+
+
+def _settings(titles: Sequence[str], reports: Sequence[Json]) -> tuple[str, ...]:
+    """How the figures were made; where reports differ, with the sets that it is true for."""
+    sets: dict[str, list[str]] = {}
+    for title, report in zip(titles, reports, strict=True):
+        sets.setdefault(report["settings"], []).append(title)
+    if len(sets) == 1:
+        return tuple(sets)
+    return tuple(f"{', '.join(named)}: {text}" for text, named in sets.items())
 
 
 def _with_own_names(report: Json, earlier: Sequence[Json]) -> Json:
@@ -244,14 +265,24 @@ def _both(first: Json, second: Json) -> dict[str, Any]:
             "models": _with_wins(name, {**ours["models"], **_without(theirs["models"], ours["models"])}),
             "published": ours["published"] or theirs["published"],
         }
+    models = {**first["models"], **_without(second["models"], first["models"])}
+    device, versions = (_each_once(first.get(key, ""), second.get(key, "")) for key in ("device", "torch"))
+    precisions = [facts.get("precision", "") for name, facts in models.items() if name != UNCHANGED]
     return {
         **first,
         "dataset": first["dataset"] or second["dataset"],
         "notes": list(dict.fromkeys((*first["notes"], *second["notes"]))),
-        "settings": " ".join(dict.fromkeys((first["settings"], second["settings"]))),
+        "device": device,
+        "torch": versions,
+        "settings": in_one_line(first["quantise"], precisions, device, versions),
         "protocols": {n: protocols[n] for n in dict.fromkeys((*first["protocols"], *second["protocols"]))},
-        "models": {**first["models"], **_without(second["models"], first["models"])},
+        "models": models,
     }
+
+
+def _each_once(first: str, second: str) -> str:
+    """Two lists, separated by commas, as one."""
+    return ", ".join(dict.fromkeys(part for part in (*first.split(", "), *second.split(", ")) if part))
 
 
 def _without(models: Json, known: Json) -> dict[str, Any]:
