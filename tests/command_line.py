@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from contextlib import redirect_stdout
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import forks
@@ -62,15 +62,17 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(source)}
 
 
-def derain_here(*arguments: str | Path) -> tuple[int, str]:
-    """`derain ARGUMENTS...` in this process, which saves its start: its exit code, and what it printed."""
-    before, sys.argv = sys.argv, ["derain", *map(str, arguments)]
-    said = io.StringIO()
+def derain_here(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """As `derain`, in this process and so without its start; what native code prints is not caught."""
+    command = ["derain", *map(str, arguments)]
+    before, sys.argv = sys.argv, command
+    said, complained = io.StringIO(), io.StringIO()
     try:
-        with redirect_stdout(said):
+        with chdir(cwd or Path.cwd()), redirect_stdout(said), redirect_stderr(complained):
             main()
+        code = 0
     except SystemExit as end:
-        return int(end.code or 0), said.getvalue()
+        code = int(end.code or 0)
     finally:
         sys.argv = before
-    return 0, said.getvalue()
+    return subprocess.CompletedProcess(command, code, said.getvalue(), complained.getvalue())

@@ -96,7 +96,7 @@ def test_a_command_takes_its_defaults_and_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("home")
-def test_defaults_count_only_where_they_apply(capsys: pytest.CaptureFixture[str]) -> None:
+def test_defaults_count_only_where_they_apply() -> None:
     """Given with the command, an option for pictures is refused where there are only clips."""
     Path("a.mp4").touch()
     Path("a.png").touch()
@@ -106,12 +106,13 @@ def test_defaults_count_only_where_they_apply(capsys: pytest.CaptureFixture[str]
         ("a.png", ("--jpeg-quality", "80"), "no result is a JPEG"),
         ("a.png", ("--codec", "h264"), "codec is for videos"),
     ):
-        assert derain_here("run", clip, *options, "--dry-run")[0] == 2
-        told = capsys.readouterr().err
+        done = derain_here("run", clip, *options, "--dry-run")
+        assert done.returncode == 2
+        told = done.stderr
         assert (said in told, "leave out --" in told) == (True, True)
     Path("derain.toml").write_text('format = "png"\ncompare = true\njpeg-quality = 80\ncodec = "h264"')
     for name in ("a.mp4", "a.png"):
-        assert derain_here("run", name, "--dry-run")[0] == 0
+        assert derain_here("run", name, "--dry-run").returncode == 0
 
 
 def test_quiet_and_verbose(tmp_path: Path) -> None:

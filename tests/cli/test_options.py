@@ -100,16 +100,15 @@ def test_a_number_is_not_read_as_another() -> None:
         ("--jpeg-quality", "high", "high: give a whole number from 1 to 100"),
     ],
 )
-def test_numbers_that_are_none_are_told_which_are(
-    option: str, given: str, wanted: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert derain_here("run", "a.jpg", option, given)[0] == 2
-    assert f"'{option}': {wanted}" in " ".join(capsys.readouterr().err.split())
+def test_numbers_that_are_none_are_told_which_are(option: str, given: str, wanted: str) -> None:
+    done = derain_here("run", "a.jpg", option, given)
+    assert done.returncode == 2
+    assert f"'{option}': {wanted}" in " ".join(done.stderr.split())
 
 
 def test_help_has_no_words_of_python() -> None:
     for place in options_of(GROUP):
-        assert "list[" not in derain_here(*place, "-h")[1]
+        assert "list[" not in derain_here(*place, "-h").stdout
 
 
 if __name__ == "__main__":

@@ -90,7 +90,8 @@ def _write(path: bytes, content: bytes) -> None:
 
 def use(source: Path, output: Path) -> None:
     """All pictures that can be read are restored, whatever lies beside them."""
-    code, told = derain_here("run", source, "-o", output, "--model", network(), "--json")
+    ran = derain_here("run", source, "-o", output, "--model", network(), "--json")
+    code, told = ran.returncode, ran.stdout
     if code == 2:  # nothing to restore, or two would become one
         raise DerainError("refused as a whole")
     assert code in (0, 1), (code, told)

@@ -61,8 +61,8 @@ def add_broken() -> None:
 
 def called(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, list[str]]:
     """Exit code, output, and lines of errors, none of which a terminal takes for a command."""
-    code, told = derain_here(*arguments)
-    error = capfd.readouterr().err
+    done = derain_here(*arguments)
+    code, told, error = done.returncode, done.stdout, done.stderr + capfd.readouterr().err
     assert all(sign.isprintable() for sign in (told + error).replace("\n", "")), ascii(told + error)
     assert "unexpected error" not in error
     return code, told, error.splitlines()

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from clips import moving_scene, write_clip
-from command_line import derain, environment
+from command_line import derain, derain_here, environment
 from derain.methods import all_architectures
 from derain.tensors import save_checkpoint
 
@@ -132,7 +132,9 @@ def test_raw_rgb_becomes_an_encoded_stream(clip: Path, weights: Path) -> None:
     assert (len(frames), rate) == (6, 25)
 
 
-def test_one_line_for_what_cannot_be(weights: Path, clip: Path, tmp_path: Path) -> None:
+def test_one_line_for_what_cannot_be(
+    weights: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     y4m = through_a_pipe(clip, "yuv4mpegpipe", "wrapped_avframe")
     cases = [
         (b"", ("-",), 1, "no readable video"),
@@ -144,9 +146,10 @@ def test_one_line_for_what_cannot_be(weights: Path, clip: Path, tmp_path: Path) 
         (y4m, (str(clip), "--to", "y4m"), 2, "--to is for frames from standard input"),
     ]
     for content, arguments, code, message in cases:
-        done = piped(content, "run", *arguments, "--model", weights)
-        assert (done.returncode, done.stdout) == (code, b""), done.stderr
-        lines = done.stderr.decode().splitlines()
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+        done = derain_here("run", *arguments, "--model", weights)
+        assert (done.returncode, done.stdout) == (code, ""), done.stderr
+        lines = done.stderr.splitlines()
         assert len(lines) == 1, lines
         assert message in lines[0]
     assert list(tmp_path.iterdir()) == []

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ import pytest
 import torch
 
 from clips import Content, content, moving_scene, write_clip
-from derain.cli import main
+from command_line import derain_here
 from derain.methods import create_network
 from derain.pictures import Picture, read_picture, write_picture
 from derain.restore.video import restore_video
@@ -33,42 +31,12 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-@dataclass(frozen=True)
-class Done:
-    """What a command gave."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-class Derain:
-    """Runs commands as the program does."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-        self._capsys, self._monkeypatch = capsys, monkeypatch
-
-    def __call__(self, *arguments: str | Path) -> Done:
-        self._monkeypatch.setattr(sys, "argv", ["derain", *map(str, arguments)])
-        self._capsys.readouterr()
-        with pytest.raises(SystemExit) as exited:
-            main()
-        captured = self._capsys.readouterr()
-        assert isinstance(exited.value.code, int)
-        return Done(exited.value.code, captured.out, captured.err)
-
-
 def restore(source: Path, target: Path, **options: Any) -> tuple[Content, Content]:
     """The content of the source and of its copy, with a network that changes nothing."""
     result = restore_video(source, target, lambda rainy: rainy, **options)
     assert (result.shortfall, result.left_out) == ("", ())
     assert [path for path in target.parent.iterdir() if path.name.startswith(".")] == []
     return content(source), content(target)
-
-
-@pytest.fixture
-def derain(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Derain:
-    return Derain(capsys, monkeypatch)
 
 
 def steady(clip: Content) -> bool:
@@ -162,10 +130,10 @@ def test_another_container(name: str, tmp_path: Path) -> None:
     assert after.duration == pytest.approx(before.duration, abs=0.0011)
 
 
-def test_through_the_command_line(weights: Path, tmp_path: Path, derain: Derain) -> None:
+def test_through_the_command_line(weights: Path, tmp_path: Path) -> None:
     source = write_clip(tmp_path / "a.mp4", SCENE, audio="aac", rate=NTSC, tags={"title": "Rain"})
     target = tmp_path / "out" / "b.mp4"
-    done = derain("run", source, "-o", target, "--weights", weights, "--temporal")
+    done = derain_here("run", source, "-o", target, "--weights", weights, "--temporal")
     assert (done.returncode, done.stderr) == (0, "")
     assert "1 restored" in done.stdout
     before, after = content(source), content(target)
@@ -182,13 +150,11 @@ def test_codec_and_quality_options(tmp_path: Path) -> None:
     assert (tmp_path / "fine.mp4").stat().st_size > 2 * (tmp_path / "coarse.mp4").stat().st_size
 
 
-def test_a_cut_off_file_gives_what_can_be_read_and_an_error(
-    weights: Path, tmp_path: Path, derain: Derain
-) -> None:
+def test_a_cut_off_file_gives_what_can_be_read_and_an_error(weights: Path, tmp_path: Path) -> None:
     whole = write_clip(tmp_path / "whole.mkv", list(moving_scene(40, 32, 48)), audio="aac")
     cut = tmp_path / "cut.mkv"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    done = derain("run", cut, "-o", tmp_path / "out.mkv", "--weights", weights)
+    done = derain_here("run", cut, "-o", tmp_path / "out.mkv", "--weights", weights)
     assert done.returncode == 1
     assert "cut off after" in done.stderr
     assert done.stderr.count("\n") == 1
@@ -197,11 +163,11 @@ def test_a_cut_off_file_gives_what_can_be_read_and_an_error(
     assert_same_but_pixels(before, after)
 
 
-def test_a_cut_off_file_without_its_index(weights: Path, tmp_path: Path, derain: Derain) -> None:
+def test_a_cut_off_file_without_its_index(weights: Path, tmp_path: Path) -> None:
     whole = write_clip(tmp_path / "whole.mp4", SCENE)
     cut = tmp_path / "cut.mp4"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    done = derain("run", cut, "-o", tmp_path / "out.mp4", "--weights", weights)
+    done = derain_here("run", cut, "-o", tmp_path / "out.mp4", "--weights", weights)
     assert done.returncode == 1
     assert "cut off" in done.stderr
     assert done.stderr.count("\n") == 1
@@ -217,22 +183,20 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_what_is_no_video_is_one_line_and_no_file(
-    name: str, weights: Path, tmp_path: Path, derain: Derain
-) -> None:
+def test_what_is_no_video_is_one_line_and_no_file(name: str, weights: Path, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(BROKEN[name])
-    done = derain("run", tmp_path / name, "-o", tmp_path / "out" / name, "--weights", weights)
+    done = derain_here("run", tmp_path / name, "-o", tmp_path / "out" / name, "--weights", weights)
     assert done.returncode == 1
     assert name in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "out" / name).exists()
 
 
-def test_a_video_without_frames(weights: Path, tmp_path: Path, derain: Derain) -> None:
+def test_a_video_without_frames(weights: Path, tmp_path: Path) -> None:
     source = write_clip(tmp_path / "a.mkv", SCENE[:1], audio="aac", tags={})
     packets_start = source.read_bytes().index(b"\x1fC\xb6u")  # the first cluster
     (tmp_path / "none.mkv").write_bytes(source.read_bytes()[:packets_start])
-    done = derain("run", tmp_path / "none.mkv", "-o", tmp_path / "out.mkv", "--weights", weights)
+    done = derain_here("run", tmp_path / "none.mkv", "-o", tmp_path / "out.mkv", "--weights", weights)
     assert done.returncode == 1
     assert "contains no readable frame" in done.stderr or "not a readable video" in done.stderr
     assert not (tmp_path / "out.mkv").exists()
@@ -253,12 +217,10 @@ def test_avi_of_an_odd_rate(tmp_path: Path) -> None:
     np.testing.assert_allclose(after.times, before.times, atol=1e-4)
 
 
-def test_one_misfit_is_found_before_the_others_are_done(
-    weights: Path, tmp_path: Path, derain: Derain
-) -> None:
+def test_one_misfit_is_found_before_the_others_are_done(weights: Path, tmp_path: Path) -> None:
     write_clip(tmp_path / "a.mp4", SCENE[:3])
     write_clip(tmp_path / "b.webm", SCENE[:3], codec="libvpx-vp9")
-    done = derain(
+    done = derain_here(
         *("run", tmp_path / "a.mp4", tmp_path / "b.webm", "-o", tmp_path / "dry"),
         *("--codec", "h265", "--weights", weights),
     )
@@ -266,14 +228,14 @@ def test_one_misfit_is_found_before_the_others_are_done(
     assert not (tmp_path / "dry").exists()
 
 
-def test_a_clip_and_a_picture_need_a_folder(weights: Path, tmp_path: Path, derain: Derain) -> None:
+def test_a_clip_and_a_picture_need_a_folder(weights: Path, tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "a.mp4", SCENE[:3])
     write_picture(tmp_path / "p.jpg", Picture(SCENE[0]))
     work = ["run", tmp_path / "p.jpg", clip, "--weights", weights, "-o"]
-    done = derain(*work, tmp_path / "dry.jpg")
+    done = derain_here(*work, tmp_path / "dry.jpg")
     assert (done.returncode, (tmp_path / "dry.jpg").exists()) == (2, False)
     assert "several results need a folder" in done.stderr
-    done = derain(*work, tmp_path / "dry")
+    done = derain_here(*work, tmp_path / "dry")
     assert (done.returncode, "2 restored" in done.stdout) == (0, True)
     assert sorted(path.name for path in (tmp_path / "dry").iterdir()) == ["a.mp4", "p.jpg"]
 
@@ -290,36 +252,36 @@ def test_a_clip_and_a_picture_need_a_folder(weights: Path, tmp_path: Path, derai
     ],
 )
 def test_wrong_usage_is_found_before_the_work(
-    options: list[str], code: int, message: str, weights: Path, tmp_path: Path, derain: Derain
+    options: list[str], code: int, message: str, weights: Path, tmp_path: Path
 ) -> None:
     source = write_clip(tmp_path / "a.mp4", SCENE[:5], audio="aac")
     options[1] = str(tmp_path / options[1])
-    done = derain("run", source, "--weights", weights, *options)
+    done = derain_here("run", source, "--weights", weights, *options)
     assert done.returncode == code, done.stderr
     assert message in done.stderr
     assert not Path(options[1]).exists()
 
 
-def test_pictures_and_videos_in_one_run(weights: Path, tmp_path: Path, derain: Derain) -> None:
+def test_pictures_and_videos_in_one_run(weights: Path, tmp_path: Path) -> None:
     write_clip(tmp_path / "a.mp4", SCENE[:3])
     write_clip(tmp_path / "b.mp4", SCENE[:3])
-    done = derain(
+    done = derain_here(
         *("run", tmp_path / "a.mp4", tmp_path / "b.mp4", "-o", tmp_path / "dry"),
         *("--weights", weights, "--json"),
     )
     found = json.loads(done.stdout)
     assert (done.returncode, found["restored"]) == (0, 2)
     assert sorted(p.name for p in (tmp_path / "dry").iterdir()) == ["a.mp4", "b.mp4"]
-    again = derain("run", tmp_path / "a.mp4", "-o", tmp_path / "dry" / "a.mp4", "--weights", weights)
+    again = derain_here("run", tmp_path / "a.mp4", "-o", tmp_path / "dry" / "a.mp4", "--weights", weights)
     assert (again.returncode, "1 skipped" in again.stdout) == (0, True)
 
 
-def test_background_of_a_clip_of_a_sequence_and_of_its_pairs(tmp_path: Path, derain: Derain) -> None:
+def test_background_of_a_clip_of_a_sequence_and_of_its_pairs(tmp_path: Path) -> None:
     scene = SCENE[0]
     rng = np.random.default_rng(0)
     frames = [np.where(rng.random((32, 48, 1)) < 0.2, 230, scene).astype(np.uint8) for _ in range(25)]
     clip = write_clip(tmp_path / "my rain.mkv", frames, codec="ffv1", pixel_format="bgr0")
-    done = derain(
+    done = derain_here(
         *("background", clip, "-o", tmp_path / "clean.png", "--report", tmp_path / "report"),
         *("--pairs", tmp_path / "pairs"),
     )
@@ -331,21 +293,23 @@ def test_background_of_a_clip_of_a_sequence_and_of_its_pairs(tmp_path: Path, der
     assert read_picture(tmp_path / "report" / "confidence.png").size == (32, 48)
     lines = (tmp_path / "pairs" / "real_world.txt").read_text().splitlines()
     assert lines[0] == "real_world/my_rain_00001.png real_world_gt/my_rain_00001.png"
-    checked = derain("data", "check", tmp_path / "pairs")
+    checked = derain_here("data", "check", tmp_path / "pairs")
     assert checked.returncode == 0, checked.stdout
     assert checked.stdout.startswith("made by derain background: 25 pairs")
-    few = derain("background", clip, "-o", tmp_path / "few.png", "--frames", 3)
+    few = derain_here("background", clip, "-o", tmp_path / "few.png", "--frames", 3)
     assert few.stdout.startswith("3 frames, too few to tell the confidence -> ")
     assert few.stderr.startswith(f"derain: warning: {clip}: only 3 frames")
     assert len(lines) == 25
     # The rainy sides are a numbered sequence of pictures again.
-    done = derain("background", tmp_path / "pairs" / "real_world", "-o", tmp_path / "again.png", "--json")
+    done = derain_here(
+        "background", tmp_path / "pairs" / "real_world", "-o", tmp_path / "again.png", "--json"
+    )
     assert json.loads(done.stdout)["percentile"] == report["percentile"]
     np.testing.assert_array_equal(read_picture(tmp_path / "again.png").pixels, scene)
 
 
-def test_background_says_what_is_wrong(tmp_path: Path, derain: Derain) -> None:
-    assert derain("background", tmp_path / "no.mp4", "-o", tmp_path / "c.png").returncode == 1
+def test_background_says_what_is_wrong(tmp_path: Path) -> None:
+    assert derain_here("background", tmp_path / "no.mp4", "-o", tmp_path / "c.png").returncode == 1
     clip = write_clip(tmp_path / "a.mp4", SCENE[:4])
     for arguments, code, message in (
         (["-o", tmp_path / "c.png", "--frames", "9"], 1, "has 4 frames"),
@@ -353,6 +317,6 @@ def test_background_says_what_is_wrong(tmp_path: Path, derain: Derain) -> None:
         ([], 2, "nothing to write"),
         (["-o", tmp_path / "c.png", "--variant", "oficial"], 2, "official"),
     ):
-        done = derain("background", clip, *arguments)
+        done = derain_here("background", clip, *arguments)
         assert (done.returncode, message in done.stderr) == (code, True), done.stderr
     assert not (tmp_path / "c.png").exists()

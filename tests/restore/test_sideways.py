@@ -61,13 +61,11 @@ def test_a_picture_on_its_side_is_restored_as_if_it_stood(restore: derain.Derain
 def test_so_is_a_file_with_its_maps(restore: derain.Derainer, tmp_path: Path) -> None:
     source, target = tmp_path / "side.png", tmp_path / "result.png"
     cv2.imwrite(str(source), on_its_side(rainy_scene())[..., ::-1])
-    code, said = derain_here(
-        "run", str(source), "-o", str(target), "--maps", "--json", "--precision", "float32"
-    )
-    assert code == 0
+    done = derain_here("run", str(source), "-o", str(target), "--maps", "--json", "--precision", "float32")
+    assert done.returncode == 0
     result = cv2.imread(str(target))[..., ::-1]
     np.testing.assert_array_equal(upright(np.ascontiguousarray(result)), restore(rainy_scene()))
-    assert NOTE in json.loads(said)["pictures"][0]["note"]
+    assert NOTE in json.loads(done.stdout)["pictures"][0]["note"]
     found = restore.restore_picture(read_picture(source), with_maps=True)
     assert all(values.size == found.picture.size for values in found.maps.values())
 

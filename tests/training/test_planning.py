@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from command_line import derain_here
 from derain.errors import DerainError, UsageError
 from derain.training.dry_run import dry_run
 from derain.training.log import read_log
 from derain.training.rate_finder import find_rate
 from derain.training.sweep import plan_sweep, run_sweep
-from training.conftest import content, python, recipe
+from training.conftest import content, recipe
 
 VALIDATION = {"hold_out": 5, "every": 2, "patch": 24}
 
@@ -90,12 +91,9 @@ def test_a_dry_run_and_a_sweep_on_the_command_line(photos: Path, tmp_path: Path)
     file = tmp_path / "r.yaml"
     small = {"steps": 1, "stages": [{"patch": 16, "batch": 2}], "validation": VALIDATION}
     file.write_text(yaml.safe_dump(content(photos, **small)))
-    output, error = (process := python(["-m", "derain", "train", str(file), "--dry-run"])).communicate(
-        timeout=600
-    )
-    assert (process.returncode, error) == (0, "")
-    assert "1 steps of 2 patches of 16: " in output
-    arguments = ["-m", "derain", "train", str(file), "-o", str(tmp_path / "runs"), "--sweep", "seed=[0,1]"]
-    output, error = (process := python(arguments)).communicate(timeout=600)
-    assert process.returncode == 0, error
-    assert "dB (2 runs)" in output.splitlines()[-1]
+    costs = derain_here("train", file, "--dry-run")
+    assert (costs.returncode, costs.stderr) == (0, "")
+    assert "1 steps of 2 patches of 16: " in costs.stdout
+    done = derain_here("train", file, "-o", tmp_path / "runs", "--sweep", "seed=[0,1]")
+    assert done.returncode == 0, done.stderr
+    assert "dB (2 runs)" in done.stdout.splitlines()[-1]

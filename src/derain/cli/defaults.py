@@ -39,7 +39,7 @@ SETTABLE = frozenset(
 Place: TypeAlias = tuple[str, ...]  # a command, e.g. ("data", "check"); () for all
 Options: TypeAlias = Mapping[Place, Mapping[str, Any]]  # command -> long name -> Click's parameter
 # (command, option), (value, origin)
-Settings: TypeAlias = Iterator[tuple[tuple[Place, str], tuple[Any, str]]]
+SetValues: TypeAlias = Iterator[tuple[tuple[Place, str], tuple[Any, str]]]
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def unused_variables(options: Options, environment: Mapping[str, str]) -> list[s
     return sorted(name for name in environment if name.startswith(PREFIX) and name not in used | own)
 
 
-def _of_environment(options: Options, environment: Mapping[str, str]) -> Settings:
+def _of_environment(options: Options, environment: Mapping[str, str]) -> SetValues:
     places: list[tuple[str, ...]] = [(), *options]
     for command in places:
         names = (
@@ -146,7 +146,7 @@ def _own_variables(parameter: Any) -> tuple[str, ...]:
     return (parameter.envvar,) if isinstance(parameter.envvar, str) else tuple(parameter.envvar or ())
 
 
-def _of_file(options: Options, path: Path) -> Settings:
+def _of_file(options: Options, path: Path) -> SetValues:
     try:
         content = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
@@ -158,7 +158,7 @@ def _of_file(options: Options, path: Path) -> Settings:
     yield from _of_table(options, content, (), path)
 
 
-def _of_table(options: Options, table: Mapping[str, Any], command: Place, path: Path) -> Settings:
+def _of_table(options: Options, table: Mapping[str, Any], command: Place, path: Path) -> SetValues:
     known = options.get(command) or {name for named in options.values() for name in named}
     below = {
         place[len(command)] for place in options if place[: len(command)] == command and place != command

@@ -128,7 +128,6 @@ def restore_pipe(
     from derain.cli.output import is_quiet
     from derain.cli.progress import bar, duration
     from derain.pictures.streams import open_pipe
-    from derain.restore.derainer import FRAMES
     from derain.restore.stream import restore_stream
 
     began = time.monotonic()
@@ -141,7 +140,7 @@ def restore_pipe(
                 stream,
                 writer,
                 lambda rainy: derainer.restore(rainy, bits=stream.facts.bits, any_side=False).image,
-                batch=1 if derainer.device.type == "cpu" else FRAMES,
+                batch=derainer.frames_at_once,
                 progress=progress.reach,
             )
     seconds = time.monotonic() - began

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from derain.errors import DerainError
 from derain.pictures.video import MATRIX_UNKNOWN, RANGE_UNKNOWN, Colour, Frame, VideoFacts
 
-Pixels = NDArray[np.uint8]  # (H, W, 3) in OpenCV's order, BGR
+BgrPixels = NDArray[np.uint8]  # (H, W, 3), in OpenCV's order
 
 
 class CameraStream:
@@ -52,7 +52,7 @@ class CameraStream:
             duration=None,
         )
 
-    def decoded(self) -> Iterator[Pixels]:
+    def decoded(self) -> Iterator[BgrPixels]:
         """The frames until the camera is disconnected."""
         while True:
             works, frame = self._capture.read()
@@ -60,7 +60,7 @@ class CameraStream:
                 return
             yield np.asarray(frame, np.uint8)
 
-    def rgb(self, frame: Pixels) -> Frame:
+    def rgb(self, frame: BgrPixels) -> Frame:
         """A picture of one of the frames."""
         return Frame(np.ascontiguousarray(frame[..., ::-1]), 0, 0)
 

@@ -41,8 +41,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("derain")
 
-# Frames of a video per batch on a graphics card; a CPU gains nothing from more than one.
-FRAMES = 4
+FRAMES_ON_GPU = 4  # of a video per batch
 
 Kind = TypeVar("Kind", Path, Image.Image, NDArray[Any], Tensor)
 
@@ -280,13 +279,18 @@ class Derainer:
             lambda rainy: self.restore(rainy, bits=bits, protect=keep, any_side=False).image,
             codec=codec,
             crf=crf,
-            batch=1 if self.device.type == "cpu" else FRAMES,
+            batch=self.frames_at_once,
             resume=resume,
             temporal=temporal,
             keep_fields=keep_fields,
             identity=identity,
             progress=progress,
         )
+
+    @property
+    def frames_at_once(self) -> int:
+        """How many frames of a video make a batch; a CPU gains nothing from more than one."""
+        return 1 if self.device.type == "cpu" else FRAMES_ON_GPU
 
     @property
     def rain_threshold(self) -> float | None:
