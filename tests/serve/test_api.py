@@ -449,6 +449,7 @@ def test_an_upload_of_a_byte_now_and_then_loses_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("derain.serve.forms.PATIENCE", 0.2)
+    monkeypatch.setattr("derain.serve.guard.DRAIN_SECONDS", 0.5)
     with in_thread(tmp_path, replace(LIMITS, waiting=1, upload_pace=1e6)) as client:
         with socket.create_connection((client.base_url.host, client.base_url.port or 0)) as slow:
             slow.sendall(

@@ -162,6 +162,8 @@ class _Body:
         try:
             async with asyncio.timeout(DRAIN_SECONDS):
                 while not self._over:
-                    await asyncio.wait_for(self.receive(), SILENCE)
+                    # `wait_for` of Python 3.11 ignores that the outer time is over when a byte comes then.
+                    async with asyncio.timeout(SILENCE):
+                        await self.receive()
         except TimeoutError:
             return
