@@ -141,7 +141,7 @@ def verdict(rainy: Array, restored: Array, clean: Array) -> str:
     gone = 1 - after / before
     word = next(word for least, word in WORDS if gone >= least)
     score = derain.score(rainy, clean, "matlab_y_uint8").mean["psnr"]
-    return f"**{word}** ({100 * gone:.0f} %): {score:.1f} dB before, {psnr:.1f} dB after (`matlab_y_uint8`)."
+    return f"**{word}** ({100 * gone:z.0f} %): {score:.1f} dB before, {psnr:.1f} dB after (`matlab_y_uint8`)."
 
 
 def beside(*pictures: Array) -> Array:
