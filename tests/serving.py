@@ -70,8 +70,6 @@ def as_command(folder: Path, *options: str, stop: signal.Signals = signal.SIGINT
         env=surroundings,
         stdout=subprocess.PIPE,
         text=True,
-        # Whoever runs the tests in the background has the signal ignored, and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         assert running.stdout is not None

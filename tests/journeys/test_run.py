@@ -192,8 +192,6 @@ def test_a_stopped_run_keeps_what_is_done_and_leaves_nothing_partial(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # Whoever runs the tests in the background has the signal ignored, and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 300
     while not list((tmp_path / "dry").glob("??.png")) and time.monotonic() < deadline:

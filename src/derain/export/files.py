@@ -23,6 +23,7 @@ from derain.export.integers import LEAST_DB, agreement, pieces, with_integers
 from derain.export.running import onnx_network, openvino_network
 from derain.extras import extra
 from derain.methods.network import RainNetwork
+from derain.nn.padding import round_up
 
 # Half a level of an 8-bit picture: more than rounding, less than is visible.
 TOLERANCE = 0.5 / 255
@@ -165,7 +166,7 @@ def compare(
 
 def _shapes(multiple: int) -> tuple[tuple[int, int, int], ...]:
     """(batch, height, width), unlike those of the tracing."""
-    unit = multiple * -(-32 // multiple)
+    unit = round_up(32, multiple)
     return (
         (1, multiple, 2 * multiple),
         (1, 2 * unit, 2 * unit),

@@ -10,6 +10,7 @@ from typing import Any
 from derain.errors import DerainError, first_line
 from derain.export.graph import AXES
 from derain.extras import extra
+from derain.nn.padding import round_up
 
 SIDE = 256
 
@@ -21,7 +22,7 @@ def bytes_per_pixel(model: Any, multiple_of: int) -> float:
         model: `onnx.ModelProto` with the dimensions `AXES`.
         multiple_of: of the pictures.
     """
-    side = multiple_of * -(-SIDE // multiple_of)
+    side = round_up(SIDE, multiple_of)
     graph = _with_fixed_size(model, side).graph
     # Values of unknown type count as 4 bytes each: nearly all are float32.
     sizes = {
