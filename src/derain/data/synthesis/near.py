@@ -46,6 +46,7 @@ class NearRanges:
         tail: standard deviation of the logarithm of a single mark's opacity.
         light: brightness of lit water, 1 is white.
         ambient: share of pictures whose water is only as bright as the brightest of the scene.
+        adds: its light to what is behind, as far as white, instead of hiding it.
     """
 
     kind: Kind
@@ -59,6 +60,7 @@ class NearRanges:
     tail: float = 0.4
     light: Range = (0.55, 1.0)
     ambient: float = 0.4
+    adds: bool = False
 
 
 def add_near_rain(rng: np.random.Generator, picture: FloatArray, ranges: NearRanges) -> FloatArray:
@@ -70,6 +72,8 @@ def add_near_rain(rng: np.random.Generator, picture: FloatArray, ranges: NearRan
         light = min(light, float(np.quantile(picture[::4, ::4], 0.97)) * rng.uniform(0.9, 1.3) + 0.08)
     blue = rng.uniform(-0.02, 0.1)  # water shows the sky
     color = np.clip(light + np.array([-blue, 0, blue]), 0, 1)
+    if ranges.adds:
+        return np.asarray(np.minimum(picture + in_color(cover, color), 1), np.float32)
     rainy: FloatArray = picture * in_color(1 - cover) + in_color(cover, color)
     return rainy
 

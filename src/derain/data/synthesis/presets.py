@@ -81,20 +81,6 @@ LINES = StreakRanges(
     glint=(0.0, 0.3),
     sharp=True,
 )
-# As video editors draw rain: short, upright, with hard edges.
-SHORT = StreakRanges(
-    angle=(-12, 12),
-    spread=(0.0, 2.0),
-    sheets=(3, 6),
-    length=(10, 70),
-    width=(1.5, 3.0),
-    coverage=(0.03, 0.2),
-    brightness=(0.06, 0.3),
-    tail=(0.2, 0.6),
-    gusts=(0.0, 0.5),
-    glint=(0.0, 0.3),
-    sharp=True,
-)
 SHOWER = StreakRanges(
     angle=(-30, 30),
     directions=(1, 3),
@@ -204,6 +190,15 @@ SPLASHES = NearRanges(
 )
 SPOTS = NearRanges("spots", count=(1, 25), length=(1, 5), blur=(0.7, 4.0), opacity=(0.1, 0.8))
 WISPS = NearRanges("lines", count=(4, 60), length=(15, 90), blur=(0.5, 1.5), opacity=(0.02, 0.15), tail=0.6)
+# As video editors draw rain: upright, as bright from end to end and as sharp near the camera as far away.
+DRAWN_LINES = NearRanges(
+    "lines", count=(4, 60), length=(8, 45), blur=(0.4, 0.6), opacity=(0.08, 0.5), angle=(-12, 12),
+    tail=0.5, adds=True,
+)  # fmt: skip
+DRAWN_BARS = NearRanges(
+    "lines", count=(0.3, 6), length=(20, 90), width=(1.5, 5), blur=(0.4, 0.7), opacity=(0.12, 0.7),
+    angle=(-12, 12), tail=0.5, adds=True,
+)  # fmt: skip
 MIST = VeilRanges()
 THIN_MIST = VeilRanges(near=(0.0, 0.05), far=(0.0, 0.25))
 CAMERA = CameraRanges()
@@ -268,7 +263,10 @@ PRESETS: dict[str, tuple[RainKind, ...]] = {
     "heavy": HEAVY,
     "ddn": DDN,
     "did": DID,
-    "short": (RainKind((SHORT,)),),
+    "short": (
+        RainKind(near=(DRAWN_LINES, DRAWN_BARS)),
+        RainKind(near=(DRAWN_LINES, DRAWN_BARS), scene=BRIGHT),
+    ),
     "real": REAL,
     "drops": DROPS,
     "near": NEAR_RAIN,
