@@ -205,6 +205,15 @@ def test_near_streaks_are_as_wide_as_their_blur_and_as_strong_as_said() -> None:
     assert np.median(widths) == pytest.approx(2.355 * 3, abs=1.5)
 
 
+def test_rain_as_editors_draw_it_adds_the_same_light_on_any_ground_as_far_as_white() -> None:
+    ranges = near("lines", adds=True, light=(0.6, 0.6), ambient=0.0)
+    grounds = [np.full((60, 80, 3), level, np.float32) for level in (0.1, 0.3, 0.95)]
+    added = [add_near_rain(np.random.default_rng(2), ground, ranges) - ground for ground in grounds]
+    assert added[0].max() > 0.1
+    np.testing.assert_allclose(added[0], added[1], atol=1e-6)
+    np.testing.assert_allclose(added[2], np.minimum(added[0], 0.05), atol=1e-6)
+
+
 def test_near_rain_is_never_brighter_than_its_light_nor_darkens_what_is_darker() -> None:
     dark = np.full((80, 80, 3), 0.1, np.float32)
     ranges = near("bundles", light=(0.6, 0.6), ambient=0.0)
