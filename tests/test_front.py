@@ -77,7 +77,7 @@ def test_evaluating_several_models(folder: Path, tmp_path: Path) -> None:
     network, steps = derain.create_model("spanet", width=4), []
     models = ["spanet", derain.load(network, device="cpu")]
     report = derain.evaluate(
-        folder / "rainy", folder / "clean", models, protocols=["matlab_y_uint8"], output=tmp_path,
+        folder / "rainy", folder / "clean", models, protocols="matlab_y_uint8", output=tmp_path,
         on_picture=lambda done, total: steps.append((done, total)),
     )  # fmt: skip
     assert [r.candidate.name for r in report.networks] == ["spanet", "spanet-2"]

@@ -139,7 +139,7 @@ def evaluate(
     *,
     masks: str | Path | None = None,
     results: Mapping[str, str | Path] | None = None,
-    protocols: Sequence[str] = (),
+    protocols: str | Sequence[str] = (),
     name: str = "",
     output: str | Path = "evaluation",
     quantise: Quantise = "round",
@@ -164,7 +164,8 @@ def evaluate(
             is called "ours" in tables.
         masks: the folder of rain masks, for real rain without clean pictures.
         results: {name: folder} of results of other programs, to compare with the models.
-        protocols: keys of `derain.evaluation.PROTOCOLS`; by default the one usual for a public set.
+        protocols: one or more keys of `derain.evaluation.PROTOCOLS`; by default the one usual for a public
+            set.
         name: what tables call the set; by default that of the public set.
         output: the folder of the report; gets `index.html`, `report.json`, tables, sheets, and the pictures.
             The next evaluation into it replaces these, but restored pictures of other models stay.
@@ -201,7 +202,8 @@ def evaluate(
     if ensemble and test_time:
         raise UsageError("ensemble and test_time both average over flips or rotations; give one of them.")
     truth, marks = (None if folder is None else Path(folder) for folder in (clean, masks))
-    test_set = find_cases(Path(rainy), truth, marks, protocols, name)
+    names = (protocols,) if isinstance(protocols, str) else protocols
+    test_set = find_cases(Path(rainy), truth, marks, names, name)
     settings = {
         "device": device,
         "precision": precision,

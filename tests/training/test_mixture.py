@@ -126,12 +126,12 @@ def test_parts_of_a_list_are_replaced_by_their_numbers(
         ),
         ({"sources": [{"share": 1}], "rain": "light"}, "unknown key 'data.rain'; known: sources"),
         ({"sources": [{"share": 1}, {"share": 0.0001}]}, "'data.sources.1.share' is below a thousandth"),
-        ({"sources": [{"share": 0}]}, "'data.sources.0.share': input should be greater than 0"),
+        ({"sources": [{"share": 0}]}, "'data.sources.0.share': give a number above 0"),
         (
             {"sources": [{"share": 1}, {"clean": "x", "rainy": "y", "rain": "light", "share": 1}]},
             r"'data.sources.1.rainy' names pairs and 'data.sources.1.rain' \(light\) makes rain",
         ),
-        ({"sources": 3}, "'data.sources': input should be a valid list"),
+        ({"sources": 3}, "'data.sources': give a list"),
         (None, "'data': "),
     ],
 )

@@ -76,7 +76,7 @@ def test_a_sweep_compares_values_over_seeds(photos: Path, tmp_path: Path) -> Non
         ("seed=3", r"a sweep is written key=\[value, value\]"),
         ("seed=[]", r"a sweep is written key=\[value, value\]"),
         ("seed=[1, 1]", "two runs of this sweep would have the same folder"),
-        ("seed=[0, -1]", "'seed': input should be greater than or equal to 0"),
+        ("seed=[0, -1]", "'seed': give a number from 0 on"),
         ("validation=[null]", "a sweep compares validations"),
     ],
 )

@@ -9,6 +9,22 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+# By pydantic's types of errors, with the limits that these know.
+WANTED = {
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    "string_type": "text",
+    "list_type": "a list",
+    "dict_type": "keys and values",
+    "literal_error": "{expected}",
+    "greater_than": "a number above {gt}",
+    "greater_than_equal": "a number from {ge} on",
+    "less_than": "a number below {lt}",
+    "less_than_equal": "a number up to {le}",
+}
 
 
 def explain(error: ValidationError, schema: type[BaseModel]) -> str:
@@ -28,8 +44,15 @@ def explain(error: ValidationError, schema: type[BaseModel]) -> str:
     if first["type"] == "missing":
         return f"'{place}' is missing."
     given = "" if isinstance(first["input"], dict | list) else f", not {repr(first['input'])[:80]}"
-    message = first["msg"][0].lower() + first["msg"][1:]
-    return f"'{place}': {message}{given}."
+    return f"'{place}': {_wanted(first)}{given}."
+
+
+def _wanted(error: ErrorDetails) -> str:
+    """What would be right there: in our words for what recipes hold most, else in pydantic's."""
+    if error["type"] in WANTED:
+        limits = {name: f"{v:g}" if isinstance(v, float) else v for name, v in error.get("ctx", {}).items()}
+        return f"give {WANTED[error['type']].format(**limits)}"
+    return error["msg"][0].lower() + error["msg"][1:]
 
 
 def _keys_at(schema: type[BaseModel], place: Sequence[int | str]) -> list[str]:
