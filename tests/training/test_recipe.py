@@ -42,7 +42,7 @@ from training.conftest import content
             {"validation": {"clean": "x", "hold_out": 4}},
             "'validation.clean' names pictures and 'validation.hold_out' takes.*Set the other to null",
         ),
-        ({"optimizer": {"rate": 1, "betas": [0.9, 1.0]}}, "'optimizer.betas.1': give a number below 1, not 1.0"),
+        ({"optimizer": {"rate": 1, "betas": [0.9, 1.0]}}, "betas.1': give a number below 1, not 1.0"),
         ({"ema": 1.5}, "'ema': give a number below 1, not 1.5"),
     ],
 )
