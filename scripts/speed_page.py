@@ -32,10 +32,10 @@ the process with the network loaded.
 """
 WAYS = """## `{model}` in every precision and runtime
 
-A picture of {small} pixels, and a photograph of {large}; **ratio** is to PyTorch in float32. Exported
-networks restore a photograph in tiles that overlap, while PyTorch lets its rows pass through the network and
-computes each once. So `derain run` uses PyTorch even where a runtime is installed, in bfloat16 for pictures
-of 8 bits where the processor has it; an [exported file](export.md) can be given to it as any other model.
+A picture of {small} pixels, and a photograph of {large}; **ratio** is to PyTorch in float32. `derain run`
+uses PyTorch, in bfloat16 for pictures of 8 bits where the processor has it. An [exported file](export.md) can
+be given to it as any other model; it restores a photograph in tiles, in more memory, while PyTorch lets the
+rows pass through the network.
 """
 PARTS = """## A photograph from file to file
 
