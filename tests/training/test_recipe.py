@@ -42,7 +42,10 @@ from training.conftest import content
             {"validation": {"clean": "x", "hold_out": 4}},
             "'validation.clean' names pictures and 'validation.hold_out' takes.*Set the other to null",
         ),
-        ({"optimizer": {"rate": 1, "betas": [0.9, 1.0]}}, "betas.1': give a number below 1, not 1.0"),
+        (
+            {"optimizer": {"rate": 1, "betas": [0.9, 1.0]}},
+            "'optimizer.betas.1': give a number below 1, not 1.0",
+        ),
         ({"ema": 1.5}, "'ema': give a number below 1, not 1.5"),
     ],
 )
@@ -190,7 +193,7 @@ def test_aliases_within_reason_are_fine(photos: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("changes", [{"seed": 99999999999999999999}, {"seed": -1}, {"workers": 10**9}])
 def test_numbers_beyond_their_range_are_refused(photos: Path, changes: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match=f"'{next(iter(changes))}': give "):
+    with pytest.raises(UsageError, match=f"'{next(iter(changes))}': give a number "):
         checked(content(photos, **changes), "x")
 
 

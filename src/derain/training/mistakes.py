@@ -5,11 +5,10 @@ from __future__ import annotations
 import difflib
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 # By pydantic's types of errors, with the limits that these know.
 WANTED = {
@@ -44,15 +43,15 @@ def explain(error: ValidationError, schema: type[BaseModel]) -> str:
     if first["type"] == "missing":
         return f"'{place}' is missing."
     given = "" if isinstance(first["input"], dict | list) else f", not {repr(first['input'])[:80]}"
-    return f"'{place}': {_wanted(first)}{given}."
+    return f"'{place}': {_wanted(first['type'], first['msg'], first.get('ctx', {}))}{given}."
 
 
-def _wanted(error: ErrorDetails) -> str:
+def _wanted(kind: str, message: str, limits: Mapping[str, Any]) -> str:
     """What would be right there: in our words for what recipes hold most, else in pydantic's."""
-    if error["type"] in WANTED:
-        limits = {name: f"{v:g}" if isinstance(v, float) else v for name, v in error.get("ctx", {}).items()}
-        return f"give {WANTED[error['type']].format(**limits)}"
-    return error["msg"][0].lower() + error["msg"][1:]
+    if kind not in WANTED:
+        return message[0].lower() + message[1:]
+    told = {name: f"{limit:g}" if isinstance(limit, float) else limit for name, limit in limits.items()}
+    return f"give {WANTED[kind].format(**told)}"
 
 
 def _keys_at(schema: type[BaseModel], place: Sequence[int | str]) -> list[str]:

@@ -72,9 +72,10 @@ def add_near_rain(rng: np.random.Generator, picture: FloatArray, ranges: NearRan
         light = min(light, float(np.quantile(picture[::4, ::4], 0.97)) * rng.uniform(0.9, 1.3) + 0.08)
     blue = rng.uniform(-0.02, 0.1)  # water shows the sky
     color = np.clip(light + np.array([-blue, 0, blue]), 0, 1)
-    if ranges.adds:
-        return np.asarray(np.minimum(picture + in_color(cover, color), 1), np.float32)
-    rainy: FloatArray = picture * in_color(1 - cover) + in_color(cover, color)
+    lit = in_color(cover, color)
+    rainy: FloatArray = (
+        np.minimum(picture + lit, np.float32(1)) if ranges.adds else picture * in_color(1 - cover) + lit
+    )
     return rainy
 
 

@@ -29,7 +29,7 @@ class Block(nn.Module):
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
         self.relu = nn.ReLU(inplace=True)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
-        _start_small(self.second)
+        start_small(self.second)
 
     def forward(self, x: Tensor) -> Tensor:
         residual: Tensor = self.second(self.relu(self.first(x)))
@@ -71,7 +71,7 @@ class Everyday(RainNetwork):
         )
         self.decoder = nn.ModuleList(map(_blocks, widths[:-1], decoder))
         self.head = nn.Conv2d(widths[0], 4 * 3, 3, padding=1)
-        _start_small(self.head)
+        start_small(self.head)
 
     def plain(self, rainy: Tensor) -> dict[str, Tensor]:
         """`image` (B, 3, H, W), not clamped; `mask` (B, 1, H, W) in [0, 1], `SHOWN` times the mean
@@ -98,7 +98,8 @@ class Everyday(RainNetwork):
         return int(4 * (numbers + 9)) * height * width
 
 
-def _start_small(convolution: nn.Conv2d) -> None:
+def start_small(convolution: nn.Conv2d) -> None:
+    """Sets weights so small that a residual branch begins as nearly nothing; the bias is 0."""
     nn.init.normal_(convolution.weight, std=1e-3)
     assert convolution.bias is not None
     nn.init.zeros_(convolution.bias)
