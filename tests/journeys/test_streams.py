@@ -137,7 +137,8 @@ def test_one_line_for_what_cannot_be(
 ) -> None:
     y4m = through_a_pipe(clip, "yuv4mpegpipe", "wrapped_avframe")
     cases = [
-        (b"", ("-",), 1, "no readable video"),
+        (b"", ("-",), 1, "standard input: nothing arrived"),
+        (b"YUV4MPEG2 Wx H48 F25:1\nFRAME\n" + bytes(9999), ("-",), 1, "no readable video (impossible size)"),
         (b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", ("-",), 1, "no readable video"),
         (y4m, ("-", "--maps"), 2, "--maps: not for frames from standard input. To restore them, leave out"),
         (y4m, ("-", "--raw", "rgb24"), 2, "give their --size and --rate"),

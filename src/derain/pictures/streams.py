@@ -31,6 +31,7 @@ from derain.pictures.video import (
     open_video,
     pixels_of,
     video_stream,
+    why_not_opened,
 )
 from derain.pictures.video_encoding import (
     CODECS,
@@ -159,9 +160,11 @@ class _Reading:
 
     def __init__(self, file: BinaryIO) -> None:
         self._read: Any = getattr(file, "read1", file.read)
+        self.is_empty = True  # so far
 
     def read(self, size: int) -> bytes:
         content: bytes = self._read(size)
+        self.is_empty = self.is_empty and not content
         return content
 
 
@@ -210,8 +213,12 @@ def open_pipe(
             metadata_errors="replace",
         )
     except (av.error.FFmpegError, ValueError) as error:
+        if reading.is_empty:
+            raise DerainError(
+                f"{name}: nothing arrived; see what the program before the pipe says."
+            ) from None
         raise DerainError(
-            f"{name}: no readable video ({reason(error)}); known are y4m, Matroska, WebM, NUT, "
+            f"{name}: no readable video ({why_not_opened(error)}); known are y4m, Matroska, WebM, NUT, "
             "MPEG-TS, MP4 with its index in front, and raw frames whose format and size are given."
         ) from None
     with container:

@@ -6,6 +6,7 @@ refer to further files or to the network are refused.
 
 from __future__ import annotations
 
+import errno
 import math
 import re
 import struct
@@ -193,11 +194,16 @@ def open_video(path: Path) -> Iterator[InputContainer]:
         container = av.open(f"file:{path}", "r", container_options=limits, metadata_errors="replace")
     except (av.error.FFmpegError, ValueError) as error:
         raise DerainError(
-            f"{path}: not a readable video, or cut off before its index ({reason(error)}); "
+            f"{path}: not a readable video, or cut off before its index ({why_not_opened(error)}); "
             "known formats: MP4, QuickTime, Matroska, WebM, AVI, GIF, 3GPP, MPEG, Windows Media, Flash."
         ) from None
     with container:
         yield container
+
+
+def why_not_opened(error: Exception) -> str:
+    """Why FFmpeg did not open a video; it says "busy" when the header states an impossible size."""
+    return "impossible size" if getattr(error, "errno", None) == errno.EBUSY else reason(error)
 
 
 def video_stream(container: InputContainer, path: Path) -> VideoStream:
