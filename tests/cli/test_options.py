@@ -106,6 +106,12 @@ def test_numbers_that_are_none_are_told_which_are(option: str, given: str, wante
     assert f"'{option}': {wanted}" in " ".join(done.stderr.split())
 
 
+def test_each_of_several_numbers_is_looked_at() -> None:
+    done = derain_here("preview", "a.jpg", "--strength", "1", "--strength", "0,7")
+    assert done.returncode == 2
+    assert "0,7: give a number from 0 to 1.5, with a point: 0.7" in " ".join(done.stderr.split())
+
+
 def test_help_has_no_words_of_python() -> None:
     for place in options_of(GROUP):
         assert "list[" not in derain_here(*place, "-h").stdout

@@ -181,6 +181,8 @@ def run(
     _refuse_pipe_options(pipes, output)
     protection = None if flags.protect is None else Protection(flags.protect)
     if flags.watch:
+        if len(inputs) == 1 and not inputs[0].exists():
+            raise UsageError(f"{inputs[0]}: no such folder.")
         if len(inputs) != 1 or not inputs[0].is_dir() or flags.cluster is not None or dry_run:
             raise UsageError("--watch takes one folder, and goes with neither --cluster nor --dry-run.")
         arriving = watch_folder(

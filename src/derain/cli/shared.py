@@ -7,7 +7,7 @@ import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, get_args
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -140,19 +140,23 @@ def _exactly(parameter: Any) -> Callable[[Any, Any], Any]:
     as -20.
     """
     read = parameter.process_value
-    kind = getattr(getattr(parameter, "type_descriptor", None), "annotation", None)
+    annotation = getattr(getattr(parameter, "type_descriptor", None), "annotation", None)
+    kind = next(iter(get_args(annotation)), annotation)  # of each value, where an option takes several
 
     def process(ctx: Any, given: Any) -> Any:
+        if kind in (int, float) and isinstance(given, list) and len(given) > 1:
+            return [value for one in given for value in process(ctx, [one])]
+        text = given[0] if isinstance(given, list) and given else given
         try:
             value = read(ctx, given)
         except typer.BadParameter:
-            if kind not in (int, float) or not isinstance(given, str):
+            if kind not in (int, float) or not isinstance(text, str):
                 raise
         else:
-            if type(value) is not int or not isinstance(given, str) or _is_number(given):
+            if type(value) is not int or not isinstance(text, str) or _is_number(text):
                 return value
-        wanted = number_wanted(given, whole=kind is int, least=parameter.min, most=parameter.max)
-        raise typer.BadParameter(f"{given}: {wanted}", ctx, parameter)
+        wanted = number_wanted(text, whole=kind is int, least=parameter.min, most=parameter.max)
+        raise typer.BadParameter(f"{text}: {wanted}", ctx, parameter)
 
     return process
 
