@@ -188,7 +188,7 @@ def test_the_page(tmp_path: Path) -> None:
         # Downloads, one and all.
         tab.run("document.querySelector('.download').click()")
         tab.event("Browser.downloadProgress", state="completed")
-        tab.run("document.querySelector('#all').click()")
+        at_keyboard(tab, "#all", ("Enter", 13))
         tab.event("Browser.downloadProgress", state="completed")
         tab.run("document.querySelectorAll('.delete')[1].click()")
         tab.until("document.querySelectorAll('.job').length === 1")
@@ -220,9 +220,9 @@ def pixels(path: Path) -> np.ndarray:
 
 
 def downloaded(tab: Tab, folder: Path, name: str) -> np.ndarray:
-    """The pixels of a fresh download."""
+    """The pixels of a fresh download, asked for at the keyboard."""
     (folder / name).unlink(missing_ok=True)
-    tab.run("document.querySelector('.download').click()")
+    at_keyboard(tab, ".download", ("Enter", 13))
     tab.event("Browser.downloadProgress", state="completed")
     return pixels(folder / name)
 
@@ -257,14 +257,16 @@ def test_a_result_is_finished_by_keyboard_alone(tmp_path: Path) -> None:
         assert tab.run("document.activeElement.matches('.brush')")
         for key in (("ArrowLeft", 37), (" ", 32)):
             tab.press(*key)
+        tab.press("Escape", 27)
+        assert tab.run("document.activeElement.matches('.protect')")
         painted = downloaded(tab, tmp_path, "a-derained.png")
         dot = (slice(97, 104), slice(138, 145))  # about the middle, one step to the left
         assert np.abs(painted[dot] - rainy[dot]).max() <= 1
         assert (half[dot] != rainy[dot]).any()
         far = (slice(0, 80), slice(None))
         assert (painted[far] == half[far]).all()
-        tab.press("Escape", 27)
-        assert tab.run("document.activeElement.matches('.protect')")
+        again = downloaded(tab, tmp_path, "a-derained.png")  # with no change in progress
+        assert (again == painted).all()
 
         tab.open(address)
         settled(tab, 1)

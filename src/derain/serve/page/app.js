@@ -1,6 +1,6 @@
 // The page: takes files, sends them one after the other, follows their jobs.
 
-import { newCard } from "./card.js";
+import { newCard, whenFinished } from "./card.js";
 import { dropped, folderOf, isKnown } from "./files.js";
 import { API, api, send, whenLocked } from "./server.js";
 import { offerLanguages, translate, word } from "./words.js";
@@ -208,16 +208,7 @@ document.addEventListener("paste", (event) => {
   take(files);
 });
 
-// The download of all results waits for changes in progress.
-let ready = false;
-byId("all").addEventListener("click", async (event) => {
-  if (ready) return;
-  event.preventDefault();
-  await Promise.all([...cards.values()].map((card) => card.finishing));
-  ready = true;
-  byId("all").click();
-  ready = false;
-});
+whenFinished(byId("all"), () => [...cards.values()]);
 
 // Keyboard help
 

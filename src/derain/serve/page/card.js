@@ -8,6 +8,22 @@ import { percent, served, translate, word } from "./words.js";
 
 const QUARTERS = 4; // steps in which progress is announced
 
+// A click on a link waits for the changes of the cards' finish.
+export function whenFinished(link, cards) {
+  let ready = false; // whether this is the click after the wait
+  link.addEventListener("click", async (event) => {
+    const changes = cards().map((card) => card.finishing).filter(Boolean);
+    if (ready || !changes.length) return;
+    event.preventDefault();
+    await Promise.all(changes);
+    setTimeout(() => { // after this click: browsers ignore a click within one by the Enter key
+      ready = true;
+      link.click();
+      ready = false;
+    });
+  });
+}
+
 // `page`: {say, removed, ended} of the page around it.
 export function newCard(name, page) {
   const item = document.getElementById("card").content.firstElementChild.cloneNode(true);
@@ -130,16 +146,7 @@ export function newCard(name, page) {
     card.finishing = finishing;
   }
 
-  let ready = false; // whether this is the click after the wait
-  part(".download").addEventListener("click", async (event) => {
-    if (ready || !card.finishing) return;
-    event.preventDefault();
-    await card.finishing;
-    ready = true;
-    part(".download").click();
-    ready = false;
-  });
-
+  whenFinished(part(".download"), () => [card]);
   part(".strength").addEventListener("input", (event) => picture.setStrength(event.target.value));
   part(".strength").addEventListener("change", finish);
   part(".show-mask").addEventListener("click", () => picture.toggleMask(`${API}/jobs/${card.job.id}/mask`));
