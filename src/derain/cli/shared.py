@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, get_args
 
@@ -134,27 +135,26 @@ class Group(TyperGroup):
 
 
 def _exactly(parameter: Any) -> Callable[[Any, Any], Any]:
-    """The parameter's `process_value`; for what is not the number that is wanted, the error says which is.
+    """The parameter's `process_value`; for text that is not the number wanted, the error says which is.
 
-    Text that only pydantic takes for a whole number is refused: it drops zeros in front, and so reads 0-20
-    as -20.
+    What Python does not take for a number never reaches pydantic, which drops zeros in front, and so reads
+    0-20 as -20.
     """
-    read = parameter.process_value
+    read: Callable[[Any, Any], Any] = parameter.process_value
     annotation = getattr(getattr(parameter, "type_descriptor", None), "annotation", None)
     kind = next(iter(get_args(annotation)), annotation)  # of each value, where an option takes several
+    if kind not in (int, float):
+        return read
 
     def process(ctx: Any, given: Any) -> Any:
-        if kind in (int, float) and isinstance(given, list) and len(given) > 1:
+        if isinstance(given, list) and len(given) > 1:
             return [value for one in given for value in process(ctx, [one])]
         text = given[0] if isinstance(given, list) and given else given
-        try:
-            value = read(ctx, given)
-        except typer.BadParameter:
-            if kind not in (int, float) or not isinstance(text, str):
-                raise
-        else:
-            if type(value) is not int or not isinstance(text, str) or _is_number(text):
-                return value
+        if not isinstance(text, str):
+            return read(ctx, given)
+        if _is_number(text):
+            with suppress(typer.BadParameter):
+                return read(ctx, given)
         wanted = number_wanted(text, whole=kind is int, least=parameter.min, most=parameter.max)
         raise typer.BadParameter(f"{text}: {wanted}", ctx, parameter)
 
