@@ -15,9 +15,10 @@ from pathlib import Path
 
 import torch
 
-from derain.bench import Measurement, Task, as_chosen, choices, measure, parse_sizes
+from derain.bench import BITS, Choice, Measurement, Task, as_chosen, choices, measure, parse_sizes
 from derain.checkpoints.bundled import DEFAULT, bundled_names
 from derain.methods import network_names
+from derain.restore import load
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "speed.md"
 HEAD = """# Speed
@@ -64,7 +65,8 @@ def main() -> None:
             way: (_measured(task), _measured(replace(task, height=height, width=width)))
             for way, task in tasks.items()
         }
-    photograph = _measured(Task(DEFAULT, height, width, "cpu", "auto", 1, passes))
+    as_run = Choice(load(DEFAULT, device="cpu").precision_for(BITS))
+    _, photograph = ways[str(as_run)]
     names = [*bundled_names(), *(name for name in network_names() if name not in bundled_names())]
     networks = [_measured(Task(name, side, side, "cpu", "float32", 1, passes)) for name in names]
     options.output.write_text(page(ways, photograph, networks), "utf-8")
