@@ -23,12 +23,11 @@ from derain.nn.padding import pad_to_multiple
 from derain.pictures import Picture, left_out, read_picture, to_rgb8, to_tensor, with_pixels, write_picture
 from derain.restore.jobs import Job, Made, Outcome, carry_out, failed, prepare_folders
 from derain.restore.precision import choose_precision, is_bfloat16_native
-from derain.restore.tiles import even_axis, run_tiles
+from derain.restore.tiles import OVERLAP, even_axis, run_tiles
 
 NETWORK_FILE = "network.safetensors"
 KEPT = "kept"
-# Side of the tiles in which larger pictures go through a network, and their overlap, in pixels.
-TILE, OVERLAP = 512, 128
+TILE = 512  # side in pixels of the tiles in which larger pictures go through a network
 
 
 def presets() -> Mapping[str, SelfSupervision]:
@@ -119,7 +118,10 @@ def learning_precision(name: str, start: Start, way: SelfSupervision, device: to
 def apply(
     network: RainNetwork, picture: Tensor, device: torch.device | str = "cpu", least_side: int = 1
 ) -> Tensor:
-    """A network's result for a picture (1, 3, H, W) of any size, in [0, 1]; large ones in tiles."""
+    """A network's result for a picture (1, 3, H, W) of any size, in [0, 1].
+
+    Large ones go through it in tiles of `TILE`, whatever its published tests do: it is not being compared.
+    """
     height, width = picture.shape[2:]
     multiple = network.spec.multiple_of
     padded = pad_to_multiple(picture, multiple, least_side)
@@ -127,13 +129,7 @@ def apply(
     rows, columns = (even_axis(side, size, OVERLAP, multiple, hard_cut=False) for side in padded.shape[2:])
     network = network.to(device).eval()
     with torch.inference_mode():
-        outputs = run_tiles(
-            padded,
-            lambda tile: {"image": network(tile.to(device)).cpu()},
-            rows,
-            columns,
-            lambda done, total: None,
-        )
+        outputs = run_tiles(padded, lambda tile: {"image": network(tile.to(device)).cpu()}, rows, columns)
     return outputs["image"][..., :height, :width].clamp(0, 1)
 
 

@@ -16,10 +16,8 @@ from derain.nn.padding import padded_rows, round_up
 from derain.restore import memory
 from derain.restore.settings import Settings
 from derain.restore.test_time import Position, join_phases, split_phases, turned, turned_back
-from derain.restore.tiles import Axis, even_axis, published_axis, run_tiles, tile_bands
+from derain.restore.tiles import OVERLAP, Axis, even_axis, published_axis, run_tiles, tile_bands
 
-# Shared pixels of neighbouring tiles for networks that depend on the whole picture.
-OVERLAP = 128
 # Pixels that a bounded network's neighbours share beyond its receptive field on either side.
 MARGIN = 8
 

@@ -15,6 +15,8 @@ from derain.nn.padding import round_up
 
 Span = tuple[int, int]  # (first, last + 1) along one axis
 
+OVERLAP = 128  # pixels that neighbouring tiles share where a network depends on the whole picture
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -91,7 +93,7 @@ def run_tiles(
     network: Callable[[Tensor], Mapping[str, Tensor]],
     rows: Axis,
     columns: Axis,
-    progress: Callable[[int, int], None],
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Tensor]:
     """Runs every tile of a picture and adds the results up by weight.
 

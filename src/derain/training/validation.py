@@ -84,9 +84,7 @@ def restore(network: RainNetwork, rainy: Tensor) -> Tensor:
         restored: Tensor = network(padded)
     else:
         rows, columns = (published_axis(side, tile.size, tile.overlap) for side in padded.shape[-2:])
-        restored = run_tiles(
-            padded, lambda part: {"image": network(part)}, rows, columns, lambda done, total: None
-        )["image"]
+        restored = run_tiles(padded, lambda part: {"image": network(part)}, rows, columns)["image"]
     return restored[..., :height, :width]
 
 
