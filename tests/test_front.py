@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from PIL import Image
 import derain
 from derain.evaluation import matlab_y_uint8
 from derain.pictures import Picture, write_picture
+
+GREY = np.full((16, 16, 3), 90, np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +74,28 @@ def test_scores_of_pil_pictures_are_those_of_what_they_show() -> None:
             derain.score(wrong, shown)
     with pytest.raises(derain.UsageError, match="a path is empty"):
         derain.score("", "")
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda: derain.load(3), "a model of type int: give its name, a file"),
+        (lambda: derain.load(device=np.zeros(3)), "a device of type ndarray: give one of auto, cpu"),
+        (lambda: derain.create_model(None), "a network of type NoneType: give one of "),
+        (lambda: derain.create_model("spanet", widht=8), "spanet with {'widht': 8}: .* 'widht'"),
+        (lambda: derain.list_models(3), "a pattern of type int: give text"),
+        (lambda: derain.score(GREY, GREY, 3), "a protocol of type int: give one of "),
+        (lambda: derain.evaluate(3, "clean"), "the rainy folder of type int: give a path"),
+        (lambda: derain.evaluate("rainy", "clean", test_time="flips"), "test_time of type str: give a list"),
+        (lambda: derain.train(3, "run"), "a recipe of type int: give the name"),
+        (lambda: derain.train("spanet/synthetic", None), "the folder of the run of type NoneType"),
+        (lambda: derain.load()(GREY.tolist()), "a picture of type list: give a path, a PIL picture"),
+        (lambda: derain.load()("rainy.jpg", output=3), "the output of type int: give a path"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_named(call: Callable[[], object], told: str) -> None:
+    with pytest.raises(derain.UsageError, match=told):
+        call()
 
 
 def test_evaluating_several_models(folder: Path, tmp_path: Path) -> None:

@@ -88,6 +88,24 @@ class UsageError(DerainError):
     exit_code = 2
 
 
+def refuse_unknown(kind: str, name: object, known: Iterable[str]) -> None:
+    """Raises `UsageError` for what is not one of the known names, whatever its type."""
+    known = sorted(known)
+    if not isinstance(name, str):
+        raise wrong_type(f"a {kind}", name, f"one of {', '.join(known)}")
+    if name not in known:
+        raise unknown_name(kind, name, known)
+
+
+def wrong_type(what: str, given: object, wanted: str) -> UsageError:
+    """The error for a value that is of no use because of its type.
+
+    >>> str(wrong_type("a path", 3, "a file or a folder"))
+    'a path of type int: give a file or a folder.'
+    """
+    return UsageError(f"{what} of type {type(given).__name__}: give {wanted}.")
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """The error for a name that does not exist; suggests the nearest ones that do."""
     known = sorted(known)

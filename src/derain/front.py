@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from derain.errors import DerainError, UsageError
+from derain.errors import UsageError, wrong_type
+from derain.paths import path_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -89,20 +90,20 @@ def _levels(picture: Any) -> NDArray[Any] | Tensor:
     """A picture as an array or tensor; one of PIL is turned upright, and a palette gives its colours.
 
     Raises:
-        DerainError: it is no picture.
+        UsageError: it is no picture.
     """
     import numpy as np
     from PIL import Image
     from torch import Tensor
 
-    from derain.restore.in_memory import pil_upright
+    from derain.restore.in_memory import no_picture, pil_upright
 
     if isinstance(picture, Image.Image):
         upright = pil_upright(picture)
         return np.asarray(upright.convert({"P": "RGB", "1": "L"}.get(upright.mode, upright.mode)))
     if isinstance(picture, np.ndarray | Tensor):
         return picture
-    raise DerainError(f"a {type(picture).__name__}: give a path, a PIL picture, an array or a tensor.")
+    raise no_picture(picture)
 
 
 def rain(picture: str | Path | PictureLike, model: ModelLike = None) -> Rain:
@@ -197,13 +198,18 @@ def evaluate(
     from derain.evaluation.report import Report, repeats_of
     from derain.locks import only_here
 
-    if quantise not in ("round", "floor"):
-        raise UsageError(f"quantise '{quantise}': choose round or floor.")
-    if ensemble and test_time:
+    if not isinstance(quantise, str) or quantise not in ("round", "floor"):
+        raise UsageError(f"quantise {quantise!r}: choose round or floor.")
+    options = _listed("test_time", test_time)
+    if options and ensemble:
         raise UsageError("ensemble and test_time both average over flips or rotations; give one of them.")
-    truth, marks = (None if folder is None else Path(folder) for folder in (clean, masks))
-    names = (protocols,) if isinstance(protocols, str) else protocols
-    test_set = find_cases(Path(rainy), truth, marks, names, name)
+    if not isinstance(name, str):
+        raise wrong_type("the name of a set", name, "text")
+    truth = None if clean is None else path_of("the clean folder", clean)
+    marks = None if masks is None else path_of("the folder of masks", masks)
+    folder = path_of("the folder of the report", output)
+    names = (protocols,) if isinstance(protocols, str) else _listed("protocols", protocols)
+    test_set = find_cases(path_of("the rainy folder", rainy), truth, marks, names, name)
     settings = {
         "device": device,
         "precision": precision,
@@ -212,12 +218,15 @@ def evaluate(
         "own_code": own_code,
     }
     candidates = [input_unchanged(test_set.cases)]
-    for model in models:
+    for model in _listed("models", models):
         title, opened = model if isinstance(model, tuple) else (None, model)
         candidate = candidate_of(opened, settings, [c.name for c in candidates], title)
-        candidates += [candidate, *(with_option(candidate, option) for option in test_time)]
-    for title, folder in (results or {}).items():
-        candidates.append(finished_results(title, Path(folder), test_set.cases, [c.name for c in candidates]))
+        candidates += [candidate, *(with_option(candidate, option) for option in options)]
+    if not isinstance(results, Mapping | None):
+        raise wrong_type("results", results, "a dictionary {name: folder}")
+    for title, finished in (results or {}).items():
+        files = path_of(f"the results of {title}", finished)
+        candidates.append(finished_results(title, files, test_set.cases, [c.name for c in candidates]))
     used = ", ".join(dict.fromkeys(str(c.device) for c in candidates if c.restore))
     done, total = 0, len(candidates) * len(test_set.cases)
 
@@ -226,13 +235,20 @@ def evaluate(
         done += 1
         on_picture(done, total)
 
-    with only_here(Path(output) / "records.jsonl"):
-        found = run(candidates, test_set.cases, test_set.protocols, Path(output), quantise, count)
+    with only_here(folder / "records.jsonl"):
+        found = run(candidates, test_set.cases, test_set.protocols, folder, quantise, count)
         scored = {record.name for record in found[0].records}
         repeats = repeats_of([case for case in test_set.cases if case.name in scored])
-        report = Report(test_set, found, Path(output), used, quantise, repeats)
+        report = Report(test_set, found, folder, used, quantise, repeats)
         write_report(report)
     return report
+
+
+def _listed(what: str, given: Any) -> list[Any]:
+    """The elements of a list; text in its place, whose elements are letters, is refused, too."""
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise wrong_type(what, given, "a list")
+    return list(given)
 
 
 def train(
@@ -277,11 +293,14 @@ def train(
         content, source = recipe.model_dump(), "recipe"
     elif isinstance(recipe, Mapping):
         content, source = dict(recipe), "recipe"
-    else:
+    elif isinstance(recipe, str | Path):
         content, source = load_recipe(recipe).model_dump(), str(recipe)
+    else:
+        raise wrong_type("a recipe", recipe, "the name of a published one, a file or a dictionary")
+    folder = path_of("the folder of the run", run)
     merged = _merged(with_current_keys(content), with_current_keys(changes))
-    train_recipe(checked(merged, source), run, progress, own_code)
-    return Path(run) / "last.safetensors"
+    train_recipe(checked(merged, source), folder, progress, own_code)
+    return folder / "last.safetensors"
 
 
 def _merged(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,17 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from derain.errors import wrong_type
+
 RESULT = "-derained"  # what the name of a result beside its source ends with
 PREVIEW = f"{RESULT}-preview"  # the same for a sheet of results
+
+
+def path_of(what: str, given: object) -> Path:
+    """What a program gave as a path. Raises `UsageError`, saying what it is for, if it cannot be one."""
+    if not isinstance(given, str | os.PathLike):
+        raise wrong_type(what, given, "a path")
+    return Path(given)
 
 
 def written_beside(files: Iterable[Path]) -> set[Path]:

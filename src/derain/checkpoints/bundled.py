@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from derain.errors import UsageError, unknown_name
+from derain.errors import UsageError, refuse_unknown, wrong_type
 from derain.sources import published_by
 
 FOLDER = Path(__file__).resolve().parent.parent / "weights"
@@ -22,11 +22,13 @@ def bundled_names() -> tuple[str, ...]:
 def find_model(model: str | Path | None) -> Path:
     """The file of a model as users name it: None for the default, a bundled name, a path or "hf:OWNER/NAME".
 
-    Raises `UsageError` for a name that does not exist or has no bundled weights; does not check whether a
-    path exists.
+    Raises `UsageError` for a name that does not exist or has no bundled weights, and for what is neither a
+    name nor a path; does not check whether a path exists.
     """
     if model is None:
         return bundled(DEFAULT)
+    if not isinstance(model, str | Path):
+        raise wrong_type("a model", model, "its name, a file of weights or hf:OWNER/NAME")
     return bundled(str(model)) if is_plain_name(model) else Path(model)
 
 
@@ -44,10 +46,9 @@ def bundled(name: str) -> Path:
     """
     from derain.methods import method_of, network_names
 
+    refuse_unknown("model", name, {*bundled_names(), *network_names()})
     if name in bundled_names():
         return FOLDER / f"{name}.safetensors"
-    if name not in network_names():
-        raise unknown_name("model", name, {*bundled_names(), *network_names()})
     found = published_by(method_of(network_names()[name][0]).name, name)
     weights = [source for source in found if "weights" in source.what]
     where = "".join(f" Its authors: {source.address} ({source.what})." for source in (weights or found)[:1])

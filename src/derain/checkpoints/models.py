@@ -9,7 +9,7 @@ from torch import nn
 
 from derain.checkpoints.bundled import bundled, bundled_names
 from derain.checkpoints.recognise import open_checkpoint
-from derain.errors import UsageError
+from derain.errors import UsageError, wrong_type
 from derain.methods import create_network, network_names
 
 
@@ -24,7 +24,12 @@ def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
     Args:
         pattern: `*` stands for anything, `?` for any character.
         pretrained: only those whose weights come with the package.
+
+    Raises:
+        UsageError: the pattern is no text.
     """
+    if not isinstance(pattern, str):
+        raise wrong_type("a pattern", pattern, "text, such as 'nerd*'")
     names = bundled_names() if pretrained else {*network_names(), *bundled_names()}
     return sorted(fnmatch.filter(names, pattern))
 
@@ -44,8 +49,8 @@ def create_model(name: str, *, pretrained: bool = False, **config: Any) -> nn.Mo
         config: keyword arguments of the network that replace those of the variant.
 
     Raises:
-        UsageError: the name is not known, its weights are not bundled, or `config` differs from that
-            of the weights.
+        UsageError: the name is not known, its weights are not bundled, or `config` does not suit the network
+            or is given together with `pretrained`.
     """
     if not pretrained:
         return create_network(name, **config)

@@ -97,14 +97,14 @@ def adapt(
     """
     from derain.cli.outcomes import follow, summarise
     from derain.cli.progress import bar
-    from derain.errors import UsageError, unknown_name
+    from derain.errors import UsageError, refuse_unknown
     from derain.restore import adapting
     from derain.restore.jobs import plan
 
     way = adapting.preset(learning.preset)
-    _refuse_unknown(learning)
-    if only not in (None, "mask"):
-        raise unknown_name("--only", only, ["mask"])
+    _refuse_unknown_names(learning)
+    if only is not None:
+        refuse_unknown("--only", only, ["mask"])
     if only and learning != Learning(preset=learning.preset, device=learning.device):
         raise UsageError("--only mask trains nothing; leave out the training options.")
     planned = plan(inputs, output, suffix=".png" if only else None, videos=False)
@@ -131,13 +131,10 @@ def adapt(
     summarise(done, planned.unread, result.as_json, began, f"-> {output}")
 
 
-def _refuse_unknown(learning: Learning) -> None:
-    from derain.errors import unknown_name
+def _refuse_unknown_names(learning: Learning) -> None:
+    from derain.errors import refuse_unknown
     from derain.precisions import precision_name
     from derain.restore.settings import DEVICES
 
-    if learning.device not in DEVICES:
-        raise unknown_name("device", learning.device, DEVICES)
-    precisions = ("auto", "float32", "bfloat16")
-    if precision_name(learning.precision) not in precisions:
-        raise unknown_name("precision", learning.precision, precisions)
+    refuse_unknown("device", learning.device, DEVICES)
+    refuse_unknown("precision", precision_name(learning.precision), ("auto", "float32", "bfloat16"))

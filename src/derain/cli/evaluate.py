@@ -133,15 +133,15 @@ def evaluate(
     Example: derain evaluate rainy/ --masks masks/ -o real --with report --table latex
     """
     from derain.cli.progress import bar
-    from derain.errors import UsageError, unknown_name
+    from derain.errors import UsageError, refuse_unknown
     from derain.evaluation.formats import FORMATS
     from derain.evaluation.page import write_table
     from derain.evaluation.tables import make_table, read_report
     from derain.front import evaluate as run
 
     table, as_json = printing.table, printing.as_json
-    if table is not None and table not in FORMATS:
-        raise unknown_name("form of a table", table, FORMATS)
+    if table is not None:
+        refuse_unknown("form of a table", table, FORMATS)
     if as_json and table:
         raise UsageError("--json and --table exclude each other; give one.")
     chosen = [*map(_named_model, models)] if models else [] if results else [None]

@@ -50,17 +50,15 @@ def export(
     """
     from derain.atomic import refuse_existing
     from derain.checkpoints import open_checkpoint
-    from derain.errors import UsageError, unknown_name
+    from derain.errors import UsageError, refuse_unknown
     from derain.export import TARGETS
     from derain.export.darktable import TILE, export_package
     from derain.export.files import TOLERANCE, files_at
     from derain.export.files import export as write
     from derain.export.integers import LEAST_DB
 
-    if to not in TARGETS:
-        raise unknown_name("target", to, TARGETS)
-    if precision not in ("float32", "int8"):
-        raise unknown_name("precision", precision, ("float32", "int8"))
+    refuse_unknown("target", to, TARGETS)
+    refuse_unknown("precision", precision, ("float32", "int8"))
     if (precision == "int8") != (calibrate is not None) or (calibrate is not None and to == "dtmodel"):
         raise UsageError("--precision int8 and --calibrate FOLDER go together, for onnx and openvino.")
     for path in files_at(to, output):

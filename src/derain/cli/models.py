@@ -28,11 +28,11 @@ def models(
 
     Example: derain models nerd_rain-s
     """
-    from derain.errors import unknown_name
+    from derain.errors import refuse_unknown
 
     names = _names()
-    if name is not None and name not in names:
-        raise unknown_name("model", name, names)
+    if name is not None:
+        refuse_unknown("model", name, names)
     in_short = name is None and not as_json
     rows = [_row(each, in_short) for each in (names if name is None else [name])]
     if as_json:

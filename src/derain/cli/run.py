@@ -160,7 +160,7 @@ def run(
     """
     from derain.cli.outcomes import in_folders, print_plan, summarise
     from derain.cli.watching import follow_arrivals
-    from derain.errors import UsageError, unknown_name
+    from derain.errors import UsageError, refuse_unknown
     from derain.restore import load
     from derain.restore.jobs import plan
     from derain.restore.protecting import Protection
@@ -171,8 +171,7 @@ def run(
         return load(model.model, **vars(model.settings()), own_code=flags.own_code)
 
     pictures, videos, overwrite = picture.options(), video.options(), result.overwrite
-    if flags.format not in SUFFIXES:
-        raise unknown_name("--format", flags.format, SUFFIXES)
+    refuse_unknown("--format", flags.format, SUFFIXES)
     given = typed(ctx) - ({"format"} if flags.format == "same" else set())
     if PIPE in inputs:
         _refuse_beside_frames(inputs, given)

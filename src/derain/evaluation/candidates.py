@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from derain.checkpoints import list_models
 from derain.data.pairing import best_pairing, pictures_below
-from derain.errors import DerainError, UsageError, last_line, reason, unknown_name
+from derain.errors import DerainError, UsageError, last_line, reason, refuse_unknown
 from derain.evaluation.cases import Case
 from derain.extras import extra
 from derain.nn.padding import pad_to_multiple
@@ -163,8 +163,7 @@ def with_option(candidate: Candidate, option: str) -> Candidate:
     """
     from derain.restore.test_time import TEST_TIME, positions, with_test_time
 
-    if option not in TEST_TIME:
-        raise unknown_name("test-time option", option, TEST_TIME)
+    refuse_unknown("test-time option", option, TEST_TIME)
     assert candidate.restore is not None
     times = 1 if option == "phases" else len(positions(option))
     count = candidate.multiply_adds

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from derain.errors import UsageError, unknown_name
+from derain.errors import UsageError, refuse_unknown
 from derain.evaluation import flicker, no_reference, protocols
 from derain.evaluation.levels import AnyPicture, Quantise
 from derain.evaluation.measures import MEASURES
@@ -141,6 +141,5 @@ def protocol(name: str) -> Protocol:
     Raises:
         UsageError: there is none; suggests the nearest.
     """
-    if name not in PROTOCOLS:
-        raise unknown_name("protocol", name, PROTOCOLS)
+    refuse_unknown("protocol", name, PROTOCOLS)
     return PROTOCOLS[name]

@@ -12,7 +12,7 @@ import pkgutil
 from collections.abc import Sequence
 from typing import Any
 
-from derain.errors import log, unknown_name
+from derain.errors import UsageError, first_line, log, refuse_unknown
 from derain.methods.contract import Architecture, Method
 from derain.methods.network import RainNetwork
 
@@ -79,9 +79,13 @@ def create_network(name: str, **overrides: Any) -> RainNetwork:
         overrides: keyword arguments of the network that replace those of the variant.
 
     Raises:
-        UsageError: the name is not known.
+        UsageError: the name is not known, or the network cannot be made with these arguments.
     """
-    if name not in network_names():
-        raise unknown_name("network", name, network_names())
+    refuse_unknown("network", name, network_names())
     architecture, variant = network_names()[name]
-    return architecture.build(**{**architecture.variants[variant], **overrides})
+    try:
+        return architecture.build(**{**architecture.variants[variant], **overrides})
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # the last for lack of memory
+        if not overrides:
+            raise
+        raise UsageError(f"{name} with {overrides}: {first_line(error).rstrip('.')}.") from error

@@ -20,7 +20,7 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
-from derain.errors import DerainError, UsageError, reason, unknown_name
+from derain.errors import DerainError, UsageError, reason, refuse_unknown, unknown_name
 from derain.pictures.video import (
     Frame,
     Tally,
@@ -92,8 +92,7 @@ class RawFrames:
     rate: Fraction
 
     def __post_init__(self) -> None:
-        if self.pixel_format not in RAW_FORMATS:
-            raise unknown_name("format of raw frames", self.pixel_format, RAW_FORMATS)
+        refuse_unknown("format of raw frames", self.pixel_format, RAW_FORMATS)
         if min(self.width, self.height) < 1:
             raise UsageError(f"frames of {self.width}x{self.height}: both sides must be positive.")
         if self.rate <= 0:
@@ -237,8 +236,7 @@ def open_address(address: str) -> Iterator[FrameStream]:
         DerainError: it does not answer, or sends no video of a known format.
     """
     scheme = address.partition("://")[0].lower()
-    if scheme not in PROTOCOLS:
-        raise unknown_name("protocol", scheme, PROTOCOLS)
+    refuse_unknown("protocol", scheme, PROTOCOLS)
     options = {
         "protocol_whitelist": PROTOCOLS[scheme],
         "format_whitelist": _NETWORK,

@@ -17,7 +17,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from derain.errors import DerainError, UsageError, reason, unknown_name
+from derain.errors import DerainError, UsageError, reason, refuse_unknown
 from derain.pictures.kinds import VIDEO_KINDS
 from derain.pictures.video import (
     EXACT,
@@ -131,8 +131,8 @@ def choose_encoding(facts: VideoFacts, target: Path, codec: str | None, crf: int
     container = VIDEO_KINDS.get(target.suffix.lower())
     if container is None:
         raise UsageError(f"{target}: videos are written as {' '.join(VIDEO_KINDS)}.")
-    if codec is not None and codec not in CODECS:
-        raise unknown_name("codec", codec, CODECS)
+    if codec is not None:
+        refuse_unknown("codec", codec, CODECS)
     held = HOLDS[container]
     if codec is not None and codec not in held:
         raise UsageError(f"{target}: {target.suffix} does not hold {codec}; use {', '.join(held)}.")

@@ -15,7 +15,7 @@ from torch import Tensor
 from derain.atomic import refuse_existing, refuse_unwritable
 from derain.checkpoints import open_checkpoint, save_checkpoint
 from derain.checkpoints.bundled import find_model
-from derain.errors import DerainError, Remedy, UsageError, errors_of, unknown_name
+from derain.errors import DerainError, Remedy, UsageError, errors_of, refuse_unknown
 from derain.methods import all_methods, create_network, network_names
 from derain.methods.network import RainNetwork
 from derain.methods.self_supervision import Bytes, Fit, FitOptions, SelfSupervision, Target
@@ -39,8 +39,7 @@ def presets() -> Mapping[str, SelfSupervision]:
 def preset(name: str) -> SelfSupervision:
     """One way to learn. Raises `UsageError` for a name that does not exist."""
     known = presets()
-    if name not in known:
-        raise unknown_name("preset", name, known)
+    refuse_unknown("preset", name, known)
     return known[name]
 
 
@@ -83,8 +82,7 @@ def starting_point(way: SelfSupervision, network: str | None = None, model: str 
     """
     if model is None:
         name = network or way.network
-        if name not in network_names():
-            raise unknown_name("network", name, network_names())
+        refuse_unknown("network", name, network_names())
         architecture, variant = network_names()[name]
         return Start(architecture.name, dict(architecture.variants[variant]), None, way.seed)
     if network is not None:

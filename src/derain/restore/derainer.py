@@ -19,15 +19,15 @@ from torch import Tensor, nn
 from derain.atomic import refuse_existing
 from derain.checkpoints import Checkpoint, Model, open_checkpoint
 from derain.checkpoints.bundled import find_model
-from derain.errors import DerainError, UsageError
+from derain.errors import DerainError, UsageError, wrong_type
 from derain.export import is_exported
 from derain.methods import all_architectures
 from derain.methods.network import RainNetwork
-from derain.paths import RESULT, exists, same
+from derain.paths import RESULT, exists, path_of, same
 from derain.pictures import EXTENSIONS, Picture, left_out, read_picture, to_tensor, write_picture
 from derain.pictures.kinds import VIDEO_KINDS, file_kind
 from derain.pictures.picture import grey_pixels, to_pixels
-from derain.restore.in_memory import picture_planes, restore_array, restore_pil, restore_tensor
+from derain.restore.in_memory import no_picture, picture_planes, restore_array, restore_pil, restore_tensor
 from derain.restore.inference import BandSource, Inference, Restored
 from derain.restore.precision import choose_precision, is_bfloat16_native
 from derain.restore.protecting import keep_map, protected, refuse_other_size
@@ -143,6 +143,8 @@ class Derainer:
     """
 
     def __init__(self, model: Model | nn.Module, settings: Settings | None = None) -> None:
+        if not isinstance(settings, Settings | None):
+            raise wrong_type("the settings", settings, "derain.restore.Settings")
         settings = settings or Settings()
         self.checkpoint = model.checkpoint if isinstance(model, Model) else None
         network = model.network if isinstance(model, Model) else model
@@ -230,10 +232,7 @@ class Derainer:
             return restore_array(picture, image)
         if isinstance(picture, Tensor):
             return restore_tensor(picture, image)
-        raise DerainError(
-            f"cannot restore an object of type {type(picture).__name__}; give a path, a PIL picture, "
-            "an array or a tensor."
-        )
+        raise no_picture(picture)
 
     def video(
         self,
@@ -268,7 +267,7 @@ class Derainer:
         from derain.pictures.video import video_facts  # PyAV takes a while to load
         from derain.restore.video import restore_video
 
-        source, keep = Path(source), self._keep(protect)
+        source, keep = path_of("a video", source), self._keep(protect)
         target, bits = _target(source, output, overwrite), video_facts(source).bits
         identity = self.identity
         if keep is not None:
@@ -498,7 +497,7 @@ def _is_video(source: Path) -> bool:
 def _place(source: Path, output: str | Path | None) -> Path:
     """The file to write: `output`, or NAME-derained beside the source, in a format that is written."""
     if output is not None:
-        return Path(output)
+        return path_of("the output", output)
     kind = file_kind(source)
     suffix = source.suffix
     if kind is not None and suffix.lower() not in (*EXTENSIONS, *VIDEO_KINDS):

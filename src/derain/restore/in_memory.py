@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from derain.errors import DerainError
+from derain.errors import DerainError, UsageError, wrong_type
 from derain.pictures import Picture, to_tensor, with_pixels
 
 # (B, 3, H, W) float RGB in [0, 1] of the given bits per channel, to the same
@@ -94,7 +94,12 @@ def picture_planes(picture: Any) -> tuple[Tensor, int]:
         if len(batch) == 1:
             return batch, FLOATS
         raise DerainError(f"a batch of {len(batch)} pictures; give them one by one.")
-    raise DerainError(f"a {type(picture).__name__}: give a path, a PIL picture, an array or a tensor.")
+    raise no_picture(picture)
+
+
+def no_picture(given: object) -> UsageError:
+    """The error for an object that is no picture of any kind."""
+    return wrong_type("a picture", given, "a path, a PIL picture, an array or a tensor")
 
 
 def _array_planes(array: NDArray[Any]) -> tuple[Tensor, int]:

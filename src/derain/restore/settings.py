@@ -8,7 +8,7 @@ from typing import TypedDict
 
 import torch
 
-from derain.errors import Remedy, UsageError, number_wanted
+from derain.errors import Remedy, UsageError, number_wanted, refuse_unknown
 from derain.precisions import PRECISIONS, precision_name
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -45,18 +45,17 @@ class Settings:
     phases: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "precision", precision_name(self.precision))
-        if self.device not in DEVICES:
-            raise UsageError(f"device '{self.device}': choose one of {', '.join(DEVICES)}.")
-        if self.precision not in ("auto", *PRECISIONS):
-            raise UsageError(f"precision '{self.precision}': choose one of auto, {', '.join(PRECISIONS)}.")
+        refuse_unknown("device", self.device, DEVICES)
+        if isinstance(self.precision, str):
+            object.__setattr__(self, "precision", precision_name(self.precision))
+        refuse_unknown("precision", self.precision, ("auto", *PRECISIONS))
         if self.tile is not None and not (_is_a(Integral, self.tile) and self.tile >= 0):
             raise UsageError(f"tile {self.tile!r}: give a positive number of pixels, or 0 for no tiles.")
         if self.overlap is not None and not (_is_a(Integral, self.overlap) and self.overlap >= 0):
             raise UsageError(f"overlap {self.overlap!r}: give 0 or a positive number of pixels.")
         if self.tile and self.overlap is not None and self.overlap >= self.tile:
             raise UsageError(f"overlap {self.overlap} must be smaller than tile {self.tile}.")
-        if self.ensemble not in (False, True, "flips", "turns"):
+        if not (isinstance(self.ensemble, int | str) and self.ensemble in (False, True, "flips", "turns")):
             raise UsageError(f"ensemble {self.ensemble!r}: choose flips or turns.")
         if not (_is_a(Real, self.strength) and 0 <= self.strength <= STRONGEST):
             wanted = number_wanted(self.strength, whole=False, least=0, most=STRONGEST)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from derain.checkpoints import open_checkpoint, read_tensors
 from derain.checkpoints.bundled import find_model
-from derain.errors import DerainError, Remedy, UsageError, first_line, unknown_name
+from derain.errors import DerainError, Remedy, UsageError, first_line, refuse_unknown
 from derain.methods import network_names
 from derain.methods.contract import Architecture
 from derain.methods.network import RainNetwork
@@ -176,8 +176,7 @@ def architecture_of(recipe: Recipe) -> tuple[Architecture, dict[str, Any]]:
     """
     if is_own(recipe.network):
         return own_method(recipe.network).architectures[0], dict(recipe.options)
-    if recipe.network not in network_names():
-        raise unknown_name("network", recipe.network, network_names())
+    refuse_unknown("network", recipe.network, network_names())
     architecture, variant = network_names()[recipe.network]
     if architecture.loss is None:
         raise UsageError(f"{recipe.network} is not trained with pairs of pictures.")

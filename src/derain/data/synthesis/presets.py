@@ -23,7 +23,7 @@ from derain.data.synthesis.pixels import FloatArray
 from derain.data.synthesis.scene import SceneRanges, expose, set_scene
 from derain.data.synthesis.streaks import StreakRanges, streak_layer
 from derain.data.synthesis.veil import VeilRanges, add_veil
-from derain.errors import unknown_name
+from derain.errors import refuse_unknown
 
 
 @dataclass(frozen=True)
@@ -290,8 +290,7 @@ PRESETS: dict[str, tuple[RainKind, ...]] = {
 
 def preset(name: str) -> tuple[RainKind, ...]:
     """The kinds of rain of a preset. Raises `UsageError` for an unknown name."""
-    if name not in PRESETS:
-        raise unknown_name("rain preset", name, PRESETS)
+    refuse_unknown("rain preset", name, PRESETS)
     return PRESETS[name]
 
 
