@@ -2,7 +2,7 @@
 
 The order in which the sources take turns is fixed: it repeats every `CYCLE` items, within which every source
 has its share exactly and as evenly spread as can be. So item i needs no history, and every batch holds the
-sources in proportion, to within one item of each.
+sources in proportion, to within a few items.
 """
 
 from __future__ import annotations

@@ -28,9 +28,9 @@ EXPOSURE = 1 / 60  # seconds
 FALL = 7.0  # metres per second, of drops of DIAMETER
 DIAMETER = 0.002  # metres
 DEPTHS = (2.0, 20.0)  # metres
-FOCAL = 1.2  # focal length by the longer side of the picture
+FOCAL = 1.2  # focal length, as a multiple of the picture's longer side
 ANGLE: Range = (-15.0, 15.0)  # degrees from vertical
-COVERAGE = 0.12  # sum of the streaks' areas by that of the picture
+COVERAGE = 0.12  # sum of the streaks' areas, as a share of the picture's
 SUBPIXEL = 4  # bits
 
 
@@ -51,7 +51,7 @@ def rain_clip(
     height, width = picture.shape[:2]
     rng = np.random.default_rng(seed)
     near, far = DEPTHS
-    scale = FOCAL * max(height, width)  # pixels of a metre at the distance of one metre
+    scale = FOCAL * max(height, width)  # length in pixels of a metre that is one metre away
     wind = np.tan(np.deg2rad(rng.uniform(*(weather.angle or ANGLE))))
     changes = np.random.default_rng([seed, 1])  # apart, so that the same seed gives the same drops
     density, brightness = (changes.uniform(*ends) for ends in (weather.density, weather.brightness))

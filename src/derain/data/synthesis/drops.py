@@ -1,8 +1,7 @@
 """Drops of water on the glass in front of the lens.
 
 A drop is a short lens: it shows the scene behind it rotated by 180 degrees and smaller, darker at its
-upper rim and lit at its lower one. The glass is out of focus, so the drops
-are soft.
+upper rim and lit at its lower one. The glass is out of focus, so the drops are soft.
 """
 
 from __future__ import annotations

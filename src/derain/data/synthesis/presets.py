@@ -5,7 +5,7 @@ of Fu et al. (2017) and Zhang and Patel (2018), `real` photographs of real rain,
 through wet glass; `mixed` is all of them. `short` resembles what video editors draw. `falling` is rain
 without drops on the glass, mostly light, and now and then none, so that what is dry stays as it is: what
 the bundled SPANet was trained on. `near` is rain within a few metres of the lens, `dry` none at all, and
-`everyday` all of it but `short`, as the everyday network was trained with first.
+`everyday` all of it but `short`: what the everyday network was first trained on.
 """
 
 from __future__ import annotations

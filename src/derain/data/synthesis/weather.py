@@ -9,7 +9,7 @@ from derain.data.synthesis.streaks import Range
 from derain.errors import UsageError
 
 STEEPEST = 80.0  # degrees from vertical
-MOST = 10.0  # times the preset; beyond, nearly all of a picture is white under most of them
+MOST = 10.0  # times the preset; beyond that, most presets turn nearly all of a picture white
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ class Weather:
 ORDINARY = Weather()
 
 
-def _times(looked: Range, factors: Range, most: float = float("inf")) -> Range:
-    return min(looked[0] * factors[0], most), min(looked[1] * factors[1], most)
+def _times(ends: Range, factors: Range, most: float = float("inf")) -> Range:
+    return min(ends[0] * factors[0], most), min(ends[1] * factors[1], most)
 
 
 def _told(ends: Range) -> str:
