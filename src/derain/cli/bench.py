@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 
     from derain.bench import Choice, Measurement, Task
 
-# Of the time of PyTorch in float32, for which a change is worth the trouble.
-WORTH_IT = 0.95
-# Columns of the tables: their titles, and what is in their cells.
+WORTH_IT = 0.95  # share of PyTorch's time in float32, above which no other way is recommended
+# The columns of a table: {title: text of its cell for a measurement}.
 Columns: TypeAlias = "dict[str, Callable[[Measurement], str]]"
 SPEED: Columns = {"s": lambda m: f"{m.seconds:.3g}", "CPU s": lambda m: f"{m.cpu_seconds:.3g}"}
 RATES: Columns = {

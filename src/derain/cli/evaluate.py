@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from derain.evaluation.tables import Cell, Line, Table
 
 
-WIDE = 120  # columns of a terminal from which intervals are printed; they are in the page in any case
-LEAST_NAME = 20  # columns that the names of networks get at least, if they are as long
+WIDE = 120  # width in characters of a terminal from which intervals are printed; the page always has them
+LEAST_NAME = 20  # characters of a network's name that a narrow terminal does not fold
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ import typer
 from derain.cli.output import tell
 from derain.cli.shared import MODEL, AsJson, OwnCode
 
-NAMES = {"config": "hyperparameters"}
-STATED = {
+NAMES = {  # of facts, where their keys are not clear enough
     "config": "hyperparameters",
     "step": "trained for steps",
     "psnr": "best validation, dB",
@@ -50,7 +49,7 @@ def info(
     stated = {key: value for key, value in checkpoint.facts.items() if facts.get(key) != value}
     if stated:
         tell("stated in the file:")
-        _tell({STATED.get(key, key): value for key, value in stated.items()})
+        _tell(stated)
 
 
 def _tell(facts: dict[str, Any]) -> None:

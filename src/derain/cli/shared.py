@@ -196,8 +196,8 @@ def _in_force(ctx: Any) -> list[Default]:
 def typed(ctx: typer.Context) -> set[str]:
     """The parameters given with the command itself.
 
-    The others are defaults, which users may set for all that they suit: `compare = true` in a derain.toml
-    keeps nobody from restoring a clip.
+    The others are defaults, which are not used where they do not suit: `compare = true` in a derain.toml
+    must not keep anybody from restoring a clip.
     """
     return {
         name for name in ctx.params if getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"
