@@ -81,7 +81,7 @@ class Learner:
         self._model: nn.Module | None = None
 
     @property
-    def judged(self) -> RainNetwork:
+    def result(self) -> RainNetwork:
         """The network that is validated and saved: the average, if there is one."""
         return self.average if self.average is not None else self.network
 

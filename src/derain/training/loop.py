@@ -145,7 +145,7 @@ class _Trainer:
                 if stop and not last:
                     raise Stopped(self.signals.received, learner.step, self.folder)
         if log:
-            save_checkpoint(self.folder / "last.safetensors", learner.judged.state_dict(), self._facts())
+            save_checkpoint(self.folder / "last.safetensors", learner.result.state_dict(), self._facts())
             log.close()
         accelerator.wait_for_everyone()  # a process that ends early would break the others' connections
 
@@ -156,7 +156,7 @@ class _Trainer:
     def _validate(self, validation: Validation, held_out: HeldOut, log: RunLog | None) -> str:
         accelerator = self.accelerator
         scores, sample = validate(
-            self.learner.judged, validation, held_out, accelerator.process_index, accelerator.num_processes,
+            self.learner.result, validation, held_out, accelerator.process_index, accelerator.num_processes,
             accelerator.device,
         )  # fmt: skip
         if accelerator.num_processes > 1:
@@ -172,7 +172,7 @@ class _Trainer:
             self.best = figures["psnr"]
             if self.main:
                 facts = {"psnr": self.best, "protocol": validation.protocol}
-                state = self.learner.judged.state_dict()
+                state = self.learner.result.state_dict()
                 save_checkpoint(self.folder / "best.safetensors", state, {**self._facts(), **facts})
         return f"{figures['psnr']:.2f} dB"
 
