@@ -134,12 +134,8 @@ def evaluate(
                 with errors_of(case.rainy, *candidate.finished.values()):
                     key = _key(candidate, case, earlier, quantise)
                     record = done.get((candidate.name, case.name))
-                    if (
-                        record is None
-                        or record.key != key
-                        or not {p.name for p in wanted} <= set(record.scores)
-                        or not restored_file(folder, candidate, case).is_file()
-                    ):
+                    is_kept = restored_file(folder, candidate, case).is_file()
+                    if record is None or not is_kept or not _covers(record, key, wanted):
                         record, missing = _run(candidate, case, earlier, wanted, folder, quantise, key)
                         errors += missing
                         append_records(records_file, [asdict(record)])
@@ -151,6 +147,11 @@ def evaluate(
         found.append(records)
         failed.append(errors)
     return _comparable(candidates, cases, chosen, found, failed)
+
+
+def _covers(record: Record, key: str, protocols: Sequence[Protocol]) -> bool:
+    """Whether a record has scores by all these protocols, with the weights, settings and files of `key`."""
+    return record.key == key and {p.name for p in protocols} <= set(record.scores)
 
 
 def _comparable(

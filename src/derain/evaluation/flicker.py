@@ -1,8 +1,8 @@
 """How much a clip flickers: changes from one frame to the next that should not be there.
 
 Each function takes a restored frame and the one before it, and gives the mean absolute change of luma
-(0.299 R + 0.587 G + 0.114 B of bytes), in levels of 8 bits. Falling rain
-flickers by itself, so compare with the unchanged input.
+(0.299 R + 0.587 G + 0.114 B of bytes), in levels of 8 bits. Falling rain flickers by itself, so compare
+with the unchanged input.
 """
 
 from __future__ import annotations

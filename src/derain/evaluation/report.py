@@ -243,8 +243,8 @@ def sheet(report: Report, result: Result) -> Array:
     """The contact sheet of a network's best, median and worst picture, (H, W, 3) uint8 RGB."""
     name = report.protocols[0]
     order = ranked(result, name, report.cases)
-    places = {0: "best", len(order) - 1: "worst", (len(order) - 1) // 2: "median"}
-    places[0] = "best"
+    places = {len(order) - 1: "worst", (len(order) - 1) // 2: "median"}
+    places[0] = "best"  # where there are so few that it is the median or the worst, too
     before = {record.name: record for record in report.results[0].records}
     rows = []
     for place in sorted(places):

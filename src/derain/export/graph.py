@@ -75,9 +75,8 @@ def record(
         except torch.onnx.errors.OnnxExporterError as error:
             raise DerainError(f"cannot be exported: {first_line(error)}") from None
     model = onnx.load_model_from_string(file.getvalue())
-    model.graph.output[0].type.CopyFrom(
-        model.graph.input[0].type
-    )  # the tracer does not detect everything that is fixed
+    # The tracer does not notice all sizes that are fixed.
+    model.graph.output[0].type.CopyFrom(model.graph.input[0].type)
     return _with_functions(onnx, model, functions)
 
 

@@ -257,7 +257,7 @@ def adapt_together(
     began = time.monotonic()
     network = start.network()
     options = replace(options, together=True, trained=start.weights is not None)
-    taught: dict[Job, tuple[Picture, Target]] = {}
+    prepared: dict[Job, tuple[Picture, Target]] = {}
     for job in jobs:
         try:
             with errors_of(job.source):
@@ -266,22 +266,22 @@ def adapt_together(
         except DerainError as error:
             yield failed(job, error)
         else:
-            taught[job] = picture, target
-    if not taught:
+            prepared[job] = picture, target
+    if not prepared:
         raise DerainError("no picture could be read, so there is nothing to learn from.")
     seconds = None if options.seconds is None else options.seconds - (time.monotonic() - began)
-    fit = way.fit([target for _, target in taught.values()], network, replace(options, seconds=seconds))
+    fit = way.fit([target for _, target in prepared.values()], network, replace(options, seconds=seconds))
     _save(network_file, fit, start)
 
     def restore(job: Job) -> Made:
-        picture, target = taught[job]
+        picture, target = prepared[job]
         if keep:
             _keep(job, picture, target, None, start)
         image = apply(fit.network, target.rainy, options.device, way.least_side)
         lost = write_picture(job.target, with_pixels(picture, way.finished(target, image)))
         return Made(_notes(target.warning, fit.note, left_out(lost)))
 
-    yield from carry_out(list(taught), restore, overwrite)
+    yield from carry_out(list(prepared), restore, overwrite)
 
 
 def _notes(*parts: str) -> str:

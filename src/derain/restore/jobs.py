@@ -56,8 +56,8 @@ class Outcome:
     """The outcome of one job.
 
     Attributes:
-        job: which.
-        status: what.
+        job: the one that ended.
+        status: one of `STATUSES`.
         note: why, how it was done, or what could not be kept; one or several sentences, or "".
         remedy: settings that would help, or None.
         exists: nothing was done because the result exists.

@@ -64,14 +64,14 @@ def create_app(
 
             workers = Workers(work, store, limits, metrics, ended, gave_up)
             app.state.server = Server(
-                store,
-                limits,
-                metrics,
-                access,
-                asyncio.Semaphore(CHECKS),
-                work.models,
-                callback_hosts,
-                workers,
+                store=store,
+                limits=limits,
+                metrics=metrics,
+                access=access,
+                checking=asyncio.Semaphore(CHECKS),
+                models=work.models,
+                callback_hosts=callback_hosts,
+                workers=workers,
             )
             workers.start()
             sweeping = asyncio.create_task(_sweep(store, min(30.0, limits.keep_seconds / 4)))
