@@ -1,7 +1,7 @@
-"""Names that belong to results, and questions about paths that never raise.
+"""Paths as programs give them, names that belong to results, and questions about paths that never raise.
 
-They do not for names too long, links to themselves and folders without access either, for some of which
-the methods of `Path` raise, depending on the method and the version of Python.
+The questions do not raise for names too long, links to themselves and folders without access either, for
+some of which the methods of `Path` do, depending on the method and the version of Python.
 """
 
 from __future__ import annotations
