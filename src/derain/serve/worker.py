@@ -150,51 +150,85 @@ class Workers:
             DerainError: it failed, or took too long.
             Cancelled: the job is gone.
         """
-        told = 0.0
-
-        def step(fraction: float) -> None:
-            nonlocal told
-            if time.monotonic() > deadline:
-                limit = f"{self._limits.job_seconds:g} s"
-                raise DerainError(f"took longer than {limit}; send a smaller picture or a shorter clip.")
-            if not self._store.holds(job.id):
-                raise Cancelled
-            if fraction >= told + STEP:
-                told = fraction
-                self._store.change(job.id, fraction=fraction)
-
+        step = _Steps(job.id, self._store, self._limits.job_seconds, deadline)
         if job.upload.kind == "picture":
-            height, width = job.upload.size
-            with layers.following(step, height * width):
-                outcome = _restored(derainer, job)
-            if outcome.status != "restored":
-                raise DerainError(outcome.note, outcome.remedy)
-            result = read_picture(job.result)
-            write_preview(job.preview("after"), result)
-            return outcome.note, held_by_picture(result)
-        limit = round(self._limits.clip_seconds * float(video_facts(job.upload.source).rate)) + 1
+            return _restore_picture(job, derainer, layers, step)
+        return _restore_clip(job, derainer, layers, step, self._limits.clip_seconds)
 
-        def frames(_: restoring.Job, done: int, expected: int | None) -> None:
-            if done > limit:
-                raise DerainError(f"lasts longer than {self._limits.clip_seconds:g} s.")
-            step(0.0 if expected is None else min(done / expected, 1.0))
 
-        with layers.following(lambda _: step(told)):
-            outcome = _restored(derainer, job, frames)
-        # A truncated clip is restored as far as it goes, and the note says so.
-        if not job.result.exists():
-            raise DerainError(outcome.note)  # its remedy is for who can resume
-        before, after = video_facts(job.upload.source), video_facts(job.result)
-        write_preview(job.preview("after"), first_frame(after))
-        try:
-            with errors_of(job.film):
-                write_film(job.film, before, after, lambda: step(told))
-        except DerainError as error:  # no reason to lose the result; then the page shows the first frames
-            job.film.unlink(missing_ok=True)
-            log_event(
-                "film", id=job.request_id, job=short(job.id), error=error.message.rpartition("film.mp4: ")[2]
+@dataclass
+class _Steps:
+    """Called with the fraction of a job that is done: reports it, and ends work that should not go on.
+
+    Attributes:
+        seconds: that the job may take, for the message.
+        deadline: when they are over, by `time.monotonic`.
+        told: the fraction reported last.
+    """
+
+    job_id: str
+    store: Store
+    seconds: float
+    deadline: float
+    told: float = 0.0
+
+    def __call__(self, fraction: float) -> None:
+        """Raises `DerainError` when the time is up, and `Cancelled` when the job is gone."""
+        if time.monotonic() > self.deadline:
+            raise DerainError(
+                f"took longer than {self.seconds:g} s; send a smaller picture or a shorter clip."
             )
-        return _in_words(job, outcome.note), held_by_clip(after)
+        if not self.store.holds(self.job_id):
+            raise Cancelled
+        if fraction >= self.told + STEP:
+            self.told = fraction
+            self.store.change(self.job_id, fraction=fraction)
+
+    def go_on(self) -> None:
+        """The same where no more of the job is done than before."""
+        self(self.told)
+
+
+def _restore_picture(
+    job: ServerJob, derainer: Derainer, layers: LayerProgress, step: _Steps
+) -> tuple[str, tuple[str, ...]]:
+    height, width = job.upload.size
+    with layers.following(step, height * width):
+        outcome = _restored(derainer, job)
+    if outcome.status != "restored":
+        raise DerainError(outcome.note, outcome.remedy)
+    result = read_picture(job.result)
+    write_preview(job.preview("after"), result)
+    return outcome.note, held_by_picture(result)
+
+
+def _restore_clip(
+    job: ServerJob, derainer: Derainer, layers: LayerProgress, step: _Steps, longest: float
+) -> tuple[str, tuple[str, ...]]:
+    """As for a picture; a clip of more than `longest` seconds is an error."""
+    limit = round(longest * float(video_facts(job.upload.source).rate)) + 1
+
+    def frames(_: restoring.Job, done: int, expected: int | None) -> None:
+        if done > limit:
+            raise DerainError(f"lasts longer than {longest:g} s.")
+        step(0.0 if expected is None else min(done / expected, 1.0))
+
+    with layers.following(lambda _: step.go_on()):
+        outcome = _restored(derainer, job, frames)
+    # A truncated clip is restored as far as it goes, and the note says so.
+    if not job.result.exists():
+        raise DerainError(outcome.note)  # without its remedy: clients cannot resume
+    before, after = video_facts(job.upload.source), video_facts(job.result)
+    write_preview(job.preview("after"), first_frame(after))
+    try:
+        with errors_of(job.film):
+            write_film(job.film, before, after, step.go_on)
+    except DerainError as error:  # no reason to lose the result; then the page shows the first frames
+        job.film.unlink(missing_ok=True)
+        log_event(
+            "film", id=job.request_id, job=short(job.id), error=error.message.rpartition("film.mp4: ")[2]
+        )
+    return _in_words(job, outcome.note), held_by_clip(after)
 
 
 def _open(work: WorkerSettings) -> dict[str, tuple[Derainer, LayerProgress]]:
