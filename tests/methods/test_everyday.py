@@ -58,6 +58,10 @@ def test_bands_take_less_memory_and_say_how_much(monkeypatch: pytest.MonkeyPatch
             network(rainy)
         peaks.append(peak.most)
         assert peak.most <= 1.15 * network.activation_bytes(1024, 256) <= 3 * peak.most
+        with PeakBytes() as peak:
+            for _ in network.in_bands(lambda top, end: rainy[:, :, top:end], 1024, 256):
+                pass
+        assert peak.most <= 1.15 * network.band_bytes(1024, 256) <= 3 * peak.most
     assert peaks[0] < 0.7 * peaks[1]
 
 

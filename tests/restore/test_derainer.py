@@ -23,7 +23,7 @@ from derain.methods import create_network
 from derain.methods.everyday import fast
 from derain.methods.network import RainNetwork
 from derain.pictures import Picture, grey_map, read_picture, to_tensor, with_pixels, write_picture
-from derain.restore import Derainer, Settings
+from derain.restore import Derainer, Settings, memory
 from derain.restore.memory import fitting_tile
 from derain.restore.precision import is_bfloat16_native
 from derain.restore.protecting import protected
@@ -185,6 +185,13 @@ def test_the_largest_tile_that_fits() -> None:
     side = fitting_tile(network, 9000, 9000, limit)
     assert side is not None
     assert network.activation_bytes(side, side) <= limit < network.activation_bytes(side + 64, side + 64)
+
+
+def test_a_panorama_needs_no_tiles_however_high_it_is() -> None:
+    network = create_network("everyday")
+    for height in (8_000, 80_000):
+        assert fitting_tile(network, height, 12_512, memory.CPU_BUDGET) is None
+        assert network.activation_bytes(height, 12_512) > memory.CPU_BUDGET
 
 
 TINY = {"widths": (8, 12), "encoder": (1, 1), "decoder": (1,)}

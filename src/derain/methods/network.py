@@ -136,6 +136,10 @@ class RainNetwork(nn.Module):
                 copied.plain(rainy)
         return counter.most
 
+    def band_bytes(self, height: int, width: int) -> int:
+        """As `activation_bytes`, of `in_bands`, without the rows that it has returned."""
+        return self.activation_bytes(height, width)
+
     def multiply_adds(self, height: int, width: int) -> int:
         """Multiply-adds of the convolutions and matrix products of `plain` on a (1, 3, height, width)
         picture, counted on tensors without data."""

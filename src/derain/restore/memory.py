@@ -23,8 +23,8 @@ def budget(device: torch.device) -> int:
 
 def fitting_tile(network: RainNetwork, height: int, width: int, limit: int) -> int | None:
     """The largest side of a square tile whose forward pass stays within `limit` bytes, a multiple
-    of 64; None if the whole picture does."""
-    if network.activation_bytes(height, width) <= limit:
+    of 64; None if the whole picture does, in bands of rows where the network has them."""
+    if network.band_bytes(height, width) <= limit:
         return None
     side = SMALLEST_TILE
     while network.activation_bytes(2 * side, 2 * side) <= limit:

@@ -57,8 +57,14 @@ class FastEveryday(Everyday):
             top += rain.shape[2]
 
     def activation_bytes(self, height: int, width: int) -> int:
-        """Those of `plain` for small pictures; else the result, five maps of the finest level in the rows
-        that arrive at once, and at each level the rows that wait, with three times as many in transit."""
+        """Those of `plain` for small pictures; else the result and `band_bytes`."""
+        if not self._flows(height, width):
+            return super().activation_bytes(height, width)
+        return 16 * height * width + self.band_bytes(height, width)
+
+    def band_bytes(self, height: int, width: int) -> int:
+        """Those of `plain` for small pictures; else five maps of the finest level in the rows that arrive at
+        once, and at each level the rows that wait, with three times as many in transit."""
         if not self._flows(height, width):
             return super().activation_bytes(height, width)
         assert self.spec.receptive_field is not None
@@ -66,7 +72,7 @@ class FastEveryday(Everyday):
         # The decoder lags behind the encoder by all rows that an output depends on below itself.
         late = rows + self.spec.receptive_field // 2
         waiting = sum(channels / 4 ** (level + 1) for level, channels in enumerate(self.widths))
-        return int(4 * width * (4 * height + 5 * rows * self.widths[0] / 2 + 4 * late * waiting))
+        return int(4 * width * (5 * rows * self.widths[0] / 2 + 4 * late * waiting))
 
     def _flows(self, height: int, width: int) -> bool:
         return height * width > 4 * PIXELS and height // 2 > _arriving(width)
