@@ -287,6 +287,7 @@ def test_unknown_ids_and_paths(client: httpx.Client) -> None:
     assert client.get("/x").json() == {
         "error": "/x: there is no such address; /docs lists the addresses of the API, and the page is at /."
     }
+    assert client.get("/api/v2/jobs").json()["error"].startswith("/api/v2/jobs: there is no such address")
     wrong = client.put("/health")
     assert wrong.json()["error"].startswith("/health: takes GET, not PUT; /docs lists the addresses")
     assert wrong.headers["allow"] == "GET"

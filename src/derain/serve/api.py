@@ -124,7 +124,7 @@ def _say(request: Request, error: Exception) -> Response:
 
 def _in_words(request: Request, error: HTTPException) -> str:
     """What is wrong, and for addresses and methods that do not exist, which do."""
-    path = request.url.path
+    path = request.scope["asked"]
     asked = path if len(path) <= LONGEST_SHOWN else f"{path[:LONGEST_SHOWN]}..."
     lists = "/docs lists the addresses of the API, and the page is at /."
     if error.status_code == 404:

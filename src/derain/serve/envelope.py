@@ -36,7 +36,8 @@ class Envelope:
         began, status, sent = time.monotonic(), 0, 0
         name = request_id(Headers(scope=scope).get(ID, ""))
         method = scope["method"]
-        inner = {**scope, "path": versioned(scope["path"]), "request_id": name}
+        asked = scope["path"]
+        inner = {**scope, "path": versioned(asked), "asked": asked, "request_id": name}
         headless = _Headless(receive, send)
         if method == "HEAD":
             inner["method"] = "GET"
