@@ -166,8 +166,13 @@ def test_an_hour_of_a_camera_that_comes_and_goes_takes_no_more_memory(
     restore = Derainer(architecture.build(**architecture.tiny))
     scene = write_clip(tmp_path / "ten.mp4", list(moving_scene(250, 48, 64)), rate=Fraction(25))
     clock = Clock()
+
+    def wait(seconds: float) -> None:
+        clock.wait(seconds)
+        clock.waits.clear()  # 80,000 of them would count as growth
+
     source = LiveSource("camera", lambda: open_file(scene), paced=True)
-    live = Live(source, lambda rainy, bits: restore.restore(rainy).image, clock=clock, wait=clock.wait)
+    live = Live(source, lambda rainy, bits: restore.restore(rainy).image, clock=clock, wait=wait)
     process, sizes = psutil.Process(), list[int]()
     total = dropped = reconnects = 0
     for shown in live:
@@ -185,4 +190,4 @@ def test_an_hour_of_a_camera_that_comes_and_goes_takes_no_more_memory(
     assert reconnects > 300
     growth = (max(sizes[-10:]) - max(sizes[5:15])) / 2**20
     print(f"{total} frames, {dropped} dropped, {reconnects} reconnects, growth {growth:.2f} MB")
-    assert growth < 4
+    assert growth < 2
