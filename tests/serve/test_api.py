@@ -423,7 +423,7 @@ def test_the_token(tmp_path: Path) -> None:
 
 
 def test_time_storage_and_deletion(tmp_path: Path) -> None:
-    strict = replace(LIMITS, job_seconds=0.3, upload_seconds=0.3, storage_bytes=1, keep_seconds=0.05)
+    strict = replace(LIMITS, job_seconds=0.3, upload_seconds=0.3, storage_bytes=1, keep_seconds=1)
     with in_thread(tmp_path, strict) as client:
         job = submit(client, "long.png", flat_png(1000, 1000), model="spanet")
         failed = ended(client, job)
