@@ -52,7 +52,7 @@ def find_duplicates(
     if not len(a) or not len(b):
         return []
     found = []
-    mirrored = b.reshape(-1, SIDE, SIDE)[:, :, ::-1].reshape(len(b), -1)
+    mirrored = _mirrored(b)
     for start in range(0, len(a), _BLOCK):
         block = a[start : start + _BLOCK]
         plain, flipped = block @ b.T, block @ mirrored.T
@@ -65,15 +65,18 @@ def find_duplicates(
     return found
 
 
-def find_repeats(
-    paths: Sequence[Path], workers: int = 1, on_picture: Callable[[], None] = lambda: None
-) -> list[Duplicate]:
+def find_repeats(paths: Sequence[Path], workers: int = 1) -> list[Duplicate]:
     """Pictures that show the scene of an earlier one of the same set, each with the earliest such.
 
-    Arguments and errors as `find_duplicates`.
+    Args:
+        paths: picture files of any size.
+        workers: threads that read pictures.
+
+    Raises:
+        DerainError: a picture cannot be read.
     """
-    rows = _thumbnails(paths, workers, on_picture)
-    mirrored = rows.reshape(-1, SIDE, SIDE)[:, :, ::-1].reshape(len(rows), -1)
+    rows = _thumbnails(paths, workers)
+    mirrored = _mirrored(rows)
     found = []
     for i in range(1, len(rows)):
         plain, flipped = rows[:i] @ rows[i], rows[:i] @ mirrored[i]
@@ -85,7 +88,10 @@ def find_repeats(
     return found
 
 
-def _thumbnails(paths: Sequence[Path], workers: int, on_picture: Callable[[], None]) -> NDArray[np.float32]:
+def _thumbnails(
+    paths: Sequence[Path], workers: int, on_picture: Callable[[], None] = lambda: None
+) -> NDArray[np.float32]:
+    """One row per picture, (N, SIDE * SIDE); see `_thumbnail`."""
     rows = []
     with ThreadPoolExecutor(workers) as pool:
         try:
@@ -95,6 +101,11 @@ def _thumbnails(paths: Sequence[Path], workers: int, on_picture: Callable[[], No
         finally:
             pool.shutdown(cancel_futures=True)
     return np.array(rows, np.float32).reshape(len(paths), SIDE * SIDE)
+
+
+def _mirrored(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Thumbnails (N, SIDE * SIDE) with left and right exchanged."""
+    return rows.reshape(-1, SIDE, SIDE)[:, :, ::-1].reshape(len(rows), -1)
 
 
 def _thumbnail(path: Path) -> NDArray[np.float32]:

@@ -85,7 +85,7 @@ SPLITS = {
     "raintrainl": "train", "raintrainh": "train",
 }  # fmt: skip
 RAINDS_KINDS = {"rainstreak": "RS", "raindrop": "RD", "rainstreakraindrop": "RDS"}
-# Sets that can be recognised by the names of their files alone: (a name of a rainy file, set).
+# Sets that can be recognised by the names of their files alone: (pattern of a rainy file's stem, sets).
 TELLING_NAMES = (
     (r"rd-(rain-)?.+", ("RainDS-Syn", "RainDS-Real")),
     (r"\d+_rain", ("AGAN-Data",)),

@@ -13,7 +13,6 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -24,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from derain.data.folders import read_rgb
-from derain.data.synthesis import RainKind, make_pair, preset
+from derain.data.synthesis import make_pair, preset
 from derain.data.synthesis.layers import lay_over
 from derain.errors import DerainError
 from derain.pictures import Picture, to_tensor
@@ -34,9 +33,7 @@ Item = dict[str, Tensor | str]
 Crop = Literal["window", "resized"]
 Turns = Literal["none", "mirror", "flips_and_rotations", "upright_twice_as_likely"]
 POSITIONS = {"none": 1, "mirror": 2, "flips_and_rotations": 8, "upright_twice_as_likely": 9}
-
-
-KEPT = 2**30  # bytes, for each folder in each process
+KEPT = 2**30  # bytes of pictures, for each folder in each process
 
 
 class Pictures:
@@ -87,13 +84,7 @@ Rainmaker = Callable[[np.random.Generator, Levels], tuple[Levels, Levels]]
 
 def rain_of_preset(name: str) -> Rainmaker:
     """Adds the rain of a preset of `data.synthesis`. Raises `UsageError` for an unknown name."""
-    return functools.partial(_rain_of_kinds, preset(name))
-
-
-def _rain_of_kinds(
-    kinds: tuple[RainKind, ...], rng: np.random.Generator, clean: Levels
-) -> tuple[Levels, Levels]:
-    return make_pair(rng, clean, kinds)
+    return functools.partial(make_pair, kinds=preset(name))
 
 
 def rain_of_layers(layers: Pictures) -> Rainmaker:
@@ -110,7 +101,7 @@ class SyntheticPairs(Dataset[Item]):
 
     Args:
         clean: the pictures.
-        rain: makes a rainy picture and its clean twin from a clean one.
+        rain: makes a pair, a rainy picture and the clean one that belongs to it, from a clean picture.
         cut: how patches are taken; the clean patch is turned before the rain is added.
         seed: of everything.
     """
@@ -171,7 +162,7 @@ def picture_number(seed: int, index: int, count: int) -> int:
     return int(_order(seed, rounds, count)[place])
 
 
-@lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=2)
 def _order(seed: int, rounds: int, count: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, rounds, 1]).permutation(count)
 

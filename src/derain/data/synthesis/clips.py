@@ -1,4 +1,4 @@
-"""Rainy clips with clean truth: a still picture with drops that fall through the camera's view.
+"""Rainy clips with their clean picture: a still picture with drops that fall through the camera's view.
 
 Drops lie at random depths in front of a pinhole camera and fall at one speed, so that near ones are
 long, wide and fast, and far ones short, thin and slow; from frame to frame each drop moves on by

@@ -29,7 +29,7 @@ def lay_over(
         layer: (h, w) or (h, w, 3) uint8, streaks on black, of any size.
 
     Returns:
-        The rainy picture and its clean twin, (H, W, 3) RGB uint8.
+        The rainy picture and the clean one that belongs to it, (H, W, 3) RGB uint8.
     """
     dry = set_scene(rng, clean.astype(np.float32) / np.float32(255), SCENE)
     streaks = _piece(rng, layer, clean.shape[0], clean.shape[1]) * np.float32(rng.uniform(*STRENGTH))

@@ -302,10 +302,11 @@ def make_pair(
     Args:
         rng: all randomness; the same state gives the same pair.
         clean: (H, W, 3) RGB uint8.
+        kinds: to draw from, by their shares.
 
     Returns:
-        The rainy picture and its clean twin, (H, W, 3) RGB uint8; the twin is `clean` unless the kind
-        sets a scene.
+        The rainy picture and the clean one that belongs to it, (H, W, 3) RGB uint8; the latter is `clean`
+        unless the kind sets a scene.
     """
     rain = _drawn(rng, kinds)
     dry: FloatArray = clean.astype(np.float32) / np.float32(255)

@@ -1,6 +1,6 @@
 """What rainy scenes look like apart from the rain: dark, soft, noisy, compressed, some striped or lined.
 
-Rainy pictures and their clean twins go through the same camera, with the same noise, so that a
+Both pictures of a pair, rainy and clean, go through the same camera, with the same noise, so that a
 network learns to remove the rain and nothing else. Corrugated iron, fences, bars, planks and blinds are
 as straight and bright as streaks, but evenly spaced; cables, pipes and poles are longer than any streak.
 Stripes and lines like theirs belong to both pictures.
