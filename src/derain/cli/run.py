@@ -17,6 +17,7 @@ from derain.cli.shared import DryRun, OwnCode, typed
 if TYPE_CHECKING:
     from derain.restore import Derainer, PictureOptions, Settings, VideoOptions
     from derain.restore.jobs import Job, Outcome
+    from derain.restore.protecting import Protection
     from derain.restore.run import JobProgress
 
 SUFFIXES = {  # of results, by --format
@@ -158,78 +159,129 @@ def run(
 
     Example: ffmpeg -i clip.mp4 -f yuv4mpegpipe - | derain run - | ffplay -
     """
-    from derain.cli.outcomes import in_folders, print_plan, summarise
-    from derain.cli.watching import follow_arrivals
-    from derain.errors import UsageError, refuse_unknown
-    from derain.restore import load
-    from derain.restore.jobs import plan
-    from derain.restore.protecting import Protection
-    from derain.restore.run import refuse_unusable, refuse_unused, restore_all
-    from derain.restore.watching import watch as watch_folder
+    from derain.errors import refuse_unknown
 
-    def opened() -> Derainer:
-        return load(model.model, **vars(model.settings()), own_code=flags.own_code)
-
-    pictures, videos, overwrite = picture.options(), video.options(), result.overwrite
     refuse_unknown("--format", flags.format, SUFFIXES)
     given = typed(ctx) - ({"format"} if flags.format == "same" else set())
+    request = Request(inputs, output, model, picture, video, flags, result)
     if PIPE in inputs:
         _refuse_beside_frames(inputs, given)
-        restore_pipe(opened(), output or PIPE, pipes, videos, overwrite, result.as_json)
+        restore_pipe(
+            request.derainer(), output or PIPE, pipes, video.options(), result.overwrite, result.as_json
+        )
         return
     _refuse_pipe_options(pipes, output)
-    protection = None if flags.protect is None else Protection(flags.protect)
     if flags.watch:
-        if len(inputs) == 1 and not inputs[0].exists():
-            raise UsageError(f"{inputs[0]}: no such folder.")
-        if len(inputs) != 1 or not inputs[0].is_dir() or flags.cluster is not None or dry_run:
-            raise UsageError("--watch takes one folder, and goes with neither --cluster nor --dry-run.")
-        arriving = watch_folder(
-            opened(),
-            inputs[0],
-            output,
-            suffix=SUFFIXES[flags.format],
-            overwrite=overwrite,
-            pictures=pictures,
-            videos=videos,
-            protection=protection,
-        )
-        follow_arrivals(arriving, result.as_json)
-        return
-    began = time.monotonic()
-    planned = plan(inputs, output, suffix=SUFFIXES[flags.format], videos=flags.cluster is None)
+        _watch(request, dry_run)
+    else:
+        _restore(request, given, dry_run)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for: the arguments and groups of options of `run`."""
+
+    inputs: list[Path]
+    output: Path | None
+    model: ModelOptions
+    picture: PictureFlags
+    video: VideoFlags
+    flags: RunFlags
+    result: ResultOptions
+
+    def derainer(self) -> Derainer:
+        """The network, opened, which may take seconds."""
+        from derain.restore import load
+
+        return load(self.model.model, **vars(self.model.settings()), own_code=self.flags.own_code)
+
+    def protection(self) -> Protection | None:
+        """The masks of what stays unchanged."""
+        from derain.restore.protecting import Protection
+
+        return None if self.flags.protect is None else Protection(self.flags.protect)
+
+
+def _watch(request: Request, dry_run: bool) -> None:
+    """Restores what is in a folder and arrives there, until Ctrl-C."""
+    from derain.cli.watching import follow_arrivals
+    from derain.errors import UsageError
+    from derain.restore.watching import watch
+
+    inputs, flags, protection = request.inputs, request.flags, request.protection()
+    if len(inputs) == 1 and not inputs[0].exists():
+        raise UsageError(f"{inputs[0]}: no such folder.")
+    if len(inputs) != 1 or not inputs[0].is_dir() or flags.cluster is not None or dry_run:
+        raise UsageError("--watch takes one folder, and goes with neither --cluster nor --dry-run.")
+    arriving = watch(
+        request.derainer(),
+        inputs[0],
+        request.output,
+        suffix=SUFFIXES[flags.format],
+        overwrite=request.result.overwrite,
+        pictures=request.picture.options(),
+        videos=request.video.options(),
+        protection=protection,
+    )
+    follow_arrivals(arriving, request.result.as_json)
+
+
+def _restore(request: Request, given: Collection[str], dry_run: bool) -> None:
+    """Restores files and folders, here or on a cluster, or shows what would be done.
+
+    Args:
+        request: what to restore, and how.
+        given: names of the options that were typed.
+        dry_run: only show it.
+    """
+    from derain.cli.outcomes import in_folders, print_plan, summarise
+    from derain.restore.jobs import plan
+    from derain.restore.run import refuse_unusable, refuse_unused
+
+    flags, picture, video, result = request.flags, request.picture, request.video, request.result
+    protection, began = request.protection(), time.monotonic()
+    planned = plan(
+        request.inputs, request.output, suffix=SUFFIXES[flags.format], videos=flags.cluster is None
+    )
     jobs = planned.jobs
     if flags.cluster is not None:
-        _refuse_on_cluster(jobs, output, flags.own_code, flags.protect)
+        _refuse_on_cluster(request, jobs)
     refuse_unused(jobs, [name for name in (*vars(picture), "format", *vars(video)) if name in given])
-    refuse_unusable(jobs, model.model, pictures, videos, overwrite)
+    refuse_unusable(jobs, request.model.model, picture.options(), video.options(), result.overwrite)
     if dry_run:
-        print_plan(planned, overwrite, result.as_json, protection)
+        print_plan(planned, result.overwrite, result.as_json, protection)
         return
-    derainer = opened()
-
-    def outcomes(progress: JobProgress) -> Iterator[Outcome]:
-        if flags.cluster is not None:
-            assert output is not None
-            return _on_cluster(
-                flags.cluster, jobs, model.model, derainer.settings, pictures, output, overwrite
-            )
-        return restore_all(
-            derainer,
-            jobs,
-            pictures=pictures,
-            videos=videos,
-            overwrite=overwrite,
-            protection=protection,
-            progress=progress,
-        )
-
-    done = _follow(jobs, outcomes, result.as_json)
-    where = str(jobs[0].target) if len(jobs) == 1 else in_folders(jobs)
+    derainer = request.derainer()
+    done = _follow(
+        jobs, lambda progress: _outcomes(request, jobs, derainer, protection, progress), result.as_json
+    )
     how, facts = _used(derainer, done)
     if any(outcome.status != "failed" for outcome in done):
-        how += f" -> {where}"
+        how += f" -> {jobs[0].target if len(jobs) == 1 else in_folders(jobs)}"
     summarise(done, planned.unread, result.as_json, began, how, facts)
+
+
+def _outcomes(
+    request: Request,
+    jobs: Sequence[Job],
+    derainer: Derainer,
+    protection: Protection | None,
+    progress: JobProgress,
+) -> Iterator[Outcome]:
+    """The outcome of each job; one that fails does not stop the others."""
+    from derain.restore.run import restore_all
+
+    if request.flags.cluster is not None:
+        return _on_cluster(request, request.flags.cluster, jobs, derainer.settings)
+    return restore_all(
+        derainer,
+        jobs,
+        pictures=request.picture.options(),
+        videos=request.video.options(),
+        overwrite=request.result.overwrite,
+        protection=protection,
+        progress=progress,
+    )
 
 
 def _refuse_beside_frames(inputs: Sequence[Path], given: Collection[str]) -> None:
@@ -244,6 +296,7 @@ def _refuse_beside_frames(inputs: Sequence[Path], given: Collection[str]) -> Non
 
 
 def _refuse_pipe_options(pipes: Pipes, output: Path | None) -> None:
+    """Raises `UsageError` for an option of frames where files are restored."""
     from derain.errors import UsageError
 
     given = [name for name, value in vars(pipes).items() if value is not None]
@@ -252,25 +305,25 @@ def _refuse_pipe_options(pipes: Pipes, output: Path | None) -> None:
         raise UsageError(f"{option} is for frames from standard input: give - as the input.")
 
 
-def _refuse_on_cluster(
-    jobs: Sequence[Job], output: Path | None, own_code: bool, protect: Path | None
-) -> None:
+def _refuse_on_cluster(request: Request, jobs: Sequence[Job]) -> None:
+    """Raises `UsageError` for what a cluster cannot do."""
     from derain.errors import UsageError
 
+    output = request.output
     if output is None or any(job.is_video or job.target == output for job in jobs):
         raise UsageError("--cluster is for pictures, with a folder for the results as --output.")
-    if own_code:
+    if request.flags.own_code:
         raise UsageError(
             "--cluster and --own-code exclude each other: other machines may not have that code."
         )
-    if protect is not None:
+    if request.flags.protect is not None:
         raise UsageError("--protect does not work on a cluster; leave out --cluster.")
 
 
 def _follow(
     jobs: Sequence[Job], outcomes: Callable[[JobProgress], Iterator[Outcome]], as_json: bool
 ) -> list[Outcome]:
-    """The outcomes, under a bar that shows the frames of videos, too."""
+    """Collects the outcomes, under a bar that shows the frames of videos, too."""
     from derain.cli.outcomes import follow
     from derain.cli.progress import bar
     from derain.paths import exists, parts_of
@@ -294,7 +347,7 @@ def _follow(
 
 
 def _used(derainer: Derainer, done: Sequence[Outcome]) -> tuple[str, dict[str, Any]]:
-    """What pictures were restored with, in words and as data."""
+    """What was restored with, in words and as data."""
     import torch
 
     precisions = "".join(f", {name}" for name in dict.fromkeys(o.precision for o in done if o.precision))
@@ -302,19 +355,14 @@ def _used(derainer: Derainer, done: Sequence[Outcome]) -> tuple[str, dict[str, A
     return f"with {derainer.name}{precisions}", facts
 
 
-def _on_cluster(
-    address: str,
-    jobs: Sequence[Job],
-    model: str | None,
-    settings: Settings,
-    pictures: PictureOptions,
-    output: Path,
-    overwrite: bool,
-) -> Iterator[Outcome]:
+def _on_cluster(request: Request, address: str, jobs: Sequence[Job], settings: Settings) -> Iterator[Outcome]:
     from derain.checkpoints.bundled import is_plain_name
     from derain.checkpoints.hub import names_repository
     from derain.scale.cluster import Assignment, restore_on_cluster
 
+    assert request.output is not None
+    model = request.model.model
     is_path = model is not None and not is_plain_name(model) and not names_repository(model)
     found = Path(model).absolute() if model is not None and is_path else model
-    return restore_on_cluster(jobs, Assignment(found, settings, pictures), address, output, overwrite)
+    assignment = Assignment(found, settings, request.picture.options())
+    return restore_on_cluster(jobs, assignment, address, request.output, request.result.overwrite)
