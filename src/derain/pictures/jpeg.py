@@ -40,6 +40,7 @@ START_OF_SCAN, END, COMMENT, TABLES, PROGRESSIVE = 0xDA, 0xD9, 0xFE, 0xDB, 0xC2
 APP0, APP1, APP2, APP11, APP13, APP14 = 0xE0, 0xE1, 0xE2, 0xEB, 0xED, 0xEE
 FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 SEGMENT = 65533  # bytes of content at most
+ICC_PART, ICC_PARTS = SEGMENT - 14, 255  # bytes of a profile in a segment, and segments of it, at most
 # Work grows with the scans: each one passes over all pixels. Ten scans are usual.
 MAX_SCANNED = 4_000_000_000
 # Some cameras write these between the last block and the end of the file.
@@ -350,8 +351,7 @@ def _carried(picture: Picture) -> Iterator[bytes]:
     if picture.xmp is not None and not too_long(XMP + picture.xmp):
         yield _segment(APP1, XMP + picture.xmp)
     if picture.icc is not None:
-        size = SEGMENT - 14
-        parts = [picture.icc[at : at + size] for at in range(0, len(picture.icc), size)]
+        parts = [picture.icc[at : at + ICC_PART] for at in range(0, len(picture.icc), ICC_PART)]
         for number, part in enumerate(parts, 1):
             yield _segment(APP2, ICC + bytes([number, len(parts)]) + part)
     if picture.iptc is not None and not too_long(PHOTOSHOP + picture.iptc + bytes(14)):
@@ -365,6 +365,11 @@ def _carried(picture: Picture) -> Iterator[bytes]:
 def too_long(content: bytes) -> bool:
     """Whether something is too long for a segment."""
     return len(content) > SEGMENT
+
+
+def profile_too_long(icc: bytes | None) -> bool:
+    """Whether a colour profile is too long for as many segments as may hold it."""
+    return icc is not None and len(icc) > ICC_PARTS * ICC_PART
 
 
 def _segment(marker: int, content: bytes) -> bytes:

@@ -25,7 +25,7 @@ def other_resources(resources: bytes) -> str:
 
 
 def _resources(resources: bytes) -> Iterator[tuple[int, bytes]]:
-    """(number, content) of Photoshop's image resources (`8BIM`, number, name, length, content)."""
+    """(number, content) of each resource, up to the first that is broken."""
     at = 0
     while resources[at : at + 4] == b"8BIM" and at + 12 <= len(resources):
         (number,) = struct.unpack_from(">H", resources, at + 4)

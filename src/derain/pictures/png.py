@@ -63,7 +63,7 @@ def read(content: bytes, name: str, max_pixels: int) -> Picture:
         elif kind not in ANIMATION:
             carried = _with_chunk(carried, kind, content[start:end], content[end : end + 4])
     if behind := behind_the_end(content[end + 4 :]):
-        carried = _without(carried, behind)
+        carried = _with_loss(carried, behind)
     clean = b"".join(pieces)
     if clean[12:16] != b"IHDR":
         raise ValueError("its header is missing")
@@ -165,7 +165,7 @@ def _with_chunk(carried: Picture, kind: bytes, content: bytes, checksum: bytes) 
     """`carried` with what another chunk holds."""
     label = f"a {kind.decode('ascii', 'replace')} chunk"
     if zlib.crc32(kind + content) != int.from_bytes(checksum, "big"):
-        return _without(carried, f"{label} with a wrong checksum")
+        return _with_loss(carried, f"{label} with a wrong checksum")
     try:
         match kind:
             case b"tEXt" | b"zTXt" | b"iTXt":
@@ -178,21 +178,22 @@ def _with_chunk(carried: Picture, kind: bytes, content: bytes, checksum: bytes) 
                 across, down, unit = struct.unpack(">IIB", content)
                 if unit == 1:
                     return replace(carried, dpi=(across * INCH, down * INCH))
-                return carried if across == down else _without(carried, "the shape of its pixels")
+                return carried if across == down else _with_loss(carried, "the shape of its pixels")
             case b"cICP":
                 primaries, transfer, matrix, full = struct.unpack(">4B", content)
                 if matrix == 0:  # RGB, as everything in PNG
                     return replace(carried, colour=ColourCode(primaries, transfer, bool(full)))
     except (ValueError, IndexError, struct.error, zlib.error):
-        return _without(carried, f"{label} that cannot be read")
+        return _with_loss(carried, f"{label} that cannot be read")
     if kind in COLOUR_CHUNKS and len(content) <= 64:
         return replace(carried, colour_chunks=(*carried.colour_chunks, (kind, content)))
     if kind == b"caBX":
         label = "content credentials"
-    return carried if kind == b"tIME" else _without(carried, label)  # it changes now
+    return carried if kind == b"tIME" else _with_loss(carried, label)  # a new file has a time of its own
 
 
-def _without(carried: Picture, what: str) -> Picture:
+def _with_loss(carried: Picture, what: str) -> Picture:
+    """`carried` with a note on what the file contains and it does not; twenty or so are enough."""
     if what in carried.lost or len(carried.lost) > 20:
         return carried
     return replace(carried, lost=(*carried.lost, what))
@@ -226,7 +227,7 @@ def _with_text(carried: Picture, text: Text) -> Picture:
         if profile == "xmp":
             return replace(carried, xmp=raw)
     if len(carried.texts) >= MOST_TEXTS:
-        return _without(carried, f"texts beyond the first {MOST_TEXTS:,}")
+        return _with_loss(carried, f"texts beyond the first {MOST_TEXTS:,}")
     return replace(carried, texts=(*carried.texts, text))
 
 

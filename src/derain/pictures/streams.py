@@ -58,6 +58,7 @@ PROTOCOLS = {
     "udp": "udp",
     "tcp": "tcp",
 }
+PIPE_NAME = "standard input"  # in messages
 PATIENCE = 10.0  # seconds without an answer after which a source counts as gone
 # Encoders are to return each frame at once, and to keep up.
 _QUICK = {
@@ -180,15 +181,12 @@ class _Writing:
 
 
 @contextlib.contextmanager
-def open_pipe(
-    file: BinaryIO, raw: RawFrames | None = None, *, name: str = "standard input", live: bool = False
-) -> Iterator[FrameStream]:
+def open_pipe(file: BinaryIO, raw: RawFrames | None = None, *, live: bool = False) -> Iterator[FrameStream]:
     """The frames of a pipe: y4m, an encoded stream (Matroska, NUT, MPEG-TS, ...), or raw ones.
 
     Args:
         file: read from its current position, never rewound.
         raw: the format of raw frames; None for a stream with a header.
-        name: what messages call it.
         live: see `FrameStream`.
 
     Raises:
@@ -214,14 +212,14 @@ def open_pipe(
     except (av.error.FFmpegError, ValueError) as error:
         if reading.is_empty:
             raise DerainError(
-                f"{name}: nothing arrived; see what the program before the pipe says."
+                f"{PIPE_NAME}: nothing arrived; see what the program before the pipe says."
             ) from None
         raise DerainError(
-            f"{name}: no readable video ({why_not_opened(error)}); known are y4m, Matroska, WebM, NUT, "
+            f"{PIPE_NAME}: no readable video ({why_not_opened(error)}); known are y4m, Matroska, WebM, NUT, "
             "MPEG-TS, MP4 with its index in front, and raw frames whose format and size are given."
         ) from None
     with container:
-        yield FrameStream(container, Path(name), raw, live)
+        yield FrameStream(container, Path(PIPE_NAME), raw, live)
 
 
 @contextlib.contextmanager

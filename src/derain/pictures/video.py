@@ -67,6 +67,7 @@ EXACT = (
 # AVColorSpace (ITU-T H.273) -> the matrices of swscale.
 _MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
 MATRIX_UNKNOWN, RANGE_UNKNOWN, RANGE_LIMITED, RANGE_FULL = 2, 0, 1, 2
+_INTERLACED = (2, 3, 4, 5)  # FFmpeg's AVFieldOrder, all but "unknown" and "progressive"
 
 
 @dataclass(frozen=True)
@@ -274,7 +275,7 @@ def facts_of(
         rate=rate,
         packets=0 if container.format.name == "avi" else stream.frames,
         duration=_duration(container, stream),
-        interlaced=first.interlaced_frame or stream.codec_context.field_order in _FIELDS,
+        interlaced=first.interlaced_frame or stream.codec_context.field_order in _INTERLACED,
         alpha=_is_transparent(path) if is_gif else has_alpha(first.format.name),
         loops=_loops(path) if is_gif else None,
         mastering=_mastering(first),
@@ -283,9 +284,6 @@ def facts_of(
         mirrored=mirrored,
         lost=tuple(dict.fromkeys(_DATA_WORDS.get(kind, f"{kind} data") for kind in other)),
     )
-
-
-_FIELDS = (2, 3, 4, 5)  # FFmpeg's AVFieldOrder, all but "unknown" and "progressive"
 
 
 def has_alpha(pixel_format: str) -> bool:
@@ -449,6 +447,13 @@ def deinterlaced(frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
         yield from ready()
 
 
+def packed_format(bits: int, alpha: bool) -> str:
+    """FFmpeg's name of RGB, or RGBA with `alpha`, as NumPy arrays hold it: uint8 for 8 bits, else uint16."""
+    if alpha:
+        return "rgba" if bits == 8 else "rgba64le"
+    return "rgb24" if bits == 8 else "rgb48le"
+
+
 def pixels_of(
     frame: VideoFrame, facts: VideoFacts, to_rgb: VideoReformatter, number: int
 ) -> tuple[NDArray[Any], NDArray[Any] | None]:
@@ -466,9 +471,7 @@ def pixels_of(
     matrix = facts.colour.swscale_matrix(facts.height)
     rgb = to_rgb.reformat(
         frame,
-        format=("rgba" if facts.bits == 8 else "rgba64le")
-        if alpha
-        else ("rgb24" if facts.bits == 8 else "rgb48le"),
+        format=packed_format(facts.bits, alpha),
         interpolation=EXACT,
         src_colorspace=matrix,
         dst_colorspace=matrix,

@@ -28,6 +28,7 @@ from derain.pictures.video import (
     Frame,
     VideoFacts,
     has_alpha,
+    packed_format,
 )
 
 # Name as users type it -> FFmpeg's encoder, the default quality (CRF; None: the codec has none), options.
@@ -323,9 +324,7 @@ def stored_frame(
     if not encoding.upright:
         samples = np.rot90(samples[:, ::-1] if facts.mirrored else samples, -facts.turns)
     samples = np.ascontiguousarray(samples)
-    name = "rgb24" if samples.dtype == np.uint8 else "rgb48le"
-    if samples.shape[2] == 4:
-        name = "rgba" if samples.dtype == np.uint8 else "rgba64le"
+    name = packed_format(8 * samples.itemsize, alpha=samples.shape[2] == 4)
     rgb = VideoFrame.from_ndarray(samples, format=name)
     if encoding.codec == "gif":
         stored = _with_palette(rgb)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import io
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 
@@ -38,6 +38,11 @@ HOLD_CHAPTERS = ("mp4", "mov", *MATROSKA)
 HOLD_COVERS, HOLD_TIME_CODE = ("mp4", "matroska"), ("mp4", "mov", *MATROSKA)
 LONGEST_GIF_DELAY, SHORTEST_GIF_DELAY = 655.35, 0.009  # seconds
 SILENT_ON_ASPECT = ("vp9", "gif")
+# In small letters; written by the muxer, true of the source only.
+_CONTAINER_TAGS = {
+    *("encoder", "software", "duration", "alpha_mode"),
+    *("major_brand", "minor_version", "compatible_brands"),
+}
 
 
 def write_video(
@@ -187,21 +192,10 @@ def _fill(
     times: NDArray[np.int64],
     frames: Callable[[], Iterator[EncodedFrame]],
 ) -> list[str]:
+    """Adds streams and tags to an open file and writes all packets; returns what does not fit, in words."""
     main = video_stream(source, facts.path)
-    if marks(facts, encoding):
-        video = add_marked_stream(output, facts, encoding)
-    else:
-        added = output.add_stream(CODECS[encoding.codec][0], rate=facts.rate)
-        assert isinstance(added, VideoStream)
-        video = added
-        configure(video.codec_context, facts, encoding)
-    video.time_base = time_base_of(facts, encoding)
-    if facts.display_matrix is not None and not encoding.upright:
-        video.set_display_matrix(facts.display_matrix)
-    _copy_tags(main, video)
-    if encoding.codec == "vp9" and encoding.alpha:
-        video.metadata["alpha_mode"] = "1"
-    output.metadata.update({k: v for k, v in source.metadata.items() if k.lower() not in _CONTAINER_TAGS})
+    video = _add_video(output, main, facts, encoding)
+    output.metadata.update(_lasting(source.metadata))
     copies, covers, lost = _add_copies(output, source, main, encoding, target)
     chapters = source.chapters()
     if chapters and encoding.container in HOLD_CHAPTERS:
@@ -226,16 +220,34 @@ def _fill(
     return lost
 
 
-# In small letters; written by the muxer, true of the source only.
-_CONTAINER_TAGS = {
-    *("encoder", "software", "duration", "alpha_mode"),
-    *("major_brand", "minor_version", "compatible_brands"),
-}
+def _add_video(
+    output: OutputContainer, main: VideoStream, facts: VideoFacts, encoding: Encoding
+) -> VideoStream:
+    """The stream for the encoded frames, with the tags and the rotation of the source's video."""
+    if marks(facts, encoding):
+        video = add_marked_stream(output, facts, encoding)
+    else:
+        added = output.add_stream(CODECS[encoding.codec][0], rate=facts.rate)
+        assert isinstance(added, VideoStream)
+        video = added
+        configure(video.codec_context, facts, encoding)
+    video.time_base = time_base_of(facts, encoding)
+    if facts.display_matrix is not None and not encoding.upright:
+        video.set_display_matrix(facts.display_matrix)
+    _copy_tags(main, video)
+    if encoding.codec == "vp9" and encoding.alpha:
+        video.metadata["alpha_mode"] = "1"
+    return video
 
 
 def _copy_tags(source: Stream, copy: Stream) -> None:
-    copy.metadata.update({k: v for k, v in source.metadata.items() if k.lower() not in _CONTAINER_TAGS})
+    copy.metadata.update(_lasting(source.metadata))
     copy.disposition = source.disposition
+
+
+def _lasting(tags: Mapping[str, str]) -> dict[str, str]:
+    """The tags of a source that are true of its copy, too."""
+    return {name: value for name, value in tags.items() if name.lower() not in _CONTAINER_TAGS}
 
 
 def _add_copies(

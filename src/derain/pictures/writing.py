@@ -188,16 +188,21 @@ def _fitted(picture: Picture, name: str, samples: Array) -> tuple[Picture, tuple
     if picture.xmp is not None:
         picture = replace(picture, xmp=_current(picture.xmp))
     if name == "JPEG":
-        parts = {"EXIF": picture.exif, "XMP": picture.xmp, "IPTC": picture.iptc}
-        lost += [
-            f"{words}, too long for JPEG" for words, part in parts.items() if part and jpeg.too_long(part)
-        ]
-        if any(jpeg.too_long(f"{text.keyword}: {text.text}".encode()) for text in picture.texts):
-            lost.append("a text, too long for JPEG")
-        if picture.icc is not None and len(picture.icc) > 255 * (jpeg.SEGMENT - 14):
-            lost.append("its colour profile, too long for JPEG")
+        lost += [f"{words}, too long for JPEG" for words in _too_long_for_jpeg(picture)]
+        if jpeg.profile_too_long(picture.icc):
             picture = replace(picture, icc=None)
     return picture, tuple(dict.fromkeys(lost))
+
+
+def _too_long_for_jpeg(picture: Picture) -> list[str]:
+    """What does not fit into JPEG's segments, in words."""
+    parts = {"EXIF": picture.exif, "XMP": picture.xmp, "IPTC": picture.iptc}
+    found = [words for words, part in parts.items() if part and jpeg.too_long(part)]
+    if any(jpeg.too_long(f"{text.keyword}: {text.text}".encode()) for text in picture.texts):
+        found.append("a text")
+    if jpeg.profile_too_long(picture.icc):
+        found.append("its colour profile")
+    return found
 
 
 def _current(xmp: bytes) -> bytes:
