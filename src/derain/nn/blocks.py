@@ -44,7 +44,7 @@ class FeedForward(Protocol):
 
 @dataclass(frozen=True)
 class Block:
-    """Attention yields a matrix for V; windows apply it, add the skip and pass the feed-forward part."""
+    """Attention yields a matrix for V; windows apply it, add the skip and enter the feed-forward part."""
 
     attention: Attention
     feed_forward: FeedForward

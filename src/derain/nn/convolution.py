@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from derain.nn.pixels import as_map, as_pixels
+from derain.nn.pixels import as_map, as_rows
 from derain.nn.prepared import Network, once_per_weights
 
 Activation = Literal["none", "gelu", "relu"]
@@ -113,7 +113,7 @@ class Convolution:
         x = x.to(self.dtype)
         y: Tensor
         if self.packed and self.is_matrix:
-            y = torch.ops.mkldnn._linear_pointwise(_rows(x), self.weight, self.bias, activation, [], "none")
+            y = torch.ops.mkldnn._linear_pointwise(as_rows(x), self.weight, self.bias, activation, [], "none")
             return as_map(y, x)
         if self.packed:
             y = torch.ops.mkldnn._convolution_pointwise(
@@ -130,7 +130,7 @@ class Convolution:
         x = x.to(self.dtype)
         if self.packed and self.is_matrix:
             y = torch.ops.mkldnn._linear_pointwise.binary(
-                _rows(x), _rows(onto), self.weight, self.bias, "add"
+                as_rows(x), as_rows(onto), self.weight, self.bias, "add"
             )
             return as_map(y, x)
         around, spread = [self.halo] * 2, [self.dilation] * 2
@@ -187,11 +187,6 @@ def laid_out_by_precision(
 def mixed_precision(device: str) -> torch.dtype | None:
     """The type that `torch.autocast` asks for on such a device, None where it is off."""
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-
-
-def _rows(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B H W, C)."""
-    return as_pixels(x).flatten(0, 1)
 
 
 def _can_pack(weight: Tensor) -> bool:

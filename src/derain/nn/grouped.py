@@ -23,7 +23,7 @@ class GroupedConv2d(nn.Conv2d):
     Kernels have odd sides, and padding keeps height and width. Parameters, results and gradients are those
     of `nn.Conv2d`, up to rounding; in mixed precision too they are taken in the type of the weights, as
     gradients in bfloat16 take three to four times as long. Without gradients, in graphs and on other devices
-    than CPUs the library's operation runs.
+    than CPUs PyTorch's own operation runs.
     """
 
     def forward(self, x: Tensor) -> Tensor:

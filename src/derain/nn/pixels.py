@@ -11,6 +11,11 @@ def as_pixels(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).flatten(1, 2)
 
 
+def as_rows(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B H W, C), one row per pixel of the batch."""
+    return x.permute(0, 2, 3, 1).flatten(0, 2)
+
+
 def as_map(pixels: Tensor, like: Tensor) -> Tensor:
     """(B, H W, C) or (B H W, C) -> (B, C, H, W) with the B, H and W of the map `like`."""
     batch, _, height, width = like.shape

@@ -112,6 +112,16 @@ class Layout:
         """Samples of a pixel that are colours: 3 or 1."""
         return 3 if self.photometric == RGB else 1
 
+    @property
+    def part_width(self) -> int:
+        """Width of a strip or tile in pixels; the last tile of a row may reach beyond the picture."""
+        return self.width if self.tile is None else self.tile[0]
+
+    @property
+    def across(self) -> int:
+        """How many strips or tiles lie side by side."""
+        return -(-self.width // self.part_width)
+
 
 def layout_of(first: tags.Directory, order: tags.Order) -> Layout:
     """The layout that a directory states. Raises `ValueError` for one that is impossible or incomplete."""
@@ -195,8 +205,9 @@ def _converted(
     content: bytes, order: tags.Order, first: tags.Directory, layout: Layout, name: str, max_pixels: int
 ) -> Decoded:
     """Pixels that are more than numbers, as Pillow converts them."""
-    twin = _twin(content, order, {tag: entry for tag, entry in first.entries.items() if tag in PIXEL_TAGS})
-    image = with_supported_pixels(TiffImagePlugin.TiffImageFile(twin, name), name, max_pixels)
+    described = {tag: entry for tag, entry in first.entries.items() if tag in PIXEL_TAGS}
+    file = _reduced_copy(content, order, described)
+    image = with_supported_pixels(TiffImagePlugin.TiffImageFile(file, name), name, max_pixels)
     if layout.bits > 8:
         kind = f"{layout.bits} bits, photometric interpretation {layout.photometric}"
         raise unsupported_pixels(name, kind)
@@ -216,7 +227,7 @@ def _expect_all_pixels(first: tags.Directory, order: tags.Order, length: int) ->
                 raise ValueError(f"pixels up to byte {int(end):,} of {length:,}")
 
 
-def _twin(content: bytes, order: tags.Order, entries: dict[int, tags.Entry]) -> io.BytesIO:
+def _reduced_copy(content: bytes, order: tags.Order, entries: dict[int, tags.Entry]) -> io.BytesIO:
     """The file as a classic TIFF with one directory of only these tags, at its end."""
     classic = {}
     for tag, entry in entries.items():
@@ -320,17 +331,31 @@ def _plane(
     content: bytes, head: tags.Header, entries: dict[int, tags.Entry], layout: Layout, samples: int
 ) -> Array:
     """(H, W, samples): what libtiff decompresses as if grey bytes, converted to numbers."""
-    order, bits = head.order, layout.bits * samples
-    width, tile = layout.width, layout.tile
-    if tile is None:
-        row = (width * bits + 7) // 8
-    else:
-        if tile[0] * bits % 8:
-            raise ValueError("tiles whose rows end inside a byte")
-        row = -(-width // tile[0]) * (tile[0] * bits // 8)
-    described = dict(entries)
-    for tag in INTERPRETATION:
-        described.pop(tag, None)
+    bits, width = layout.bits * samples, layout.part_width
+    if layout.tile is not None and width * bits % 8:
+        raise ValueError("tiles whose rows end inside a byte")
+    size = (width * bits + 7) // 8  # bytes of a row of a strip or tile
+    row = layout.across * size
+    described = _as_grey_bytes(entries, head.order, row, size)
+    whole, top = None, 0
+    for packed in _packed_rows(content, head, described, layout, row):
+        for number in range(layout.across):
+            x = number * width
+            part = packed[:, number * size : (number + 1) * size]
+            values = _unpacked(part, width, samples, layout, head.order)
+            if whole is None:
+                whole = np.empty((layout.height, layout.width, samples), values.dtype)
+            whole[top : top + len(packed), x : x + width] = values[:, : layout.width - x]
+        top += len(packed)
+    assert whole is not None
+    return whole
+
+
+def _as_grey_bytes(
+    entries: dict[int, tags.Entry], order: tags.Order, row: int, tile_row: int
+) -> dict[int, tags.Entry]:
+    """The tags of the same parts as 8-bit grey, with so many bytes in a row of the picture and of a tile."""
+    described = {tag: entry for tag, entry in entries.items() if tag not in INTERPRETATION}
     for tag, value in (
         (Tag.BITS_PER_SAMPLE, 8),
         (Tag.SAMPLES_PER_PIXEL, 1),
@@ -338,29 +363,23 @@ def _plane(
     ):
         described[tag] = tags.numbers(tags.SHORT, order, [value])
     described[Tag.IMAGE_WIDTH] = tags.numbers(tags.LONG, order, [row])
-    if tile is not None:
-        described[Tag.TILE_WIDTH] = tags.numbers(tags.LONG, order, [tile[0] * bits // 8])
-    spans = [(0, width)] if tile is None else [(x, tile[0]) for x in range(0, width, tile[0])]
-    whole, top = None, 0
-    for twin, height in _groups(content, head, described, layout, row):
-        image = TiffImagePlugin.TiffImageFile(twin)
+    if Tag.TILE_WIDTH in entries:
+        described[Tag.TILE_WIDTH] = tags.numbers(tags.LONG, order, [tile_row])
+    return described
+
+
+def _packed_rows(
+    content: bytes, head: tags.Header, described: dict[int, tags.Entry], layout: Layout, row: int
+) -> Iterator[Array]:
+    """(h, row) decompressed bytes, some rows of the picture at a time, from the top."""
+    few = max(1, GROUP_BYTES // row)
+    for file, height in _groups(content, head, described, layout, row):
+        image = TiffImagePlugin.TiffImageFile(file)
         if image.size != (row, height):
             raise ValueError("fewer pixels than it says")
         # In strips, because Pillow makes arrays through copies of the whole.
-        few = max(1, GROUP_BYTES // row)
         for first in range(0, height, few):
-            packed = np.asarray(image.crop((0, first, row, min(first + few, height))))
-            at = 0
-            for x, span in spans:
-                size = row if tile is None else span * bits // 8
-                part = _unpacked(packed[:, at : at + size], span, samples, layout, order)
-                if whole is None:
-                    whole = np.empty((layout.height, width, samples), part.dtype)
-                whole[top : top + len(packed), x : x + span] = part[:, : width - x]
-                at += size
-            top += len(packed)
-    assert whole is not None
-    return whole
+            yield np.asarray(image.crop((0, first, row, min(first + few, height))))
 
 
 def _groups(
@@ -376,7 +395,7 @@ def _groups(
         [int(n) for n in described[tag].numbers(order)] if tag in described else [] for tag in (at, length)
     )
     rows = min(int(tags.Directory(described).number(high, order) or layout.height), layout.height)
-    across = -(-layout.width // layout.tile[0]) if layout.tile is not None else 1
+    across = layout.across
     if layout.compression == 1 and not tiled and len(offsets) == 1 and sizes == [layout.height * row]:
         # One strip of plain bytes can be cut into any number.
         rows = max(1, GROUP_BYTES // row)
@@ -385,7 +404,7 @@ def _groups(
         sizes = [min(rows, layout.height - top) * row for top in tops]
     usual = len(offsets) == len(sizes) == across * -(-layout.height // rows) and sum(sizes) <= len(content)
     if not usual or layout.height * row <= GROUP_BYTES:
-        yield _twin(content, order, described), layout.height
+        yield _reduced_copy(content, order, described), layout.height
         return
     together = max(1, GROUP_BYTES // (rows * row))
     for first in range(0, -(-layout.height // rows), together):
@@ -400,7 +419,7 @@ def _groups(
             length: tags.numbers(tags.LONG, order, sizes[parts]),
             high: tags.numbers(tags.LONG, order, [rows]),
         }
-        yield _twin(bytes(HEADER_BYTES) + stored, order, some), height
+        yield _reduced_copy(bytes(HEADER_BYTES) + stored, order, some), height
 
 
 def _unpacked(packed: Array, width: int, samples: int, layout: Layout, order: tags.Order) -> Array:

@@ -3,14 +3,14 @@
 What differs from the plain form:
 
 - Weights are laid out once (`nn/prepared.py`): norms are part of the 1x1 convolutions after them,
-  reductions part of the upsampling before them, and kernels are in the processor's preferred layout.
+  reductions part of the upsampling before them, and kernels are in oneDNN's layout.
 - The wide layers run window by window (`nn/halo_windows.py`) on channels-last data, and those of the
   feed-forward parts a few channels at a time, so that their buffers stay in the processor's cache.
 - Attention needs neither normalised Q and K nor A V (`nn/channel_attention.py`): the four matrices A
   are added up, and one product takes V to what is added to the block's input.
 - Convolutions from two channels to one are depthwise ones and a sum.
 - In mixed precision, the products of feed-forward parts, values and experts take bfloat16; all that the
-  selections of attention depend on directly, and what blocks add up, stays in float32.
+  selections of attention depend on directly, and the sums that blocks add to, stay in float32.
 - The linear end of an expert, its weight included, is one matrix.
 """
 

@@ -26,7 +26,7 @@ from derain.nn.resizing import Downsample, PatchEmbedding, Upsample
 from derain.nn.transformer import transformer_blocks
 from derain.nn.weighting import weighted_cat
 
-_RANKS_JUMP = "rounding changes which attention logits are kept, and the result with them"
+_WHY_NOT_FLOAT16 = "rounding changes which attention logits are kept, and the result with them"
 
 
 class DRSformer(RainNetwork):
@@ -46,7 +46,7 @@ class DRSformer(RainNetwork):
         DerainError: inconsistent sizes, or another norm.
     """
 
-    spec = Spec(multiple_of=8, refused_precisions={"float16": _RANKS_JUMP})
+    spec = Spec(multiple_of=8, refused_precisions={"float16": _WHY_NOT_FLOAT16})
 
     def __init__(
         self,
@@ -295,7 +295,7 @@ class Experts(nn.Module):
         self._out = nn.Sequential(PointwiseConv2d(EXPERTS * channels, channels, bias=False), nn.ReLU())
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        maps = [recomputed(expert, x) for expert in self._ops]  # kept, theirs would be a sixth of the memory
+        maps = [recomputed(expert, x) for expert in self._ops]  # else a sixth of the memory
         y: Tensor = self._out(weighted_cat(maps, weights))
         return y
 

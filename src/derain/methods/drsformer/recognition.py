@@ -9,7 +9,7 @@ from derain.methods.keys import count_below, shape_of
 from derain.nn.expansion import expansion_factor
 
 # No other network of this package has all of these parameters.
-SIGNS = ("patch_embed.proj.weight", "encoder_level1.0.ffn.dwconv5x5_1.weight")
+SIGNATURE = ("patch_embed.proj.weight", "encoder_level1.0.ffn.dwconv5x5_1.weight")
 LEVELS = ("encoder_level1", "encoder_level2", "encoder_level3", "latent")
 
 
@@ -19,7 +19,7 @@ def recognise(state: StateDict) -> dict[str, Any] | None:
     Raises:
         DerainError: it has a DRSformer's names, but impossible shapes.
     """
-    if any(name not in state for name in SIGNS):
+    if any(name not in state for name in SIGNATURE):
         return None
     dim, inp_channels = shape_of(state, "patch_embed.proj.weight")[:2]
     hidden = [shape_of(state, f"{name}.0.ffn.project_out.weight")[1] // 2 for name in LEVELS]

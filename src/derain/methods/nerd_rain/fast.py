@@ -7,8 +7,8 @@ What differs from the plain form:
 - The wide layers of a block run window by window (`nn/halo_windows.py`) on channels-last data.
 - Attention needs neither normalised Q and K nor A V (`nn/channel_attention.py`): a matrix maps V to
   what is added to the block's input, and the windows of the feed-forward part apply it.
-- In mixed precision, products inside the blocks, INRs and fusions take bfloat16; norms, logits, softmax, what
-  blocks add up and the convolutions of that stay in float32.
+- In mixed precision, products inside the blocks, INRs and fusions take bfloat16; norms, logits, softmax, the
+  sums that blocks add to and the convolutions of these sums stay in float32.
 - The INRs are convolutions, the fusions compute only the positions that survive their decimation, and
   no picture is made for a scale whose picture only the loss needs.
 """

@@ -22,8 +22,7 @@ from derain.methods.contract import StateDict
 from derain.methods.keys import has_kernels
 from derain.methods.network import RainNetwork, Spec
 
-UNET_KERNELS = (7, 5, 5, 3)
-"""Kernel sizes of the encoder from the picture down; all have stride 2."""
+UNET_KERNELS = (7, 5, 5, 3)  # sides of the encoder's kernels from the picture down; all have stride 2
 
 
 class UNet(RainNetwork):

@@ -13,10 +13,10 @@ from derain.methods.rain2avoid import fitting
 from derain.methods.rain2avoid.batches import LEAST_SIDE
 from derain.methods.rain2avoid.ldgp import FIRST_PAPER, JOURNAL, rain_prior
 from derain.methods.rain2avoid.presets import PRESETS, Preset
+from derain.methods.rain2avoid.pseudo_truth import UNIFORM
+from derain.methods.rain2avoid.sampling import PUBLISHED
 from derain.methods.rain2avoid.targets import make_target
 from derain.methods.self_supervision import Bytes, Fit, FitOptions, SelfSupervision, Target
-
-SEEN = 10  # values of the rain map above this count as suspected, as in the sampling
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class Rain2Avoid:
 
     def rain_map(self, rainy: Bytes) -> tuple[Bytes, str]:
         prior = rain_prior(rainy, FIRST_PAPER if self.preset.first_paper else JOURNAL)
-        share = 100 * float((prior.map > (0 if self.preset.first_paper else SEEN)).mean())
+        rule = UNIFORM if self.preset.first_paper else PUBLISHED
+        share = 100 * float((prior.map > rule.threshold).mean())
         return prior.map, f"{share:.1f} % suspected, leaning {prior.theta} degrees"
 
     def target(self, rainy: Tensor, derained: Tensor | None = None) -> Target:

@@ -25,6 +25,7 @@ from derain.methods.self_supervision import Bytes
 
 REACH = 3  # candidates lie within 7x7
 OFFSETS = [(y, x) for y in range(-REACH, REACH + 1) for x in range(-REACH, REACH + 1)]
+STEPS = np.array([*OFFSETS, (0, 0)])  # (50, 2): the offsets, and at -1 no step at all
 MARGIN = 2 * REACH  # surroundings (at most 7x7 for a pixel with candidates) of the furthest candidate
 DRAWS = 50
 BAND_PIXELS = 1 << 16  # rows processed at once: bounds the memory, fits the cache
@@ -96,10 +97,6 @@ class DrawnReferences:
         for draw in range(len(self)):
             total += self[draw]
         return np.rint(total / len(self)).astype(np.uint8)
-
-
-STEPS = np.array([*OFFSETS, (0, 0)])
-"""(50, 2): the offsets, and at -1 no step at all."""
 
 
 def sample_references(

@@ -55,7 +55,7 @@ def agreed_change(found: NDArray[Any], trained: NDArray[Any]) -> NDArray[np.floa
     Both have errors, but different ones, so their mean has smaller ones; but where bright lines of the scene
     look like rain the prior removes them, which shows only as disagreement with the network. Its weight is
     half the fourth power of the cosine between the two: 0.5 when they are the same, 0.03 at a cosine
-    of 0.5. Weight and power fit 21 clean photographs under real streak layers.
+    of 0.5. Weight and power were fitted to 21 clean photographs under real streak layers.
     """
     lengths = np.sqrt(float((found**2).sum()) * float((trained**2).sum()))
     cosine = max(float((found * trained).sum()) / lengths, 0.0) if lengths else 0.0

@@ -149,9 +149,9 @@ def _both(backward: Sweep, forward: Sweep, x: Tensor, after: Tensor | None, befo
     return h.permute(0, 3, 1, 2).to(x.dtype)
 
 
-def _vertical(of: Sweep, x: Tensor, before: Tensor | None) -> Tensor:
+def _vertical(layer: Sweep, x: Tensor, before: Tensor | None) -> Tensor:
     """One vertical sweep of x that continues the state `before`; same shape."""
-    h = sweep(_channels_last(x), of.weight.flatten(), of.bias, of.reverse, _state(before))
+    h = sweep(_channels_last(x), layer.weight.flatten(), layer.bias, layer.reverse, _state(before))
     return h.permute(0, 3, 1, 2).to(x.dtype)
 
 
