@@ -123,7 +123,7 @@ def pair(show: Show, scene: Array) -> tuple[Array, Array]:
     """The rainy picture of a scene and its truth."""
     if show.rain is None:
         return scene, scene
-    kinds = show.weather.over((replace(show.rain, scene=None),))  # the sample is the scene
+    kinds = show.weather.applied_to((replace(show.rain, scene=None),))  # the sample is the scene
     turned = np.rot90(scene) if show.on_its_side else scene
     found = make_pair(np.random.default_rng(show.seed), np.ascontiguousarray(turned), kinds)
     rainy, clean = (np.rot90(p, -1) if show.on_its_side else p for p in found)

@@ -27,6 +27,9 @@ def sort_histories(planes: list[Plane]) -> list[Plane]:
 
     Args:
         planes: T arrays of one shape, T >= 1; their content is overwritten.
+
+    Returns:
+        The T planes of the smallest values, the second smallest, ..., the largest.
     """
     planes, spare = list(planes), np.empty_like(planes[0])
     for low, high in _exchanges(len(planes)):

@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from derain.atomic import link_or_copy, new_file, replace_file
-from derain.errors import DerainError, UsageError
+from derain.errors import DerainError, UsageError, reason
 from derain.made_pairs import write_note
 from derain.pictures import Picture, write_picture
 
 RAINY, CLEAN, LIST = "real_world", "real_world_gt", "real_world.txt"
 
 
-def refuse_repetition(folder: Path, name: str) -> None:
+def refuse_listed(folder: Path, name: str) -> None:
     """Raises `UsageError` if the folder already lists pairs of a clip of this name.
 
     Pairs left by an interrupted run are not listed, and are written again.
@@ -44,11 +44,11 @@ def write_pairs(
         The number of pairs.
 
     Raises:
-        UsageError: there are pairs of this name already.
-        DerainError: the folder cannot be written to.
+        UsageError: the folder lists pairs of this name already.
+        DerainError: its list cannot be read, or the folder cannot be written to.
     """
     folder = Path(folder)
-    refuse_repetition(folder, name)
+    refuse_listed(folder, name)
     first, lines = folder / CLEAN / f"{name}_00001.png", []
     for number, frame in enumerate(frames, 1):
         file = f"{name}_{number:05d}.png"
@@ -69,4 +69,4 @@ def _listed(folder: Path) -> str:
     try:
         return listing.read_text("utf-8") if listing.exists() else ""
     except (OSError, UnicodeDecodeError) as error:
-        raise DerainError(f"{listing}: cannot be read ({error}).") from None
+        raise DerainError(f"{listing}: cannot be read ({reason(error)}).") from None

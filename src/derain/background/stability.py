@@ -54,7 +54,12 @@ class Stability:
 
 
 def measure_stability(store: FrameStore, clean: NDArray[np.uint8]) -> Stability:
-    """Gains and shifts relative to `clean` (H, W, 3)."""
+    """How brightness and camera vary over a clip.
+
+    Args:
+        store: its frames.
+        clean: (H, W, 3) uint8, what they are compared with.
+    """
     last = max(0, store.frames - FRAMES)
     moments = sorted({int(n) for n in np.linspace(0, last, min(MOMENTS, 1 + last // FRAMES))})
     reference = _green_centre(clean)
@@ -70,6 +75,7 @@ def measure_stability(store: FrameStore, clean: NDArray[np.uint8]) -> Stability:
 
 
 def _green_centre(picture: NDArray[np.uint8]) -> View:
+    """(h, w) of the middle of a picture (H, W, 3), at most `WINDOW` pixels a side."""
     height, width = picture.shape[:2]
     top, left = max(0, height - WINDOW) // 2, max(0, width - WINDOW) // 2
     return picture[top : top + WINDOW, left : left + WINDOW, 1].astype(np.float32)

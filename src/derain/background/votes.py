@@ -1,7 +1,7 @@
 """The vote for one percentile: SPANet's clean-frame method, in two variants.
 
 Source: Wang et al., "Spatial Attentive Single-Image Deraining with a High Quality Real Rain
-Dataset", CVPR 2019. `fixed` is an all-integer definition without the slips of the published
+Dataset", CVPR 2019. `fixed` is an all-integer definition without the mistakes of the published
 notebook; `official` repeats them for bit parity:
 
 - 128 is added to the luma of every column but the first, and wraps modulo 256;

@@ -51,7 +51,7 @@ def background(
     from derain.background import clean_frame
     from derain.background.clip import open_clip
     from derain.background.report import facts, refuse_movement, warnings, write_report
-    from derain.background.spa_layout import CLEAN, RAINY, refuse_repetition, write_pairs
+    from derain.background.spa_layout import CLEAN, RAINY, refuse_listed, write_pairs
     from derain.background.votes import check_variant
     from derain.cli.progress import bar
     from derain.errors import UsageError, reason
@@ -67,7 +67,7 @@ def background(
     method = check_variant(variant)
     source = open_clip(clip, frames)
     if pairs is not None:
-        refuse_repetition(pairs, source.name)
+        refuse_listed(pairs, source.name)
     scratch = next(folder for folder in (output and output.parent, report, pairs) if folder)
     try:
         scratch.mkdir(parents=True, exist_ok=True)

@@ -77,7 +77,7 @@ def synth(
         density=_range("density", density),
         brightness=_range("brightness", brightness),
     )
-    kinds = weather.over(find_preset(preset))
+    kinds = weather.applied_to(find_preset(preset))
     suffix = ".png" if video is None else ".mkv"
     plan, failed = plan_pairs(clean, output, preset, count, overwrite, suffix), 0
     asked = {"angle": angle, "density": density, "brightness": brightness}

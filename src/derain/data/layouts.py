@@ -1,8 +1,8 @@
 """The public rain sets as people unpack them: which one a folder holds, and whether it is complete.
 
 Pairs of folders are found by their names (`rain/X2` beside `norain`, `input` beside `target`, ...), or by the
-names of the files where rainy and clean pictures share a folder. Which set they are is told by the path,
-else by file names that only one set uses. Renamed sets cannot be recognised, and are checked as sets
+names of the files where rainy and clean pictures share a folder. The path says which set they are; where it
+does not, file names that only one set uses do. Renamed sets cannot be recognised, and are checked as sets
 without a name.
 """
 

@@ -65,7 +65,14 @@ class Pair:
 
 @dataclass(frozen=True)
 class Pairing:
-    """The best rule for two folders, and the files it leaves unmatched in natural order (2 before 10)."""
+    """Two folders paired by the rule that fits them best.
+
+    Attributes:
+        rule: the one that was used.
+        pairs: in natural order of the pictures (2 before 10).
+        unmatched: pictures without a partner, paths below their folder, in natural order.
+        unmatched_partners: the same for partners without a picture.
+    """
 
     rule: NameRule
     pairs: tuple[Pair, ...]

@@ -83,7 +83,7 @@ def open_camera(place: str) -> Iterator[CameraStream]:
         logging.setLogLevel(before)
     try:
         if not capture.isOpened():
-            raise DerainError(f"{place}: the camera cannot be opened.")
+            raise DerainError(f"{place}: the camera cannot be opened; another program may be using it.")
         yield CameraStream(capture, place)
     finally:
         capture.release()

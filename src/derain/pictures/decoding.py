@@ -13,7 +13,7 @@ GREY_MODES = {"1", "L", "LA", "La"}
 COLOUR_MODES = {"P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
 STRIP_PIXELS = 1 << 22
 BECAME_8, BECAME_16 = " (became 8)", " (became 16)"  # after a depth that was stretched when it was read
-# What a file of Pillow's other modes has and the grey or RGB pixels of a `Picture` have not.
+# What files in Pillow's other modes have that the grey or RGB pixels of a `Picture` do not.
 LEFT_BEHIND = {
     "1": f"1 bit per channel{BECAME_8}",
     "P": "its palette (converted to RGB)",

@@ -29,7 +29,7 @@ LAYOUT = {
     *(330, 332, 333, 334, 336, 337, 338, 339, 340, 341, 342, 343, 346, 347, *range(512, 522)),
     *(529, 530, 531, 532, 559),
 }
-# Of Photoshop's, the layers are the rainy picture in parts.
+# Photoshop's layers are among them: they hold the rainy picture in parts.
 ELSEWHERE = {*LAYOUT, Tag.XMP, Tag.IPTC, Tag.PHOTOSHOP, Tag.ICC, Tag.PHOTOSHOP_LAYERS}
 
 

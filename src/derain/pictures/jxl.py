@@ -93,7 +93,10 @@ def read(content: bytes, name: str, max_pixels: int) -> Picture:
     if header.animated:
         raise DerainError(f"{name}: is an animation; save each frame as a picture, or use a video.")
     if len(header.channels) > MOST_CHANNELS:
-        raise DerainError(f"{name}: has {len(header.channels):,} channels besides its colours.")
+        raise DerainError(
+            f"{name}: has {len(header.channels):,} channels besides its colours; "
+            f"up to {MOST_CHANNELS} are read."
+        )
     if header.floats or BLACK in header.channels:
         raise unsupported_pixels(name, "float" if header.floats else "CMYK")
     if header.unusual:

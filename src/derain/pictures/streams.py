@@ -60,7 +60,7 @@ PROTOCOLS = {
 }
 PIPE_NAME = "standard input"  # in messages
 PATIENCE = 10.0  # seconds without an answer after which a source counts as gone
-# Encoders are to return each frame at once, and to keep up.
+# Options with which encoders return each frame at once, and keep up.
 _QUICK = {
     "libx264": {"preset": "veryfast", "tune": "zerolatency"},
     "libx265": {"preset": "veryfast", "tune": "zerolatency"},

@@ -36,7 +36,7 @@ from derain.errors import DerainError, reason
 _DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,mpegvideo,asf,flv"
 _MAX_PIXELS = 200_000_000
 _MAX_RATE = 10_000  # frames per second
-# Frames of a GIF among which transparent pixels are looked for before the work begins.
+# Frames of a GIF that are searched for transparent pixels before the work begins.
 _LOOKED_THROUGH = 100
 # Decoders that read the transparency stored beside the frames in WebM and Matroska.
 _WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
@@ -54,7 +54,7 @@ _DATA_WORDS = {
     "DYNAMIC_HDR_PLUS": "HDR10+",
     "DYNAMIC_HDR_VIVID": "HDR Vivid",
     "ICC_PROFILE": "its colour profile",
-    "FILM_GRAIN_PARAMS": "made film grain",
+    "FILM_GRAIN_PARAMS": "film grain that players add",
     "SPHERICAL": "its 360-degree data",
 }
 # With these, YUV 4:2:0 -> RGB -> YUV returns the samples it came from.
@@ -212,7 +212,9 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
     for stream in container.streams.video:
         if not stream.disposition & av.stream.Disposition.attached_pic and stream.codec_context:
             if stream.width * stream.height > _MAX_PIXELS:
-                raise DerainError(f"{path}: frames of {stream.width}x{stream.height} are too large.")
+                raise DerainError(
+                    f"{path}: frames of {stream.width}x{stream.height} are too large; scale them down."
+                )
             stream.thread_type = "AUTO"
             return stream
     raise DerainError(f"{path}: contains no video.")
@@ -368,7 +370,7 @@ def _colour(frame: VideoFrame) -> Colour:
 
 @dataclass
 class Tally:
-    """The state of reading: packets that were not empty, and whether some could not be decoded."""
+    """What was read so far: how many packets that were not empty, and whether any could not be decoded."""
 
     packets: int = 0
     damaged: bool = False

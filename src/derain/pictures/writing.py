@@ -117,7 +117,7 @@ def _encoding(
 
 
 def _write_tiff(file: BinaryIO, picture: Picture, samples: Array) -> None:
-    with _encoders_errors("TIFF", OSError):  # those are the file's
+    with _encoders_errors("TIFF", OSError):  # an OSError is about the file, not its encoder
         tiff.write(file, picture, samples)
 
 

@@ -15,7 +15,7 @@ from derain.errors import UsageError
 
 
 def layer(weather: Weather, preset: str = "light", seed: int = 3) -> np.ndarray:
-    rain = weather.over(PRESETS[preset])[0]
+    rain = weather.applied_to(PRESETS[preset])[0]
     return streak_layer(np.random.default_rng(seed), 160, 200, rain.streaks[0])
 
 
@@ -58,25 +58,25 @@ def test_twice_the_density_and_twice_the_brightness_are_twice_the_light() -> Non
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_every_preset_takes_it_and_nothing_changes_unasked(name: str) -> None:
-    assert ORDINARY.over(PRESETS[name]) == PRESETS[name]
+    assert ORDINARY.applied_to(PRESETS[name]) == PRESETS[name]
     if name in ("drops", "dry"):  # nothing falls there
         for change in ({"angle": (5, 6)}, {"brightness": (1, 9)}):
             with pytest.raises(UsageError, match="changes nothing here"):
-                Weather(**change).over(PRESETS[name])
+                Weather(**change).applied_to(PRESETS[name])
         return
-    for rain in Weather(angle=(5, 6), density=(0.5, 2), brightness=(1, 9)).over(PRESETS[name]):
+    for rain in Weather(angle=(5, 6), density=(0.5, 2), brightness=(1, 9)).applied_to(PRESETS[name]):
         assert all(ranges.angle == (5, 6) for ranges in (*rain.streaks, *rain.near))
         assert all(ranges.opacity[1] <= 1 for ranges in rain.near)
 
 
 def test_more_drops_but_not_more_of_no_rain() -> None:
-    drops = Weather(density=(2, 2)).over(PRESETS["drops"])[0].drops
+    drops = Weather(density=(2, 2)).applied_to(PRESETS["drops"])[0].drops
     before = PRESETS["drops"][0].drops
     assert drops is not None
     assert before is not None
     assert drops.density == (2 * before.density[0], 2 * before.density[1])
     with pytest.raises(UsageError, match="density 2: changes nothing here, as the preset has no rain"):
-        Weather(density=(2, 2)).over(PRESETS["dry"])
+        Weather(density=(2, 2)).applied_to(PRESETS["dry"])
 
 
 @pytest.mark.parametrize(

@@ -34,16 +34,16 @@ class Weather:
     def __post_init__(self) -> None:
         if self.angle is not None and not -STEEPEST <= self.angle[0] <= self.angle[1] <= STEEPEST:
             raise UsageError(
-                f"angle {_told(self.angle)}: "
+                f"angle {_text(self.angle)}: "
                 f"give degrees from -{STEEPEST:g} to {STEEPEST:g}, the smaller first."
             )
         for name, (low, high) in (("density", self.density), ("brightness", self.brightness)):
             if not 0 < low <= high <= MOST:
                 raise UsageError(
-                    f"{name} {_told((low, high))}: give numbers above 0, up to {MOST:g}, the smaller first."
+                    f"{name} {_text((low, high))}: give numbers above 0, up to {MOST:g}, the smaller first."
                 )
 
-    def over(self, kinds: tuple[RainKind, ...]) -> tuple[RainKind, ...]:
+    def applied_to(self, kinds: tuple[RainKind, ...]) -> tuple[RainKind, ...]:
         """The same kinds of rain in this weather.
 
         Raises:
@@ -59,10 +59,10 @@ class Weather:
             ends = getattr(self, name)
             if ends != getattr(ORDINARY, name) and not effective:
                 lacks = "falling rain" if has_effect["density"] else "rain"
-                raise UsageError(f"{name} {_told(ends)}: changes nothing here, as the preset has no {lacks}.")
-        return tuple(map(self._over, kinds))
+                raise UsageError(f"{name} {_text(ends)}: changes nothing here, as the preset has no {lacks}.")
+        return tuple(map(self._applied_to_one, kinds))
 
-    def _over(self, rain: RainKind) -> RainKind:
+    def _applied_to_one(self, rain: RainKind) -> RainKind:
         streaks = tuple(
             replace(
                 ranges,
@@ -92,5 +92,5 @@ def _times(ends: Range, factors: Range, most: float = float("inf")) -> Range:
     return min(ends[0] * factors[0], most), min(ends[1] * factors[1], most)
 
 
-def _told(ends: Range) -> str:
+def _text(ends: Range) -> str:
     return f"{ends[0]:g}" if ends[0] == ends[1] else f"{ends[0]:g} to {ends[1]:g}"
