@@ -27,16 +27,17 @@ TRAINED_SHARE = 0.1  # of the steps and of the learning rate, for networks that 
 def fit(targets: Sequence[Target], network: RainNetwork, preset: Preset, options: FitOptions) -> Fit:
     """Fits `network`, in place, to the references of the targets.
 
+    Args:
+        targets: at least one.
+        network: fresh or trained, as the options say.
+        preset: how to learn.
+        options: how long, and on what.
+
     Raises:
         DerainError: the loss is no longer finite.
     """
     began = time.monotonic()
-    if not options.trained and not preset.published:
-        start_at_identity(network)
-    torch.manual_seed(SEED)
-    network = network.to(options.device).train()
-    if isinstance(network, UNet | ResNet | DnCNN) and not preset.published:
-        network = network.in_channels_last()  # faster for their convolutions in training, too
+    network = _prepared(network, preset, options)
     schedule = preset.together if options.together else preset.alone
     pairs = batches(targets, network, schedule)
     share = TRAINED_SHARE if options.trained else 1
@@ -72,7 +73,19 @@ def fit(targets: Sequence[Target], network: RainNetwork, preset: Preset, options
     return Fit(average.cpu().eval(), ended, losses, to_restore)
 
 
+def _prepared(network: RainNetwork, preset: Preset, options: FitOptions) -> RainNetwork:
+    """The network itself, ready for the first step; sets PyTorch's seed."""
+    if not options.trained and not preset.published:
+        start_at_identity(network)
+    torch.manual_seed(SEED)
+    network = network.to(options.device).train()
+    if isinstance(network, UNet | ResNet | DnCNN) and not preset.published:
+        network = network.in_channels_last()  # faster for their convolutions in training, too
+    return network
+
+
 def _share_gone(seconds: float, limit: float | None) -> float:
+    """How much of the time limit is used up, 1 for all of it; 0 without a limit."""
     return 0.0 if limit is None else seconds / max(limit, 1e-9)
 
 
