@@ -4,8 +4,8 @@
 
 Every design learns from the same batches in the same order, each for so many minutes of one processor core,
 made rain not counted; then its average restores the same held-out pictures. Blocks of 1x1 convolutions
-learn with Adam, since Muon at the rate of the others hardly moved them. Designs that the file
-holds already are skipped, so a run that was stopped goes on. Ends with a table.
+learn with Adam, since Muon at the rate of the others hardly moved them. Designs that the file holds already
+are skipped, so a run that was stopped goes on. Ends with a table.
 """
 
 from __future__ import annotations

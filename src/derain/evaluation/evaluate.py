@@ -134,8 +134,11 @@ def evaluate(
                 with errors_of(case.rainy, *candidate.finished.values()):
                     key = _key(candidate, case, earlier, quantise)
                     record = done.get((candidate.name, case.name))
-                    is_kept = restored_file(folder, candidate, case).is_file()
-                    if record is None or not is_kept or not _covers(record, key, wanted):
+                    if (
+                        record is None
+                        or not _covers(record, key, wanted)
+                        or not restored_file(folder, candidate, case).is_file()
+                    ):
                         record, missing = _run(candidate, case, earlier, wanted, folder, quantise, key)
                         errors += missing
                         append_records(records_file, [asdict(record)])
