@@ -208,6 +208,7 @@ def batches(
             batch_sampler=order,
             num_workers=min(recipe.workers, len(order), cores()),
             collate_fn=_collate,
+            pin_memory=torch.cuda.is_available(),  # copies to a graphics card run beside its work
             worker_init_fn=functools.partial(_leave_signals_to_main, over),
             generator=torch.Generator(),  # the loader draws a seed for workers; keep it off the global state
         )
@@ -298,5 +299,5 @@ def _leave_signals_to_main(over: Event, _: int) -> None:
 def to_device(batch: dict[str, Any], device: torch.device, channels_last: bool) -> tuple[Tensor, Tensor]:
     """`rainy` and `clean` of a batch, (B, 3, H, W)."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    rainy = batch["rainy"].to(device, non_blocking=True, memory_format=layout)
-    return rainy, batch["clean"].to(device, non_blocking=True, memory_format=layout)
+    rainy, clean = (batch[name].to(device, non_blocking=True) for name in ("rainy", "clean"))
+    return rainy.to(memory_format=layout), clean.to(memory_format=layout)  # there, as it is faster

@@ -1,9 +1,9 @@
-"""What rainy scenes look like apart from the rain: dark, soft, noisy, compressed, some striped or lined.
+"""What rainy scenes look like apart from the rain: dark, misty, soft, noisy, compressed, striped or lined.
 
 Both pictures of a pair, rainy and clean, go through the same camera, with the same noise, so that a
 network learns to remove the rain and nothing else. Corrugated iron, fences, bars, planks and blinds are
 as straight and bright as streaks, but evenly spaced; cables, pipes and poles are longer than any streak.
-Stripes and lines like theirs belong to both pictures.
+Stripes and lines like theirs belong to both pictures, and so does mist, which stays when rain is removed.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ import numpy as np
 from derain.data.synthesis.camera import through_jpeg, to_levels
 from derain.data.synthesis.pixels import FloatArray, in_color, normal
 from derain.data.synthesis.streaks import Range
+from derain.data.synthesis.veil import VeilRanges, add_veil
 
 # Of lines, pixels. What lies between looks, out of focus, like falling water.
 THIN, WIDE = (0.8, 3.0), (10.0, 40.0)
+MIST = VeilRanges(near=(0.0, 0.2), far=(0.0, 0.6))
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class SceneRanges:
         gain: factor on the values, after the exponent.
         striped: share of scenes with evenly spaced stripes.
         lined: share of scenes with a few lines from edge to edge.
+        misty: share of scenes behind mist.
         soft: standard deviation of the blur, pixels: defocus, or a frame enlarged from a smaller one.
         softened: share of scenes that are blurred at all.
         noise: standard deviation at white; both pictures of a pair have the same noise.
@@ -41,6 +44,7 @@ class SceneRanges:
     gain: Range = (0.35, 1.0)
     striped: float = 0.3
     lined: float = 0.1
+    misty: float = 0.2
     soft: Range = (0.4, 3.0)
     softened: float = 0.6
     noise: Range = (0.0, 0.015)
@@ -54,6 +58,8 @@ def set_scene(rng: np.random.Generator, picture: FloatArray, ranges: SceneRanges
         picture = add_stripes(rng, picture)
     if rng.random() < ranges.lined:
         picture = add_lines(rng, picture)
+    if rng.random() < ranges.misty:
+        picture = add_veil(rng, picture, MIST)
     dark: FloatArray = picture ** np.float32(rng.uniform(*ranges.gamma)) * np.float32(
         rng.uniform(*ranges.gain)
     )
