@@ -3,7 +3,7 @@
 Pictures are restored as `derain.load` does it, from 8-bit pixels in memory to 8-bit pixels, tiled where
 the network or the memory needs it. Seconds are the median of three passes after one that is not counted; of a
 large picture, of one pass, and only where a 512x512 one promises less than the limit. PSNR compares with
-float32.
+float32; weights are random, and where a precision is too narrow for them, that is said.
 
     python benchmarks/graphics_card.py                       512x512, then 4000x3000
     python benchmarks/graphics_card.py everyday drsformer --most-seconds 60
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from derain.errors import DerainError
 from derain.evaluation.similarity import psnr
 from derain.methods import create_network, network_names
 from derain.methods.network import RainNetwork
@@ -53,7 +54,11 @@ def report(name: str, size: tuple[int, int], passes: int) -> float:
     for precision in PRECISIONS:
         if precision in network.spec.refused_precisions:
             continue
-        seconds, memory, result = measure(network, precision, picture, passes)
+        try:
+            seconds, memory, result = measure(network, precision, picture, passes)
+        except DerainError as error:
+            print(f"{name:<18} {precision:<9} {size[1]:>5}x{size[0]:<4} {error}", flush=True)
+            continue
         exact, first = (result, seconds) if exact is None else (exact, first)
         print(
             f"{name:<18} {precision:<9} {size[1]:>5}x{size[0]:<4} {seconds:>8.3f} {memory:>8.0f} "

@@ -12,6 +12,11 @@ from derain.training import train
 from training.conftest import recipe
 
 
+@pytest.fixture(autouse=True)
+def _on_the_processor() -> None:
+    """Not here."""
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA card")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_a_resumed_run_is_the_whole_run(photos: Path, tmp_path: Path, precision: str) -> None:
