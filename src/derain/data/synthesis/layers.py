@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -40,14 +42,15 @@ def lay_over(
 
 def _piece(rng: np.random.Generator, layer: NDArray[np.uint8], height: int, width: int) -> FloatArray:
     """A random piece of a layer, (height, width) in [0, 1]; beyond its edges it is mirrored."""
-    grey = layer.max(2) if layer.ndim == 3 else layer
     scale, lean = rng.uniform(*SCALES), np.deg2rad(rng.uniform(-LEAN, LEAN))
-    middle = rng.uniform(0, 1, 2) * (grey.shape[1], grey.shape[0])
+    middle = rng.uniform(0, 1, 2) * (layer.shape[1], layer.shape[0])
     across = np.array([np.cos(lean), np.sin(lean)]) / scale * (1 if rng.random() < 0.5 else -1)
     down = np.array([-np.sin(lean), np.cos(lean)]) / scale
     # The map takes a place in the piece to the place in the layer that it shows.
     start = middle - across * width / 2 - down * height / 2
     place = np.stack([across, down, start], 1)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    piece = cv2.warpAffine(grey, place, (width, height), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
+    piece = cv2.warpAffine(layer, place, (width, height), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
+    if piece.ndim == 3:
+        piece = functools.reduce(cv2.max, cv2.split(piece))  # NumPy is slow over an axis of three
     return piece.astype(np.float32) / np.float32(255)
