@@ -232,6 +232,21 @@ def test_a_trained_network_makes_no_pixel_brighter() -> None:
     assert (target.mean <= rainy).all()
 
 
+def test_a_quick_result_is_the_average_over_the_four_flips() -> None:
+    class DarkOnTheLeft(RainNetwork):
+        def plain(self, rainy: Tensor) -> dict[str, Tensor]:
+            return {"image": rainy * torch.linspace(0, 1, rainy.shape[-1])}
+
+    rainy = torch.full((1, 3, 64, 96), 0.5)
+    everywhere = torch.ones(1, 1, 64, 96, dtype=torch.bool)
+    target = Target(rainy, np.zeros((64, 96), np.uint8), None, rainy, everywhere, "")
+    quick, published = (
+        adapting.restore_target(target, DarkOnTheLeft(), Rain2Avoid(preset)) for preset in (QUICK, PUBLISHED)
+    )
+    torch.testing.assert_close(quick, torch.full_like(rainy, 0.375))  # half of it is the target's mean
+    torch.testing.assert_close(published, rainy * torch.linspace(0, 1, 96))
+
+
 def test_the_prior_counts_as_much_as_it_agrees_with_the_trained_network() -> None:
     random = np.random.default_rng(0)
     trained, found = -random.random((2, 40, 50, 3)).astype(np.float32)

@@ -111,6 +111,11 @@ class SelfSupervision(Protocol):
         ...
 
     @property
+    def flips(self) -> bool:
+        """Whether a result is the average over the four flips."""
+        ...
+
+    @property
     def seed(self) -> int:
         """Of fresh weights."""
         ...

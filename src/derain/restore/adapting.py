@@ -23,6 +23,7 @@ from derain.nn.padding import pad_to_multiple
 from derain.pictures import Picture, left_out, read_picture, to_rgb8, to_tensor, with_pixels, write_picture
 from derain.restore.jobs import Job, Made, Outcome, carry_out, failed, prepare_folders
 from derain.restore.precision import choose_precision, is_bfloat16_native
+from derain.restore.test_time import with_test_time
 from derain.restore.tiles import OVERLAP, even_axis, run_tiles
 
 NETWORK_FILE = "network.safetensors"
@@ -131,6 +132,18 @@ def apply(
     return outputs["image"][..., :height, :width].clamp(0, 1)
 
 
+def restore_target(
+    target: Target, network: RainNetwork, way: SelfSupervision, device: torch.device | str = "cpu"
+) -> Tensor:
+    """The picture of a target as a fitted network restores it, (1, 3, H, W) in [0, 1]."""
+
+    def once(rainy: Tensor) -> Tensor:
+        return apply(network, rainy, device, way.least_side)
+
+    restored = with_test_time(once, "flips") if way.flips else once
+    return way.finished(target, restored(target.rainy))
+
+
 @dataclass(frozen=True)
 class Adapted:
     """A picture restored by learning from it, with all intermediate results.
@@ -177,8 +190,7 @@ def adapt_one(
     if remaining is not None and (not fit.losses or fit.seconds_to_restore > 2 * max(remaining, 0)):
         notes.append("no time to apply the network: this is the reference without learning")
         return Adapted(target.mean, target, None, "; ".join(notes))
-    image = way.finished(target, apply(fit.network, rainy, options.device, way.least_side))
-    return Adapted(image, target, fit, "; ".join(notes))
+    return Adapted(restore_target(target, fit.network, way, options.device), target, fit, "; ".join(notes))
 
 
 def make_target(rainy: Tensor, network: RainNetwork, way: SelfSupervision, options: FitOptions) -> Target:
@@ -277,8 +289,8 @@ def adapt_together(
         picture, target = prepared[job]
         if keep:
             _keep(job, picture, target, None, start)
-        image = apply(fit.network, target.rainy, options.device, way.least_side)
-        lost = write_picture(job.target, with_pixels(picture, way.finished(target, image)))
+        image = restore_target(target, fit.network, way, options.device)
+        lost = write_picture(job.target, with_pixels(picture, image))
         return Made(_notes(target.warning, fit.note, left_out(lost)))
 
     yield from carry_out(list(prepared), restore, overwrite)

@@ -39,6 +39,10 @@ class Rain2Avoid:
     def bears_bfloat16(self) -> bool:
         return not self.preset.published
 
+    @property
+    def flips(self) -> bool:
+        return not self.preset.published
+
     def rain_map(self, rainy: Bytes) -> tuple[Bytes, str]:
         prior = rain_prior(rainy, FIRST_PAPER if self.preset.first_paper else JOURNAL)
         rule = UNIFORM if self.preset.first_paper else PUBLISHED

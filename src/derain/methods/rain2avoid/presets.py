@@ -4,7 +4,8 @@ Peng, Li and Chen, IEEE TMM 2025; Peng and Li, ICASSP 2023. As published, a fres
 picture to map it to 50 drawn references in turn, by MSE and Adam. The mean of the losses against all
 references differs from the loss against their mean by a constant only, so `quick` learns from the mean
 directly, without the noise of the draws. Its reference is better (`streaks.py`), its network starts at the
-identity, its result is averaged over the last weights, and pixels that are not suspected stay as they are.
+identity, its result is averaged over the last weights and the four flips, and pixels that are not suspected
+stay as they are.
 """
 
 from __future__ import annotations
