@@ -33,7 +33,7 @@ def main(weights: Path, data: Path) -> None:
     restore = load(weights, device="cpu", precision="float32")
     real_crops(restore, data / "spa_masks")
     pairs(restore, "Rain100L", data / "rain100l", matlab_y_uint8)
-    turned(restore, data / "rain100l", count=8)
+    turned(restore, data / "rain100l", count=20)
     pairs(restore, "DDN", data / "ddn", matlab_y_uint8)
     pairs(restore, "clip", data / "clip_with_truth", matlab_y_uint8, every=12)
     pairs(restore, "drops", data / "raindrop_pairs", raindrop_y)

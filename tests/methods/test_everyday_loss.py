@@ -1,4 +1,4 @@
-"""An error costs more in the everyday loss where rain is left than where too much was taken."""
+"""An error costs more in the everyday loss where faint rain is left than where too much was taken."""
 
 from __future__ import annotations
 
@@ -13,9 +13,14 @@ def _l1(rain: float, error: float) -> float:
     return float(terms["l1"])
 
 
-def test_rain_that_is_left_costs_more_than_what_was_taken_too_much() -> None:
-    assert abs(_l1(rain=0.2, error=0.1) - 0.15) < 1e-6
-    assert abs(_l1(rain=0.2, error=-0.1) - 0.1) < 1e-6
+def test_faint_rain_that_is_left_costs_more_than_what_was_taken_too_much() -> None:
+    assert abs(_l1(rain=0.14, error=0.1) - 0.125) < 1e-6  # half-way between the faintest and bright rain
+    assert abs(_l1(rain=0.14, error=-0.1) - 0.1) < 1e-6
+
+
+def test_where_rain_is_bright_both_errors_cost_the_same() -> None:
+    assert abs(_l1(rain=0.3, error=0.1) - 0.1) < 1e-6
+    assert abs(_l1(rain=0.3, error=-0.1) - 0.1) < 1e-6
 
 
 def test_where_it_does_not_rain_both_errors_cost_the_same() -> None:
