@@ -1,9 +1,10 @@
 """What files cost beside the network: a folder of photographs, or clips, against the network alone.
 
-    python benchmarks/pipelines.py INPUT... [--model everyday] [--precision auto]
+    python benchmarks/pipelines.py INPUT... [--model everyday] [--precision auto] [--wall]
 
 In CPU seconds of one process with one thread, so that other work on the machine matters little. With a second
-core, reading and writing happen beside the network, and the wall time is that of the slower of the two.
+core, reading and writing happen beside the network; `--wall` measures that: wall seconds of everything in one
+go, with the network in one thread, against those of the network alone, on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import argparse
 import functools
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import av
@@ -34,14 +35,14 @@ def frames_of(job: Job) -> tuple[int, int, int]:
         return sum(1 for _ in clip.decode(stream)), stream.height, stream.width
 
 
-def cpu_seconds(work: Callable[[], object]) -> float:
-    began = time.process_time()
+def seconds(work: Callable[[], object], clock: Callable[[], float]) -> float:
+    began = clock()
     work()
-    return time.process_time() - began
+    return clock() - began
 
 
-def network_alone(derainer: Derainer, height: int, width: int) -> float:
-    """CPU seconds of a picture of that size, as bands of rows, without reading and writing."""
+def network_alone(derainer: Derainer, height: int, width: int, clock: Callable[[], float]) -> float:
+    """Seconds of a picture of that size, as bands of rows, without reading and writing."""
     multiple = derainer.network.spec.multiple_of
     height, width = (-(-side // multiple) * multiple for side in (height, width))
     rainy = torch.rand(1, 3, height, width).contiguous(memory_format=torch.channels_last)
@@ -52,11 +53,11 @@ def network_alone(derainer: Derainer, height: int, width: int) -> float:
             for _ in derainer.network.in_bands(lambda first, end: rainy[:, :, first:end], height, width):
                 pass
 
-    return cpu_seconds(run)
+    return seconds(run, clock)
 
 
-def restored(derainer: Derainer, job: Job) -> None:
-    list(restore_all(derainer, [job]))
+def restored(derainer: Derainer, jobs: Sequence[Job]) -> None:
+    list(restore_all(derainer, jobs))
 
 
 def main() -> None:
@@ -66,19 +67,22 @@ def main() -> None:
     parser.add_argument("inputs", type=Path, nargs="+")
     parser.add_argument("--model", default="everyday")
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--wall", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
     derainer = derain.load(options.model, device="cpu", precision=options.precision)
     with tempfile.TemporaryDirectory() as folder:
         jobs = plan(options.inputs, Path(folder) / "out").jobs
         sizes = [frames_of(job) for job in jobs]
-        own = total = 0.0
-        for job, (number, height, width) in zip(jobs, sizes, strict=True):
-            # In turn, so that both meet the same other work on the machine.
-            total += cpu_seconds(functools.partial(restored, derainer, job))
-            own += number * network_alone(derainer, height, width)
+        clock = time.perf_counter if options.wall else time.process_time
+        # In turn, so that both meet the same other work on the machine, unless files are to overlap.
+        parts = [(jobs, sizes)] if options.wall else [([j], [s]) for j, s in zip(jobs, sizes, strict=True)]
+        total = own = 0.0
+        for part, shapes in parts:
+            total += seconds(functools.partial(restored, derainer, part), clock)
+            own += sum(n * network_alone(derainer, height, width, clock) for n, height, width in shapes)
     frames = sum(number for number, _, _ in sizes)
-    print(f"{frames} pictures or frames; network {own:.2f} CPU s, everything {total:.2f}")
+    print(f"{frames} pictures or frames; network {own:.2f} s, everything {total:.2f} s")
     print(f"{total / own:.2f} of the network's time, {own / total:.2f} of its rate")
 
 
