@@ -14,7 +14,7 @@ from torch import Tensor
 
 from derain import create_network, open_checkpoint
 from derain.checkpoints import identify, save_checkpoint
-from derain.errors import DerainError, UsageError
+from derain.errors import DerainError
 from derain.methods.udr_s2former import METHOD
 from derain.methods.udr_s2former.fast import fast_largest
 from derain.methods.udr_s2former.network import UDRS2Former
@@ -135,7 +135,7 @@ def test_a_size_that_does_not_fit_names_the_multiple(height: int, width: int) ->
     ],
 )
 def test_widths_that_do_not_fit(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(DerainError, match=message):
         UDRS2Former(**{**TINY, **change})
 
 

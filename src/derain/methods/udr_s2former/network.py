@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from derain.errors import UsageError
+from derain.errors import DerainError
 from derain.methods.network import RainNetwork, Spec, Tile
 from derain.methods.udr_s2former import fast as fast_forms
 from derain.methods.udr_s2former.blocks import BottleneckBlock, DecoderBlock, EncoderBlock
@@ -43,7 +43,7 @@ class UDRS2Former(RainNetwork):
         expand_ratios: hidden channels of an encoder block over its channels, levels 0 to 3.
 
     Raises:
-        UsageError: widths, heads and windows do not fit together.
+        DerainError: widths, heads and windows do not fit together.
     """
 
     def __init__(
@@ -165,11 +165,11 @@ def _smaller(picture: Tensor, level: int) -> Tensor:
 
 def _check_sizes(dims: Sequence[int], heads: Sequence[int], windows: Sequence[int]) -> None:
     if dims[0] % 16:
-        raise UsageError(f"dims[0] = {dims[0]}: the refinement needs a multiple of 16.")
+        raise DerainError(f"dims[0] = {dims[0]}: the refinement needs a multiple of 16.")
     for k, (c, n, w) in enumerate(zip(dims, heads, windows, strict=False)):
         if c % n or c % w:
-            raise UsageError(
+            raise DerainError(
                 f"dims[{k}] = {c} must be a multiple of heads[{k}] = {n} and windows[{k}] = {w}."
             )
     if dims[4] % (2 * heads[3]):
-        raise UsageError(f"dims[4] = {dims[4]} must be a multiple of twice heads[3] = {heads[3]}.")
+        raise DerainError(f"dims[4] = {dims[4]} must be a multiple of twice heads[3] = {heads[3]}.")
