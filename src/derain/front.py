@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
-from derain.errors import UsageError, wrong_type
+from derain.errors import UsageError, refuse_unknown, wrong_type
 from derain.paths import path_of
 
 if TYPE_CHECKING:
@@ -194,12 +194,12 @@ def evaluate(
     )
     from derain.evaluation.cases import find_cases
     from derain.evaluation.evaluate import evaluate as run
+    from derain.evaluation.levels import Quantise
     from derain.evaluation.page import write_report
     from derain.evaluation.report import Report, repeats_of
     from derain.locks import only_here
 
-    if not isinstance(quantise, str) or quantise not in ("round", "floor"):
-        raise UsageError(f"quantise {quantise!r}: choose round or floor.")
+    refuse_unknown("way to quantise", quantise, get_args(Quantise))
     options = _listed("test_time", test_time)
     if options and ensemble:
         raise UsageError("ensemble and test_time both average over flips or rotations; give one of them.")

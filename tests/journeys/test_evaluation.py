@@ -171,7 +171,7 @@ def test_evaluate_refuses_in_one_line(rain100l: Path, weights: Path, tmp_path: P
     for arguments, words in (
         ((tmp_path / "a", "-p", "rgb_psnr"), "1.png: no picture of its name"),
         ((rain100l, "-p", "psnr"), "unknown protocol"),
-        ((rain100l, "--quantise", "ceil"), "choose round or floor"),
+        ((rain100l, "--quantise", "ceil"), "unknown way to quantise 'ceil'. Known: floor, round."),
         ((tmp_path / "none",), "no such folder"),
         ((rain100l / "rainy", rain100l / "none"), "no such file or folder"),
     ):

@@ -6,12 +6,12 @@ batch axis of 1. It holds bytes, or floats in [0, 1]; channels are red, green, b
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from derain.errors import DerainError, UsageError
+from derain.errors import DerainError, refuse_unknown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,8 +34,7 @@ def byte_pair(
             is neither bytes nor float, or the clean picture leaves [0, 1].
         UsageError: `quantise` is neither "round" nor "floor".
     """
-    if quantise not in ("round", "floor"):
-        raise UsageError(f"quantise is {quantise!r}; use 'round' or 'floor'.")
+    refuse_unknown("way to quantise", quantise, get_args(Quantise))
     a, b = _checked(restored, clean, smallest, other)
     return _bytes(a, np.rint if quantise == "round" else np.floor), _bytes(b, np.rint)
 
