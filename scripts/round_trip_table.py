@@ -24,7 +24,8 @@ from derain.errors import DerainError
 from derain.pictures import Picture, read_picture, write_picture
 from derain.pictures.mp4_boxes import mark_spherical
 from derain.pictures.picture import ColourCode, Text
-from derain.pictures.video import VideoReader, video_facts
+from derain.pictures.video import VideoReader
+from derain.pictures.video_facts import video_facts
 from derain.restore.video import restore_video
 
 FORMATS = {"PNG": ".png", "JPEG": ".jpg", "WebP": ".webp", "TIFF": ".tif", "BMP": ".bmp", "AVIF": ".avif"}

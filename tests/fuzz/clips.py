@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clips import moving_scene, write_clip
 from derain.pictures.kinds import VIDEO_KINDS
-from derain.pictures.video import video_facts
+from derain.pictures.video_facts import video_facts
 from derain.restore.video import restore_video
 from fuzz.mutations import mutated
 from fuzz.pictures import SHARED

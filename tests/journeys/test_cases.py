@@ -13,7 +13,8 @@ import pytest
 from command_line import derain_here
 from derain.pictures import Picture, read_picture, write_picture
 from derain.pictures.kinds import VIDEO_KINDS
-from derain.pictures.video import VideoReader, video_facts
+from derain.pictures.video import VideoReader
+from derain.pictures.video_facts import video_facts
 
 CASES = Path(__file__).resolve().parents[3] / "shared" / "cases"
 NO_PROFILE = "left out: a colour profile that cannot be read"

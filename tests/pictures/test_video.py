@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from clips import content, moving_scene, write_clip
 from derain.errors import DerainError, UsageError
-from derain.pictures.video import VideoReader, video_facts
+from derain.pictures.video import VideoReader
 from derain.pictures.video_encoding import VideoEncoder, choose_encoding
+from derain.pictures.video_facts import video_facts
 from derain.pictures.video_writing import decode_times
 from derain.restore.video import restore_video
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from clips import content, moving_scene, write_clip
 from derain.errors import DerainError
 from derain.pictures.mp4_boxes import mark_spherical
-from derain.pictures.video import Frame, VideoFacts, VideoReader, video_facts
+from derain.pictures.video import Frame, VideoReader
+from derain.pictures.video_facts import VideoFacts, video_facts
 from derain.restore.video import restore_video
 
 HDR = "master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,1):max-cll=1000,400"

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from derain.errors import DerainError, Remedy, UsageError, reason
 from derain.paths import is_folder, real
 from derain.pictures import EXTENSIONS, Picture, read_picture, to_rgb8
-from derain.pictures.video import VideoFacts, VideoReader, video_facts
+from derain.pictures.video import VideoReader
+from derain.pictures.video_facts import VideoFacts, video_facts
 
 _PATTERN = re.compile(r"%0?\d*d")
 

@@ -20,7 +20,7 @@ from derain.errors import DerainError, Remedy, UsageError
 
 if TYPE_CHECKING:
     from derain.pictures.streams import FrameWriter, RawFrames
-    from derain.pictures.video import VideoFacts
+    from derain.pictures.video_facts import VideoFacts
     from derain.restore import Derainer, VideoOptions
 
 PIPE = Path("-")

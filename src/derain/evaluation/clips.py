@@ -10,7 +10,8 @@ from pathlib import Path
 from derain.errors import DerainError
 from derain.pictures import Picture, to_rgb8, write_picture
 from derain.pictures.kinds import file_kind
-from derain.pictures.video import VideoReader, video_facts
+from derain.pictures.video import VideoReader
+from derain.pictures.video_facts import video_facts
 
 
 @contextmanager

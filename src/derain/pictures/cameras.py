@@ -13,7 +13,8 @@ from cv2.utils import logging
 from numpy.typing import NDArray
 
 from derain.errors import DerainError
-from derain.pictures.video import MATRIX_UNKNOWN, RANGE_UNKNOWN, Colour, Frame, VideoFacts
+from derain.pictures.video import Frame
+from derain.pictures.video_facts import MATRIX_UNKNOWN, RANGE_UNKNOWN, Colour, VideoFacts
 
 BgrPixels = NDArray[np.uint8]  # (H, W, 3), in OpenCV's order
 

@@ -318,7 +318,8 @@ def _decoded_deep(content: bytes, components: int) -> Array:
     from av.video.codeccontext import VideoCodecContext
     from av.video.reformatter import VideoReformatter
 
-    from derain.pictures.video import EXACT, RANGE_FULL
+    from derain.pictures.video import EXACT
+    from derain.pictures.video_facts import RANGE_FULL
 
     decoder = av.CodecContext.create("mjpeg", "r")
     assert isinstance(decoder, VideoCodecContext)

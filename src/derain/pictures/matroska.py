@@ -14,8 +14,8 @@ import av
 from av.container import OutputContainer
 from av.video.stream import VideoStream
 
-from derain.pictures.video import VideoFacts
 from derain.pictures.video_encoding import CODECS, MATROSKA, Encoding, configure
+from derain.pictures.video_facts import VideoFacts
 
 SEGMENT, TRACKS, TRACK, VIDEO = "18538067", "1654ae6b", "ae", "e0"
 NO_FRAMES = "1f43b675", b"\xe7\x81\0"  # a cluster that begins at 0, before which tracks are looked for

@@ -21,15 +21,12 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
 from derain.errors import DerainError, UsageError, reason, refuse_unknown, unknown_name
-from derain.pictures.video import (
-    Frame,
+from derain.pictures.video import Frame, pixels_of
+from derain.pictures.video_decoding import (
     Tally,
-    VideoFacts,
     decoded_frames,
     deinterlaced,
-    facts_of,
     open_video,
-    pixels_of,
     video_stream,
     why_not_opened,
 )
@@ -41,6 +38,7 @@ from derain.pictures.video_encoding import (
     nearest_format,
     stored_frame,
 )
+from derain.pictures.video_facts import VideoFacts, facts_of
 
 RAW_FORMATS = ("rgb24", "yuv420p")
 KINDS = ("y4m", "raw", "mkv")

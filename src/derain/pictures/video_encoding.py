@@ -19,16 +19,14 @@ from numpy.typing import NDArray
 
 from derain.errors import DerainError, UsageError, reason, refuse_unknown
 from derain.pictures.kinds import VIDEO_KINDS
-from derain.pictures.video import (
-    EXACT,
+from derain.pictures.video import EXACT, Frame, packed_format
+from derain.pictures.video_facts import (
     MATRIX_UNKNOWN,
     RANGE_FULL,
     RANGE_LIMITED,
     Colour,
-    Frame,
     VideoFacts,
     has_alpha,
-    packed_format,
 )
 
 # Name as users type it -> FFmpeg's encoder, the default quality (CRF; None: the codec has none), options.

@@ -21,7 +21,7 @@ from derain.atomic import new_file
 from derain.errors import DerainError, UsageError, reason
 from derain.pictures.matroska import add_marked_stream, marks
 from derain.pictures.mp4_boxes import mark_spherical
-from derain.pictures.video import VideoFacts, open_video, video_stream
+from derain.pictures.video_decoding import open_video, video_stream
 from derain.pictures.video_encoding import (
     CODECS,
     MATROSKA,
@@ -31,6 +31,7 @@ from derain.pictures.video_encoding import (
     configure,
     time_base_of,
 )
+from derain.pictures.video_facts import VideoFacts
 
 BLOCK_ADDITIONAL = 15  # FFmpeg's AV_PKT_DATA_MATROSKA_BLOCKADDITIONAL
 COVERS = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}

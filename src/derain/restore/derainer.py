@@ -264,7 +264,7 @@ class Derainer:
             UsageError: the output exists, or options do not fit together.
             DerainError: the source cannot be read, or the output cannot be written.
         """
-        from derain.pictures.video import video_facts  # PyAV takes a while to load
+        from derain.pictures.video_facts import video_facts  # PyAV takes a while to load
         from derain.restore.video import restore_video
 
         source, keep = path_of("a video", source), self._keep(protect)

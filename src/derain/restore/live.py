@@ -22,7 +22,8 @@ from derain.errors import DerainError
 from derain.paths import exists
 from derain.pictures.cameras import open_camera
 from derain.pictures.streams import RawFrames, open_address, open_file, open_pipe, without_password
-from derain.pictures.video import Frame, VideoFacts, frame_from_tensor, frame_to_tensor
+from derain.pictures.video import Frame, frame_from_tensor, frame_to_tensor
+from derain.pictures.video_facts import VideoFacts
 
 FIRST_DELAY, LONGEST_DELAY = 1.0, 15.0  # seconds before a lost source is tried again
 CLOSING = 2.0  # seconds that a source has to shut down

@@ -202,8 +202,8 @@ def refuse_unusable(
 
 
 def _refuse_misfit(job: Job, options: VideoOptions) -> None:
-    from derain.pictures.video import video_facts  # PyAV takes a while to load
     from derain.pictures.video_encoding import choose_encoding
+    from derain.pictures.video_facts import video_facts  # PyAV takes a while to load
     from derain.pictures.video_writing import refuse_misfit
 
     with errors_of(job.source, job.target):

@@ -22,15 +22,9 @@ from derain.atomic import new_file, replace_file
 from derain.errors import DerainError, Remedy, UsageError
 from derain.locks import only_here
 from derain.paths import parts_of, real, same
-from derain.pictures.video import (
-    Frame,
-    VideoFacts,
-    VideoReader,
-    frame_from_tensor,
-    frame_to_tensor,
-    video_facts,
-)
+from derain.pictures.video import Frame, VideoReader, frame_from_tensor, frame_to_tensor
 from derain.pictures.video_encoding import EncodedFrame, Encoding, VideoEncoder, choose_encoding
+from derain.pictures.video_facts import VideoFacts, video_facts
 from derain.pictures.video_writing import refuse_misfit, write_video
 from derain.restore.prefetch import prefetch
 from derain.restore.temporal import RADIUS, steady

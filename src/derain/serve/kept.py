@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from derain.pictures import Picture
-from derain.pictures.video import VideoFacts, open_video
+from derain.pictures.video_decoding import open_video
+from derain.pictures.video_facts import VideoFacts
 
 # Attributes of a `Picture` that may be None, in words.
 WORDS = {

@@ -12,7 +12,8 @@ from PIL import Image
 
 from derain.pictures import Picture, encode_picture, to_rgb8, write_picture
 from derain.pictures.picture import Array
-from derain.pictures.video import VideoFacts, VideoReader
+from derain.pictures.video import VideoReader
+from derain.pictures.video_facts import VideoFacts
 
 SIDE = 2000  # pixels at most, of a picture as a whole
 QUALITY, QUALITY_FULL = 92, 97

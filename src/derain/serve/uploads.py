@@ -10,7 +10,9 @@ from typing import BinaryIO, Literal
 from derain.errors import DerainError
 from derain.pictures import FileKind, Picture, TooManyPixels, kind_of, read_picture
 from derain.pictures.kinds import HEAD, VIDEO_KINDS
-from derain.pictures.video import VideoFacts, VideoReader, open_video, video_facts, video_stream
+from derain.pictures.video import VideoReader
+from derain.pictures.video_decoding import open_video, video_stream
+from derain.pictures.video_facts import VideoFacts, video_facts
 from derain.pictures.writing import FORMATS
 from derain.serve.limits import Limits, Refused
 

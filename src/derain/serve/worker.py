@@ -14,7 +14,7 @@ import torch
 
 from derain.errors import DerainError, errors_of
 from derain.pictures import read_picture
-from derain.pictures.video import video_facts
+from derain.pictures.video_facts import video_facts
 from derain.restore import Derainer, Settings, load
 from derain.restore import jobs as restoring
 from derain.restore.run import JobProgress, PictureOptions, restore_all
