@@ -24,12 +24,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from derain.methods.drsformer import network as plain
-from derain.nn.blocks import Block, BlockSequence
 from derain.nn.channel_attention import CosineSums, merged_projection
 from derain.nn.convolution import Activation, Convolution, laid_out_by_precision, mixed_precision
 from derain.nn.halo_windows import CPU_NUMBERS, Sides, by_windows, crop, crop_to, padding
 from derain.nn.joining import Joining, doubled, halved
 from derain.nn.norms import ChannelNorm
+from derain.nn.transformer_fast import Block, BlockSequence
 
 PAIRS = 32  # of hidden channels that a CPU computes at a time
 NO_CHANNEL = -1

@@ -23,13 +23,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from derain.methods.nerd_rain import network as plain
-from derain.nn.blocks import Block, BlockSequence
 from derain.nn.channel_attention import CosineSums, merged_projection
 from derain.nn.convolution import Activation, Convolution, laid_out_by_precision, mixed_precision
 from derain.nn.halo_windows import Sides, by_windows, crop, crop_to, padding
 from derain.nn.joining import Joining, doubled, halved
 from derain.nn.norms import ChannelNorm
 from derain.nn.resizing import Upsample
+from derain.nn.transformer_fast import Block, BlockSequence
 
 
 class FastNeRDRain(plain.NeRDRain):

@@ -1,4 +1,4 @@
-"""Blocks of the Restormer family of Transformers, computed window by window without gradients."""
+"""The Transformer blocks of `transformer.py`, computed window by window without gradients."""
 
 from __future__ import annotations
 
