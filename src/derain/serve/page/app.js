@@ -214,7 +214,7 @@ whenFinished(byId("all"), () => [...cards.values()]);
 
 const KEYS = [["Ctrl V", "key_paste"], ["← →", "key_compare"], ["+ −", "key_zoom"], ["0", "key_fit"],
   ["M", "key_mask"], ["P", "key_protect"], ["← ↑ ↓ →", "key_brush"], ["␣", "key_paint"], ["Esc", "key_leave"],
-  ["K", "key_play"]];
+  ["K", "key_play"], ["?", "key_help"]];
 byId("help-list").replaceChildren(...KEYS.flatMap(([key, meaning]) => {
   const [term, text] = [document.createElement("dt"), document.createElement("dd")];
   term.append(Object.assign(document.createElement("kbd"), { textContent: key }));
