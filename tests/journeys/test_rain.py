@@ -143,3 +143,8 @@ def test_one_sheet_to_choose_by(tmp_path: Path, weights: Path) -> None:
     again = derain("preview", photo, "-o", tmp_path / "sheet.png", "--model", weights)
     assert again.returncode == 2
     assert "To replace it, give --overwrite." in again.stderr
+
+
+def test_a_preview_of_nothing_is_wrong_usage() -> None:
+    done = derain("preview", "nope.jpg")
+    assert (done.returncode, done.stderr) == (2, "derain: nope.jpg: no such file.\n")

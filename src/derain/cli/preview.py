@@ -53,11 +53,13 @@ def preview(
     from derain.checkpoints.bundled import bundled_names
     from derain.cli.progress import bar
     from derain.errors import UsageError
-    from derain.paths import PREVIEW
+    from derain.paths import PREVIEW, exists
     from derain.pictures import EXTENSIONS, Picture, read_picture, write_picture
     from derain.restore import load
     from derain.restore.preview import preview_sheet, strengths_of
 
+    if not exists(photo):
+        raise UsageError(f"{photo}: no such file.")
     target = output or photo.with_name(f"{photo.stem}{PREVIEW}.jpg")
     if target.suffix.lower() not in EXTENSIONS:
         raise UsageError(f"{target}: pictures are written as {' '.join(EXTENSIONS)}.")

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from derain.errors import DerainError
+from derain.errors import DerainError, UsageError
 from derain.paths import exists
 from derain.pictures.cameras import open_camera
 from derain.pictures.streams import RawFrames, open_address, open_file, open_pipe, without_password
@@ -69,7 +69,7 @@ def source_of(text: str, standard_input: Any = None, raw: RawFrames | None = Non
         raw: the format of raw frames on standard input.
 
     Raises:
-        DerainError: there is no such file.
+        UsageError: there is no such file.
 
     Examples:
         >>> source_of("rtsp://guard:secret@camera/stream").name
@@ -82,7 +82,7 @@ def source_of(text: str, standard_input: Any = None, raw: RawFrames | None = Non
     if text.isdecimal() or text.startswith("/dev/"):
         return LiveSource(text, lambda: open_camera(text))
     if not exists(Path(text)):
-        raise DerainError(f"{text}: no such file.")
+        raise UsageError(f"{text}: no such file.")
     return LiveSource(text, lambda: open_file(Path(text)), ends=True, paced=True)
 
 
