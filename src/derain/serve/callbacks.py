@@ -38,9 +38,14 @@ def allowed_hosts(names: tuple[str, ...]) -> frozenset[str]:
 
 
 def refuse_unless_allowed(url: str, hosts: frozenset[str]) -> None:
-    """Raises `Refused` (422) unless an address is plain HTTP(S) to one of `hosts`.
+    """Refuses a callback unless it is plain HTTP(S) to a host that the operator allows.
 
-    A host without a port allows the usual one of the scheme.
+    Args:
+        url: the address, as the client gave it.
+        hosts: from `allowed_hosts`; one without a port allows the usual one of the scheme.
+
+    Raises:
+        Refused: 422 it is not.
     """
     try:
         parts = urlsplit(url)
@@ -72,7 +77,7 @@ class Callbacks:
         self._thread.start()
 
     def add(self, call: Call) -> None:
-        """Puts a call in line."""
+        """Puts a call in line; drops it, with a line in the log, where too many are waiting."""
         try:
             self._calls.put_nowait(call)
         except queue.Full:
@@ -101,7 +106,11 @@ class Callbacks:
 
 
 def post(call: Call) -> int:
-    """Sends a call; returns the status of the response."""
+    """Sends a call; returns the HTTP status of the response.
+
+    Raises:
+        OSError, http.client.HTTPException: there was none.
+    """
     parts = urlsplit(call.url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=PATIENCE)

@@ -49,13 +49,24 @@ CHECKS = 2  # uploads that are decoded at once: a slow one does not block the ot
 
 @dataclass(frozen=True)
 class Server:
-    """What the endpoints share."""
+    """What the endpoints share.
+
+    Attributes:
+        store: the jobs.
+        limits: what is accepted.
+        metrics: figures about requests and jobs.
+        access: says who knows the token.
+        checking: lets `CHECKS` uploads be decoded at once.
+        models: that clients may choose from; the first is the default.
+        callback_hosts: that callbacks may be sent to; see `callbacks.allowed_hosts`.
+        workers: the threads that restore.
+    """
 
     store: Store
     limits: Limits
     metrics: Metrics
     access: Access
-    checking: asyncio.Semaphore  # of `CHECKS`
+    checking: asyncio.Semaphore
     models: tuple[OfferedModel, ...]
     callback_hosts: frozenset[str]
     workers: Workers

@@ -27,6 +27,11 @@ class Envelope:
     """
 
     def __init__(self, app: ASGIApp, responded: Responded) -> None:
+        """
+        Args:
+            app: what it surrounds.
+            responded: called for each response.
+        """
         self._app, self._responded = app, responded
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

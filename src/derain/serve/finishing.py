@@ -26,6 +26,7 @@ def finish(job: ServerJob, strength: float, protect: BinaryIO | None, limits: Li
         job: a picture that is done.
         strength: 0 (the rainy picture) to 1.5; 1 is the result of the job.
         protect: a picture of any size, laid over the whole; None protects nothing.
+        limits: of the pixels that `protect` may have.
 
     Returns:
         What was written, under new names; None where it would be the job's own result.
@@ -54,7 +55,7 @@ def blend(rainy: Picture, restored: Picture, shares: np.float32 | Array) -> Pict
 
     Args:
         rainy, restored: of one size.
-        shares: of the change, one for all or (H, W).
+        shares: of the change, 0 to 1.5, one for all or (H, W).
     """
     scale = np.float32(rainy.largest / restored.largest)
     shape = np.broadcast_shapes(rainy.pixels.shape, restored.pixels.shape)

@@ -15,8 +15,12 @@ from derain.serve.views import JobView, view
 
 
 async def events(ids: Sequence[str], store: Store) -> AsyncIterator[ServerSentEvent]:
-    """An event "job" at once and after each change of a job, "gone" for one that is deleted; ends with the
-    last of them."""
+    """An event "job" at once and after each change of a job, "gone" for one that is deleted.
+
+    Args:
+        ids: of the jobs; it ends when all have ended.
+        store: holds them.
+    """
     known: dict[str, JobView | None] = dict.fromkeys(ids)
     with _changes(store) as changed:
         while known:
@@ -39,6 +43,11 @@ async def events(ids: Sequence[str], store: Store) -> AsyncIterator[ServerSentEv
 
 async def end_of(job_id: str, store: Store, request: Request) -> ServerJob:
     """The job once it has ended.
+
+    Args:
+        job_id: of the job.
+        store: holds it.
+        request: of the client that waits; no longer waited for once it has disconnected.
 
     Raises:
         Refused: 404 it was deleted, 400 the client has disconnected.

@@ -70,7 +70,12 @@ class Form:
 
 
 def form_body(fields: Sequence[str], *, several: bool = False) -> dict[str, Any]:
-    """The form of an upload, for the description of the API."""
+    """The form of an upload, for the description of the API.
+
+    Args:
+        fields: that it may have besides `file`.
+        several: whether it takes several files.
+    """
     file = {"type": "array", "items": _FILE} if several else _FILE
     properties = {"file": file, **{name: _FIELDS[name] for name in fields}}
     return _body({"type": "object", "required": ["file"], "properties": properties})
@@ -108,6 +113,10 @@ async def upload_form(
     """The form of a request; its files exist until the end of the block.
 
     Args:
+        request: its body is read here.
+        limits: of size, time and pace.
+        models: that clients may choose from; the first is the default.
+        callback_hosts: that callbacks may be sent to; see `callbacks.allowed_hosts`.
         fields: that it may have besides `file`.
         most: files.
 
@@ -123,7 +132,10 @@ async def upload_form(
 
 @asynccontextmanager
 async def finish_form(request: Request, limits: Limits) -> AsyncIterator[tuple[float, UploadFile | None]]:
-    """Strength and, if anything is to be protected, its mask. Raises as `upload_form`."""
+    """Strength, 0 to 1.5, and the mask if anything is to be protected; it exists until the end of the block.
+
+    Arguments and errors are those of `upload_form`.
+    """
     async with _parts(request, limits, 1) as parts:
         files, given = _sorted_out(parts, "protect", ("strength",), 1)
         yield _strength(given), files[0] if files else None

@@ -40,6 +40,10 @@ class Access:
     """The token of a server, and the cookie that a browser gets for it."""
 
     def __init__(self, token: str | None) -> None:
+        """
+        Args:
+            token: that clients must know; None for none.
+        """
         self._token = token
         self._key = secrets.token_bytes(32)
 
@@ -83,7 +87,9 @@ class Guard:
     def __init__(self, app: ASGIApp, hosts: frozenset[str] | None, access: Access) -> None:
         """
         Args:
+            app: what it guards.
             hosts: host names that requests may use; None for any.
+            access: says who is let in.
         """
         self._app, self._hosts, self._access = app, hosts, access
 

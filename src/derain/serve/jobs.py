@@ -114,6 +114,8 @@ class Store:
         """
         Args:
             folder: exists; only the store puts files there.
+            limits: of the queue, of storage, and of the time that finished jobs are kept.
+            clock: seconds since any moment.
         """
         self._folder, self._limits, self._clock = folder, limits, clock
         self._jobs: dict[str, ServerJob] = {}  # in the order of arrival
@@ -148,7 +150,17 @@ class Store:
                     _remove(folder)
 
     def add(self, folder: Path, upload: Upload, model: str, **wishes: Any) -> ServerJob:
-        """Puts a checked upload into the queue; `wishes` are attributes of the job."""
+        """Puts a checked upload into the queue.
+
+        Args:
+            folder: from `receiving`; becomes the job's own.
+            upload: what is to be restored.
+            model: name of one that the server offers.
+            wishes: further attributes of the job.
+
+        Raises:
+            Refused: 503 the server is stopping.
+        """
         job = ServerJob(folder.name, folder, upload, model, stored=_bytes_below(folder), **wishes)
         with self._change:
             if self._closed:
@@ -213,7 +225,8 @@ class Store:
         self._tell()
 
     def finish(self, job_id: str, finish: Finish | None) -> ServerJob:
-        """Replaces a job's result with another file; the previous one is removed. Raises as `get`."""
+        """Replaces a job's result with another file, None for the job's own; the previous file is removed.
+        Raises as `get`."""
         with self._change:
             old = self.get(job_id).finish
             for path in () if old is None else (old.file, old.protect):
@@ -224,7 +237,16 @@ class Store:
             return self._jobs[job_id]
 
     def settle(self, job: ServerJob, state: State, note: str, kept: tuple[str, ...] = ()) -> ServerJob | None:
-        """Ends a running job. None if it had been deleted; then its files are removed now."""
+        """Ends a running job.
+
+        Args:
+            job: from `take`.
+            state: done or failed.
+            note, kept: see `ServerJob`.
+
+        Returns:
+            The job as it is now; None if it had been deleted, and then its files are removed.
+        """
         with self._change:
             self._running.discard(job.id)
             if job.id not in self._jobs:

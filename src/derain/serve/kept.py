@@ -29,7 +29,7 @@ def held_by_picture(picture: Picture) -> tuple[str, ...]:
 
 
 def held_by_clip(facts: VideoFacts) -> tuple[str, ...]:
-    """What a clip contains."""
+    """What a clip contains. Raises `DerainError` if it cannot be opened."""
     with open_video(facts.path) as container:
         streams = container.streams
         found = {

@@ -22,6 +22,10 @@ class LayerProgress:
     """
 
     def __init__(self, derainer: Derainer) -> None:
+        """
+        Args:
+            derainer: runs once here, on a small picture; its layers are followed from then on.
+        """
         self._done = 0
         self._step: Callable[[int], None] | None = None
         for layer in derainer.network.modules():
@@ -38,10 +42,12 @@ class LayerProgress:
 
     @contextmanager
     def following(self, step: Callable[[float], None], pixels: int | None = None) -> Iterator[None]:
-        """Calls `step(fraction)` after each layer of the network, in the thread that runs it.
+        """Reports on the network until the end of the block.
 
-        An exception that `step` raises ends the work. The fraction is estimated for a picture of `pixels`
-        pixels; it is 0 without them.
+        Args:
+            step: called after each layer, in the thread that runs the network, with the fraction that is
+                done, 0 to 1; an exception that it raises ends the work.
+            pixels: of the picture, by which the fraction is estimated; None: it is always 0.
         """
         total = None if pixels is None else self._per_pixel * pixels
         self._done = 0

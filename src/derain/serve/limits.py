@@ -23,6 +23,9 @@ class Limits:
         waiting: uploads under way and jobs in the queue, together.
         storage_bytes: of all stored uploads and results; beyond it no job is accepted.
         keep_seconds: after which a finished job is deleted.
+
+    Raises:
+        UsageError: a limit is not a positive finite number.
     """
 
     upload_bytes: int = 100_000_000
@@ -42,7 +45,11 @@ class Limits:
 
 
 class Refused(DerainError):
-    """A request that is answered with an HTTP status and one line."""
+    """A request that is answered with an HTTP status and one line.
+
+    Attributes:
+        status: of HTTP, 400 to 599.
+    """
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)

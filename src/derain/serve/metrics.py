@@ -20,6 +20,10 @@ class Histogram:
     """Durations by label; not thread-safe by itself."""
 
     def __init__(self, bounds: Sequence[float]) -> None:
+        """
+        Args:
+            bounds: upper ones, in seconds, increasing.
+        """
         self._bounds = bounds
         self._counts: defaultdict[str, list[int]] = defaultdict(lambda: [0] * (len(bounds) + 1))
         self._sums: defaultdict[str, float] = defaultdict(float)
@@ -29,6 +33,7 @@ class Histogram:
 
         Args:
             labels: as they are written, e.g. 'route="/health"'.
+            seconds: how long it was.
         """
         place = next((i for i, bound in enumerate(self._bounds) if seconds <= bound), len(self._bounds))
         self._counts[labels][place] += 1
@@ -93,7 +98,12 @@ class Metrics:
             self._durations.add(f'outcome="{how}"', seconds)
 
     def render(self, store: Store, ready: bool) -> str:
-        """All figures, with the current state of the store."""
+        """All figures, as Prometheus reads them.
+
+        Args:
+            store: for the jobs and bytes that it holds now.
+            ready: whether all models are loaded.
+        """
         resident = psutil.Process().memory_info().rss
         with self._lock:
             responses = {f'{{status="{status}"}}': count for status, count in sorted(self._responses.items())}

@@ -21,7 +21,11 @@ FILM_SIDE = 960  # pixels at most, of each half of a film
 
 
 def write_preview(path: Path, picture: Picture) -> None:
-    """Writes `picture` as 8-bit RGB, its longer side at most `SIDE` pixels, with its colour profile."""
+    """Writes `picture` as 8-bit RGB, its longer side at most `SIDE` pixels, with its colour profile.
+
+    Raises:
+        DerainError: the file cannot be written.
+    """
     image = Image.fromarray(to_rgb8(picture))
     image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
     write_picture(path, _seen(picture, np.asarray(image)), QUALITY)
@@ -42,7 +46,13 @@ def write_film(path: Path, before: VideoFacts, after: VideoFacts, step: Callable
     One film cannot get out of step, as two could. It ends with the shorter clip.
 
     Args:
+        path: of the MP4 file.
+        before, after: the clips, of one size.
         step: called before each frame; what it raises ends the work.
+
+    Raises:
+        DerainError: a clip cannot be read.
+        av.error.FFmpegError: the film cannot be written.
     """
     scale = min(1.0, FILM_SIDE / max(before.width, before.height))
     upright = (before.width, before.height) if before.turns % 2 == 0 else (before.height, before.width)

@@ -24,6 +24,7 @@ def file_response(path: Path, name: str, *, inline: bool = False) -> Response:
     """A file of a job, which may be deleted while it is sent.
 
     Args:
+        path: of the file.
         name: that it is saved under.
         inline: to be shown rather than saved.
 
@@ -38,12 +39,15 @@ def file_response(path: Path, name: str, *, inline: bool = False) -> Response:
 
 
 def bytes_response(content: bytes, name: str) -> Response:
-    """Bytes to be shown."""
+    """Bytes to be shown; the type follows from the extension of `name`."""
     return _stream(io.BytesIO(content), name, "inline")
 
 
 def archive_response(jobs: Sequence[ServerJob]) -> Response:
     """The results of several jobs in their folders and under their names, numbered if a name recurs.
+
+    Args:
+        jobs: all done.
 
     Raises:
         Refused: 404 one is gone.

@@ -47,6 +47,7 @@ def receive(file: BinaryIO, name: str, folder: Path, limits: Limits) -> tuple[Up
         file: open at its start.
         name: as the client gave it; never used to open anything.
         folder: exists, and is the file's own.
+        limits: of the pixels, and of the length of a clip.
 
     Raises:
         Refused: 415 not of a format that is restored, 413 larger than the limits, 422 damaged.
@@ -130,12 +131,12 @@ def _refuse_large(width: int, height: int, limits: Limits) -> None:
 
 
 def clip_seconds(facts: VideoFacts) -> float:
-    """The duration that a clip states; 0 if it does not."""
+    """The duration that a clip states, in seconds; 0 if it does not."""
     by_count = facts.packets / facts.rate if facts.packets else 0
     return max(float(by_count), facts.duration or 0)
 
 
 def first_frame(facts: VideoFacts) -> Picture:
-    """The first frame of a clip, upright."""
+    """The first frame of a clip, upright. Raises `DerainError` if it cannot be read."""
     frames = iter(VideoReader(facts))
     return Picture(next(frames).pixels)

@@ -81,7 +81,7 @@ class Status(BaseModel):
 
 
 def view(job: ServerJob, store: Store) -> JobView:
-    """A job as the API shows it."""
+    """A job as the API shows it; `store` knows how many jobs are ahead of it."""
     return JobView(
         id=job.id,
         name=job.upload.name,

@@ -70,6 +70,10 @@ class Workers:
     ) -> None:
         """
         Args:
+            work: the models, and how they run.
+            store: gives the jobs.
+            limits: of the time for a job, and of the length of a clip.
+            metrics: count the jobs that have ended.
             ended: called with every job that is done or failed.
             gave_up: called with the reason why a model cannot be loaded; then no job is done.
         """
@@ -86,6 +90,7 @@ class Workers:
         return self._loaded == self._work.workers
 
     def start(self) -> None:
+        """Begins to load the models; jobs are taken once they are there."""
         for thread in self._threads:
             thread.start()
 
