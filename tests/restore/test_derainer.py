@@ -150,7 +150,7 @@ def test_half_precision_is_close(derainer: Derainer, pixels: np.ndarray) -> None
 @pytest.mark.parametrize("name", bundled_names())
 def test_bfloat16_stays_within_half_a_level_where_a_network_says_so(name: str) -> None:
     exact = derain.load(name, device="cpu", precision="float32")
-    if not exact.network.spec.bears_bfloat16:
+    if not exact.network.spec.safe_in_bfloat16:
         pytest.skip("does not say so")
     with Image.open(SAMPLES / "temple.jpg") as photograph:
         pixels = np.asarray(photograph.convert("RGB").crop((0, 0, 256, 192)))

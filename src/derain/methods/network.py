@@ -38,7 +38,7 @@ class Spec:
             None when it is unlimited (global attention, recurrent sweeps).
         tile: the tile of the published test protocol where the result depends on it, else None.
         refused_precisions: {"bfloat16": why, ...} for precisions that spoil the result.
-        bears_bfloat16: with published weights, results in bfloat16 are on average within half a level of
+        safe_in_bfloat16: with published weights, results in bfloat16 are on average within half a level of
             8 bits of those in float32, so that it may be chosen for 8-bit pictures, as it is faster.
         stored_precision: that an exported file computes in; "" for networks, whose precision is chosen.
         maps: names of the outputs besides `image` that a user may want to see, (B, 1 or 3, H, W).
@@ -50,7 +50,7 @@ class Spec:
     receptive_field: int | None = None
     tile: Tile | None = None
     refused_precisions: Mapping[str, str] = field(default_factory=dict)
-    bears_bfloat16: bool = False
+    safe_in_bfloat16: bool = False
     stored_precision: str = ""
     maps: tuple[str, ...] = ()
     onnx_functions: tuple[str, ...] = ()

@@ -106,7 +106,7 @@ class SelfSupervision(Protocol):
         ...
 
     @property
-    def bears_bfloat16(self) -> bool:
+    def safe_in_bfloat16(self) -> bool:
         """Whether learning in bfloat16 gives results as good, so that it is used where it is faster."""
         ...
 

@@ -108,8 +108,8 @@ def learning_precision(name: str, start: Start, way: SelfSupervision, device: to
         UsageError: the network's results would suffer.
     """
     network = start.network()
-    bears = way.bears_bfloat16 and "bfloat16" not in network.spec.refused_precisions
-    if name == "auto" and bears and is_bfloat16_native(device):
+    safe = way.safe_in_bfloat16 and "bfloat16" not in network.spec.refused_precisions
+    if name == "auto" and safe and is_bfloat16_native(device):
         return torch.bfloat16
     return choose_precision(name, start.name, network)
 

@@ -183,7 +183,7 @@ class Derainer:
 
     def dtype_for(self, bits: int) -> torch.dtype:
         """What the network computes in for pictures of this many bits per channel."""
-        chosen = self.settings.precision != "auto" or bits > 8 or not self.network.spec.bears_bfloat16
+        chosen = self.settings.precision != "auto" or bits > 8 or not self.network.spec.safe_in_bfloat16
         return torch.bfloat16 if not chosen and is_bfloat16_native(self.device) else self.dtype
 
     def precision_for(self, bits: int) -> str:

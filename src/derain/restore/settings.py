@@ -22,7 +22,7 @@ class Settings:
     Attributes:
         device: one of `DEVICES`.
         precision: one of `PRECISIONS`, or "auto": float32, but bfloat16 for pictures of 8 bits where the
-            processor supports it and the network tolerates it (`Spec.bears_bfloat16`).
+            processor supports it and the network tolerates it (`Spec.safe_in_bfloat16`).
         tile: side of a tile in pixels; None chooses by the available memory, 0 never tiles.
         overlap: pixels that neighbouring tiles share; None takes what the network needs.
         ensemble: average over positions of the picture: "flips", four times the work; "turns", the eight

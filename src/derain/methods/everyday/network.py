@@ -59,7 +59,7 @@ class Everyday(RainNetwork):
         self.spec = Spec(
             multiple_of=2 ** len(widths),
             receptive_field=_receptive_field(encoder, decoder),
-            bears_bfloat16=True,
+            safe_in_bfloat16=True,
             maps=("mask",),
         )
         neighbours = list(itertools.pairwise(widths))

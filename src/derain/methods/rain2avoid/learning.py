@@ -36,7 +36,7 @@ class Rain2Avoid:
         return not self.preset.published
 
     @property
-    def bears_bfloat16(self) -> bool:
+    def safe_in_bfloat16(self) -> bool:
         return not self.preset.published
 
     @property
