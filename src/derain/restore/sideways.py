@@ -29,9 +29,9 @@ LEAST, MOST = 256, 512
 # across it that glisten look like some rain.
 FAINT = 4
 # How many times the threshold, and the signal of the picture as it stands, the signal of the turned one must
-# be. Of 171 rainy photographs as they stand one passes, in which snow drives at more than 45 degrees; at 4
-# times their own signal two more would.
-SURE, TIMES = 4, 8
+# be. Of 171 rainy photographs and 22 crops of others none passes as it stands, of 49 dry ones two, in which
+# little changes; at 10 times the threshold four dry ones and a picture of drops would.
+SURE, TIMES = 20, 8
 NOTE = "rain falls sideways, so the picture was turned by 90 degrees for the network"
 
 
