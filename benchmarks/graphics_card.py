@@ -23,9 +23,9 @@ from derain.errors import DerainError
 from derain.evaluation.similarity import psnr
 from derain.methods import create_network, network_names
 from derain.methods.network import RainNetwork
+from derain.precisions import PRECISIONS
 from derain.restore import load
 
-PRECISIONS = ("float32", "bfloat16", "float16")
 SMALL, LARGE = (512, 512), (3000, 4000)
 
 

@@ -135,8 +135,9 @@ def test_a_size_that_does_not_fit_names_the_multiple(height: int, width: int) ->
     ],
 )
 def test_widths_that_do_not_fit(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(DerainError, match=message):
+    with pytest.raises(DerainError, match=message) as caught:
         UDRS2Former(**{**TINY, **change})
+    assert caught.type is DerainError
 
 
 def test_the_multiple_of_pixels_follows_from_the_windows() -> None:

@@ -14,7 +14,7 @@ from training.conftest import recipe
 
 @pytest.fixture(autouse=True)
 def _on_the_processor() -> None:
-    """Not here."""
+    """Replaces the fixture of the same name: here, training is on the card."""
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA card")

@@ -20,7 +20,7 @@ from derain.data.synthesis.veil import VeilRanges, add_veil
 
 # Of lines, pixels. What lies between looks, out of focus, like falling water.
 THIN, WIDE = (0.8, 3.0), (10.0, 40.0)
-MIST = VeilRanges(near=(0.0, 0.2), far=(0.0, 0.6))
+STANDING_MIST = VeilRanges(near=(0.0, 0.2), far=(0.0, 0.6))
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class SceneRanges:
         striped: share of scenes with evenly spaced stripes.
         lined: share of scenes with a few lines from edge to edge.
         misty: share of scenes behind mist.
+        mist: the ranges of it.
         soft: standard deviation of the blur, pixels: defocus, or a frame enlarged from a smaller one.
         softened: share of scenes that are blurred at all.
         noise: standard deviation at white; both pictures of a pair have the same noise.
@@ -45,6 +46,7 @@ class SceneRanges:
     striped: float = 0.3
     lined: float = 0.1
     misty: float = 0.2
+    mist: VeilRanges = STANDING_MIST
     soft: Range = (0.4, 3.0)
     softened: float = 0.6
     noise: Range = (0.0, 0.015)
@@ -59,7 +61,7 @@ def set_scene(rng: np.random.Generator, picture: FloatArray, ranges: SceneRanges
     if rng.random() < ranges.lined:
         picture = add_lines(rng, picture)
     if rng.random() < ranges.misty:
-        picture = add_veil(rng, picture, MIST)
+        picture = add_veil(rng, picture, ranges.mist)
     dark: FloatArray = picture ** np.float32(rng.uniform(*ranges.gamma)) * np.float32(
         rng.uniform(*ranges.gain)
     )
