@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +25,8 @@ from derain.pictures import read_picture
 from derain.restore import Derainer
 from derain.restore.jobs import Job, plan
 from derain.restore.run import restore_all
+
+ROUNDS = 5
 
 
 def frames_of(job: Job) -> tuple[int, int, int]:
@@ -42,7 +45,7 @@ def seconds(work: Callable[[], object], clock: Callable[[], float]) -> float:
 
 
 def network_alone(derainer: Derainer, height: int, width: int, clock: Callable[[], float]) -> float:
-    """Seconds of a picture of that size, as bands of rows, without reading and writing."""
+    """Seconds of a picture of that size in bands of rows, without reading and writing; a median."""
     multiple = derainer.network.spec.multiple_of
     height, width = (-(-side // multiple) * multiple for side in (height, width))
     rainy = torch.rand(1, 3, height, width).contiguous(memory_format=torch.channels_last)
@@ -53,7 +56,7 @@ def network_alone(derainer: Derainer, height: int, width: int, clock: Callable[[
             for _ in derainer.network.in_bands(lambda first, end: rainy[:, :, first:end], height, width):
                 pass
 
-    return seconds(run, clock)
+    return statistics.median(seconds(run, clock) for _ in range(ROUNDS))
 
 
 def restored(derainer: Derainer, jobs: Sequence[Job]) -> None:

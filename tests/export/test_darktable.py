@@ -18,7 +18,7 @@ from derain.checkpoints import Model, open_checkpoint, save_checkpoint
 from derain.checkpoints.bundled import bundled, bundled_names
 from derain.checkpoints.cards import card_of
 from derain.errors import DerainError, UsageError
-from derain.export.darktable import check_package, export_package
+from derain.export.darktable import WIDEST, InEditor, check_package, export_package
 from derain.methods import all_architectures
 
 onnx = pytest.importorskip("onnx", reason="the extra 'onnx' is not installed")
@@ -179,11 +179,36 @@ def test_tiles_of_a_linear_picture_are_equally_bright(model: Model, package: Pat
     assert max(map(abs, jumps)) < 0.5 / 255
     with torch.no_grad():
         encoded = torch.from_numpy(to_srgb(linear).astype(np.float32)).clamp(0, 1)
-        whole = model.network(encoded).clamp(0, 1).numpy()
+        whole = InEditor(model.network, model.network.spec.multiple_of)(encoded).numpy()
     assert abs(whole - encoded.numpy()).mean() > 2 / 255  # the network does something
     side = 32
     blocks = torch.nn.functional.avg_pool2d(torch.from_numpy(to_srgb(found) - whole), side)
     assert blocks.abs().max() < 0.5 / 255
+
+
+def test_what_is_wide_and_high_stays_and_what_is_narrow_goes() -> None:
+    scene = torch.full((1, 3, 160, 160), 0.4)
+    rainy = scene.clone()
+    rainy[..., 20:150, 20:26] += 0.2
+    narrow = rainy.clone()
+    rainy[..., 30:120, 60:120] += 0.2
+    rainy[..., 30:120, 130:140] -= 0.2  # what a network fills in is narrow, too
+    result = InEditor(SceneBehind(scene), 1)(rainy)
+    assert abs(result[..., :45] - scene[..., :45]).max() < 1e-6
+    assert abs(result[..., 30 + WIDEST : 120 - WIDEST, 60 + WIDEST : 120 - WIDEST] - 0.6).max() < 1e-6
+    assert abs(result[..., 130:] - scene[..., 130:]).max() < 1e-6
+    assert abs(InEditor(SceneBehind(scene), 1)(narrow) - scene).max() < 1e-6
+
+
+class SceneBehind(torch.nn.Module):
+    """A network that knows the truth."""
+
+    def __init__(self, scene: torch.Tensor) -> None:
+        super().__init__()
+        self.scene = scene
+
+    def forward(self, rainy: torch.Tensor) -> torch.Tensor:
+        return self.scene
 
 
 def test_networks_that_look_at_the_whole_picture_are_refused_with_the_reason(tmp_path: Path) -> None:

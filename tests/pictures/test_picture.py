@@ -42,13 +42,16 @@ def test_every_value_comes_back(dtype: type, channels: int) -> None:
 
 
 @given(pictures())
-def test_the_tensor_is_planar_rgb_in_the_unit_interval(picture: Picture) -> None:
+def test_the_tensor_is_rgb_in_the_unit_interval(picture: Picture) -> None:
     tensor = to_tensor(picture)
     assert tensor.shape == (1, 3, *picture.size)
     assert tensor.dtype == torch.float32
-    assert tensor.is_contiguous()
     expected = torch.from_numpy(picture.pixels.astype(np.float32)) / picture.largest
     assert torch.equal(tensor[0], expected.permute(2, 0, 1).expand(3, -1, -1))
+    before = picture.pixels.copy()
+    tensor.add_(1)  # has its own memory
+    assert np.array_equal(picture.pixels, before)
+    assert torch.equal(tensor[0], 1 + expected.permute(2, 0, 1).expand(3, -1, -1))
 
 
 @given(arrays.arrays(np.float32, (4, 5), elements=st.floats(0, 1, width=32)), st.sampled_from([255, 65535]))

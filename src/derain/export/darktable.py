@@ -34,6 +34,8 @@ from derain.export.running import onnx_model, onnx_session
 from derain.nn.padding import round_up
 
 TILE = 768  # darktable's own side of a tile
+# Pixels, odd. Whether something wider is rain depends on what lies beyond the tile; brightness would jump.
+WIDEST = 15
 INPUT, OUTPUT = "input", "output"
 REQUIRED = ("id", "name", "description", "task", "backend", "version")
 NOT_STATED = "not stated"
@@ -61,7 +63,10 @@ class Package:
 
 
 class InEditor(nn.Module):
-    """A network as an editor calls it: any finite numbers in, (1, 3, H, W) of any size; [0, 1] out."""
+    """A network as an editor calls it: any finite numbers in, (1, 3, H, W) of any size; [0, 1] out.
+
+    What the network removes stays where it is wider and higher than `WIDEST` pixels.
+    """
 
     def __init__(self, network: nn.Module, multiple_of: int) -> None:
         super().__init__()
@@ -73,7 +78,24 @@ class InEditor(nn.Module):
         # Repeating the edge, unlike reflection, works for a picture of one pixel, too.
         padded = F.pad(picture.clamp(0, 1), (0, right, 0, bottom), mode="replicate")
         image: Tensor = self.network(padded)
+        change = padded - image
+        image = image + _wide(change) - _wide(-change)
         return image[..., :height, :width].clamp(0, 1)
+
+
+def _wide(change: Tensor) -> Tensor:
+    """The part of a change, (1, 3, H, W), that is positive, wider and higher than `WIDEST` pixels; smooth.
+
+    A morphological opening.
+    """
+    least = -_largest(-change)
+    return F.avg_pool2d(_largest(least), WIDEST, 1, WIDEST // 2, count_include_pad=False).clamp(min=0)
+
+
+def _largest(change: Tensor) -> Tensor:
+    """The largest value in the square of `WIDEST` pixels around each pixel."""
+    rows = F.max_pool2d(change, (WIDEST, 1), 1, (WIDEST // 2, 0))
+    return F.max_pool2d(rows, (1, WIDEST), 1, (0, WIDEST // 2))
 
 
 def export_package(model: Model, path: Path, tile: int | None = TILE) -> Package:

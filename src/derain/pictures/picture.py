@@ -118,23 +118,17 @@ def without_pixels() -> Picture:
 
 
 def to_tensor(picture: Picture, first: int = 0, end: int | None = None) -> Tensor:
-    """The colours as a (1, 3, H, W) float32 tensor in [0, 1]; grey is repeated in the three channels.
+    """The colours as a (1, 3, H, W) float32 tensor in [0, 1], in memory of its own; grey is repeated in the
+    three channels.
 
     Args:
         picture: of any depth.
         first, end: the first row wanted, and the last + 1; None for all below.
     """
-    pixels = picture.pixels[first:end]
-    tensor = torch.empty(1, 3, *pixels.shape[:2])
-    # One pass from interleaved integers to planar floats, without a copy in between.
-    np.divide(
-        pixels.transpose(2, 0, 1),
-        np.float32(picture.largest),
-        out=tensor[0].numpy(),
-        dtype=np.float32,
-        casting="unsafe",
-    )
-    return tensor
+    levels = torch.from_numpy(np.ascontiguousarray(picture.pixels[first:end]))
+    # Stays interleaved in memory, as convolutions want it.
+    colours = levels.to(torch.float32).div_(picture.largest).permute(2, 0, 1)[None]
+    return colours if colours.shape[1] == 3 else colours.repeat(1, 3, 1, 1)
 
 
 def with_pixels(picture: Picture, tensor: Tensor) -> Picture:

@@ -148,10 +148,15 @@ def _batches(reader: Iterable[Frame], size: int) -> Iterator[tuple[list[tuple[in
         times.append((frame.pts, frame.duration, frame.alpha))
         pictures.append(frame_to_tensor(frame.pixels))
         if len(times) == size:
-            yield times, torch.stack(pictures)
+            yield times, _together(pictures)
             times, pictures = [], []
     if times:
-        yield times, torch.stack(pictures)
+        yield times, _together(pictures)
+
+
+def _together(pictures: list[Tensor]) -> Tensor:
+    """(3, H, W) each -> (B, 3, H, W); a single one is not copied."""
+    return pictures[0][None] if len(pictures) == 1 else torch.stack(pictures)
 
 
 def _steady(restored: Iterator[RestoredFrame], surplus: int) -> Iterator[RestoredFrame]:
