@@ -37,11 +37,11 @@ def rainy_scene() -> Pixels:
 
 
 def on_its_side(picture: Pixels) -> Pixels:
-    return np.ascontiguousarray(np.rot90(picture, -1))
+    return np.ascontiguousarray(np.rot90(picture))
 
 
 def upright(picture: Pixels) -> Pixels:
-    return np.ascontiguousarray(np.rot90(picture))
+    return np.ascontiguousarray(np.rot90(picture, -1))
 
 
 @pytest.fixture(scope="module")

@@ -125,7 +125,7 @@ def to_tensor(picture: Picture, first: int = 0, end: int | None = None) -> Tenso
         picture: of any depth.
         first, end: the first row wanted, and the last + 1; None for all below.
     """
-    levels = torch.from_numpy(np.ascontiguousarray(picture.pixels[first:end]))
+    levels = torch.from_numpy(np.require(picture.pixels[first:end], requirements=("C", "W")))
     # Stays interleaved in memory, as convolutions want it.
     colours = levels.to(torch.float32).div_(picture.largest).permute(2, 0, 1)[None]
     return colours if colours.shape[1] == 3 else colours.repeat(1, 3, 1, 1)

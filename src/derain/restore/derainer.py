@@ -386,7 +386,7 @@ class Derainer:
             return found
 
         def whole() -> tuple[RestoredPicture, Rain]:
-            side = replace(picture, pixels=np.rot90(picture.pixels), alpha=None)
+            side = replace(picture, pixels=np.rot90(picture.pixels, -1), alpha=None)
             keep = None if protect is None else turned(protect, ON_ITS_SIDE)
             restored = self._restore_picture(side, with_maps, progress, keep)
             assert restored.rain is not None  # as it was measured before
@@ -478,8 +478,8 @@ class Derainer:
 
 
 def _turned_back(picture: Picture) -> Picture:
-    """Undoes `numpy.rot90`."""
-    return replace(picture, pixels=np.ascontiguousarray(np.rot90(picture.pixels, -1)))
+    """A quarter turn anticlockwise."""
+    return replace(picture, pixels=np.ascontiguousarray(np.rot90(picture.pixels)))
 
 
 def _name(network: nn.Module, checkpoint: Checkpoint | None) -> str:
