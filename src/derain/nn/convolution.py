@@ -6,7 +6,7 @@ weights at each call, and on one thread sends 1x1 convolutions to a general matr
 of pixels and a packed matrix takes a tenth to a third less time than its 1x1 convolution. Larger
 convolutions across channels are left to `F.conv2d`: which layout of their weights is best depends on the size
 of the map, and from another one, as on maps of 8x8 pixels, oneDNN converts them in ten to thirty times the
-time of the convolution.
+time of the convolution. Where oneDNN includes an activation or a sum, it takes their weights as they are.
 
 Where `torch.autocast` would decide operation by operation what is computed in bfloat16, `multiplying_in` lays
 out the convolutions for it, and nothing else changes.
@@ -115,7 +115,7 @@ class Convolution:
         if self.packed and self.is_matrix:
             y = torch.ops.mkldnn._linear_pointwise(as_rows(x), self.weight, self.bias, activation, [], "none")
             return as_map(y, x)
-        if self.packed:
+        if self.packed or (activation == "relu" and _can_pack(self.weight)):
             y = torch.ops.mkldnn._convolution_pointwise(
                 x, self.weight, self.bias, around, [1, 1], spread, self.groups, activation, [], "none"
             )
@@ -139,6 +139,24 @@ class Convolution:
             torch.ops.mkldnn._convolution_pointwise_.binary(onto, x, *convolved, "add", 1.0, None, [], None)
             return onto
         return onto.add_(F.conv2d(x, self.weight, self.bias, 1, around, spread, self.groups))
+
+    def plus(self, onto: Tensor, x: Tensor, padding: tuple[int, int] | None = None) -> Tensor:
+        """onto + self(x) of a convolution that is neither a matrix nor depthwise, as a new map in the type of
+        the products.
+
+        Args:
+            onto: of the result's shape.
+            x, padding: as in `__call__`.
+        """
+        around, spread = list(padding or [self.halo] * 2), [self.dilation] * 2
+        x, onto = x.to(self.dtype), onto.to(self.dtype)
+        if not _can_pack(self.weight):
+            return F.conv2d(x, self.weight, self.bias, 1, around, spread, self.groups).add_(onto)
+        convolved = self.weight, self.bias, around, [1, 1], spread, self.groups
+        y: Tensor = torch.ops.mkldnn._convolution_pointwise.binary(
+            x, onto, *convolved, "add", 1.0, None, [], None
+        )
+        return y
 
     def multiplying_in(self, dtype: torch.dtype) -> Convolution:
         """The same with weights, and so with operands of its products, of this type."""

@@ -41,7 +41,10 @@ def padded_rows(
         lowest, highest = min(wanted), max(wanted) + 1
         found = rows(lowest, highest)
         if end > there:
-            found = found.index_select(-2, torch.tensor(wanted, device=found.device) - lowest)
+            own = max(0, there - first)
+            mirrored = torch.tensor(wanted[own:], device=found.device) - lowest
+            beyond = found.index_select(-2, mirrored)
+            found = torch.cat((found[..., first - lowest : there - lowest, :], beyond), -2) if own else beyond
         return pad_to(found, end - first, width)
 
     return padded

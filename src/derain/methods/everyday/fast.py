@@ -2,13 +2,15 @@
 
 Rows of the picture stream through the network. A block takes the rows that arrive, holds back those whose
 lower neighbours have not arrived yet, and passes on the rest; the rows of a skip connection wait until the
-decoder reaches them. So no map ever exists as a whole, and every row is computed once.
+decoder reaches them. So no map ever exists as a whole, and every row is computed once. Activations and sums
+are made while the results of the convolutions are still in the processor's registers.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -16,11 +18,42 @@ from torch import Tensor, nn
 
 from derain.methods.everyday.network import SHOWN, Block, Everyday
 from derain.methods.network import Rows
-from derain.nn.halo_windows import Sides, conv, crop, crop_to
+from derain.nn.convolution import Convolution, laid_out_by_precision, mixed_precision
+from derain.nn.halo_windows import Sides, conv, crop, crop_to, padding
 
 # Pixels of the finest level in the rows that arrive at once, and the fewest rows.
 PIXELS = 1 << 18
 LOWEST = 64
+
+
+@dataclass(frozen=True)
+class _Layers:
+    """The convolutions of a block."""
+
+    first: Convolution
+    second: Convolution
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """The blocks of each level, on the way down and up."""
+
+    encoder: tuple[tuple[_Layers, ...], ...]
+    decoder: tuple[tuple[_Layers, ...], ...]
+
+
+@laid_out_by_precision
+def _blocks(network: Everyday) -> _Blocks:
+    return _Blocks(tuple(map(_layers, network.encoder)), tuple(map(_layers, network.decoder)))
+
+
+def _layers(blocks: nn.Module) -> tuple[_Layers, ...]:
+    assert isinstance(blocks, nn.Sequential)
+    return tuple(
+        _Layers(Convolution.like(block.first), Convolution.like(block.second))
+        for block in blocks
+        if isinstance(block, Block)
+    )
 
 
 class FastEveryday(Everyday):
@@ -30,11 +63,12 @@ class FastEveryday(Everyday):
     def fast(self, rainy: Tensor) -> dict[str, Tensor]:
         """As `plain`."""
         height, width = rainy.shape[2:]
+        parts = self.in_bands(lambda first, end: rainy[:, :, first:end], height, width)
         if not self._flows(height, width):
-            return self.plain(rainy)  # all rows at once, and nothing to copy
+            return next(parts)  # all rows at once, and nothing to copy
         whole: dict[str, Tensor] = {}
         top = 0
-        for part in self.in_bands(lambda first, end: rainy[:, :, first:end], height, width):
+        for part in parts:
             bottom = top + part["image"].shape[2]
             for name, value in part.items():
                 if name not in whole:
@@ -45,10 +79,7 @@ class FastEveryday(Everyday):
 
     @torch.no_grad()
     def in_bands(self, rainy: Rows, height: int, width: int) -> Iterator[dict[str, Tensor]]:
-        """As `RainNetwork.in_bands`, in memory that grows only with the width."""
-        if not self._flows(height, width):
-            yield from super().in_bands(rainy, height, width)
-            return
+        """As `RainNetwork.in_bands`; large pictures in memory that grows only with the width."""
         self._refuse_size(height, width)
         top = 0
         for rain in self._rain(rainy, height, width):
@@ -79,15 +110,17 @@ class FastEveryday(Everyday):
 
     def _rain(self, rainy: Rows, height: int, width: int) -> Iterator[Tensor]:
         """What the rain added, rows after rows."""
-        levels = len(self.widths)
+        levels, rows = len(self.widths), _arriving(width) if self._flows(height, width) else height // 2
+        blocks = _blocks(self, mixed_precision(self.stem.weight.device.type))
         heights, skips = [height // 2 >> level for level in range(levels)], [_Waiting() for _ in self.down]
-        x = self._stem(rainy, height // 2, _arriving(width))
+        x = self._stem(rainy, height // 2, rows)
         for level, down in enumerate(self.down):
-            x = self._through(self.encoder[level], x, heights[level])
+            x = _through(blocks.encoder[level], x, heights[level])
             x = map(down, _even(skips[level].passing(x)))
-        x = self._through(self.encoder[-1], x, heights[-1])
+        x = _through(blocks.encoder[-1], x, heights[-1])
         for level in reversed(range(levels - 1)):
-            x = self._through(self.decoder[level], skips[level].added(map(self.up[level], x)), heights[level])
+            x = skips[level].added(map(self.up[level], x))
+            x = _through(blocks.decoder[level], x, heights[level])
         for part in _flow(x, heights[0], 1, functools.partial(_same, self.head)):
             yield F.pixel_shuffle(part, 2)
 
@@ -98,12 +131,11 @@ class FastEveryday(Everyday):
             seen = rainy(2 * (top - sides.top), 2 * (bottom + sides.bottom))
             yield _same(self.stem, F.pixel_unshuffle(seen, 2), sides)
 
-    def _through(self, blocks: nn.Module, x: Iterator[Tensor], height: int) -> Iterator[Tensor]:
-        assert isinstance(blocks, nn.Sequential)
-        for block in blocks:
-            assert isinstance(block, Block)
-            x = _flow(x, height, 2, functools.partial(_block, block))
-        return x
+
+def _through(blocks: tuple[_Layers, ...], x: Iterator[Tensor], height: int) -> Iterator[Tensor]:
+    for block in blocks:
+        x = _flow(x, height, 2, functools.partial(_block, block))
+    return x
 
 
 def _arriving(width: int) -> int:
@@ -111,12 +143,13 @@ def _arriving(width: int) -> int:
     return max(PIXELS // width * 2 // 16 * 16, LOWEST)
 
 
-def _block(block: Block, x: Tensor, sides: Sides) -> Tensor:
+def _block(block: _Layers, x: Tensor, sides: Sides) -> Tensor:
     """The rows of a block whose neighbours have arrived."""
-    first, second = block.first, block.second
-    residual = conv(conv(x, first.weight, first.bias, sides).relu_(), second.weight, second.bias, sides)
-    own = crop(x, sides, 2)
-    return crop_to(residual, own, sides).add_(own)
+    around, own = padding(sides, 1), crop(x, sides, 2)
+    hidden = block.first(x, "relu", around)
+    # Padded rows at an open end are wrong, and are cut off in the end.
+    onto = own if sides.top and sides.bottom else x
+    return crop_to(block.second.plus(onto, hidden, around), own, sides)
 
 
 def _same(convolution: nn.Module, x: Tensor, sides: Sides) -> Tensor:
