@@ -7,6 +7,7 @@ else. A name without weights here is measured with fresh ones, which cost the sa
 
 from __future__ import annotations
 
+import functools
 import io
 import sys
 import tempfile
@@ -50,6 +51,7 @@ def measured(name: str, clip: Path) -> dict[str, float]:
     """Seconds of each part, the least of some frames; the network in the precision that `auto` takes."""
     restore = load(name) if name in bundled_names() else Derainer(create_network(name))
     precision = restore.precision_for(8)
+    as_live = functools.partial(restore.restore, bits=8, any_side=False)
     found: dict[str, list[float]] = {}
 
     def timed(part: str, work: Callable[[], Any]) -> Any:
@@ -63,7 +65,7 @@ def measured(name: str, clip: Path) -> dict[str, float]:
         for number in range(FRAMES):
             decoded = timed("decoding", lambda: next(frames))
             rainy = timed("colours in", lambda d=decoded: frame_to_tensor(stream.rgb(d).pixels)[None])
-            image = timed(f"network in {precision}", lambda r=rainy: restore.restore(r, bits=8).image)
+            image = timed(f"network in {precision}", lambda r=rainy: as_live(r).image)
             pixels = timed("colours out", lambda i=image: frame_from_tensor(i[0], 8))
             timed("encoding", lambda p=pixels, n=number: writer.write(Frame(p, n * 512, 512)))
             rain = timed("rain", lambda r=rainy, i=image: measure_rain(r, i))
