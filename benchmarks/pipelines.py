@@ -53,7 +53,9 @@ def network_alone(derainer: Derainer, height: int, width: int, clock: Callable[[
 
     def run() -> None:
         with torch.no_grad(), torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-            for _ in derainer.network.in_bands(lambda first, end: rainy[:, :, first:end], height, width):
+            for _ in derainer.network.in_bands(
+                lambda first, end: rainy[:, :, first:end], height, width, False
+            ):
                 pass
 
     return statistics.median(seconds(run, clock) for _ in range(ROUNDS))

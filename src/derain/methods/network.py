@@ -88,12 +88,15 @@ class RainNetwork(nn.Module):
             return self.plain(rainy)
         return self.fast(rainy)
 
-    def in_bands(self, rainy: Rows, height: int, width: int) -> Iterator[dict[str, Tensor]]:
+    def in_bands(
+        self, rainy: Rows, height: int, width: int, with_maps: bool = True
+    ) -> Iterator[dict[str, Tensor]]:
         """The same for a picture that is read in rows, without gradients.
 
         Args:
             rainy: returns rows of the picture; some are asked for more than once.
             height, width: of the picture.
+            with_maps: otherwise, maps that cost time may be missing.
 
         Returns:
             The outputs in bands of rows, from the top to the bottom; in one band, unless a network needs

@@ -268,7 +268,7 @@ class Inference:
         self, padded: BandSource, with_maps: bool, dtype: torch.dtype, progress: Callable[[int, int], None]
     ) -> Iterator[dict[str, Tensor]]:
         bands = self.network.in_bands(
-            lambda first, end: self._placed(padded.rows(first, end)), padded.height, padded.width
+            lambda first, end: self._placed(padded.rows(first, end)), padded.height, padded.width, with_maps
         )
         done = 0
         while True:

@@ -78,13 +78,18 @@ class FastEveryday(Everyday):
         return whole
 
     @torch.no_grad()
-    def in_bands(self, rainy: Rows, height: int, width: int) -> Iterator[dict[str, Tensor]]:
+    def in_bands(
+        self, rainy: Rows, height: int, width: int, with_maps: bool = True
+    ) -> Iterator[dict[str, Tensor]]:
         """As `RainNetwork.in_bands`; large pictures in memory that grows only with the width."""
         self._refuse_size(height, width)
         top = 0
         for rain in self._rain(rainy, height, width):
             seen = rainy(top, top + rain.shape[2])
-            yield {"image": seen - rain, "mask": (SHOWN * rain.abs().mean(1, keepdim=True)).clamp(max=1)}
+            found = {"image": seen - rain}
+            if with_maps:
+                found["mask"] = (SHOWN * rain.abs().mean(1, keepdim=True)).clamp(max=1)
+            yield found
             top += rain.shape[2]
 
     def activation_bytes(self, height: int, width: int) -> int:
