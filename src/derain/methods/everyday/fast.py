@@ -22,7 +22,7 @@ from derain.nn.convolution import Convolution, laid_out_by_precision, mixed_prec
 from derain.nn.halo_windows import Sides, conv, crop, crop_to, padding
 
 # Pixels of the finest level in the rows that arrive at once, and the fewest rows.
-PIXELS = 1 << 18
+PIXELS = 1 << 17
 LOWEST = 64
 
 
@@ -111,7 +111,7 @@ class FastEveryday(Everyday):
         return int(4 * width * (5 * rows * self.widths[0] / 2 + 4 * late * waiting))
 
     def _flows(self, height: int, width: int) -> bool:
-        return height * width > 4 * PIXELS and height // 2 > _arriving(width)
+        return height * width > 8 * PIXELS and height // 2 > _arriving(width)
 
     def _rain(self, rainy: Rows, height: int, width: int) -> Iterator[Tensor]:
         """What the rain added, rows after rows."""
