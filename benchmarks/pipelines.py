@@ -26,7 +26,7 @@ from derain.restore import Derainer
 from derain.restore.jobs import Job, plan
 from derain.restore.run import restore_all
 
-ROUNDS = 5
+ROUNDS = 5  # of the network alone
 
 
 def frames_of(job: Job) -> tuple[int, int, int]:
@@ -54,7 +54,7 @@ def network_alone(derainer: Derainer, height: int, width: int, clock: Callable[[
     def run() -> None:
         with torch.no_grad(), torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
             for _ in derainer.network.in_bands(
-                lambda first, end: rainy[:, :, first:end], height, width, False
+                lambda first, end: rainy[:, :, first:end], height, width, with_maps=False
             ):
                 pass
 

@@ -46,6 +46,8 @@ def test_the_tensor_is_rgb_in_the_unit_interval(picture: Picture) -> None:
     tensor = to_tensor(picture)
     assert tensor.shape == (1, 3, *picture.size)
     assert tensor.dtype == torch.float32
+    in_memory = tensor.permute(0, 2, 3, 1) if picture.pixels.shape[2] == 3 else tensor
+    assert in_memory.is_contiguous()
     expected = torch.from_numpy(picture.pixels.astype(np.float32)) / picture.largest
     assert torch.equal(tensor[0], expected.permute(2, 0, 1).expand(3, -1, -1))
     before = picture.pixels.copy()

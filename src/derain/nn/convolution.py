@@ -80,7 +80,7 @@ class Convolution:
         side = weight.shape[-1]
         bias = None if bias is None else bias.detach()
         weight = weight.detach()
-        if not _can_pack(weight) or (side > 1 and groups == 1):
+        if not _suits_onednn(weight) or (side > 1 and groups == 1):
             weight = weight.contiguous(memory_format=torch.channels_last)
             return cls(weight, bias, side, groups, dilation, packed=False, exact=exact)
         weight = weight.contiguous()
@@ -115,7 +115,7 @@ class Convolution:
         if self.packed and self.is_matrix:
             y = torch.ops.mkldnn._linear_pointwise(as_rows(x), self.weight, self.bias, activation, [], "none")
             return as_map(y, x)
-        if self.packed or (activation == "relu" and _can_pack(self.weight)):
+        if self.packed or (activation == "relu" and _suits_onednn(self.weight)):
             y = torch.ops.mkldnn._convolution_pointwise(
                 x, self.weight, self.bias, around, [1, 1], spread, self.groups, activation, [], "none"
             )
@@ -150,7 +150,7 @@ class Convolution:
         """
         around, spread = list(padding or [self.halo] * 2), [self.dilation] * 2
         x, onto = x.to(self.dtype), onto.to(self.dtype)
-        if not _can_pack(self.weight):
+        if not _suits_onednn(self.weight):
             return F.conv2d(x, self.weight, self.bias, 1, around, spread, self.groups).add_(onto)
         convolved = self.weight, self.bias, around, [1, 1], spread, self.groups
         y: Tensor = torch.ops.mkldnn._convolution_pointwise.binary(
@@ -207,7 +207,7 @@ def mixed_precision(device: str) -> torch.dtype | None:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
 
 
-def _can_pack(weight: Tensor) -> bool:
+def _suits_onednn(weight: Tensor) -> bool:
     return (
         weight.device.type == "cpu"
         and torch.backends.mkldnn.is_available()
