@@ -59,11 +59,11 @@ def interleave(shares: Sequence[float]) -> Interleaving:
 
 
 class Mixture(Dataset[Item]):
-    """Items of several endless streams in fixed shares."""
+    """Items of several endless streams in fixed shares; each has the number of its stream as `source`."""
 
     def __init__(self, streams: Sequence[Dataset[Item]], shares: Sequence[float]) -> None:
         self.streams, self.order = list(streams), interleave(shares)
 
     def __getitem__(self, index: int) -> Item:
         source, number = self.order(index)
-        return self.streams[source][number]
+        return {**self.streams[source][number], "source": source}

@@ -29,7 +29,7 @@ from derain.errors import DerainError
 from derain.pictures import Picture, to_tensor
 
 Levels = NDArray[np.uint8]
-Item = dict[str, Tensor | str]
+Item = dict[str, Tensor | str | int]
 Crop = Literal["window", "resized"]
 Turns = Literal["none", "mirror", "flips_and_rotations", "upright_twice_as_likely"]
 POSITIONS = {"none": 1, "mirror": 2, "flips_and_rotations": 8, "upright_twice_as_likely": 9}

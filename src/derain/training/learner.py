@@ -24,7 +24,7 @@ from derain.nn.ema import move_average
 from derain.own_code import own_function
 from derain.training.batches import to_device
 from derain.training.optimizers import make_optimizer
-from derain.training.recipe import Recipe
+from derain.training.recipe import Recipe, Scalar, losses_of
 from derain.training.recomputing import checkpoint_activations
 from derain.training.schedule import rate_at
 
@@ -67,7 +67,7 @@ class Learner:
         self.recipe, self.accelerator, self.step = recipe, accelerator, 0
         _refuse_code(recipe, own_code)
         self.architecture, self.config = architecture_of(recipe)
-        self.loss = loss_of(recipe, self.architecture)
+        self.losses = losses(recipe, self.architecture)
         torch.manual_seed(recipe.seed)
         network = fresh_network(recipe, self.architecture, self.config)
         if recipe.channels_last:
@@ -118,7 +118,7 @@ class Learner:
             final = number + 1 == len(parts)
             with contextlib.nullcontext() if final else accelerator.no_sync(model):
                 outputs = {name: value.float() for name, value in model(rainy).items()}
-                terms = self.loss(outputs, clean, rainy)
+                terms = self._terms(outputs, clean, rainy, part.get("source"))
                 loss = torch.stack(list(terms.values())).sum()
                 self._stop_if_not_finite(loss, terms, part["name"])
                 accelerator.backward(loss / len(parts))
@@ -132,6 +132,24 @@ class Learner:
             move_average(self.average, self.network, recipe.ema or 0.0)
             for buffer, latest in zip(self.average.buffers(), self.network.buffers(), strict=True):
                 buffer.copy_(latest)
+        return sums
+
+    def _terms(
+        self, outputs: Mapping[str, Tensor], clean: Tensor, rainy: Tensor, source: Tensor | None
+    ) -> dict[str, Tensor]:
+        """The terms of the loss; of several losses, each is weighted by the share of its pictures."""
+        if source is None or len(self.losses) == 1:
+            (loss,) = self.losses.values()
+            return loss(outputs, clean, rainy)
+        sums: dict[str, Tensor] = {}
+        for sources, loss in self.losses.items():
+            mine = torch.isin(source, torch.tensor(sources)).nonzero()[:, 0]
+            if not len(mine):
+                continue
+            here = mine.to(clean.device)
+            terms = loss({name: value[here] for name, value in outputs.items()}, clean[here], rainy[here])
+            for name, value in terms.items():
+                sums[name] = sums.get(name, torch.zeros_like(value)) + value * (len(mine) / len(source))
         return sums
 
     def _stop_if_not_finite(self, loss: Tensor, terms: Mapping[str, Tensor], names: list[str]) -> None:
@@ -183,15 +201,25 @@ def architecture_of(recipe: Recipe) -> tuple[Architecture, dict[str, Any]]:
     return architecture, {**architecture.variants[variant], **recipe.options}
 
 
-def loss_of(recipe: Recipe, architecture: Architecture) -> LossFunction:
-    """The loss with the recipe's options: the method's own, or the function that the recipe names.
+def losses(recipe: Recipe, architecture: Architecture) -> dict[tuple[int, ...], LossFunction]:
+    """The different losses of a recipe by the numbers of the sources that each is for.
 
-    RUNS THE CODE of that function's module.
+    RUNS THE CODE of a custom loss.
 
     Raises:
         UsageError: an option is not known or not given, or there is no such function.
     """
-    options = dict(recipe.loss)
+    options = losses_of(recipe)
+    groups: dict[tuple[tuple[str, Scalar], ...], list[int]] = {}
+    for source, given in enumerate(options):
+        groups.setdefault(tuple(sorted(given.items())), []).append(source)
+    return {
+        tuple(sources): _loss(recipe.network, architecture, dict(given)) for given, sources in groups.items()
+    }
+
+
+def _loss(network: str, architecture: Architecture, options: dict[str, Scalar]) -> LossFunction:
+    """The method's own loss, or the function that the options name."""
     target = options.pop("function", None)
     if target is not None:
         return _own_loss(str(target), options)
@@ -201,11 +229,11 @@ def loss_of(recipe: Recipe, architecture: Architecture) -> LossFunction:
     for name in options:
         if name not in known:
             others = f"known: {', '.join(known)}" if known else "it has none"
-            raise UsageError(f"'loss': the loss of {recipe.network} has no option '{name}'; {others}.")
+            raise UsageError(f"'loss': the loss of {network} has no option '{name}'; {others}.")
     for name, option in known.items():
         if option.default is dataclasses.MISSING and name not in options:
             about = " ".join((inspect.getdoc(kind) or "").partition("Attributes:")[2].split())
-            raise UsageError(f"'loss.{name}' is not given; {recipe.network}: {about}")
+            raise UsageError(f"'loss.{name}' is not given; {network}: {about}")
     return kind(**options)
 
 

@@ -109,9 +109,11 @@ class MixtureSource(Data):
 
     Attributes:
         share: of the training items, in proportion to the shares of the other sources.
+        loss: options of the loss for pictures of this source, in place of those of the recipe.
     """
 
     share: PositiveFloat
+    loss: dict[str, Scalar] = {}
 
 
 class MixedData(_Part):
@@ -360,6 +362,13 @@ def shares_of(recipe: Recipe) -> list[float]:
     return [1.0] if isinstance(recipe.data, Data) else [source.share for source in recipe.data.sources]
 
 
+def losses_of(recipe: Recipe) -> list[dict[str, Scalar]]:
+    """The options of the loss for every source of the training data."""
+    if isinstance(recipe.data, Data):
+        return [recipe.loss]
+    return [{**recipe.loss, **source.loss} for source in recipe.data.sources]
+
+
 def _contradiction(recipe: Recipe) -> str | None:
     """The first rule broken that types cannot express."""
     for name, part in (*sources_of(recipe).items(), ("validation", recipe.validation)):
@@ -375,6 +384,9 @@ def _contradiction(recipe: Recipe) -> str | None:
             "'validation.clean' names pictures and 'validation.hold_out' takes some of those for training, "
             "and only one of them can be. Set the other to null."
         )
+    for name, source in sources_of(recipe).items():
+        if isinstance(source, MixtureSource) and "function" in source.loss:
+            return f"'{name}.loss.function': all sources share one function; name it in 'loss'."
     shares = shares_of(recipe)
     if min(shares) * CYCLE < sum(shares):
         return f"'data.sources.{shares.index(min(shares))}.share' is below a thousandth of all shares."
