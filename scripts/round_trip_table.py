@@ -350,7 +350,7 @@ def clip_cell(suffix: str, name: str, folder: Path) -> str:
     before = look(source)
     assert before is not None, f"the clip for {name} lacks it"
     try:
-        notes = restore_video(source, target, lambda rainy: rainy).left_out
+        notes = restore_video(source, target, lambda rainy: rainy, frame_by_frame=True).left_out
     except DerainError:
         return "refused"
     if alike(look(target), before):

@@ -33,7 +33,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def restore(source: Path, target: Path, **options: Any) -> tuple[Content, Content]:
     """The content of the source and of its copy, with a network that changes nothing."""
-    result = restore_video(source, target, lambda rainy: rainy, **options)
+    result = restore_video(source, target, lambda rainy: rainy, frame_by_frame=True, **options)
     assert (result.shortfall, result.left_out) == ("", ())
     assert [path for path in target.parent.iterdir() if path.name.startswith(".")] == []
     return content(source), content(target)

@@ -56,7 +56,7 @@ def test_colours_are_read_by_the_matrix_and_range_of_the_file(
 
 def test_frames_survive_the_way_to_rgb_and_back(tmp_path: Path) -> None:
     source = write_clip(tmp_path / "a.mkv", list(moving_scene(4, 32, 48)))
-    restore_video(source, tmp_path / "b.mkv", lambda rainy: rainy, codec="ffv1")
+    restore_video(source, tmp_path / "b.mkv", lambda rainy: rainy, frame_by_frame=True, codec="ffv1")
     before, after = content(source), content(tmp_path / "b.mkv")
     assert after.pixel_format == "yuv420p"
     difference = np.abs(np.stack(before.frames).astype(int) - np.stack(after.frames))

@@ -39,20 +39,28 @@ class Breaking:
         return rainy * 0.5
 
 
-@pytest.mark.parametrize("temporal", [False, True])
+@pytest.mark.parametrize(
+    ("options", "reach"),
+    [
+        ({"frame_by_frame": True}, 0),
+        ({"frame_by_frame": True, "temporal": True}, 2),
+        ({}, 2),
+        ({"temporal": True}, 4),
+    ],
+)
 def test_an_interrupted_run_goes_on_from_its_last_segment(
-    source: Path, tmp_path: Path, temporal: bool
+    source: Path, tmp_path: Path, options: dict[str, bool], reach: int
 ) -> None:
     # A lossless codec: the H.264 encoder does not give the same bytes for the same frames twice.
     whole, target = tmp_path / "whole.mkv", tmp_path / "out.mkv"
-    restore_video(source, whole, Breaking(), temporal=temporal, codec="ffv1")
+    restore_video(source, whole, Breaking(), **options, codec="ffv1")
     with pytest.raises(KeyboardInterrupt):
-        restore_video(source, target, Breaking(21), temporal=temporal, codec="ffv1")
+        restore_video(source, target, Breaking(21 + reach), **options, codec="ffv1")
     assert not target.exists()
     network = Breaking()
-    result = restore_video(source, target, network, temporal=temporal, codec="ffv1", resume=True)
+    result = restore_video(source, target, network, **options, codec="ffv1", resume=True)
     assert (result.frames, result.resumed) == (30, 16)
-    assert network.seen == 14 + (2 if temporal else 0)
+    assert network.seen == 14 + reach
     resumed, straight = content(target), content(whole)
     np.testing.assert_array_equal(np.stack(resumed.frames), np.stack(straight.frames))
     assert resumed.times == straight.times

@@ -28,11 +28,11 @@ PREFIX = "DERAIN_"
 # replace files: nobody should lose any because of a derain.toml in the current folder.
 SETTABLE = frozenset(
     {
-        *("backbone", "codec", "compare", "crf", "device", "ensemble", "format", "host", "jpeg-quality"),
-        *("keep", "keep-fields", "maps", "max-clip", "max-pixels", "max-storage", "max-time", "max-upload"),
-        *("max-waiting", "minutes", "model", "overlap", "passes", "port", "precision", "preset"),
-        *("protocol", "quantise", "quiet", "seed", "sizes", "strength", "temporal", "threads", "tile"),
-        *("verbose", "workers"),
+        *("backbone", "codec", "compare", "crf", "device", "ensemble", "format"),
+        *("frame-by-frame", "host", "jpeg-quality", "keep", "keep-fields", "maps", "max-clip"),
+        *("max-pixels", "max-storage", "max-time", "max-upload", "max-waiting", "minutes", "model"),
+        *("overlap", "passes", "port", "precision", "preset", "protocol", "quantise", "quiet", "seed"),
+        *("sizes", "strength", "temporal", "threads", "tile", "verbose", "workers"),
     }
 )
 

@@ -71,6 +71,12 @@ class VideoFlags:
         int | None,
         typer.Option(help="Quality of videos, lower is better; 18 for h264, 20 for h265, 24 for vp9."),
     ] = None
+    frame_by_frame: Annotated[
+        bool,
+        typer.Option(
+            "--frame-by-frame", help="Restore each frame of a video alone: faster, but more rain stays."
+        ),
+    ] = False
     temporal: Annotated[
         bool,
         typer.Option(

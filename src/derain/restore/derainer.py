@@ -37,7 +37,7 @@ from derain.restore.sideways import ON_ITS_SIDE, Sideways, turned_where_sideways
 from derain.restore.test_time import positions, turned
 
 if TYPE_CHECKING:
-    from derain.restore.video import FrameProgress, VideoResult
+    from derain.restore.video import Finish, FrameProgress, RestoreBatch, VideoResult
 
 log = logging.getLogger("derain")
 
@@ -242,6 +242,7 @@ class Derainer:
         overwrite: bool = False,
         codec: str | None = None,
         crf: int | None = None,
+        frame_by_frame: bool = False,
         temporal: bool = False,
         keep_fields: bool = False,
         resume: bool = False,
@@ -255,7 +256,8 @@ class Derainer:
             output: the file to write; by default NAME-derained beside the source.
             overwrite: replace the output if it exists.
             protect: a mask of the frames' size; its white areas stay unchanged.
-            codec, crf, temporal, keep_fields, resume, progress: see `derain.restore.video.restore_video`.
+            codec, crf, frame_by_frame, temporal, keep_fields, resume, progress: see
+                `derain.restore.video.restore_video`.
 
         Returns:
             What was done. `shortfall` states what is missing if the source is damaged.
@@ -272,19 +274,46 @@ class Derainer:
         identity = self.identity
         if keep is not None:
             identity += hashlib.sha256(keep.numpy().tobytes()).hexdigest()
+        restore, finish = self.for_frames(bits, keep)
         return restore_video(
             source,
             target,
-            lambda rainy: self.restore(rainy, bits=bits, protect=keep, any_side=False).image,
+            restore,
             codec=codec,
             crf=crf,
             batch=self.frames_at_once,
             resume=resume,
+            frame_by_frame=frame_by_frame,
+            finish=finish,
             temporal=temporal,
             keep_fields=keep_fields,
             identity=identity,
             progress=progress,
         )
+
+    def for_frames(self, bits: int, protect: Tensor | None = None) -> tuple[RestoreBatch, Finish | None]:
+        """What restores the frames of a clip, and what finishes each once its neighbours corrected it.
+
+        Args:
+            bits: of a channel of the frames.
+            protect: how much of each pixel stays unchanged, (1, 1, H, W).
+        """
+        full, strength = self._at_full_strength(), self.settings.strength
+
+        def restore(rainy: Tensor) -> Tensor:
+            return full.restore(rainy, bits=bits, any_side=False).image
+
+        def finish(rainy: Tensor, image: Tensor) -> Tensor:
+            image = torch.lerp(rainy, image, strength).clamp_(0, 1)
+            if protect is None:
+                return image
+            refuse_other_size(protect, rainy.shape[-2:])
+            return protected(rainy, image, protect)
+
+        return restore, None if strength == 1 and protect is None else finish
+
+    def _at_full_strength(self) -> Derainer:
+        return self if self.settings.strength == 1 else self.with_settings(strength=1.0)
 
     @property
     def frames_at_once(self) -> int:
@@ -311,8 +340,7 @@ class Derainer:
             DerainError: as for restoring.
         """
         rainy, bits = self._planes(picture)
-        restore = self if self.settings.strength == 1 else self.with_settings(strength=1.0)
-        found = restore.restore(rainy, bits=bits)
+        found = self._at_full_strength().restore(rainy, bits=bits)
         image = found.image
         if found.sideways:
             rainy, image = turned(rainy, ON_ITS_SIDE), turned(image, ON_ITS_SIDE)

@@ -57,6 +57,7 @@ class VideoOptions:
     codec: str | None = None
     crf: int | None = None
     resume: bool = False
+    frame_by_frame: bool = False
     temporal: bool = False
     keep_fields: bool = False
 
@@ -310,6 +311,7 @@ def _restore_video(
         codec=options.codec,
         crf=options.crf,
         resume=options.resume,
+        frame_by_frame=options.frame_by_frame,
         temporal=options.temporal,
         keep_fields=options.keep_fields,
         protect=None if protection is None else protection.path(job.name),

@@ -6,9 +6,8 @@ import contextlib
 from collections.abc import Callable
 
 from derain.pictures.streams import FrameStream, FrameWriter
-from derain.pictures.video import Frame, frame_from_tensor
 from derain.restore.prefetch import prefetch
-from derain.restore.video import RestoreBatch, restored_frames
+from derain.restore.video import Finish, RestoreBatch, restored_frames
 
 
 def restore_stream(
@@ -17,6 +16,8 @@ def restore_stream(
     restore_batch: RestoreBatch,
     *,
     batch: int = 1,
+    frame_by_frame: bool = False,
+    finish: Finish | None = None,
     progress: Callable[[int, int | None], None] = lambda done, total: None,
 ) -> int:
     """Restores every frame of a stream, in order; reading, restoring and writing run in parallel.
@@ -24,8 +25,9 @@ def restore_stream(
     Args:
         stream: where frames come from.
         writer: where they go.
-        restore_batch: as for `derain.restore.video.restore_video`.
+        restore_batch, finish: see `derain.restore.video.restore_video`.
         batch: frames that are restored at once; waits until that many have arrived.
+        frame_by_frame: do not wait for the next two frames to correct each by its neighbours.
         progress: called with the number of finished frames and their expected number, if known.
 
     Returns:
@@ -35,10 +37,10 @@ def restore_stream(
         DerainError: frames cannot be read or written.
     """
     facts, done = stream.facts, 0
-    with contextlib.closing(prefetch(restored_frames(stream, restore_batch, batch))) as restored:
+    frames = restored_frames(stream, restore_batch, facts.bits, batch, frame_by_frame, finish)
+    with contextlib.closing(prefetch(frames)) as restored:
         for frame in restored:
-            pixels = frame_from_tensor(frame.image, facts.bits)
-            writer.write(Frame(pixels, frame.pts, frame.duration, frame.alpha))
+            writer.write(frame)
             done += 1
             progress(done, facts.expected_frames)
     return done

@@ -1,4 +1,5 @@
-"""A network applied to a video: decoding, restoring and encoding in parallel, in bounded memory.
+"""A network applied to a video: decoding, restoring, correcting by the neighbouring frames and encoding in
+parallel, in bounded memory.
 
 The video is encoded in independent segments. Each is kept as soon as it is finished, so that an interrupted
 run can resume; the file appears at the end, whole, with everything else that the source contains.
@@ -7,10 +8,12 @@ run can resume; the file appears at the end, whole, with everything else that th
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import shutil
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +29,16 @@ from derain.pictures.video import Frame, VideoReader, frame_from_tensor, frame_t
 from derain.pictures.video_encoding import EncodedFrame, Encoding, VideoEncoder, choose_encoding
 from derain.pictures.video_facts import VideoFacts, video_facts
 from derain.pictures.video_writing import refuse_misfit, write_video
+from derain.restore.neighbours import RADIUS, Seen, corrected
 from derain.restore.prefetch import prefetch
-from derain.restore.temporal import RADIUS, steady
+from derain.restore.temporal import RADIUS as STEADY_RADIUS
+from derain.restore.temporal import steady
 
 SEGMENT = 120  # frames
 
-Alpha = NDArray[np.uint8] | NDArray[np.uint16] | None
+Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 RestoreBatch = Callable[[Tensor], Tensor]
+Finish = Callable[[Tensor, Tensor], Tensor]
 FrameProgress = Callable[[int, int | None], None]
 
 
@@ -55,16 +61,6 @@ class VideoResult:
     bits: int
 
 
-@dataclass(frozen=True)
-class RestoredFrame:
-    """One restored frame: (3, H, W) RGB in [0, 1] on any device, its times, and its transparency."""
-
-    image: Tensor
-    pts: int
-    duration: int
-    alpha: Alpha = None
-
-
 def restore_video(
     source: str | Path,
     target: str | Path,
@@ -74,6 +70,8 @@ def restore_video(
     crf: int | None = None,
     batch: int = 1,
     resume: bool = False,
+    frame_by_frame: bool = False,
+    finish: Finish | None = None,
     temporal: bool = False,
     keep_fields: bool = False,
     identity: str = "",
@@ -90,7 +88,9 @@ def restore_video(
         crf: quality of the codec, lower is better; None takes 18 for H.264, 20 for H.265, 24 for VP9.
         batch: frames that are restored at once.
         resume: continue from the segments that an interrupted run left beside the target.
-        temporal: steady the result over time where neighbouring frames agree.
+        frame_by_frame: do not correct frames by their neighbours; see `derain.restore.neighbours`.
+        finish: makes the final frame from the rainy and the corrected one, both (1, 3, H, W).
+        temporal: reduce flicker where neighbouring frames agree; see `derain.restore.temporal`.
         keep_fields: refuse an interlaced video, which is deinterlaced otherwise.
         identity: names the network and its weights; a run is resumed only under the same one.
         progress: called with the number of finished frames and their expected number, if known.
@@ -111,13 +111,17 @@ def restore_video(
         )
     encoding = choose_encoding(facts, target, codec, crf)
     refuse_misfit(facts, encoding, target)
-    made_from = _made_from(facts, encoding, temporal, identity)
+    made_from = _made_from(facts, encoding, frame_by_frame, temporal, identity)
     with only_here(target), _Segments.open(target, made_from, resume) as segments:
         resumed = segments.frames
-        reader = VideoReader(facts, skip=max(0, resumed - RADIUS) if temporal else resumed)
-        restored = restored_frames(reader, restore_batch, batch)
+        # Frames that are only neighbours of those to come.
+        reach = (0 if frame_by_frame else RADIUS) + (STEADY_RADIUS if temporal else 0)
+        surplus = min(resumed, reach)
+        reader = VideoReader(facts, skip=resumed - surplus)
+        restored = restored_frames(reader, restore_batch, facts.bits, batch, frame_by_frame, finish)
         if temporal:
-            restored = _steady(restored, surplus=min(resumed, RADIUS))
+            restored = _steady(restored, facts.bits)
+        restored = _from(surplus, restored)
         length = SEGMENT if encoding.codec != "gif" else None
         for encoded in _encoded(prefetch(restored), facts, encoding, length, segments.frames, progress):
             segments.add(encoded)
@@ -129,54 +133,89 @@ def restore_video(
 
 
 def restored_frames(
-    reader: Iterable[Frame], restore_batch: RestoreBatch, batch: int
-) -> Iterator[RestoredFrame]:
-    """The frames of a video, restored; they are read in their own thread."""
+    reader: Iterable[Frame],
+    restore_batch: RestoreBatch,
+    bits: int,
+    batch: int,
+    frame_by_frame: bool,
+    finish: Finish | None,
+) -> Generator[Frame]:
+    """The frames of a video, restored; reading, restoring and correcting have a thread each.
+
+    Args:
+        reader: gives frames in the order of time.
+        bits: of a channel of the frames.
+        restore_batch, batch, frame_by_frame, finish: see `restore_video`.
+    """
+    restored = _restored(reader, restore_batch, bits, batch)
+    if not frame_by_frame:
+        restored = _corrected(prefetch(restored))
+    with contextlib.closing(restored):
+        for frame, pixels in restored:
+            if finish is not None:
+                rainy, image = (frame_to_tensor(levels)[None] for levels in (frame.pixels, pixels))
+                pixels = frame_from_tensor(finish(rainy, image)[0], bits)
+            yield replace(frame, pixels=pixels)
+
+
+def _restored(
+    reader: Iterable[Frame], restore_batch: RestoreBatch, bits: int, batch: int
+) -> Generator[tuple[Frame, Pixels]]:
+    """The frames as read, and restored one by one."""
     for frames, rainy in prefetch(_batches(reader, batch)):
         with torch.inference_mode():
             images = restore_batch(rainy)
         assert images.shape == rainy.shape, f"{tuple(rainy.shape)} became {tuple(images.shape)}"
-        for (pts, duration, alpha), image in zip(frames, images, strict=True):
-            yield RestoredFrame(image, pts, duration, alpha)
+        for frame, image in zip(frames, images, strict=True):
+            yield frame, frame_from_tensor(image, bits)
 
 
-def _batches(reader: Iterable[Frame], size: int) -> Iterator[tuple[list[tuple[int, int, Alpha]], Tensor]]:
-    """Times and transparency, and the pictures, of `size` frames at once; fewer at the end."""
-    times: list[tuple[int, int, Alpha]] = []
-    pictures: list[Tensor] = []
-    for frame in reader:
-        times.append((frame.pts, frame.duration, frame.alpha))
-        pictures.append(frame_to_tensor(frame.pixels))
-        if len(times) == size:
-            yield times, _together(pictures)
-            times, pictures = [], []
-    if times:
-        yield times, _together(pictures)
+def _corrected(restored: Generator[tuple[Frame, Pixels]]) -> Generator[tuple[Frame, Pixels]]:
+    """The same, corrected by their neighbours."""
+    frames: deque[Frame] = deque()
+
+    def seen() -> Generator[Seen]:
+        with contextlib.closing(restored):
+            for frame, pixels in restored:
+                frames.append(frame)
+                yield Seen(frame.pixels, pixels)
+
+    with contextlib.closing(seen()) as source:
+        for pixels in corrected(source):
+            yield frames.popleft(), pixels
 
 
-def _together(pictures: list[Tensor]) -> Tensor:
-    """(3, H, W) each -> (B, 3, H, W); a single one is not copied."""
-    return pictures[0][None] if len(pictures) == 1 else torch.stack(pictures)
+def _batches(reader: Iterable[Frame], size: int) -> Iterator[tuple[list[Frame], Tensor]]:
+    """`size` frames at once, also as a tensor (B, 3, H, W); fewer at the end."""
+    frames = iter(reader)
+    while batch := list(itertools.islice(frames, size)):
+        pictures = [frame_to_tensor(frame.pixels) for frame in batch]
+        yield batch, pictures[0][None] if len(pictures) == 1 else torch.stack(pictures)  # one: no copy
 
 
-def _steady(restored: Iterator[RestoredFrame], surplus: int) -> Iterator[RestoredFrame]:
-    """The frames steadied over time, without the first `surplus`, which are only neighbours."""
-    times: list[tuple[int, int, Alpha]] = []
+def _from(first: int, frames: Generator[Frame]) -> Generator[Frame]:
+    """The frames without those before the `first`."""
+    with contextlib.closing(frames):
+        yield from itertools.islice(frames, first, None)
+
+
+def _steady(restored: Generator[Frame], bits: int) -> Generator[Frame]:
+    """The frames steadied over time."""
+    frames: deque[Frame] = deque()
 
     def images() -> Generator[Tensor]:
-        for frame in restored:
-            times.append((frame.pts, frame.duration, frame.alpha))
-            yield frame.image
+        with contextlib.closing(restored):
+            for frame in restored:
+                frames.append(frame)
+                yield frame_to_tensor(frame.pixels)
 
     with contextlib.closing(images()) as source:
-        for number, image in enumerate(steady(source)):
-            pts, duration, alpha = times.pop(0)
-            if number >= surplus:
-                yield RestoredFrame(image, pts, duration, alpha)
+        for image in steady(source):
+            yield replace(frames.popleft(), pixels=frame_from_tensor(image, bits))
 
 
 def _encoded(
-    restored: Iterator[RestoredFrame],
+    restored: Iterator[Frame],
     facts: VideoFacts,
     encoding: Encoding,
     length: int | None,
@@ -186,8 +225,7 @@ def _encoded(
     """Segments of `length` frames (None: one segment), each encoded on its own."""
     encoder, encoded, inside = VideoEncoder(facts, encoding), list[EncodedFrame](), 0
     for frame in restored:
-        pixels = frame_from_tensor(frame.image, facts.bits)
-        encoded += encoder.encode(Frame(pixels, frame.pts, frame.duration, frame.alpha))
+        encoded += encoder.encode(frame)
         inside += 1
         done += 1
         if progress is not None:
@@ -199,12 +237,15 @@ def _encoded(
         yield encoded + encoder.finish()
 
 
-def _made_from(facts: VideoFacts, encoding: Encoding, temporal: bool, identity: str) -> str:
+def _made_from(
+    facts: VideoFacts, encoding: Encoding, frame_by_frame: bool, temporal: bool, identity: str
+) -> str:
     """Everything that affects the frames, as JSON."""
     state = facts.path.stat()
     content = {
         "source": [str(real(facts.path)), state.st_size, state.st_mtime_ns],
         "encoding": asdict(encoding),
+        "frame_by_frame": frame_by_frame,
         "temporal": temporal,
         "identity": identity,
     }

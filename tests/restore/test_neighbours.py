@@ -1,0 +1,123 @@
+"""Frames of a clip corrected by their neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from derain.restore import neighbours
+from derain.restore.neighbours import RADIUS, Seen, corrected
+
+Levels = NDArray[np.uint8]
+FRAMES = 7
+
+
+def scene(seed: int = 0, height: int = 120, width: int = 220) -> Levels:
+    """Soft shapes of many sizes, and darker than rain."""
+    rng = np.random.default_rng(seed)
+    layers = [
+        cv2.resize(rng.uniform(0, 70, (height // size, width // size, 3)), (width, height))
+        for size in (3, 8, 20)
+    ]
+    return np.asarray(np.clip(sum(layers), 0, 200), np.uint8)
+
+
+def panned(whole: Levels, step: int = 3, width: int = 160) -> list[Levels]:
+    return [np.ascontiguousarray(whole[:, step * t : step * t + width]) for t in range(FRAMES)]
+
+
+def with_streaks(frame: Levels, seed: int) -> Levels:
+    wet = frame.copy()
+    rng = np.random.default_rng(seed)
+    for x, y in zip(rng.integers(5, 150, 8), rng.integers(5, 90, 8), strict=True):
+        wet[y : y + 20, x : x + 2] = np.minimum(wet[y : y + 20, x : x + 2].astype(int) + 50, 255)
+    return wet
+
+
+def error(a: Levels, b: Levels) -> float:
+    return float(np.abs(a.astype(float) - b).mean())
+
+
+def test_rain_that_the_network_left_is_replaced_by_what_the_neighbours_show() -> None:
+    truth = panned(scene())
+    wet = [with_streaks(frame, t) for t, frame in enumerate(truth)]
+    result = list(corrected(Seen(frame, frame) for frame in wet))
+    for t in range(RADIUS, FRAMES - RADIUS):
+        assert error(result[t], truth[t]) < 0.5 * error(wet[t], truth[t])
+
+
+def test_parts_of_the_scene_that_the_network_took_for_rain_are_given_back() -> None:
+    whole = scene()
+    railing = whole.copy()
+    for x in range(30, 200, 12):
+        cv2.line(railing, (x, 20), (x, 100), (230, 230, 230), 2, cv2.LINE_AA)
+    truth, without = panned(railing), panned(whole)
+    result = list(corrected(Seen(a, b) for a, b in zip(truth, without, strict=True)))
+    for t in range(RADIUS, FRAMES - RADIUS):
+        assert error(result[t], truth[t]) < 0.2 * error(without[t], truth[t])
+
+
+def test_rain_that_the_network_took_off_stays_off() -> None:
+    truth = panned(scene())
+    wet = [with_streaks(frame, t) for t, frame in enumerate(truth)]
+    result = list(corrected(Seen(a, b) for a, b in zip(wet, truth, strict=True)))
+    for t in range(FRAMES):
+        assert error(result[t], truth[t]) < 0.1 * error(wet[t], truth[t])
+
+
+def test_a_bright_thing_that_flies_past_is_kept() -> None:
+    frames = panned(scene(), step=0)
+    for t, frame in enumerate(frames):
+        cv2.circle(frame, (20 + 20 * t, 60), 12, (250, 250, 250), -1)
+    result = list(corrected(Seen(frame, frame) for frame in frames))
+    for frame, found in zip(frames, result, strict=True):
+        assert error(found, frame) < 0.3
+
+
+def test_large_and_deep_frames_are_corrected_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    truth = panned(scene())
+    wet = [with_streaks(frame, t) for t, frame in enumerate(truth)]
+    plain = list(corrected(Seen(frame, frame) for frame in wet))
+    deep = list(corrected(Seen(x, x) for x in (np.uint16(257) * frame for frame in wet)))
+    for a, b in zip(plain, deep, strict=True):
+        assert b.dtype == np.uint16
+        assert np.abs(b / 257 - a).max() <= 1
+    monkeypatch.setattr(neighbours, "PIXELS", 120 * 160 // 3)
+    reduced = list(corrected(Seen(frame, frame) for frame in wet))
+    for t in range(RADIUS, FRAMES - RADIUS):
+        assert error(reduced[t], truth[t]) < 0.6 * error(wet[t], truth[t])
+
+
+@given(
+    count=st.integers(0, 8),
+    height=st.integers(1, 70),
+    width=st.integers(1, 70),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_any_frames_come_back_in_order_and_between_what_was_seen(
+    count: int, height: int, width: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    frames = [Seen(*rng.integers(0, 256, (2, height, width, 3)).astype(np.uint8)) for _ in range(count)]
+    taken = 0
+
+    def given_one_by_one() -> Iterator[Seen]:
+        nonlocal taken
+        for frame in frames:
+            taken += 1
+            yield frame
+
+    pairs = zip(frames, corrected(given_one_by_one()), strict=True)
+    for number, (frame, result) in enumerate(pairs, 1):
+        assert taken == min(number + RADIUS, count)
+        assert result.shape == frame.restored.shape
+        assert result.dtype == np.uint8
+        assert (result <= np.maximum(frame.rainy, frame.restored)).all()
+        if count <= RADIUS:
+            np.testing.assert_array_equal(result, frame.restored)
