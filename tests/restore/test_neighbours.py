@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,6 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+import derain
+from derain.data.folders import read_rgb
+from derain.data.pairing import pair_folders
+from derain.evaluation.protocols import matlab_y_uint8
 from derain.restore import neighbours
 from derain.restore.neighbours import RADIUS, Seen, corrected
 
@@ -121,3 +126,16 @@ def test_any_frames_come_back_in_order_and_between_what_was_seen(
         assert (result <= np.maximum(frame.rainy, frame.restored)).all()
         if count <= RADIUS:
             np.testing.assert_array_equal(result, frame.restored)
+
+
+def test_frames_of_a_clip_with_its_truth_gain_more_than_three_decibels(shared: Path) -> None:
+    folder = shared / "data" / "clip_with_truth"
+    pairs = pair_folders(folder / "rainy", folder / "clean")[:FRAMES]
+    rainy, truth = (
+        [read_rgb(file)[100:340, 150:490] for file in files]
+        for files in ([pair.picture for pair in pairs], [pair.partner for pair in pairs])
+    )
+    restore = derain.load()
+    result = corrected(Seen(frame, restore(frame)) for frame in rainy)
+    for frame, found, clean in zip(rainy, result, truth, strict=True):
+        assert matlab_y_uint8(found, clean)[0] > matlab_y_uint8(frame, clean)[0] + 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -12,15 +13,20 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from accelerate import Accelerator
 
 from derain.data.folders import pictures_in
 from derain.errors import DerainError, UsageError
+from derain.methods.everyday.loss import EverydayLoss
 from derain.training import Recipe, load_recipe, train
 from derain.training.batches import batches, open_sources
+from derain.training.learner import Learner
 from derain.training.recipe import checked
 from derain.training.validation import pairs
 from training.conftest import content, python, recipe
 from training.test_loop import assert_equal, weights
+
+EVERYDAY = {"widths": [8, 12], "encoder": [1, 1], "decoder": [1]}
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +138,10 @@ def test_parts_of_a_list_are_replaced_by_their_numbers(
             r"'data.sources.1.rainy' names pairs and 'data.sources.1.rain' \(light\) makes rain",
         ),
         ({"sources": 3}, "'data.sources': give a list"),
+        (
+            {"sources": [{"clean": "x", "rain": "light", "share": 1, "loss": {"function": "a:b"}}]},
+            "'data.sources.0.loss.function': all sources share one function; name it in 'loss'",
+        ),
         (None, "'data': "),
     ],
 )
@@ -157,11 +167,43 @@ def test_layers_are_a_source_and_exclude_other_rain(photos: Path, tmp_path: Path
         open_sources(recipe(photos, data=source | {"layers": str(tmp_path / "no-such-folder")}))
 
 
+def test_a_source_has_its_own_options_of_the_loss(photos: Path, mixture: dict[str, Any]) -> None:
+    first, second, third = mixture["sources"]
+    data = {"sources": [first, second | {"loss": {"residual": 5.0}}, third]}
+    wanted = recipe(photos, network="everyday", options=EVERYDAY, loss={"colour": 0.4}, data=data)
+    learner = Learner(wanted, Accelerator(cpu=True))
+    assert list(learner.losses) == [(0, 2), (1,)]
+    ((part,),) = itertools.islice(batches(wanted, open_sources(wanted)[0], 0, 0, 1), 1)
+    rainy, clean, mine = part["rainy"], part["clean"], part["source"] == 1
+    assert 0 < mine.sum() < len(mine)
+    outputs = {"image": 0.8 * rainy}
+    expected = {
+        name: mine.float().mean() * one + (~mine).float().mean() * other
+        for (name, one), other in zip(
+            EverydayLoss(colour=0.4, residual=5.0)(
+                {"image": outputs["image"][mine]}, clean[mine], rainy[mine]
+            ).items(),
+            EverydayLoss(colour=0.4)({"image": outputs["image"][~mine]}, clean[~mine], rainy[~mine]).values(),
+            strict=True,
+        )
+    }
+    found = learner.terms(outputs, clean, rainy, part["source"])
+    torch.testing.assert_close(found, expected)
+    assert torch.isfinite(learner.update([part])["l1"])
+    data["sources"][1] = second | {"loss": {"glow": 1}}
+    wrong = recipe(photos, network="everyday", options=EVERYDAY, data=data)
+    with pytest.raises(
+        UsageError, match=r"'data\.sources\.1\.loss': the loss of everyday has no option 'glow'"
+    ):
+        Learner(wrong, Accelerator(cpu=True))
+
+
 FIRST_BATCH = """
 import multiprocessing.util, sys, tempfile
 from pathlib import Path
 from derain.training import load_recipe
 from derain.training.batches import batches, open_sources
+from derain.training.learner import Learner
 recipe = load_recipe(Path(sys.argv[1]))
 stream = batches(recipe, open_sources(recipe)[0], 0, 0, 1)
 next(stream)

@@ -118,7 +118,7 @@ class Learner:
             final = number + 1 == len(parts)
             with contextlib.nullcontext() if final else accelerator.no_sync(model):
                 outputs = {name: value.float() for name, value in model(rainy).items()}
-                terms = self._terms(outputs, clean, rainy, part.get("source"))
+                terms = self.terms(outputs, clean, rainy, part.get("source"))
                 loss = torch.stack(list(terms.values())).sum()
                 self._stop_if_not_finite(loss, terms, part["name"])
                 accelerator.backward(loss / len(parts))
@@ -134,10 +134,15 @@ class Learner:
                 buffer.copy_(latest)
         return sums
 
-    def _terms(
+    def terms(
         self, outputs: Mapping[str, Tensor], clean: Tensor, rainy: Tensor, source: Tensor | None
     ) -> dict[str, Tensor]:
-        """The terms of the loss; of several losses, each is weighted by the share of its pictures."""
+        """The terms of the loss; of several losses, each is weighted by the share of its pictures.
+
+        Args:
+            outputs, clean, rainy: see `derain.methods.contract.Loss`.
+            source: (B,) the number of the source of each picture; None for all from one.
+        """
         if source is None or len(self.losses) == 1:
             (loss,) = self.losses.values()
             return loss(outputs, clean, rainy)
@@ -209,17 +214,18 @@ def losses(recipe: Recipe, architecture: Architecture) -> dict[tuple[int, ...], 
     Raises:
         UsageError: an option is not known or not given, or there is no such function.
     """
-    options = losses_of(recipe)
     groups: dict[tuple[tuple[str, Scalar], ...], list[int]] = {}
-    for source, given in enumerate(options):
-        groups.setdefault(tuple(sorted(given.items())), []).append(source)
-    return {
-        tuple(sources): _loss(recipe.network, architecture, dict(given)) for given, sources in groups.items()
-    }
+    for source, options in enumerate(losses_of(recipe)):
+        groups.setdefault(tuple(sorted(options.items())), []).append(source)
+    found: dict[tuple[int, ...], LossFunction] = {}
+    for given, sources in groups.items():
+        place = "loss" if dict(given) == recipe.loss else f"data.sources.{sources[0]}.loss"
+        found[tuple(sources)] = _loss(recipe.network, architecture, dict(given), place)
+    return found
 
 
-def _loss(network: str, architecture: Architecture, options: dict[str, Scalar]) -> LossFunction:
-    """The method's own loss, or the function that the options name."""
+def _loss(network: str, architecture: Architecture, options: dict[str, Scalar], place: str) -> LossFunction:
+    """The method's own loss, or the function that the options, at a place of the recipe, name."""
     target = options.pop("function", None)
     if target is not None:
         return _own_loss(str(target), options)
@@ -229,11 +235,11 @@ def _loss(network: str, architecture: Architecture, options: dict[str, Scalar]) 
     for name in options:
         if name not in known:
             others = f"known: {', '.join(known)}" if known else "it has none"
-            raise UsageError(f"'loss': the loss of {network} has no option '{name}'; {others}.")
+            raise UsageError(f"'{place}': the loss of {network} has no option '{name}'; {others}.")
     for name, option in known.items():
         if option.default is dataclasses.MISSING and name not in options:
             about = " ".join((inspect.getdoc(kind) or "").partition("Attributes:")[2].split())
-            raise UsageError(f"'loss.{name}' is not given; {network}: {about}")
+            raise UsageError(f"'{place}.{name}' is not given; {network}: {about}")
     return kind(**options)
 
 
