@@ -37,7 +37,7 @@ def test_bands_change_nothing(
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     rainy = torch.rand(2, 3, *size)
-    away = 1e-6 if dtype == torch.float32 else 0.05
+    away = 3e-6 if dtype == torch.float32 else 0.05  # sums are added up in another order
     with torch.no_grad(), torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
         wanted = network.plain(rainy)
         for lowest in (16, 32, 48):
