@@ -33,8 +33,8 @@ def scene(seed: int = 0, height: int = 120, width: int = 220) -> Levels:
     return np.asarray(np.clip(sum(layers), 0, 200), np.uint8)
 
 
-def panned(whole: Levels, step: int = 3, width: int = 160) -> list[Levels]:
-    return [np.ascontiguousarray(whole[:, step * t : step * t + width]) for t in range(FRAMES)]
+def panned(whole: Levels, step: int = 3, width: int = 160, count: int = FRAMES) -> list[Levels]:
+    return [np.ascontiguousarray(whole[:, step * t : step * t + width]) for t in range(count)]
 
 
 def with_streaks(frame: Levels, seed: int) -> Levels:

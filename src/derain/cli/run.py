@@ -48,6 +48,13 @@ class PictureFlags:
     skip_dry: Annotated[bool, typer.Option("--skip-dry", help="Copy pictures without rain unchanged.")] = (
         False
     )
+    sequence: Annotated[
+        bool,
+        typer.Option(
+            "--sequence",
+            help="The pictures of a folder are the frames of a clip, in the order of their names.",
+        ),
+    ] = False
 
     def options(self) -> PictureOptions:
         """The same for the library."""
@@ -219,6 +226,8 @@ def _watch(request: Request, dry_run: bool) -> None:
         raise UsageError(f"{inputs[0]}: no such folder.")
     if len(inputs) != 1 or not inputs[0].is_dir() or flags.cluster is not None or dry_run:
         raise UsageError("--watch takes one folder, and goes with neither --cluster nor --dry-run.")
+    if request.picture.sequence:
+        raise UsageError("--watch restores pictures as they arrive, and --sequence needs the next ones.")
     arriving = watch(
         request.derainer(),
         inputs[0],
@@ -322,6 +331,8 @@ def _refuse_on_cluster(request: Request, jobs: Sequence[Job]) -> None:
         raise UsageError(
             "--cluster and --own-code exclude each other: other machines may not have that code."
         )
+    if request.picture.sequence:
+        raise UsageError("--sequence does not work on a cluster; leave out --cluster.")
     if request.flags.protect is not None:
         raise UsageError("--protect does not work on a cluster; leave out --cluster.")
 

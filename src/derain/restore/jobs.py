@@ -132,8 +132,8 @@ def carry_out(jobs: Sequence[Job], work: Callable[[Job], Made], overwrite: bool 
     """
     unwritable = prepare_folders([job for job in jobs if overwrite or not exists(job.target)])
     for job in jobs:
-        begun = _begun(job, lambda job: None, overwrite, unwritable)
-        yield begun if isinstance(begun, Outcome) else _ended(job, work, job)
+        found = begun(job, lambda job: None, overwrite, unwritable)
+        yield found if isinstance(found, Outcome) else ended(job, work, job)
 
 
 def carry_out_in_stages(
@@ -163,14 +163,14 @@ def carry_out_in_stages(
     writing: Future[Outcome] | None = None
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         for job, following in itertools.zip_longest(jobs, jobs[1:]):
-            begun = reading.result() if reading else _begun(job, read, overwrite, unwritable)
-            is_alone = following is None or (not isinstance(begun, Outcome) and held(begun) > MOST_HELD)
-            reading = None if is_alone else reader.submit(_begun, following, read, overwrite, unwritable)
-            worked = begun if isinstance(begun, Outcome) else _tried(job, work, job, begun)
+            found = reading.result() if reading else begun(job, read, overwrite, unwritable)
+            is_alone = following is None or (not isinstance(found, Outcome) and held(found) > MOST_HELD)
+            reading = None if is_alone else reader.submit(begun, following, read, overwrite, unwritable)
+            worked = found if isinstance(found, Outcome) else _tried(job, work, job, found)
             if writing is not None:
                 yield writing.result()
-            writing = None if isinstance(worked, Outcome) else writer.submit(_ended, job, worked)
-            del begun
+            writing = None if isinstance(worked, Outcome) else writer.submit(ended, job, worked)
+            del found
             if isinstance(worked, Outcome):
                 yield worked
             del worked
@@ -179,7 +179,7 @@ def carry_out_in_stages(
                 writing = None
 
 
-def _begun(
+def begun(
     job: Job, read: Callable[[Job], Item], overwrite: bool, unwritable: Mapping[Path, DerainError]
 ) -> Item | Outcome:
     """What was read for a job, or its outcome if nothing is to be done."""
@@ -203,7 +203,8 @@ def _tried(job: Job, step: Callable[..., Item], *given: Any) -> Item | Outcome:
         return failed(job, error)
 
 
-def _ended(job: Job, write: Callable[..., Made], *given: Any) -> Outcome:
+def ended(job: Job, write: Callable[..., Made], *given: Any) -> Outcome:
+    """The outcome of a job whose result is written by `write(*given)`."""
     made = _tried(job, write, *given)
     if isinstance(made, Outcome):
         return made

@@ -14,6 +14,7 @@ from torch import Tensor
 from derain.errors import DerainError, UsageError
 from derain.pictures import EXTENSIONS, read_picture, to_tensor
 
+WITHOUT_MASK = "no mask found, so nothing is protected"
 FEATHER = 16  # pixels over which protection fades, outside the white
 # A pixel whose channels differ by more is coloured; a mask with a greater share of them is a photograph.
 COLOURED, COLOURED_SHARE = 0.05, 0.1

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from derain.atomic import new_file
@@ -25,7 +26,8 @@ from derain.pictures import (
 from derain.pictures.writing import FORMATS
 from derain.restore.derainer import Derainer, RestoredPicture, load
 from derain.restore.jobs import Job, Made, Outcome, carry_out_in_stages, plan
-from derain.restore.protecting import Protection
+from derain.restore.protecting import WITHOUT_MASK, Protection
+from derain.restore.sequence import restore_sequences
 from derain.restore.settings import Settings
 
 COMPARE, MAPS = "compare", "maps"
@@ -42,12 +44,14 @@ class PictureOptions:
         compare: also a sheet of before and after, to OUT/compare.
         jpeg_quality: of JPEG results, 1 to 100; None for that of a JPEG source, else 95.
         skip_dry: copy pictures without rain unchanged.
+        sequence: the pictures of each folder are the frames of a clip; see `derain.restore.sequence`.
     """
 
     maps: bool = False
     compare: bool = False
     jpeg_quality: int | None = None
     skip_dry: bool = False
+    sequence: bool = False
 
 
 @dataclass(frozen=True)
@@ -233,7 +237,8 @@ def restore_all(
         protection: what stays unchanged.
 
     Raises:
-        UsageError: dry pictures are to be copied, but these weights have no threshold of rain.
+        UsageError: dry pictures are to be copied, but these weights have no threshold of rain; or options
+            of single pictures are given for the frames of clips.
         DerainError: no result could be written; checked before the work.
     """
     pictures, videos = pictures or PictureOptions(), videos or VideoOptions()
@@ -242,6 +247,22 @@ def restore_all(
             f"{derainer.name}: no threshold of rain has been measured for these weights.",
             Remedy("restore all pictures", {"skip_dry": None}),
         )
+
+    if pictures.sequence:
+        _refuse_beside_sequence(pictures)
+        frames = [job for job in jobs if not job.is_video]
+        clips = restore_sequences(derainer, frames, overwrite, protection, pictures.jpeg_quality)
+        others = [job for job in jobs if job.is_video]
+        if not others:
+            return clips
+        rest = replace(pictures, sequence=False)
+        return itertools.chain(
+            clips,
+            restore_all(
+                derainer, others, pictures=rest, videos=videos, overwrite=overwrite, protection=protection,
+                progress=progress,
+            ),
+        )  # fmt: skip
 
     def restore(job: Job, picture: Picture | None) -> Callable[[], Made]:
         if picture is None:
@@ -263,6 +284,16 @@ def restore_all(
     )
 
 
+def _refuse_beside_sequence(options: PictureOptions) -> None:
+    """Raises `UsageError` for what is made of single pictures only."""
+    given = [name for name in ("maps", "compare", "skip_dry") if getattr(options, name)]
+    if given:
+        raise UsageError(
+            f"{' and '.join(given)} {_is(given)} for single pictures, and not for the frames of a clip.",
+            Remedy("restore the frames", dict.fromkeys(given)),
+        )
+
+
 def _written(
     job: Job,
     picture: Picture,
@@ -282,7 +313,7 @@ def _written(
         write_picture(job.companion(COMPARE, ".jpg"), sheet)
     # Last, so that if the result exists, all of the picture's files do.
     lost = write_picture(job.target, restored.picture, options.jpeg_quality)
-    without_mask = "no mask found, so nothing is protected" if unprotected else ""
+    without_mask = WITHOUT_MASK if unprotected else ""
     note = "; ".join(part for part in (restored.note, left_out(lost), without_mask) if part)
     return Made(note, precision, rain)
 
