@@ -126,6 +126,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, hub: Hub) -> Path:
         mask = np.zeros((48, 64, 1), np.uint8)
         mask[10:14, 20] = 255
         write_picture(folder / f"masks/{number}.png", Picture(mask))
+        write_picture(folder / f"frames/000{number}.png", Picture(rainy(clean)))
         for place in ("clean/{}.png", "datasets/Rain200L/test/norain/{}.png"):
             write_picture(folder / place.format(number), Picture(clean))
     write_clip(folder / "clip.mp4", list(moving_scene(8, 32, 48)), audio="aac")
