@@ -10,7 +10,8 @@ Inverse Search, ECCV 2016). Where they disagree, as beside moving objects, the f
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +19,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from derain.cores import cores
+
 RADIUS = 2  # frames before and after
 PIXELS = 1 << 19  # of the frames that are compared; larger ones are reduced
 SMALLEST_SIDE = 32  # pixels; flow finds nothing in smaller frames
+LARGEST_SIDE = (1 << 15) - 2  # pixels; OpenCV moves no larger frames, which are left as they are
+MOST_WORKERS = 8  # each needs a few frames' memory
 LARGE = 15  # pixels across: what is as high and wide is no streak, and is never replaced
 FAINT, CLEAR = 1.0, 3.0  # levels of 255: smaller differences are left, larger ones count in full
 LEAST = 0.02  # smaller weights are left out
@@ -52,27 +57,38 @@ class _Prepared:
     restored: Grey
 
 
-def corrected(frames: Iterator[Seen]) -> Iterator[Pixels]:
-    """The restored frames of a clip, corrected; each appears as soon as `RADIUS` later ones are known.
+def corrected(frames: Iterator[Seen]) -> Generator[Pixels]:
+    """The restored frames of a clip, corrected, in their order.
+
+    Each is worked on as soon as `RADIUS` later ones are known, several at a time where there are several
+    cores, and appears when it is done and the next one is asked of `frames`.
 
     Args:
         frames: all of one size, in the order of time.
     """
-    window: deque[_Prepared] = deque(maxlen=2 * RADIUS + 1)
-    flows: deque[tuple[Plane, Plane]] = deque(maxlen=2 * RADIUS)
-    find_flow = _flow()
-    due = 0  # the position in the window of the frame that comes out next
-    for frame in frames:
-        due -= len(window) == window.maxlen  # the oldest frame is dropped
-        window.append(_prepared(frame))
-        if len(window) > 1:
-            before, after = window[-2].restored, window[-1].restored
-            flows.append((find_flow(before, after), find_flow(after, before)))
-        if len(window) > due + RADIUS:
-            yield _corrected(window[due], _neighbours(list(window), list(flows), due))
-            due += 1
-    for position in range(due, len(window)):
-        yield _corrected(window[position], _neighbours(list(window), list(flows), position))
+    window: deque[Future[_Prepared]] = deque(maxlen=2 * RADIUS + 1)
+    flows: deque[Future[tuple[Plane, Plane]]] = deque(maxlen=2 * RADIUS)
+    at_work: deque[Future[Pixels]] = deque()
+    due = 0  # the position in the window of the frame that is corrected next
+    workers = min(cores(), MOST_WORKERS)
+    # Tasks wait only for earlier ones, and a pool starts them in their order.
+    with ThreadPoolExecutor(workers) as pool:
+        for frame in frames:
+            due -= len(window) == window.maxlen  # the oldest frame is dropped
+            window.append(pool.submit(_prepared, frame))
+            if len(window) > 1:
+                flows.append(pool.submit(_flows, window[-2], window[-1]))
+            if len(window) > due + RADIUS:
+                at_work.append(pool.submit(_corrected, list(window), list(flows), due))
+                due += 1
+            while at_work and (len(at_work) >= workers or at_work[0].done()):
+                yield at_work.popleft().result()
+        at_work.extend(
+            pool.submit(_corrected, list(window), list(flows), position)
+            for position in range(due, len(window))
+        )
+        while at_work:
+            yield at_work.popleft().result()
 
 
 def _prepared(frame: Seen) -> _Prepared:
@@ -88,21 +104,23 @@ def _prepared(frame: Seen) -> _Prepared:
     return _Prepared(frame, grey(frame.rainy), grey(frame.restored))
 
 
-def _flow() -> Callable[[Grey, Grey], Plane]:
-    """What finds where each pixel of a frame is in another: (h, w, 2) distances to the right and down."""
+def _flows(one: Future[_Prepared], other: Future[_Prepared]) -> tuple[Plane, Plane]:
+    """From one frame to the other, and back."""
+    here, there = one.result().restored, other.result().restored
+    return _flow(here, there), _flow(there, here)
+
+
+def _flow(here: Grey, there: Grey) -> Plane:
+    """Where each pixel of a frame is in another: (h, w, 2) distances to the right and down."""
+    if min(here.shape) < SMALLEST_SIDE:
+        return np.zeros((*here.shape, 2), np.float32)
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     # As good on clips of made rain as the preset, in half the time.
     search.setPatchStride(5)
     search.setGradientDescentIterations(8)
     search.setVariationalRefinementIterations(3)
-
-    def flow(here: Grey, there: Grey) -> Plane:
-        if min(here.shape) < SMALLEST_SIDE:
-            return np.zeros((*here.shape, 2), np.float32)
-        unused: Any = None
-        return np.asarray(search.calc(here, there, unused))
-
-    return flow
+    unused: Any = None
+    return np.asarray(search.calc(here, there, unused))
 
 
 def _neighbours(window: list[_Prepared], flows: list[tuple[Plane, Plane]], position: int) -> list[Neighbour]:
@@ -132,9 +150,16 @@ def _fetched(picture: Any, places: Any, interpolation: int) -> Any:
     return cv2.remap(picture, places, unused, interpolation, borderMode=cv2.BORDER_REPLICATE)
 
 
-def _corrected(centre: _Prepared, neighbours: Sequence[Neighbour]) -> Pixels:
-    if len(neighbours) < 2:
-        return centre.frame.restored  # from a single neighbour, rain cannot be told from what moves
+def _corrected(
+    window: list[Future[_Prepared]], flows: list[Future[tuple[Plane, Plane]]], position: int
+) -> Pixels:
+    """The frame at a position of the window, corrected."""
+    frames = [frame.result() for frame in window]
+    centre = frames[position]
+    # From a single neighbour, rain cannot be told from what moves.
+    if len(frames) < 3 or max(centre.frame.restored.shape) > LARGEST_SIDE:
+        return centre.frame.restored
+    neighbours = _neighbours(frames, [flow.result() for flow in flows], position)
     missed, lost = _weights(centre, neighbours)
     rainy, restored = centre.frame.rainy, centre.frame.restored
     height, width = restored.shape[:2]
