@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from derain import load
-from derain.pictures.video import VideoReader
+from derain.pictures.video import VideoReader, frame_from_tensor, frame_to_tensor
 from derain.pictures.video_facts import video_facts
 from derain.restore.neighbours import RADIUS, Seen, corrected
 
@@ -31,7 +31,7 @@ def frames_of(clip: Path) -> list[Pixels]:
     """The first frames of a clip, (H, W, 3) uint8."""
     found = []
     for frame in itertools.islice(VideoReader(video_facts(clip)), FRAMES):
-        pixels = frame.pixels if frame.pixels.dtype == np.uint8 else frame.pixels // 257
+        pixels = frame.pixels if frame.pixels.dtype == np.uint8 else np.rint(frame.pixels / 257)
         scale = min(WIDEST / pixels.shape[1], 1)
         found.append(cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
     return [np.asarray(frame, np.uint8) for frame in found]
@@ -40,10 +40,10 @@ def frames_of(clip: Path) -> list[Pixels]:
 def main(pairs: Path, clips: list[Path]) -> None:
     for folder in ("rainy", "clean"):
         (pairs / folder).mkdir(parents=True, exist_ok=True)
-    restore = load()
+    restore, _ = load().for_frames(8)
     for clip in clips:
         rainy = frames_of(clip)
-        clean = [restore(frame) for frame in rainy]
+        clean = [frame_from_tensor(restore(frame_to_tensor(frame)[None])[0], 8) for frame in rainy]
         for _ in range(2):
             clean = list(corrected(Seen(*pair) for pair in zip(rainy, clean, strict=True)))
         for number in range(RADIUS + 1, len(rainy) - RADIUS, EVERY):

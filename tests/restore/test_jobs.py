@@ -288,7 +288,7 @@ def test_the_next_is_read_and_the_last_is_written_during_the_work(tmp_path: Path
         return lambda: Made("written in time" if may_write[number].wait(30) else "late")
 
     may_write[-1].set()
-    outcomes = carry_out_in_stages(jobs, read, work, held=lambda number: 0)
+    outcomes = carry_out_in_stages(jobs, read, work, {}, held=lambda number: 0)
     assert [(o.job, o.note) for o in outcomes] == [(job, "written in time") for job in jobs]
 
 
@@ -304,7 +304,7 @@ def test_large_pictures_are_worked_on_alone(tmp_path: Path, monkeypatch: pytest.
         steps.append(f"work {job.name}")
         return lambda: steps.append(f"write {job.name}") or Made()
 
-    list(carry_out_in_stages(jobs, read, work, held=lambda size: size))
+    list(carry_out_in_stages(jobs, read, work, {}, held=lambda size: size))
     assert steps == [f"{step} {n}" for n in range(3) for step in ("read", "work", "write")]
 
 
@@ -319,6 +319,6 @@ def test_a_failing_stage_stops_nothing(tmp_path: Path) -> None:
         fails_at(1, job)
         return lambda: fails_at(2, job) or Made()
 
-    outcomes = list(carry_out_in_stages(jobs, lambda job: fails_at(0, job), work, held=lambda _: 0))
+    outcomes = list(carry_out_in_stages(jobs, lambda job: fails_at(0, job), work, {}, held=lambda _: 0))
     assert [o.status for o in outcomes] == ["failed", "failed", "failed", "restored"]
     assert [f"stage {n}" in outcomes[n].note for n in range(3)] == [True] * 3

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 import derain
 from derain.data.folders import read_rgb
 from derain.data.pairing import pair_folders
+from derain.errors import DerainError
 from derain.evaluation.protocols import matlab_y_uint8
 from derain.restore import neighbours
-from derain.restore.neighbours import MOST_WORKERS, RADIUS, Seen, corrected
+from derain.restore.neighbours import RADIUS, REACH, Seen, corrected
 
 Levels = NDArray[np.uint8]
 FRAMES = 7
@@ -99,6 +100,48 @@ def test_large_and_deep_frames_are_corrected_alike(monkeypatch: pytest.MonkeyPat
         assert error(reduced[t], truth[t]) < 0.6 * error(wet[t], truth[t])
 
 
+@pytest.mark.parametrize("times", [2, 3, 4])
+def test_repeats_of_a_frame_are_not_its_neighbours(times: int) -> None:
+    truth = panned(scene())
+    wet = [with_streaks(frame, t) for t, frame in enumerate(truth)]
+    once = list(corrected(Seen(rainy, clean) for rainy, clean in zip(wet, truth, strict=True)))
+    noise = np.random.default_rng(0)
+
+    def repeated() -> Iterator[Seen]:
+        for rainy, clean in zip(wet, truth, strict=True):
+            for _ in range(times):
+                pixel = noise.integers(0, 2, rainy.shape).astype(np.uint8)  # as from an encoder
+                yield Seen(np.minimum(rainy, 250) + pixel, clean)
+
+    result = list(corrected(repeated(), workers=2))
+    assert len(result) == times * FRAMES
+    for number, frame in enumerate(result):
+        t = number // times
+        assert error(frame, truth[t]) < 1.2 * error(once[t], truth[t]) + 0.05 * error(wet[t], truth[t])
+
+
+def test_a_frozen_clip_stays_as_the_network_restored_it() -> None:
+    truth = scene()
+    wet = with_streaks(truth, 0)
+    for frame in corrected(Seen(wet, truth) for _ in range(40)):
+        np.testing.assert_array_equal(frame, truth)
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_frames_before_an_error_come_out_before_it(workers: int) -> None:
+    frames = [Seen(frame, frame) for frame in panned(scene())]
+
+    def broken() -> Iterator[Seen]:
+        yield from frames[:5]
+        raise DerainError("a.mp4: damaged.")
+
+    made = []
+    with pytest.raises(DerainError, match="damaged"):  # noqa: PT012
+        for frame in corrected(broken(), workers):
+            made.append(frame)
+    assert len(made) == 5
+
+
 @given(
     count=st.integers(0, 8),
     height=st.integers(1, 70),
@@ -120,7 +163,7 @@ def test_any_frames_come_back_in_order_and_between_what_was_seen(
 
     pairs = zip(frames, corrected(given_one_by_one()), strict=True)
     for number, (frame, result) in enumerate(pairs, 1):
-        assert taken <= min(number + RADIUS + MOST_WORKERS, count)
+        assert min(number + RADIUS, count) <= taken <= min(number + REACH + 1, count)
         assert result.shape == frame.restored.shape
         assert result.dtype == np.uint8
         assert (result <= np.maximum(frame.rainy, frame.restored)).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,9 +12,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 import derain
+from clips import moving_scene, write_clip
 from command_line import derain_here
 from derain.data.folders import read_rgb
-from derain.errors import UsageError
+from derain.errors import DerainError, UsageError
 from derain.methods import create_network
 from derain.pictures import read_picture
 from derain.restore import Derainer, PictureOptions
@@ -21,6 +23,7 @@ from derain.restore.jobs import plan
 from derain.restore.neighbours import Seen, corrected
 from derain.restore.protecting import Protection
 from derain.restore.run import restore_all
+from derain.restore.watching import watch
 from restore.test_neighbours import panned, scene, with_streaks
 
 COUNT = 12
@@ -96,16 +99,68 @@ def test_results_that_exist_are_kept_and_the_others_as_in_a_whole_run(
     assert set(outcomes(derainer, folder, overwrite=True).values()) == {"restored"}
 
 
-def test_a_frame_that_is_broken_or_of_another_size_is_left_out(
+def test_a_broken_frame_is_left_out_and_another_size_begins_a_new_clip(
     derainer: Derainer, folder: Path, frames: list[NDArray[np.uint8]]
 ) -> None:
     (folder / "3.png").write_bytes((folder / "3.png").read_bytes()[:200])
-    write(folder / "9.png", frames[8][:-2])
+    odd = frames[8][:-2]
+    write(folder / "9.png", odd)
+    write(folder / "0.png", frames[0][:32, :32])
     found = outcomes(derainer, folder)
-    assert [name for name, status in found.items() if status == "failed"] == ["3.png", "9.png"]
-    assert list(found) == [f"{number}.png" for number in range(1, COUNT + 1)]
-    wanted = expected(derainer, [frame for t, frame in enumerate(frames, 1) if t not in (3, 9)])
+    assert list(found) == [f"{number}.png" for number in range(COUNT + 1)]
+    assert [name for name, status in found.items() if status == "failed"] == ["3.png"]
+    wanted = expected(derainer, [frames[t - 1] for t in (1, 2, 4, 5, 6, 7, 8)])
     np.testing.assert_array_equal(read_rgb(folder.parent / "out" / "4.png"), wanted[2])
+    np.testing.assert_array_equal(read_rgb(folder.parent / "out" / "9.png"), derainer(odd))
+    wanted = expected(derainer, frames[9:])
+    np.testing.assert_array_equal(read_rgb(folder.parent / "out" / "10.png"), wanted[0])
+
+
+def test_a_result_that_exists_is_no_failure(derainer: Derainer, folder: Path) -> None:
+    outcomes(derainer, folder)
+    (folder.parent / "out" / "2.png").unlink()
+    (folder / "1.png").write_bytes(b"no picture")
+    assert set(outcomes(derainer, folder).items()) == {
+        (f"{number}.png", "restored" if number == 2 else "skipped") for number in range(1, COUNT + 1)
+    }
+
+
+def test_a_frame_that_the_network_fails_at_ends_only_its_clip(
+    derainer: Derainer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, restore = 0, Derainer.restore
+
+    def fails_once(self: Derainer, *given: Any, **options: Any) -> Any:
+        nonlocal seen
+        seen += 1
+        if seen == 5:
+            raise DerainError("the network gave values that are not finite.")
+        return restore(self, *given, **options)
+
+    monkeypatch.setattr(Derainer, "restore", fails_once)
+    found = outcomes(derainer, folder)
+    assert list(found) == [f"{number}.png" for number in range(1, COUNT + 1)]
+    assert [name for name, status in found.items() if status == "failed"] == ["5.png"]
+
+
+def test_videos_and_frames_share_a_run(derainer: Derainer, folder: Path) -> None:
+    """A folder that cannot be written to fails only what belongs into it."""
+    (folder / "clips").mkdir()
+    write_clip(folder / "clips" / "a.mkv", list(moving_scene(3, 32, 48)))
+    out = folder.parent / "out"
+    out.mkdir()
+    (out / "clips").write_text("a file")
+    found = outcomes(derainer, folder)
+    assert found.pop("a.mkv") == "failed"
+    assert set(found.values()) == {"restored"}
+    (out / "clips").unlink()
+    assert outcomes(derainer, folder)["a.mkv"] == "restored"
+
+
+def test_a_mask_of_another_size_is_refused_before_the_work(derainer: Derainer, folder: Path) -> None:
+    write(folder.parent / "mask.png", np.zeros((20, 20), np.uint8))
+    assert set(outcomes(derainer, folder, folder.parent / "mask.png").values()) == {"failed"}
+    assert not (folder.parent / "out").exists()
 
 
 def test_each_folder_is_a_clip_and_what_pictures_carry_is_kept(
@@ -132,9 +187,10 @@ def test_white_in_a_mask_stays(derainer: Derainer, folder: Path, frames: list[ND
 
 
 def test_what_is_for_single_pictures_is_refused(derainer: Derainer, folder: Path) -> None:
-    options = PictureOptions(sequence=True, maps=True, compare=True)
     with pytest.raises(UsageError, match="maps and compare are for single pictures"):
-        restore_all(derainer, plan([folder], folder.parent / "out").jobs, pictures=options)
+        PictureOptions(sequence=True, maps=True, compare=True)
+    with pytest.raises(UsageError, match="not as they arrive"):
+        next(watch(derainer, folder, pictures=PictureOptions(sequence=True)))
 
 
 def test_from_the_command_line(folder: Path) -> None:

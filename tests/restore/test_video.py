@@ -1,5 +1,7 @@
+import itertools
 import re
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -187,3 +189,14 @@ def test_memory_does_not_grow_with_the_length() -> None:
     sizes = [int(size) for size in re.findall(r'"\d+": (\d+)', done.stdout)]
     assert len(sizes) == 10
     assert sum(sizes[5:]) < 1.2 * sum(sizes[:5])
+
+
+def test_a_stage_that_is_closed_ends_the_stages_before_it() -> None:
+    def collecting() -> Iterator[int]:
+        numbers = prefetch(itertools.count())
+        yield next(numbers)
+        yield sum(numbers)  # for ever, unless they end
+
+    last = prefetch(collecting())
+    assert next(last) == 0
+    last.close()

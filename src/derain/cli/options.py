@@ -91,12 +91,15 @@ class ModelOptions:
 
     def settings(self) -> Settings:
         """The same for the library; `threads` is set for the whole process."""
+        import cv2
         import torch
 
         from derain.restore import Settings
         from derain.restore.threads import fastest_threads
 
-        torch.set_num_threads(self.threads or fastest_threads(torch.get_num_threads()))
+        threads = self.threads or fastest_threads(torch.get_num_threads())
+        torch.set_num_threads(threads)
+        cv2.setNumThreads(threads)
         return Settings(self.device, self.precision, self.tile, self.overlap, self.ensemble, self.strength)
 
 

@@ -140,6 +140,7 @@ def carry_out_in_stages(
     jobs: Sequence[Job],
     read: Callable[[Job], Item],
     work: Callable[[Job, Item], Callable[[], Made]],
+    unwritable: Mapping[Path, DerainError],
     overwrite: bool = False,
     *,
     held: Callable[[Item], int],
@@ -152,13 +153,10 @@ def carry_out_in_stages(
         jobs, overwrite: see `carry_out`.
         read: returns what `work` takes; runs in its own thread.
         work: returns a function that writes the result, which runs in its own thread.
+        unwritable: folders that no results can be written to; see `prepare_folders`.
         held: bytes that a job occupies until it is written. One above `MOST_HELD` is done alone: the next
             is read once it is written.
-
-    Raises:
-        DerainError: no result could be written; checked before the work.
     """
-    unwritable = prepare_folders([job for job in jobs if overwrite or not exists(job.target)])
     reading: Future[Item | Outcome] | None = None
     writing: Future[Outcome] | None = None
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:

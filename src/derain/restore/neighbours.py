@@ -1,4 +1,4 @@
-"""Frames of a clip corrected by their neighbours: what falls is gone a frame later, what stands is not.
+"""Frames of a clip corrected by their neighbours, which show the scene without the rain of the moment.
 
 Rain covers a point of the scene in one frame and hardly ever in the frames before and after. So where a
 restored frame is brighter than its neighbours, rain was missed and their values replace it; where the rainy
@@ -19,13 +19,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from derain.cores import cores
-
-RADIUS = 2  # frames before and after
+RADIUS = 2  # neighbours before a frame and after it
 PIXELS = 1 << 19  # of the frames that are compared; larger ones are reduced
 SMALLEST_SIDE = 32  # pixels; flow finds nothing in smaller frames
 LARGEST_SIDE = (1 << 15) - 2  # pixels; OpenCV moves no larger frames, which are left as they are
-MOST_WORKERS = 8  # each needs a few frames' memory
+HELD = 1 << 29  # bytes of frames that are worked on at once
+REACH = 8  # frames after one that are waited for
+# A frame is a repeat of another if no more than this share of its pixels differs by more than so many levels.
+REPEATED, NOTICEABLE = 1e-4, 6
 LARGE = 15  # pixels across: what is as high and wide is no streak, and is never replaced
 FAINT, CLEAR = 1.0, 3.0  # levels of 255: smaller differences are left, larger ones count in full
 LEAST = 0.02  # smaller weights are left out
@@ -34,6 +35,7 @@ Grey = NDArray[np.uint8]
 Plane = NDArray[np.float32]
 Pixels = NDArray[Any]
 Neighbour = tuple["_Prepared", Plane]  # with the flow to it
+Flows = Future[tuple[Plane, Plane]]  # from a frame to the next, and back
 
 
 @dataclass(frozen=True)
@@ -57,38 +59,113 @@ class _Prepared:
     restored: Grey
 
 
-def corrected(frames: Iterator[Seen]) -> Generator[Pixels]:
+@dataclass(frozen=True)
+class _Path:
+    """The way to a neighbour: the flows between the frames from the earlier of both to the later."""
+
+    neighbour: _Prepared
+    flows: list[Flows]
+    is_later: bool
+
+    def flow(self) -> Plane:
+        """From the frame to the neighbour."""
+        steps = [flow.result() for flow in self.flows]
+        forth = [one for one, _ in steps] if self.is_later else [back for _, back in steps[::-1]]
+        whole = forth[0]
+        for step in forth[1:]:
+            whole = whole + _moved(step, whole, cv2.INTER_LINEAR)
+        return whole
+
+
+def corrected(frames: Iterator[Seen], workers: int = 1) -> Generator[Pixels]:
     """The restored frames of a clip, corrected, in their order.
 
-    Each is worked on as soon as `RADIUS` later ones are known, several at a time where there are several
-    cores, and appears when it is done and the next one is asked of `frames`.
+    A frame is worked on as soon as `RADIUS` others are known after it, not counting repeats, and at most
+    `REACH` in all. An error of `frames` is raised after the frames before it have been returned.
 
     Args:
         frames: all of one size, in the order of time.
+        workers: threads, which work on a frame each; fewer for large frames.
     """
-    window: deque[Future[_Prepared]] = deque(maxlen=2 * RADIUS + 1)
-    flows: deque[Future[tuple[Plane, Plane]]] = deque(maxlen=2 * RADIUS)
-    at_work: deque[Future[Pixels]] = deque()
-    due = 0  # the position in the window of the frame that is corrected next
-    workers = min(cores(), MOST_WORKERS)
+    clip, at_work, errors = _Window(), deque[Future[Pixels]](), list[Exception]()
     # Tasks wait only for earlier ones, and a pool starts them in their order.
     with ThreadPoolExecutor(workers) as pool:
-        for frame in frames:
-            due -= len(window) == window.maxlen  # the oldest frame is dropped
-            window.append(pool.submit(_prepared, frame))
-            if len(window) > 1:
-                flows.append(pool.submit(_flows, window[-2], window[-1]))
-            if len(window) > due + RADIUS:
-                at_work.append(pool.submit(_corrected, list(window), list(flows), due))
-                due += 1
-            while at_work and (len(at_work) >= workers or at_work[0].done()):
+        for frame in _until_error(frames, errors):
+            clip.add(_prepared(frame), pool)
+            most = max(1, min(workers, HELD // (frame.rainy.nbytes + frame.restored.nbytes)))
+            while clip.is_ready():
+                at_work.append(pool.submit(_corrected, *clip.next()))
+            while at_work and (len(at_work) >= most or at_work[0].done()):
                 yield at_work.popleft().result()
-        at_work.extend(
-            pool.submit(_corrected, list(window), list(flows), position)
-            for position in range(due, len(window))
-        )
+        while clip.due < len(clip.frames):
+            at_work.append(pool.submit(_corrected, *clip.next()))
         while at_work:
             yield at_work.popleft().result()
+    if errors:
+        raise errors[0]
+
+
+def _until_error(frames: Iterator[Seen], errors: list[Exception]) -> Iterator[Seen]:
+    try:
+        yield from frames
+    except Exception as error:
+        errors.append(error)
+
+
+class _Window:
+    """The latest frames of a clip.
+
+    Clips repeat frames where their rate was raised, and repeated rain looks like a part of the scene. So the
+    neighbours of a frame are not its repeats, nor repeats of each other.
+    """
+
+    def __init__(self) -> None:
+        self.frames: list[_Prepared] = []
+        self.due = 0  # the place of the frame that is corrected next
+        self._is_new: list[bool] = []  # whether each is no repeat of the ones before it
+        self._flows: list[Flows | None] = []  # from the one before it, and back
+        self._newest: _Prepared | None = None
+
+    def add(self, frame: _Prepared, pool: ThreadPoolExecutor) -> None:
+        """Adds the next frame; the flow to it is found in the pool."""
+        is_new = self._newest is None or not _is_repeat(frame, self._newest)
+        flow = pool.submit(_flows, self.frames[-1], frame) if self.frames and is_new else None
+        self.frames.append(frame)
+        self._is_new.append(is_new)
+        self._flows.append(flow)
+        if is_new:
+            self._newest = frame
+
+    def is_ready(self) -> bool:
+        """Whether enough frames after the one that is due are known."""
+        known = len(self.frames) - self.due - 1
+        return known >= REACH or (known >= RADIUS and len(self._after()) == RADIUS)
+
+    def next(self) -> tuple[_Prepared, list[_Path]]:
+        """The frame that is due, and the paths to its neighbours. Forgets what no later frame needs."""
+        centre, after, before = self.frames[self.due], self._after(), self._before()
+        paths = [_Path(self.frames[place], self._between(self.due, place), True) for place in after]
+        paths += [_Path(self.frames[place], self._between(place, self.due), False) for place in before]
+        needed = min([*before, self.due])
+        self.due += 1 - needed
+        for entries in (self.frames, self._is_new, self._flows):
+            del entries[:needed]
+        return centre, paths
+
+    def _after(self) -> list[int]:
+        return [place for place in range(self.due + 1, len(self.frames)) if self._is_new[place]][:RADIUS]
+
+    def _before(self) -> list[int]:
+        starts = [place for place in range(1, self.due + 1) if self._is_new[place]]
+        return [place - 1 for place in starts[::-1][:RADIUS]]
+
+    def _between(self, first: int, last: int) -> list[Flows]:
+        return [flow for flow in self._flows[first + 1 : last + 1] if flow is not None]
+
+
+def _is_repeat(frame: _Prepared, other: _Prepared) -> bool:
+    changed = cv2.absdiff(frame.rainy, other.rainy) > NOTICEABLE
+    return bool(np.count_nonzero(changed) <= REPEATED * changed.size)
 
 
 def _prepared(frame: Seen) -> _Prepared:
@@ -104,10 +181,9 @@ def _prepared(frame: Seen) -> _Prepared:
     return _Prepared(frame, grey(frame.rainy), grey(frame.restored))
 
 
-def _flows(one: Future[_Prepared], other: Future[_Prepared]) -> tuple[Plane, Plane]:
+def _flows(one: _Prepared, other: _Prepared) -> tuple[Plane, Plane]:
     """From one frame to the other, and back."""
-    here, there = one.result().restored, other.result().restored
-    return _flow(here, there), _flow(there, here)
+    return _flow(one.restored, other.restored), _flow(other.restored, one.restored)
 
 
 def _flow(here: Grey, there: Grey) -> Plane:
@@ -121,18 +197,6 @@ def _flow(here: Grey, there: Grey) -> Plane:
     search.setVariationalRefinementIterations(3)
     unused: Any = None
     return np.asarray(search.calc(here, there, unused))
-
-
-def _neighbours(window: list[_Prepared], flows: list[tuple[Plane, Plane]], position: int) -> list[Neighbour]:
-    """Those of the frame at a position of the window; `flows` join each frame to the next, both ways."""
-    ahead, back = [after for after, _ in flows[position:]], [before for _, before in flows[:position][::-1]]
-    found: list[Neighbour] = []
-    for step, chain in ((1, ahead), (-1, back)):
-        whole = None
-        for distance, flow in enumerate(chain[:RADIUS], 1):
-            whole = flow if whole is None else whole + _moved(flow, whole, cv2.INTER_LINEAR)
-            found.append((window[position + step * distance], whole))
-    return found
 
 
 def _moved(picture: Any, flow: Plane, interpolation: int = cv2.INTER_CUBIC) -> Any:
@@ -150,16 +214,11 @@ def _fetched(picture: Any, places: Any, interpolation: int) -> Any:
     return cv2.remap(picture, places, unused, interpolation, borderMode=cv2.BORDER_REPLICATE)
 
 
-def _corrected(
-    window: list[Future[_Prepared]], flows: list[Future[tuple[Plane, Plane]]], position: int
-) -> Pixels:
-    """The frame at a position of the window, corrected."""
-    frames = [frame.result() for frame in window]
-    centre = frames[position]
+def _corrected(centre: _Prepared, paths: Sequence[_Path]) -> Pixels:
     # From a single neighbour, rain cannot be told from what moves.
-    if len(frames) < 3 or max(centre.frame.restored.shape) > LARGEST_SIDE:
+    if len(paths) < 2 or max(centre.frame.restored.shape) > LARGEST_SIDE:
         return centre.frame.restored
-    neighbours = _neighbours(frames, [flow.result() for flow in flows], position)
+    neighbours = [(path.neighbour, path.flow()) for path in paths]
     missed, lost = _weights(centre, neighbours)
     rainy, restored = centre.frame.rainy, centre.frame.restored
     height, width = restored.shape[:2]

@@ -5,20 +5,27 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Generator, Iterator
+from contextvars import ContextVar
 from typing import TypeVar
 
 Item = TypeVar("Item")
 
 
+# Set once what the thread makes is no longer wanted. A thread begins with no value.
+_stop_of_this_thread: ContextVar[threading.Event | None] = ContextVar("stop", default=None)
+
+
 def prefetch(items: Iterator[Item], depth: int = 1) -> Generator[Item]:
     """The items, made in their own thread, at most `depth` of them ahead.
 
-    Errors of the thread are raised here. When this iterator is closed, so are `items`, in their thread.
+    Errors of the thread are raised here. When this iterator is closed, so are `items`, in their thread. Where
+    `items` themselves take from such an iterator, that one ends as well, so that no stage goes on for long.
     """
     finished: queue.Queue[tuple[Item] | BaseException] = queue.Queue(depth)
-    stop = threading.Event()
+    stop, outer = threading.Event(), _stop_of_this_thread.get()
 
     def work() -> None:
+        _stop_of_this_thread.set(stop)
         try:
             for item in items:
                 if stop.is_set():
@@ -36,7 +43,7 @@ def prefetch(items: Iterator[Item], depth: int = 1) -> Generator[Item]:
     worker.start()
     try:
         while True:
-            found = finished.get()
+            found = _next(finished, outer)
             if isinstance(found, StopIteration):
                 return
             if isinstance(found, BaseException):
@@ -49,3 +56,17 @@ def prefetch(items: Iterator[Item], depth: int = 1) -> Generator[Item]:
                 finished.get(timeout=0.05)
             except queue.Empty:
                 continue
+
+
+def _next(
+    finished: queue.Queue[tuple[Item] | BaseException], outer: threading.Event | None
+) -> tuple[Item] | BaseException:
+    """What is finished next; the end, if whoever takes it is to stop."""
+    if outer is None:
+        return finished.get()
+    while not outer.is_set():
+        try:
+            return finished.get(timeout=0.05)
+        except queue.Empty:
+            continue
+    return StopIteration()

@@ -6,7 +6,7 @@ import functools
 import itertools
 import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from derain.atomic import new_file
@@ -25,7 +25,7 @@ from derain.pictures import (
 )
 from derain.pictures.writing import FORMATS
 from derain.restore.derainer import Derainer, RestoredPicture, load
-from derain.restore.jobs import Job, Made, Outcome, carry_out_in_stages, plan
+from derain.restore.jobs import Job, Made, Outcome, carry_out_in_stages, plan, prepare_folders
 from derain.restore.protecting import WITHOUT_MASK, Protection
 from derain.restore.sequence import restore_sequences
 from derain.restore.settings import Settings
@@ -45,6 +45,9 @@ class PictureOptions:
         jpeg_quality: of JPEG results, 1 to 100; None for that of a JPEG source, else 95.
         skip_dry: copy pictures without rain unchanged.
         sequence: the pictures of each folder are the frames of a clip; see `derain.restore.sequence`.
+
+    Raises:
+        UsageError: what is made of single pictures is asked of the frames of clips.
     """
 
     maps: bool = False
@@ -52,6 +55,14 @@ class PictureOptions:
     jpeg_quality: int | None = None
     skip_dry: bool = False
     sequence: bool = False
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("maps", "compare", "skip_dry") if getattr(self, name)]
+        if self.sequence and given:
+            raise UsageError(
+                f"{' and '.join(given)} {_is(given)} for single pictures, and not for the frames of a clip.",
+                Remedy("restore the frames", dict.fromkeys(given)),
+            )
 
 
 @dataclass(frozen=True)
@@ -237,8 +248,7 @@ def restore_all(
         protection: what stays unchanged.
 
     Raises:
-        UsageError: dry pictures are to be copied, but these weights have no threshold of rain; or options
-            of single pictures are given for the frames of clips.
+        UsageError: dry pictures are to be copied, but these weights have no threshold of rain.
         DerainError: no result could be written; checked before the work.
     """
     pictures, videos = pictures or PictureOptions(), videos or VideoOptions()
@@ -248,21 +258,9 @@ def restore_all(
             Remedy("restore all pictures", {"skip_dry": None}),
         )
 
-    if pictures.sequence:
-        _refuse_beside_sequence(pictures)
-        frames = [job for job in jobs if not job.is_video]
-        clips = restore_sequences(derainer, frames, overwrite, protection, pictures.jpeg_quality)
-        others = [job for job in jobs if job.is_video]
-        if not others:
-            return clips
-        rest = replace(pictures, sequence=False)
-        return itertools.chain(
-            clips,
-            restore_all(
-                derainer, others, pictures=rest, videos=videos, overwrite=overwrite, protection=protection,
-                progress=progress,
-            ),
-        )  # fmt: skip
+    unwritable = prepare_folders([job for job in jobs if overwrite or not exists(job.target)])
+    frames = [job for job in jobs if pictures.sequence and not job.is_video]
+    clips = restore_sequences(derainer, frames, unwritable, overwrite, protection, pictures.jpeg_quality)
 
     def restore(job: Job, picture: Picture | None) -> Callable[[], Made]:
         if picture is None:
@@ -275,23 +273,15 @@ def restore_all(
         precision = derainer.precision_for(picture.bits)
         return functools.partial(_written, job, picture, restored, pictures, precision, unprotected)
 
-    return carry_out_in_stages(
-        jobs,
+    others = carry_out_in_stages(
+        [job for job in jobs if job.is_video or not pictures.sequence],
         lambda job: None if job.is_video else read_picture(job.source),
         restore,
+        unwritable,
         overwrite,
         held=lambda picture: 0 if picture is None else 2 * picture.pixels.nbytes,
     )
-
-
-def _refuse_beside_sequence(options: PictureOptions) -> None:
-    """Raises `UsageError` for what is made of single pictures only."""
-    given = [name for name in ("maps", "compare", "skip_dry") if getattr(options, name)]
-    if given:
-        raise UsageError(
-            f"{' and '.join(given)} {_is(given)} for single pictures, and not for the frames of a clip.",
-            Remedy("restore the frames", dict.fromkeys(given)),
-        )
+    return itertools.chain(clips, others)
 
 
 def _written(

@@ -181,7 +181,7 @@ def _corrected(restored: Generator[tuple[Frame, Pixels]]) -> Generator[tuple[Fra
                 yield Seen(frame.pixels, pixels)
 
     with contextlib.closing(seen()) as source:
-        for pixels in corrected(source):
+        for pixels in corrected(source, torch.get_num_threads()):
             yield frames.popleft(), pixels
 
 

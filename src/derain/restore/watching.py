@@ -109,8 +109,10 @@ def watch(
         The outcome of each file; those that are neither pictures nor videos are silently skipped.
 
     Raises:
-        UsageError: the folder does not exist, or no longer.
+        UsageError: the folder does not exist, or no longer; or its pictures are to be the frames of a clip.
     """
+    if "pictures" in options and options["pictures"] is not None and options["pictures"].sequence:
+        raise UsageError("frames of a clip are restored together, and not as they arrive.")
     target = beside(folder) if output is None else output
     arrivals, made, owners = Arrivals(folder, target), set[Path](), dict[Path, Path]()
     while True:

@@ -101,10 +101,12 @@ def restore_on_cluster(
         overwrite: replace results that exist.
 
     Raises:
-        UsageError: the address has another form.
+        UsageError: the address has another form, or the pictures are the frames of a clip.
         DerainError: Ray is not installed, the cluster cannot be reached, or the manifest cannot be
             read or written.
     """
+    if work.pictures.sequence:
+        raise UsageError("frames of a clip are restored together, and not on several machines.")
     manifest = Manifest(output / NAME)
     todo = []
     for job in jobs:
