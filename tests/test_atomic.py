@@ -62,6 +62,20 @@ def test_writing_removes_what_killed_processes_left_beside_it(tmp_path: Path) ->
     assert [path.name for path in (tmp_path / "x").iterdir()] == ["b.png"]
 
 
+def test_the_check_of_a_folder_that_does_not_exist_yet_removes_what_killed_checks_left(
+    tmp_path: Path,
+) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from derain import atomic; "
+        "atomic.os.fsync = lambda _: (print('ready', flush=True), sys.stdin.read()); "
+        "atomic.refuse_unwritable(Path('new/sub'))"
+    )
+    kill(process(code, tmp_path))
+    assert len(list(tmp_path.iterdir())) == 1
+    refuse_unwritable(tmp_path / "new" / "sub")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
 def test_workers_do_not_hold_on_to_the_lock_of_a_killed_process(tmp_path: Path) -> None:
     worker = "os.write(there, b'.'), os.close(1), os.read(0, 1), os._exit(0)"

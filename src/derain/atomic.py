@@ -91,12 +91,15 @@ def _remove_leftovers_once(folder: Path) -> None:
 def refuse_unwritable(folder: Path) -> None:
     """Checks before the work that results can be written below a folder, which need not exist yet.
 
+    Removes leftovers of killed processes where it tries that: there, one may have been killed while it tried.
+
     Raises:
         DerainError: it is a file, read-only or on a full disk.
     """
     existing = folder
     while not os.path.lexists(existing) and existing != existing.parent:
         existing = existing.parent
+    remove_leftovers(existing)
     probe = existing / f".probe.{_process()}.{secrets.token_hex(4)}.part"
     try:
         with probe.open("xb") as file:

@@ -265,7 +265,7 @@ def adapt_together(
     """
     refuse_existing(network_file, overwrite)
     refuse_unwritable(network_file.parent)
-    prepare_folders(jobs)
+    prepare_folders(jobs, overwrite=True)
     began = time.monotonic()
     network = start.network()
     options = replace(options, together=True, trained=start.weights is not None)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from derain.atomic import refuse_unwritable, remove_leftovers
+from derain.atomic import refuse_unwritable
 from derain.errors import DerainError, Remedy, UsageError, errors_of
 from derain.paths import RESULT, exists, is_folder, real, written_beside
 from derain.pictures import EXTENSIONS, Found, Unread, find
@@ -130,7 +130,7 @@ def carry_out(jobs: Sequence[Job], work: Callable[[Job], Made], overwrite: bool 
     Raises:
         DerainError: no result could be written; checked before the work.
     """
-    unwritable = prepare_folders([job for job in jobs if overwrite or not exists(job.target)])
+    unwritable = prepare_folders(jobs, overwrite)
     for job in jobs:
         found = begun(job, lambda job: None, overwrite, unwritable)
         yield found if isinstance(found, Outcome) else ended(job, work, job)
@@ -210,8 +210,12 @@ def ended(job: Job, write: Callable[..., Made], *given: Any) -> Outcome:
     return Outcome(job, made.status, note, precision=made.precision, rain=made.rain)
 
 
-def prepare_folders(jobs: Sequence[Job]) -> dict[Path, DerainError]:
+def prepare_folders(jobs: Sequence[Job], overwrite: bool) -> dict[Path, DerainError]:
     """Removes leftovers of killed runs from the folders of the results, and checks that they are writable.
+
+    Args:
+        jobs: see `plan`.
+        overwrite: count those whose results exist, too.
 
     Returns:
         The folders that are not.
@@ -220,9 +224,8 @@ def prepare_folders(jobs: Sequence[Job]) -> dict[Path, DerainError]:
         DerainError: none is.
     """
     unwritable = {}
-    folders = dict.fromkeys(job.target.parent for job in jobs)
+    folders = dict.fromkeys(job.target.parent for job in jobs if overwrite or not exists(job.target))
     for folder in folders:
-        remove_leftovers(folder)
         try:
             refuse_unwritable(folder)
         except DerainError as error:

@@ -258,7 +258,7 @@ def restore_all(
             Remedy("restore all pictures", {"skip_dry": None}),
         )
 
-    unwritable = prepare_folders([job for job in jobs if overwrite or not exists(job.target)])
+    unwritable = prepare_folders(jobs, overwrite)
     frames = [job for job in jobs if pictures.sequence and not job.is_video]
     clips = restore_sequences(derainer, frames, unwritable, overwrite, protection, pictures.jpeg_quality)
 
