@@ -136,14 +136,13 @@ def restore_pipe(
     with bar("restoring", None) as progress, open_pipe(sys.stdin.buffer, pipes.frames()) as stream:
         kind = "y4m" if pipes.raw is None else "raw"
         with frame_writer(output, pipes, stream.facts, overwrite, kind, options) as writer:
-            restore, finish = derainer.for_frames(stream.facts.bits)
             done = restore_stream(
                 stream,
                 writer,
-                restore,
+                derainer.frame_restorer(stream.facts.bits),
                 batch=derainer.frames_at_once,
                 frame_by_frame=options.frame_by_frame,
-                finish=finish,
+                finish=derainer.frame_finish(),
                 progress=progress.reach,
             )
     seconds = time.monotonic() - began

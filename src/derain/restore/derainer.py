@@ -274,34 +274,36 @@ class Derainer:
         identity = self.identity
         if keep is not None:
             identity += hashlib.sha256(keep.numpy().tobytes()).hexdigest()
-        restore, finish = self.for_frames(bits, keep)
         return restore_video(
             source,
             target,
-            restore,
+            self.frame_restorer(bits),
             codec=codec,
             crf=crf,
             batch=self.frames_at_once,
             resume=resume,
             frame_by_frame=frame_by_frame,
-            finish=finish,
+            finish=self.frame_finish(keep),
             temporal=temporal,
             keep_fields=keep_fields,
             identity=identity,
             progress=progress,
         )
 
-    def for_frames(self, bits: int, protect: Tensor | None = None) -> tuple[RestoreBatch, Finish | None]:
-        """What restores the frames of a clip, and what finishes each once its neighbours corrected it.
+    def frame_restorer(self, bits: int) -> RestoreBatch:
+        """What restores the frames of a clip, of this many bits per channel, at full strength."""
+        full = self._at_full_strength()
+        return lambda rainy: full.restore(rainy, bits=bits, any_side=False).image
+
+    def frame_finish(self, protect: Tensor | None = None) -> Finish | None:
+        """What applies the strength to a frame once its neighbours corrected it; None where nothing is to do.
 
         Args:
-            bits: of a channel of the frames.
             protect: how much of each pixel stays unchanged, (1, 1, H, W).
         """
-        full, strength = self._at_full_strength(), self.settings.strength
-
-        def restore(rainy: Tensor) -> Tensor:
-            return full.restore(rainy, bits=bits, any_side=False).image
+        strength = self.settings.strength
+        if strength == 1 and protect is None:
+            return None
 
         def finish(rainy: Tensor, image: Tensor) -> Tensor:
             image = torch.lerp(rainy, image, strength).clamp_(0, 1)
@@ -310,7 +312,7 @@ class Derainer:
             refuse_other_size(protect, rainy.shape[-2:])
             return protected(rainy, image, protect)
 
-        return restore, None if strength == 1 and protect is None else finish
+        return finish
 
     def _at_full_strength(self) -> Derainer:
         return self if self.settings.strength == 1 else self.with_settings(strength=1.0)

@@ -122,24 +122,24 @@ class _Window:
     def __init__(self) -> None:
         self.frames: list[_Prepared] = []
         self.due = 0  # the place of the frame that is corrected next
-        self._is_new: list[bool] = []  # whether each is no repeat of the ones before it
-        self._flows: list[Flows | None] = []  # from the one before it, and back
+        # From the one before each, and back; None for the first of the clip and for repeats.
+        self._flows: list[Flows | None] = []
         self._newest: _Prepared | None = None
 
     def add(self, frame: _Prepared, pool: ThreadPoolExecutor) -> None:
         """Adds the next frame; the flow to it is found in the pool."""
-        is_new = self._newest is None or not _is_repeat(frame, self._newest)
-        flow = pool.submit(_flows, self.frames[-1], frame) if self.frames and is_new else None
-        self.frames.append(frame)
-        self._is_new.append(is_new)
-        self._flows.append(flow)
-        if is_new:
+        flow = None
+        if self._newest is None:
             self._newest = frame
+        elif not _is_repeat(frame, self._newest):
+            flow = pool.submit(_flows, self.frames[-1], frame)
+            self._newest = frame
+        self.frames.append(frame)
+        self._flows.append(flow)
 
     def is_ready(self) -> bool:
         """Whether enough frames after the one that is due are known."""
-        known = len(self.frames) - self.due - 1
-        return known >= REACH or (known >= RADIUS and len(self._after()) == RADIUS)
+        return len(self.frames) - self.due > REACH or len(self._after()) == RADIUS
 
     def next(self) -> tuple[_Prepared, list[_Path]]:
         """The frame that is due, and the paths to its neighbours. Forgets what no later frame needs."""
@@ -148,16 +148,18 @@ class _Window:
         paths += [_Path(self.frames[place], self._between(place, self.due), False) for place in before]
         needed = min([*before, self.due])
         self.due += 1 - needed
-        for entries in (self.frames, self._is_new, self._flows):
-            del entries[:needed]
+        del self.frames[:needed], self._flows[:needed]
         return centre, paths
 
     def _after(self) -> list[int]:
-        return [place for place in range(self.due + 1, len(self.frames)) if self._is_new[place]][:RADIUS]
+        return self._new(self.due + 1, len(self.frames))[:RADIUS]
 
     def _before(self) -> list[int]:
-        starts = [place for place in range(1, self.due + 1) if self._is_new[place]]
-        return [place - 1 for place in starts[::-1][:RADIUS]]
+        return [place - 1 for place in self._new(1, self.due + 1)[::-1][:RADIUS]]
+
+    def _new(self, first: int, end: int) -> list[int]:
+        """The places in a range whose frames are no repeats of the one before them."""
+        return [place for place in range(first, end) if self._flows[place] is not None]
 
     def _between(self, first: int, last: int) -> list[Flows]:
         return [flow for flow in self._flows[first + 1 : last + 1] if flow is not None]

@@ -108,7 +108,7 @@ class _Folder:
             alike = itertools.groupby(frames, key=lambda frame: (frame.pixels.shape, frame.pixels.itemsize))
             for (_, itemsize), clip in alike:
                 bits, batch = 8 * itemsize, self.derainer.frames_at_once
-                restore, _ = self.derainer.for_frames(bits)
+                restore = self.derainer.frame_restorer(bits)
                 restored = restored_frames(clip, restore, bits, batch, frame_by_frame=False, finish=None)
                 with contextlib.closing(prefetch(restored)) as source:
                     yield from source
@@ -141,7 +141,7 @@ class _Folder:
 
         def write() -> Made:
             image = frame_to_tensor(frame.pixels)[None]
-            _, finish = self.derainer.for_frames(picture.bits, keep)
+            finish = self.derainer.frame_finish(keep)
             if finish is not None:
                 image = finish(to_tensor(picture), image)
             lost = write_picture(job.target, with_pixels(picture, image), jpeg_quality)

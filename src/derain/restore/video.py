@@ -8,6 +8,7 @@ run can resume; the file appears at the end, whole, with everything else that th
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import json
 import shutil
@@ -15,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -40,6 +42,9 @@ Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 RestoreBatch = Callable[[Tensor], Tensor]
 Finish = Callable[[Tensor, Tensor], Tensor]
 FrameProgress = Callable[[int, int | None], None]
+Item = TypeVar("Item")
+Value = TypeVar("Value")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -172,17 +177,31 @@ def _restored(
 
 def _corrected(restored: Generator[tuple[Frame, Pixels]]) -> Generator[tuple[Frame, Pixels]]:
     """The same, corrected by their neighbours."""
-    frames: deque[Frame] = deque()
+    corrector = functools.partial(corrected, workers=torch.get_num_threads())
+    with contextlib.closing(
+        _beside(restored, lambda pair: Seen(pair[0].pixels, pair[1]), corrector)
+    ) as pairs:
+        for (frame, _), pixels in pairs:
+            yield frame, pixels
 
-    def seen() -> Generator[Seen]:
-        with contextlib.closing(restored):
-            for frame, pixels in restored:
-                frames.append(frame)
-                yield Seen(frame.pixels, pixels)
 
-    with contextlib.closing(seen()) as source:
-        for pixels in corrected(source, torch.get_num_threads()):
-            yield frames.popleft(), pixels
+def _beside(
+    items: Generator[Item],
+    value_of: Callable[[Item], Value],
+    process: Callable[[Iterator[Value]], Iterator[Made]],
+) -> Generator[tuple[Item, Made]]:
+    """The items, each with what a process makes of its value; the process may lag behind them."""
+    waiting: deque[Item] = deque()
+
+    def values() -> Generator[Value]:
+        with contextlib.closing(items):
+            for item in items:
+                waiting.append(item)
+                yield value_of(item)
+
+    with contextlib.closing(values()) as source:
+        for made in process(source):
+            yield waiting.popleft(), made
 
 
 def _batches(reader: Iterable[Frame], size: int) -> Iterator[tuple[list[Frame], Tensor]]:
@@ -201,17 +220,9 @@ def _from(first: int, frames: Generator[Frame]) -> Generator[Frame]:
 
 def _steady(restored: Generator[Frame], bits: int) -> Generator[Frame]:
     """The frames steadied over time."""
-    frames: deque[Frame] = deque()
-
-    def images() -> Generator[Tensor]:
-        with contextlib.closing(restored):
-            for frame in restored:
-                frames.append(frame)
-                yield frame_to_tensor(frame.pixels)
-
-    with contextlib.closing(images()) as source:
-        for image in steady(source):
-            yield replace(frames.popleft(), pixels=frame_from_tensor(image, bits))
+    with contextlib.closing(_beside(restored, lambda frame: frame_to_tensor(frame.pixels), steady)) as pairs:
+        for frame, image in pairs:
+            yield replace(frame, pixels=frame_from_tensor(image, bits))
 
 
 def _encoded(

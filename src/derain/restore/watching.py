@@ -111,7 +111,8 @@ def watch(
     Raises:
         UsageError: the folder does not exist, or no longer; or its pictures are to be the frames of a clip.
     """
-    if "pictures" in options and options["pictures"] is not None and options["pictures"].sequence:
+    pictures = options.get("pictures")
+    if pictures is not None and pictures.sequence:
         raise UsageError("frames of a clip are restored together, and not as they arrive.")
     target = beside(folder) if output is None else output
     arrivals, made, owners = Arrivals(folder, target), set[Path](), dict[Path, Path]()
