@@ -126,7 +126,7 @@ def fits(tab: Tab, width: int) -> bool:
 
 def test_the_page(tmp_path: Path) -> None:
     picture, second = tmp_path / "street <b>.png", tmp_path / "second.png"
-    write_picture(picture, rainy_picture(200, 300))
+    write_picture(picture, rainy_picture(400, 600))
     write_picture(second, rainy_picture(60, 80))
     (tmp_path / "notes.png").write_text("no picture")
     downloads = tmp_path / "downloads"
