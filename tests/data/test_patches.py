@@ -166,3 +166,33 @@ def test_rain_from_any_side_turns_the_pair_together(folder: Path) -> None:
 
     assert slope(0.0) > 1.5
     assert 0.7 < slope(0.999) < 1.4
+
+
+def test_zoomed_pairs_stay_aligned_and_have_the_size_of_the_patch(folder: Path) -> None:
+    pictures = Pictures(pictures_in(folder / "clean"))
+    pairs = PairedPatches(pictures, pictures, Cut(32, zoom=(0.7, 3)), seed=2)
+    for index in range(12):
+        item = pairs[index]
+        assert item["rainy"].shape == (3, 32, 32)
+        assert torch.equal(item["rainy"], item["clean"])
+
+
+def test_zoom_enlarges_rain_with_the_scene(tmp_path: Path) -> None:
+    (tmp_path / "clean").mkdir()
+    ground = np.full((200, 200, 3), 90, np.uint8)
+    cv2.imwrite(str(tmp_path / "clean" / "1.png"), ground)
+    clean = Pictures(pictures_in(tmp_path / "clean"))
+
+    def streak(_: np.random.Generator, patch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rainy = patch.copy()
+        rainy[:, 4:6] = 190
+        return rainy, patch
+
+    def width(zoom: float) -> float:
+        pairs = SyntheticPairs(clean, streak, Cut(64, turns="none", zoom=(zoom, zoom)), seed=1)
+        change = pairs[0]["rainy"] - pairs[0]["clean"]
+        return float(change[0].sum(1).mean() / (100 / 255))
+
+    assert width(1) == pytest.approx(2)
+    assert width(2) == pytest.approx(4, rel=0.05)
+    assert width(0.5) == pytest.approx(1, rel=0.05)

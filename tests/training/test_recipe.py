@@ -47,6 +47,17 @@ from training.conftest import content
             "'optimizer.betas.1': give a number below 1, not 1.0",
         ),
         ({"ema": 1.5}, "'ema': give a number below 1, not 1.5"),
+        ({"data": {"clean": "x", "rain": "light", "zoom": 2}}, "'data.zoom': give a list of two numbers"),
+        ({"data": {"clean": "x", "rain": "light", "zoom": [1, 2, 3]}}, "'data.zoom': give at most 2 of them"),
+        ({"data": {"clean": "x", "rain": "light", "zoom": [2, 1]}}, "'data.zoom': the smallest factor comes"),
+        (
+            {"data": {"clean": "x", "rain": "light", "zoom": [0, 1]}},
+            "'data.zoom.0': give a number from 0.1",
+        ),
+        (
+            {"data": {"clean": "x", "rain": "light", "zoom": [1, 2], "crop": "resized"}},
+            "'data.zoom' works on windows only",
+        ),
     ],
 )
 def test_mistakes_are_explained(photos: Path, changes: dict[str, Any], message: str) -> None:

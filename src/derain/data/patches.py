@@ -12,10 +12,11 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -33,6 +34,7 @@ Item = dict[str, Tensor | str | int]
 Crop = Literal["window", "resized"]
 Turns = Literal["none", "mirror", "flips_and_rotations", "upright_twice_as_likely"]
 POSITIONS = {"none": 1, "mirror": 2, "flips_and_rotations": 8, "upright_twice_as_likely": 9}
+NO_ZOOM = (1.0, 1.0)
 KEPT = 2**30  # bytes of pictures, for each folder in each process
 
 
@@ -70,6 +72,8 @@ class Cut:
         saturation: with probability 1/3 make colours up to 20 % stronger or weaker (the same).
         sideways: share of synthetic pairs that are turned again once the rain is on them, so that rain
             comes from any side.
+        zoom: smallest and largest factor by which pairs are enlarged (below 1: reduced), rain and all; a
+            window is so much smaller. All factors are equally likely on a logarithmic scale.
     """
 
     patch: int
@@ -77,6 +81,7 @@ class Cut:
     turns: Turns = "flips_and_rotations"
     saturation: bool = False
     sideways: float = 0.0
+    zoom: tuple[float, float] = NO_ZOOM
 
 
 Rainmaker = Callable[[np.random.Generator, Levels], tuple[Levels, Levels]]
@@ -112,11 +117,12 @@ class SyntheticPairs(Dataset[Item]):
     def __getitem__(self, index: int) -> Item:
         rng = np.random.default_rng([self.seed, index])
         number = picture_number(self.seed, index, len(self.clean))
-        (clean,) = take(rng, self.cut, self.clean[number])
+        (clean,) = take(rng, window_before_zoom(rng, self.cut), self.clean[number])
         rainy, clean = self.rain(rng, clean)
         if self.cut.sideways and rng.random() < self.cut.sideways:
             position = int(rng.integers(8))
             rainy, clean = turned(rainy, position), turned(clean, position)
+        rainy, clean = zoomed(rng, self.cut, rainy, clean)
         return {
             "rainy": levels_to_tensor(rainy),
             "clean": levels_to_tensor(clean),
@@ -139,7 +145,8 @@ class PairedPatches(Dataset[Item]):
     def __getitem__(self, index: int) -> Item:
         rng = np.random.default_rng([self.seed, index])
         number = picture_number(self.seed, index, len(self.clean))
-        rainy, clean = take(rng, self.cut, *read_pair(self.rainy, self.clean, number))
+        window = window_before_zoom(rng, self.cut)
+        rainy, clean = zoomed(rng, self.cut, *take(rng, window, *read_pair(self.rainy, self.clean, number)))
         return {
             "rainy": levels_to_tensor(rainy),
             "clean": levels_to_tensor(clean),
@@ -180,6 +187,27 @@ def take(rng: np.random.Generator, cut: Cut, *pictures: Levels) -> list[Levels]:
         patches = [_saturated(patch, factor) for patch in patches]
     position = int(rng.integers(POSITIONS[cut.turns])) % 8
     return [turned(patch, position) for patch in patches]
+
+
+ENLARGING = (cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4)  # from soft to sharp
+
+
+def window_before_zoom(rng: np.random.Generator, cut: Cut) -> Cut:
+    """The same cut with the patch that `zoomed` makes into one of the right size."""
+    if cut.zoom == NO_ZOOM:
+        return cut  # and nothing is drawn
+    low, high = np.log(cut.zoom)
+    return replace(cut, patch=max(1, round(cut.patch / math.exp(rng.uniform(low, high)))))
+
+
+def zoomed(rng: np.random.Generator, cut: Cut, *patches: Levels) -> list[Levels]:
+    """Square patches, resized alike to the size of the cut."""
+    side = len(patches[0])
+    if side == cut.patch:
+        return list(patches)
+    kind = cv2.INTER_AREA if side > cut.patch else ENLARGING[int(rng.integers(len(ENLARGING)))]
+    size = (cut.patch, cut.patch)
+    return [np.asarray(cv2.resize(patch, size, interpolation=kind), np.uint8) for patch in patches]
 
 
 def _window(rng: np.random.Generator, patch: int, pictures: Sequence[Levels]) -> list[Levels]:

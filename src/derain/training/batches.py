@@ -224,7 +224,7 @@ def batches(
 def _items(recipe: Recipe, sources: Sequence[TrainingSource], patch: int) -> Dataset[Item]:
     """The endless stream of training items at one patch size: that of the only source, or the mixture."""
     parts = sources_of(recipe).values()
-    cuts = [Cut(patch, part.crop, part.turns, part.saturation, part.sideways) for part in parts]
+    cuts = [Cut(patch, part.crop, part.turns, part.saturation, part.sideways, part.zoom) for part in parts]
     if isinstance(recipe.data, Data):
         return sources[0].patches(cuts[0], recipe.seed)
     seeds = [_seed_of_source(recipe.seed, number) for number in range(len(sources))]

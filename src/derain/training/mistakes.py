@@ -17,6 +17,8 @@ WANTED = {
     **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
     "string_type": "text",
     "list_type": "a list",
+    "tuple_type": "a list of two numbers",
+    "too_long": "at most {max_length} of them",
     "dict_type": "keys and values",
     "literal_error": "{expected}",
     "greater_than": "a number above {gt}",

@@ -28,7 +28,7 @@ from pydantic import (
 )
 
 from derain.data.mixtures import CYCLE
-from derain.data.patches import Crop, Turns
+from derain.data.patches import NO_ZOOM, Crop, Turns
 from derain.errors import UsageError, reason, unknown_name
 from derain.plain_yaml import MOST_CHARACTERS, parse_yaml
 from derain.precisions import precision_name
@@ -37,6 +37,7 @@ from derain.training.schedule import Constant, Schedule
 
 Scalar = bool | int | float | str | None
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Zoom = Annotated[float, Field(ge=0.1, le=10)]
 
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -89,6 +90,8 @@ class Data(_Part):
             NeRD-Rain does.
         saturation: with probability 1/3, colours are made up to 20 % stronger or weaker.
         sideways: share of synthetic pairs that are turned again once the rain is on them.
+        zoom: smallest and largest factor by which pairs are enlarged (below 1: reduced), rain and all; for
+            crops of the kind "window".
         keep: keep decoded pictures in memory, up to 1 GiB of each folder in each process that makes
             patches.
     """
@@ -101,6 +104,7 @@ class Data(_Part):
     turns: Annotated[Turns, BeforeValidator(_current_turns)] = "flips_and_rotations"
     saturation: bool = False
     sideways: Fraction = 0.0
+    zoom: tuple[Zoom, Zoom] = NO_ZOOM
     keep: bool = True
 
 
@@ -379,6 +383,10 @@ def _contradiction(recipe: Recipe) -> str | None:
             )
         if isinstance(part, Data) and part.layers and (part.rainy or part.rain):
             return f"'{name}.layers' excludes '{name}.rainy' and '{name}.rain': give one of the three."
+        if isinstance(part, Data) and part.zoom[0] > part.zoom[1]:
+            return f"'{name}.zoom': the smallest factor comes first."
+        if isinstance(part, Data) and part.zoom != NO_ZOOM and part.crop != "window":
+            return f"'{name}.zoom' works on windows only; set '{name}.crop' to window."
     if recipe.validation and recipe.validation.clean and recipe.validation.hold_out:
         return (
             "'validation.clean' names pictures and 'validation.hold_out' takes some of those for training, "
