@@ -27,6 +27,7 @@ from derain.methods import create_network
 from derain.pictures.streams import FrameWriter, open_file
 from derain.pictures.video import Frame, frame_from_tensor, frame_to_tensor
 from derain.restore import Derainer, load
+from derain.restore.neighbours import Following, Seen
 from derain.restore.rain import measure_rain
 
 SIZES = ((640, 480), (1280, 720))
@@ -35,6 +36,7 @@ FRAMES = 5
 
 def main() -> None:
     torch.set_num_threads(1)
+    cv2.setNumThreads(1)
     for name in sys.argv[1:] or ["everyday", "everyday-small"]:
         for width, height in SIZES:
             with tempfile.TemporaryDirectory() as folder:
@@ -60,17 +62,21 @@ def measured(name: str, clip: Path) -> dict[str, float]:
         found.setdefault(part, []).append(time.process_time() - began)
         return result
 
+    following = Following()
     with open_file(clip) as stream, FrameWriter(io.BytesIO(), "mkv", stream.facts) as writer:
         frames = stream.decoded()
         for number in range(FRAMES):
             decoded = timed("decoding", lambda: next(frames))
-            rainy = timed("colours in", lambda d=decoded: frame_to_tensor(stream.rgb(d).pixels)[None])
+            seen = timed("colours from YUV", lambda d=decoded: stream.rgb(d).pixels)
+            rainy = timed("numbers in", lambda s=seen: frame_to_tensor(s)[None])
             image = timed(f"network in {precision}", lambda r=rainy: as_live(r).image)
-            pixels = timed("colours out", lambda i=image: frame_from_tensor(i[0], 8))
+            pixels = timed("numbers out", lambda i=image: frame_from_tensor(i[0], 8))
+            corrected = functools.partial(following.corrected, Seen(seen, pixels))
+            pixels = timed("correction", corrected)
             timed("encoding", lambda p=pixels, n=number: writer.write(Frame(p, n * 512, 512)))
             rain = timed("rain", lambda r=rainy, i=image: measure_rain(r, i))
             assert rain.share >= 0
-    costs = {part: min(seconds[1:]) for part, seconds in found.items()}
+    costs = {part: min(seconds[2:]) for part, seconds in found.items()}
     costs["rain"] /= 25  # once a second
     return costs
 

@@ -66,6 +66,25 @@ def test_a_file_comes_at_its_own_pace(clip: Path) -> None:
     assert (figures.frames, figures.dropped, figures.reconnects) == (12, 0, 0)
 
 
+def test_what_finishes_a_frame_gets_the_rainy_and_the_corrected_one(clip: Path) -> None:
+    def darker(rainy: Tensor, _: int) -> Tensor:
+        return rainy * 0.5
+
+    def half_way(rainy: Tensor, image: Tensor) -> Tensor:
+        seen.append(float(image.mean() / rainy.mean()))
+        return (rainy + image) / 2
+
+    seen = list[float]()
+    clock = Clock()
+    live = Live(
+        source_of(str(clip)), darker, frame_by_frame=True, finish=half_way, clock=clock, wait=clock.wait
+    )
+    for shown in live:
+        assert shown.frame.pixels.mean() / 255 == pytest.approx(0.75 * float(shown.rainy.mean()), abs=0.01)
+        clock.taken()
+    assert seen == pytest.approx([0.5] * 12, abs=0.01)
+
+
 def test_frames_that_come_meanwhile_are_dropped_and_counted(clip: Path) -> None:
     passed = threading.Event()
 

@@ -18,7 +18,7 @@ from derain.data.pairing import pair_folders
 from derain.errors import DerainError
 from derain.evaluation.protocols import matlab_y_uint8
 from derain.restore import neighbours
-from derain.restore.neighbours import RADIUS, REACH, Seen, corrected
+from derain.restore.neighbours import RADIUS, REACH, Following, Seen, corrected
 
 Levels = NDArray[np.uint8]
 FRAMES = 7
@@ -182,3 +182,52 @@ def test_frames_of_a_clip_with_its_truth_gain_more_than_three_decibels(shared: P
     result = corrected(Seen(frame, restore(frame)) for frame in rainy)
     for frame, found, clean in zip(rainy, result, truth, strict=True):
         assert matlab_y_uint8(found, clean)[0] > matlab_y_uint8(frame, clean)[0] + 3
+
+
+def followed(frames: list[Seen]) -> list[Levels]:
+    following = Following()
+    return [following.corrected(frame) for frame in frames]
+
+
+def test_a_camera_is_corrected_by_the_frames_before() -> None:
+    truth = panned(scene())
+    wet = [with_streaks(frame, t) for t, frame in enumerate(truth)]
+    result = followed([Seen(frame, frame) for frame in wet])
+    for t in range(RADIUS):
+        np.testing.assert_array_equal(result[t], wet[t])  # a single neighbour tells nothing
+    for t in range(RADIUS, FRAMES):
+        assert error(result[t], truth[t]) < 0.6 * error(wet[t], truth[t])
+
+
+def test_frames_before_are_those_of_the_clip() -> None:
+    """The last frame of a clip has no later ones, so both ways see the same neighbours."""
+    wet = [with_streaks(frame, t) for t, frame in enumerate(panned(scene()))]
+    frames = [Seen(frame, frame) for frame in wet]
+    np.testing.assert_array_equal(followed(frames)[-1], list(corrected(iter(frames)))[-1])
+
+
+def test_repeats_of_a_camera_do_not_bring_its_rain_back() -> None:
+    truth = panned(scene())
+    wet = [with_streaks(frame, t) for t, frame in enumerate(truth)]
+    once = followed([Seen(a, b) for a, b in zip(wet, truth, strict=True)])
+    thrice = followed([Seen(a, b) for a, b in zip(wet, truth, strict=True) for _ in range(3)])
+    for t in range(FRAMES):
+        for repeat in thrice[3 * t : 3 * t + 3]:
+            np.testing.assert_array_equal(repeat, once[t])
+
+
+def test_a_camera_may_change_its_depth() -> None:
+    frames = panned(scene())
+    deep = [np.asarray(frame, np.uint16) * 257 for frame in frames]
+    result = followed([Seen(frame, frame) for frame in (*frames[:3], *deep[3:])])
+    for t in range(3, FRAMES):
+        np.testing.assert_array_equal(result[t].dtype, np.uint16)
+        assert error(result[t], deep[t]) < 257
+
+
+def test_a_camera_may_change_the_size_of_its_frames() -> None:
+    large, small = panned(scene()), panned(scene(seed=1), width=120)
+    wet = [with_streaks(frame, t) for t, frame in enumerate(large)] + small
+    result = followed([Seen(frame, frame) for frame in wet])
+    assert [frame.shape for frame in result] == [frame.shape for frame in wet]
+    np.testing.assert_array_equal(result[FRAMES], small[0])

@@ -7,7 +7,6 @@ import datetime
 import json
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,13 +14,17 @@ import typer
 
 from derain.cli.options import ModelOptions, ResultOptions, grouped
 from derain.cli.piping import PIPE, Pipes, refuse_target, standard_output
-from derain.cli.shared import OwnCode
+from derain.cli.shared import FrameByFrame, OwnCode
 from derain.errors import DerainError, UsageError, reason
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from derain.pictures.streams import FrameWriter
+    from derain.restore import Derainer
     from derain.restore.live import Figures, Shown
     from derain.restore.rain import Rain
+    from derain.restore.video import Finish
     from derain.serve.live_page import LivePage
 
 EVERY = 1.0  # seconds between reports
@@ -48,14 +51,15 @@ def live(
     protect: Annotated[
         Path | None, typer.Option(help="A mask for the frames; its white areas stay unchanged.")
     ] = None,
+    frame_by_frame: FrameByFrame = False,
     result: ResultOptions,
     own_code: OwnCode = False,
     pipes: Pipes,
 ) -> None:
     """Remove rain from a camera or stream in real time, until Ctrl-C.
 
-    Always restores the newest frame; frames that arrive meanwhile are dropped and counted. With
-    --json, one line per second reports how much rain there is.
+    Always restores the newest frame, and corrects it by the two shown before; frames that arrive
+    meanwhile are dropped and counted. With --json, one line per second reports how much rain there is.
 
     Example: derain live /dev/video0 --model everyday-small --page 8080
 
@@ -81,7 +85,13 @@ def live(
         if page is not None:
             shown_on = stack.enter_context(_page(page))
             report.say(shown_on.address)
-        loop = Live(origin, _restoring(restore, protect), told=report.say)
+        loop = Live(
+            origin,
+            lambda rainy, bits: restore.frame_restorer(bits)(rainy),
+            frame_by_frame=frame_by_frame,
+            finish=_finish(restore, protect),
+            told=report.say,
+        )
         writer: FrameWriter | None = None
         newest: Shown | None = None
 
@@ -105,25 +115,26 @@ def live(
         report.end(loop.figures())
 
 
-def _restoring(restore: Any, protect: Path | None) -> Callable[[Any, int], Any]:
+def _finish(restore: Derainer, protect: Path | None) -> Finish | None:
+    """What applies the strength and the mask, which must have the size of the frames."""
     from derain.restore.protecting import Protection
 
-    protection = None if protect is None else Protection(protect)
+    if protect is None:
+        return restore.frame_finish()
+    protection = Protection(protect)
 
-    def image(rainy: Any, bits: int) -> Any:
-        keep = None if protection is None else protection.keep(rainy.shape[-2:])
-        return restore.restore(rainy, bits=bits, protect=keep, any_side=False).image
+    def finish(rainy: Tensor, image: Tensor) -> Tensor:
+        height, width = rainy.shape[-2:]
+        whole = restore.frame_finish(protection.keep((height, width)))
+        return image if whole is None else whole(rainy, image)
 
-    return image
+    return finish
 
 
-def _rain(restore: Any, shown: Shown) -> Rain | None:
+def _rain(restore: Derainer, shown: Shown) -> Rain:
     from derain.restore.rain import measure_rain
 
-    strength = restore.settings.strength
-    if not strength:
-        return None
-    return measure_rain(shown.rainy, shown.image, strength, restore.rain_threshold)
+    return measure_rain(shown.rainy, shown.image, threshold=restore.rain_threshold)
 
 
 def _page(port: int) -> LivePage:
@@ -171,7 +182,7 @@ class _Report:
         """Whether it is time for a report."""
         return time.monotonic() - self._told >= EVERY
 
-    def tell(self, figures: Figures, rain: Rain | None) -> dict[str, Any]:
+    def tell(self, figures: Figures, rain: Rain) -> dict[str, Any]:
         """Reports on the time since the last report; returns the figures."""
         now = time.monotonic()
         seconds, self._told = now - self._told, now
@@ -184,14 +195,13 @@ class _Report:
             "reconnects": figures.reconnects,
             "latency_ms": round(1000 * mean, 1),
             "worst_latency_ms": round(1000 * figures.worst, 1),
-            "rain": None if rain is None else rain.as_row(),
+            "rain": rain.as_row(),
         }
         if self._as_json:
             print(json.dumps(row), file=self._lines, flush=True)
         if self._status:
             told = f"{row['frames_per_second']:5.1f} frames/s, {figures.dropped} dropped, "
-            told += f"latency {row['latency_ms']:.0f} ms"
-            told += "" if rain is None else f", rain {100 * rain.share:.1f} %"
+            told += f"latency {row['latency_ms']:.0f} ms, rain {100 * rain.share:.1f} %"
             print(f"\r\x1b[K{told}", end="", file=sys.stderr, flush=True)
         return row
 

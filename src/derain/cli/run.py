@@ -12,7 +12,7 @@ import typer
 
 from derain.cli.options import ModelOptions, ResultOptions, grouped
 from derain.cli.piping import PIPE, Pipes, refuse_options, restore_pipe
-from derain.cli.shared import DryRun, OwnCode, typed
+from derain.cli.shared import DryRun, FrameByFrame, OwnCode, typed
 
 if TYPE_CHECKING:
     from derain.restore import Derainer, PictureOptions, Settings, VideoOptions
@@ -78,12 +78,7 @@ class VideoFlags:
         int | None,
         typer.Option(help="Quality of videos, lower is better; 18 for h264, 20 for h265, 24 for vp9."),
     ] = None
-    frame_by_frame: Annotated[
-        bool,
-        typer.Option(
-            "--frame-by-frame", help="Restore each frame of a video alone: faster, but more rain stays."
-        ),
-    ] = False
+    frame_by_frame: FrameByFrame = False
     temporal: Annotated[
         bool,
         typer.Option(

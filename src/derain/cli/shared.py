@@ -35,6 +35,18 @@ Ensemble: TypeAlias = Annotated[
 ]
 Overwrite: TypeAlias = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for programs to read.")]
+FullSize: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--full-size",
+        help="Look for rain at the full size of large pictures, not in a reduced copy: finds thinner streaks "
+        "but hardly any wide ones, and takes longer.",
+    ),
+]
+FrameByFrame: TypeAlias = Annotated[
+    bool,
+    typer.Option("--frame-by-frame", help="Restore each frame alone: faster, but more rain stays."),
+]
 OwnCode: TypeAlias = Annotated[
     bool, typer.Option("--own-code", help="Run the Python code of a custom network that the weights name.")
 ]

@@ -1,7 +1,7 @@
 """A network applied to a camera or stream in real time.
 
-Always the newest frame is restored: frames that arrive in the meantime are dropped and counted, so that
-a slow machine shows fewer frames but never late ones.
+Always the newest frame is restored, and corrected by those shown before: frames that arrive in the meantime
+are dropped and counted, so that a slow machine shows fewer frames but never late ones.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from derain.pictures.cameras import open_camera
 from derain.pictures.streams import RawFrames, open_address, open_file, open_pipe, without_password
 from derain.pictures.video import Frame, frame_from_tensor, frame_to_tensor
 from derain.pictures.video_facts import VideoFacts
+from derain.restore.neighbours import Following, Seen
+from derain.restore.video import Finish, finished
 
 FIRST_DELAY, LONGEST_DELAY = 1.0, 15.0  # seconds before a lost source is tried again
 CLOSING = 2.0  # seconds that a source has to shut down
@@ -110,9 +112,9 @@ class Shown:
     """A frame before and after.
 
     Attributes:
-        frame: restored, as pixels; its time is in milliseconds since the first.
+        frame: restored and corrected, as pixels; its time is in milliseconds since the first.
         facts: of the source, with milliseconds as time base.
-        rainy, image: (1, 3, H, W) float32 RGB in [0, 1], before and after.
+        rainy, image: (1, 3, H, W) float32 RGB in [0, 1], before and after the network.
     """
 
     frame: Frame
@@ -159,8 +161,8 @@ class Live:
     """Iterates over the restored frames of a source until it ends.
 
         restore = derain.load("everyday-small")
-        image = lambda rainy, bits: restore.restore(rainy, bits=bits, any_side=False).image
-        for shown in Live(source_of("rtsp://camera/stream"), image):
+        image = lambda rainy, bits: restore.frame_restorer(bits)(rainy)
+        for shown in Live(source_of("rtsp://camera/stream"), image, finish=restore.frame_finish()):
             ...  # shown.frame.pixels: (H, W, 3), the newest frame without its rain
 
     What the loop does with a frame counts as latency. A source that cannot be opened at first is an
@@ -172,6 +174,8 @@ class Live:
         source: LiveSource,
         restore: Callable[[Tensor, int], Tensor],
         *,
+        frame_by_frame: bool = False,
+        finish: Finish | None = None,
         told: Callable[[str], None] = lambda text: None,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[float], object] | None = None,
@@ -179,12 +183,18 @@ class Live:
         """
         Args:
             source: see `source_of`.
-            restore: maps (1, 3, H, W) float32 RGB in [0, 1], of the given bits per channel, to the same.
+            restore: maps (1, 3, H, W) float32 RGB in [0, 1], of the given bits per channel, to the same, at
+                full strength; `finish` applies another one.
+            frame_by_frame: do not correct each frame by the two shown before it, see
+                `derain.restore.neighbours`: faster, but more rain stays.
+            finish: makes the final frame from the rainy and the corrected one, both (1, 3, H, W).
             told: called with messages about the source.
             clock: seconds that never go back.
             wait: waits for this many seconds; by default it returns early when the loop ends.
         """
         self._source, self._restore, self._told, self._clock = source, restore, told, clock
+        self._following = None if frame_by_frame else Following()
+        self._finish = finish
         self._stop = threading.Event()
         self._wait = wait or self._stop.wait
         self._newest = _Newest()
@@ -217,10 +227,16 @@ class Live:
 
     def _shown(self, stream: LiveStream, decoded: Any, time: int) -> Shown:
         facts = replace(stream.facts, time_base=Fraction(1, TICKS))
-        rainy = frame_to_tensor(stream.rgb(decoded).pixels)[None]
+        seen = stream.rgb(decoded).pixels
+        rainy = frame_to_tensor(seen)[None]
         with torch.inference_mode():
             image = self._restore(rainy, facts.bits)
-        return Shown(Frame(frame_from_tensor(image[0], facts.bits), time, 0), facts, rainy, image)
+        pixels = frame_from_tensor(image[0], facts.bits)
+        if self._following is not None:
+            pixels = self._following.corrected(Seen(seen, pixels))
+        if self._finish is not None:
+            pixels = finished(self._finish, seen, pixels, facts.bits)
+        return Shown(Frame(pixels, time, 0), facts, rainy, image)
 
     def _read(self) -> None:
         """Opens the source, again and again, and passes on its frames; runs in its own thread."""

@@ -158,9 +158,14 @@ def restored_frames(
     with contextlib.closing(restored):
         for frame, pixels in restored:
             if finish is not None:
-                rainy, image = (frame_to_tensor(levels)[None] for levels in (frame.pixels, pixels))
-                pixels = frame_from_tensor(finish(rainy, image)[0], bits)
+                pixels = finished(finish, frame.pixels, pixels, bits)
             yield replace(frame, pixels=pixels)
+
+
+def finished(finish: Finish, rainy: Pixels, corrected: Pixels, bits: int) -> Pixels:
+    """The final frame, (H, W, 3) like the rainy and the corrected one; `bits` are those of a channel."""
+    before, after = (frame_to_tensor(levels)[None] for levels in (rainy, corrected))
+    return frame_from_tensor(finish(before, after)[0], bits)
 
 
 def _restored(
