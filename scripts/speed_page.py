@@ -33,15 +33,16 @@ the process with the network loaded.
 """
 WAYS = """## `{model}` in every precision and runtime
 
-A picture of {small} pixels, and a photograph of {large}; **ratio** is to PyTorch in float32. `derain run`
-uses PyTorch, in bfloat16 for pictures of 8 bits where the processor has it. An [exported file](export.md) can
-be given to it as any other model; it restores a photograph in tiles, in more memory, while PyTorch lets the
-rows pass through the network.
+A picture of {small} pixels, and a photograph of {large}, which the network sees in a
+[reduced copy](models.md#large-pictures); **ratio** is to PyTorch in float32. `derain run` uses PyTorch, in
+bfloat16 for pictures of 8 bits where the processor has it. An [exported file](export.md) can be given to it
+as any other model.
 """
 PARTS = """## A photograph from file to file
 
-A JPEG of {size} pixels through `{model}`: decoding, making floats and padding, the network, rounding and
-encoding. In a folder the next picture is read and the last one is written while the network is at work.
+A JPEG of {size} pixels through `{model}`: decoding, making floats, the network with reducing and
+enlarging, rounding and encoding. In a folder the next picture is read and the last one is written while the
+network is at work.
 """
 NETWORKS = """## All networks
 

@@ -78,7 +78,7 @@ class Measurement:
             accelerator; None where it cannot be measured (MPS).
         matrix_flops: operations per second of a large matrix product in the same precision, right after
             the pictures.
-        multiply_adds: of the network's plain form on the picture in one piece.
+        multiply_adds: of the network's plain form on the picture, or its reduced copy, in one piece.
         note: how the picture was cut into tiles, if it was.
         read_seconds, pad_seconds, write_seconds: wall time of the other parts of `derain run` for a JPEG
             of that size, the shortest of the passes: decoding; conversion to floats and padding;
@@ -198,6 +198,7 @@ def measure_here(task: Task) -> Measurement:
         note = derainer.restore(picture, bits=BITS, any_side=False).note
         turns.append((time.perf_counter() - wall, time.process_time() - cpu))
     after = most_memory(derainer.device)
+    seen = _padded(derainer.network, *derainer.seen_size(task.height, task.width))
     return Measurement(
         model=task.model,
         network=derainer.name,
@@ -211,14 +212,14 @@ def measure_here(task: Task) -> Measurement:
         cpu_seconds=statistics.median(cpu for _, cpu in turns),
         peak_bytes=None if before is None or after is None else max(0, after - before),
         matrix_flops=matrix_flops(derainer.device, derainer.dtype_for(BITS)),
-        multiply_adds=derainer.network.multiply_adds(*_padded(derainer.network, task)),
+        multiply_adds=derainer.network.multiply_adds(*seen),
         note=note,
-        **_other_parts(task, *_padded(derainer.network, task)),
+        **_other_parts(task, *seen),
     )
 
 
 def _other_parts(task: Task, height: int, width: int) -> dict[str, float]:
-    """Seconds that a JPEG takes besides the network, whose input is padded to this size."""
+    """Seconds that a JPEG takes besides the network, whose input has this size, padded or reduced."""
     # A JPEG of plain noise takes longer than one of a photograph.
     scene = F.avg_pool2d(task.picture(), 5, 1, 2)
     picture = with_pixels(Picture(np.zeros((task.height, task.width, 3), np.uint8)), scene)
@@ -227,7 +228,9 @@ def _other_parts(task: Task, height: int, width: int) -> dict[str, float]:
         write_picture(file, picture)
         parts: dict[str, Callable[[], object]] = {
             "read_seconds": lambda: read_picture(file),
-            "pad_seconds": lambda: pad_to(to_tensor(picture), height, width),
+            "pad_seconds": lambda: (
+                to_tensor(picture) if height < task.height else pad_to(to_tensor(picture), height, width)
+            ),
             "write_seconds": lambda: write_picture(file, with_pixels(picture, scene)),
         }
         return {name: min(_seconds(part) for _ in range(task.passes)) for name, part in parts.items()}
@@ -293,9 +296,9 @@ def as_chosen(task: Task, choice: Choice, folder: Path) -> Task:
     return replace(task, model=str(file), precision="float32")
 
 
-def _padded(network: RainNetwork, task: Task) -> tuple[int, int]:
+def _padded(network: RainNetwork, height: int, width: int) -> tuple[int, int]:
     multiple = network.spec.multiple_of
-    return round_up(task.height, multiple), round_up(task.width, multiple)
+    return round_up(height, multiple), round_up(width, multiple)
 
 
 def _counts_cpu(device: str, threads: int) -> bool:

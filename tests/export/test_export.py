@@ -59,7 +59,7 @@ def test_onnx(architecture: Architecture, tmp_path: Path) -> None:
     assert {batch for batch, _, _ in done.shapes} == {1, 2, 3}
     assert_restores_the_same(model.checkpoint.path, done.path)
     network = load(done.path).network
-    for rule in ("multiple_of", "receptive_field", "tile"):
+    for rule in ("multiple_of", "receptive_field", "working_side", "tile"):
         assert getattr(network.spec, rule) == getattr(model.network.spec, rule)
     assert 0.2 < network.activation_bytes(512, 512) / model.network.activation_bytes(512, 512) < 5
     assert {path.name for path in tmp_path.iterdir()} == {"tiny.safetensors", "x.onnx"}

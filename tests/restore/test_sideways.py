@@ -109,6 +109,16 @@ def test_lines_across_a_dry_picture_stay(restore: derain.Derainer, tmp_path: Pat
     assert NOTE not in restore.restore_picture(picture).note
 
 
+def test_a_large_picture_is_tried_in_its_reduced_copy() -> None:
+    rain = streak_layer(np.random.default_rng(1), 720, 960, FINE)
+    small = (scene(720, 960) + 255 * rain[..., None]).clip(0, 255).astype(np.uint8)
+    rainy = np.asarray(cv2.resize(small, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC))
+    restore = derain.load(device="cpu")
+    result, wanted = upright(restore(on_its_side(rainy))), restore(rainy)
+    assert np.abs(result.astype(int) - wanted).max() <= 2
+    assert np.abs(result.astype(int) - rainy).mean() > 1
+
+
 def test_the_middle_of_a_picture() -> None:
     assert middle_of(100, 800) == (slice(0, 100), slice(200, 600))
     assert middle_of(300, 3000) == (slice(22, 22 + LEAST), slice(1244, 1244 + MOST))

@@ -29,7 +29,7 @@ PREFIX = "DERAIN_"
 SETTABLE = frozenset(
     {
         *("backbone", "codec", "compare", "crf", "device", "ensemble", "format"),
-        *("frame-by-frame", "host", "jpeg-quality", "keep", "keep-fields", "maps", "max-clip"),
+        *("frame-by-frame", "full-size", "host", "jpeg-quality", "keep", "keep-fields", "maps", "max-clip"),
         *("max-pixels", "max-storage", "max-time", "max-upload", "max-waiting", "minutes", "model"),
         *("overlap", "passes", "port", "precision", "preset", "protocol", "quantise", "quiet", "seed"),
         *("sizes", "strength", "temporal", "threads", "tile", "verbose", "workers"),

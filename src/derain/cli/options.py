@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from derain.cli.shared import MODEL, AsJson, Device, Ensemble, Overwrite, Precision
+from derain.cli.shared import MODEL, AsJson, Device, Ensemble, FullSize, Overwrite, Precision
 
 if TYPE_CHECKING:
     from derain.restore import Settings
@@ -85,6 +85,7 @@ class ModelOptions:
             "at your own risk.",
         ),
     ] = 1.0
+    full_size: FullSize = False
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU cores to use. Default: those that are idle now.")
     ] = None
@@ -100,7 +101,15 @@ class ModelOptions:
         threads = self.threads or fastest_threads(torch.get_num_threads())
         torch.set_num_threads(threads)
         cv2.setNumThreads(threads)
-        return Settings(self.device, self.precision, self.tile, self.overlap, self.ensemble, self.strength)
+        return Settings(
+            self.device,
+            self.precision,
+            self.tile,
+            self.overlap,
+            self.ensemble,
+            self.strength,
+            full_size=self.full_size,
+        )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from derain.cli.output import say
-from derain.cli.shared import Device, Overwrite, Precision
+from derain.cli.shared import Device, FullSize, Overwrite, Precision
 
 STRENGTHS = (0.5, 1.0, 1.25)
 
@@ -41,6 +41,7 @@ def preview(
     ] = None,
     device: Device = "auto",
     precision: Precision = "auto",
+    full_size: FullSize = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Show what models do to a picture, at several strengths, on one sheet of crops.
@@ -68,7 +69,7 @@ def preview(
     picture, results = read_picture(photo), {}
     with bar("restoring", len(names)) as progress:
         for name in names:
-            restore = load(name, device=device, precision=precision)
+            restore = load(name, device=device, precision=precision, full_size=full_size)
             results[name] = strengths_of(restore, picture, strength or STRENGTHS)
             progress.advance()
     write_picture(target, Picture(preview_sheet(picture, results, crops)))

@@ -29,6 +29,7 @@ class Facts(BaseModel):
         config: its hyper-parameters.
         multiple_of: height and width must be multiples of it; pad by reflection at the right and bottom.
         receptive_field: radius in pixels, None for unlimited.
+        working_side: see `Spec`.
         tile: (size, overlap) of the published protocol where the result depends on it.
         bytes_per_pixel: peak memory of intermediate values.
         multiply_adds_per_pixel: of a large picture.
@@ -43,6 +44,7 @@ class Facts(BaseModel):
     config: dict[str, Any]
     multiple_of: Annotated[int, Field(ge=1, le=4096)]
     receptive_field: PixelCount | None
+    working_side: Annotated[int, Field(ge=1, le=1 << 16)] | None = None
     tile: tuple[Annotated[int, Field(ge=1, le=1 << 16)], PixelCount] | None
     bytes_per_pixel: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     multiply_adds_per_pixel: Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -60,6 +62,7 @@ class Facts(BaseModel):
         return Spec(
             multiple_of=self.multiple_of,
             receptive_field=self.receptive_field,
+            working_side=self.working_side,
             tile=None if self.tile is None else Tile(*self.tile),
             refused_precisions=dict.fromkeys(
                 ("bfloat16", "float16"), f"an exported file computes in {self.precision}"
@@ -80,6 +83,7 @@ def exported_facts(
         config=checkpoint.config,
         multiple_of=spec.multiple_of,
         receptive_field=spec.receptive_field,
+        working_side=spec.working_side,
         tile=None if spec.tile is None else (spec.tile.size, spec.tile.overlap),
         bytes_per_pixel=bytes_per_pixel,
         multiply_adds_per_pixel=network.multiply_adds(side, side) / side**2,

@@ -79,7 +79,7 @@ def export(model: Model, target: str, path: Path, calibrate: Path | None = None)
     """
     places = files_at(target, path)
     network, multiple = model.network, model.network.spec.multiple_of
-    measured, compared = pieces(calibrate, multiple) if calibrate else ([], [])
+    measured, compared = pieces(calibrate, network.spec) if calibrate else ([], [])
     graph = trace(network)
     facts = exported_facts(model, bytes_per_pixel(graph, multiple), "int8" if calibrate else "float32")
     if calibrate:

@@ -20,8 +20,11 @@ from derain.data.folders import pictures_in, read_rgb
 from derain.errors import UsageError
 from derain.export.facts import INPUT
 from derain.extras import extra
+from derain.methods.network import Spec
 from derain.nn.padding import pad_to_multiple
 from derain.pictures import Picture, to_tensor
+from derain.restore.inference import source_of
+from derain.restore.reduced import reduced, reduced_size
 
 LEAST_DB = 45.0
 SIDE = 256  # of the crops that are used
@@ -29,8 +32,10 @@ MOST = 32  # of them
 CHECKED = 4  # one in this many is held out, to compare with PyTorch
 
 
-def pieces(folder: Path, multiple_of: int) -> tuple[list[Tensor], list[Tensor]]:
+def pieces(folder: Path, spec: Spec) -> tuple[list[Tensor], list[Tensor]]:
     """The centres of a folder's pictures, (1, 3, H, W) in [0, 1]: to measure on, and to compare on.
+
+    At the size at which the network sees them; see `derain.restore.reduced`.
 
     Raises:
         UsageError: there are fewer than `CHECKED`.
@@ -40,15 +45,19 @@ def pieces(folder: Path, multiple_of: int) -> tuple[list[Tensor], list[Tensor]]:
     if len(files) < CHECKED:
         raise UsageError(f"{folder}: holds {len(files)} pictures; 8-bit integers need at least {CHECKED}.")
     chosen = files[:: -(-len(files) // MOST)]
-    found = [_piece(file, multiple_of) for file in chosen]
+    found = [_piece(file, spec) for file in chosen]
     return [x for i, x in enumerate(found) if i % CHECKED], found[::CHECKED]
 
 
-def _piece(file: Path, multiple_of: int) -> Tensor:
+def _piece(file: Path, spec: Spec) -> Tensor:
     picture = to_tensor(Picture(read_rgb(file)))
+    height, width = picture.shape[2:]
+    size = reduced_size(height, width, spec.working_side)
+    if size is not None:
+        picture = reduced(source_of(picture).rows, height, size)
     top, left = (max(0, side - SIDE) // 2 for side in picture.shape[2:])
     middle = picture[..., top : top + SIDE, left : left + SIDE]
-    return pad_to_multiple(middle, multiple_of)
+    return pad_to_multiple(middle, spec.multiple_of)
 
 
 def with_integers(graph: Any, measured: Sequence[Tensor]) -> Any:

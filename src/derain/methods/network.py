@@ -36,6 +36,8 @@ class Spec:
         multiple_of: height and width must be multiples of this many pixels.
         receptive_field: an output pixel depends on inputs at most this many pixels away (per axis);
             None when it is unlimited (global attention, recurrent sweeps).
+        working_side: in pixels. A picture whose shorter side is clearly longer is restored from what the
+            network finds in a copy reduced to it, see `derain.restore.reduced`; None for any size.
         tile: the tile of the published test protocol where the result depends on it, else None.
         refused_precisions: {"bfloat16": why, ...} for precisions that spoil the result.
         safe_in_bfloat16: with published weights, results in bfloat16 are on average within half a level of
@@ -48,6 +50,7 @@ class Spec:
 
     multiple_of: int = 1
     receptive_field: int | None = None
+    working_side: int | None = None
     tile: Tile | None = None
     refused_precisions: Mapping[str, str] = field(default_factory=dict)
     safe_in_bfloat16: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import logging
 from collections.abc import Callable, Mapping
@@ -56,6 +57,7 @@ def load(
     ensemble: bool | str = False,
     strength: float = 1.0,
     phases: bool = False,
+    full_size: bool = False,
     own_code: bool = False,
 ) -> Derainer:
     """Opens a model to restore pictures and videos with.
@@ -77,13 +79,14 @@ def load(
         ensemble: average over "flips" (four), "turns" (eight), or those of the training (True).
         strength: how much of the change to apply, 0 to 1.5; see `Settings`.
         phases: restore the four half-size phases one by one; see `Settings`.
+        full_size: never look for rain in a reduced copy of a large picture; see `Settings`.
         own_code: run the Python code of a custom network that the weights name; see `open_checkpoint`.
 
     Raises:
         UsageError: the name is not known, or a setting is impossible for this model or machine.
         DerainError: the file cannot be opened, or the module cannot be used.
     """
-    settings = Settings(device, precision, tile, overlap, ensemble, strength, phases)
+    settings = Settings(device, precision, tile, overlap, ensemble, strength, phases, full_size)
     derainer = Derainer(model if isinstance(model, nn.Module) else _opened(model, own_code), settings)
     log.info("%s on %s, CPU threads: %d", derainer.name, derainer.device, torch.get_num_threads())
     return derainer
@@ -292,7 +295,7 @@ class Derainer:
 
     def frame_restorer(self, bits: int) -> RestoreBatch:
         """What restores the frames of a clip, of this many bits per channel, at full strength."""
-        full = self._at_full_strength()
+        full = self._at_full_strength
         return lambda rainy: full.restore(rainy, bits=bits, any_side=False).image
 
     def frame_finish(self, protect: Tensor | None = None) -> Finish | None:
@@ -314,6 +317,7 @@ class Derainer:
 
         return finish
 
+    @functools.cached_property
     def _at_full_strength(self) -> Derainer:
         return self if self.settings.strength == 1 else self.with_settings(strength=1.0)
 
@@ -321,6 +325,10 @@ class Derainer:
     def frames_at_once(self) -> int:
         """How many frames of a video make a batch; a CPU gains nothing from more than one."""
         return 1 if self.device.type == "cpu" else FRAMES_ON_GPU
+
+    def seen_size(self, height: int, width: int) -> tuple[int, int]:
+        """The height and width at which the network sees a picture; see `derain.restore.reduced`."""
+        return self._inference.seen_size(height, width)
 
     @property
     def rain_threshold(self) -> float | None:
@@ -342,7 +350,7 @@ class Derainer:
             DerainError: as for restoring.
         """
         rainy, bits = self._planes(picture)
-        found = self._at_full_strength().restore(rainy, bits=bits)
+        found = self._at_full_strength.restore(rainy, bits=bits)
         image = found.image
         if found.sideways:
             rainy, image = turned(rainy, ON_ITS_SIDE), turned(image, ON_ITS_SIDE)
@@ -384,7 +392,8 @@ class Derainer:
         restore = self._restoring(bits, with_maps, progress)
         found, threshold, strength = restore(rainy), self.rain_threshold, self.settings.strength
         if any_side and threshold is not None and strength:
-            found = turned_where_sideways(rainy, found, Sideways(restore, threshold, strength))
+            trial = Sideways(restore, threshold, strength)
+            found = turned_where_sideways(rainy, found, trial, self._inference.at_working_size)
         if protect is None:
             return found
         refuse_other_size(protect, rainy.shape[-2:])
@@ -422,11 +431,11 @@ class Derainer:
             assert restored.rain is not None  # as it was measured before
             return restored, restored.rain
 
-        def rows(first: int, end: int) -> Tensor:
-            return to_tensor(picture, first, end)
+        def seen() -> BandSource:
+            return self._inference.at_working_size(_source(picture))
 
         trial = Sideways(self._restoring(picture.bits), threshold, strength)
-        again = trial.result(found.rain, picture.size, rows, whole)
+        again = trial.result(found.rain, seen, whole)
         if again is None:
             return found
         return RestoredPicture(
@@ -455,17 +464,16 @@ class Derainer:
     ) -> RestoredPicture:
         """As it stands, in bands of rows."""
         height, width = picture.size
-        source = BandSource(height, width, lambda first, end: to_tensor(picture, first, end))
+        source = _source(picture)
         pixels, maps, note = np.empty_like(picture.pixels), dict[str, NDArray[np.uint8]](), ""
         strength = self.settings.strength
         change = Change(height, width, strength) if strength else None
         for band in self._inference.bands(source, self.dtype_for(picture.bits), with_maps, progress):
             rows, image, note = slice(band.top, band.bottom), band.image, band.note
-            rainy = source.rows(band.top, band.bottom)
             if change is not None:
-                change.add(band.top, rainy, image)
+                change.add(band.top, band.rainy, image)
             if protect is not None:
-                image = protected(rainy, image, protect[:, :, rows])
+                image = protected(band.rainy, image, protect[:, :, rows])
             pixels[rows] = to_pixels(picture, image)
             for name, values in band.maps.items():
                 if name not in maps:
@@ -505,6 +513,10 @@ class Derainer:
         """
         model = Model(self.network, self.checkpoint) if self.checkpoint else self.network
         return Derainer(model, replace(self.settings, **changes))
+
+
+def _source(picture: Picture) -> BandSource:
+    return BandSource(*picture.size, lambda first, end: to_tensor(picture, first, end))
 
 
 def _turned_back(picture: Picture) -> Picture:

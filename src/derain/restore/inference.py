@@ -14,6 +14,7 @@ from derain.errors import DerainError
 from derain.methods.network import RainNetwork, Rows
 from derain.nn.padding import padded_rows, round_up
 from derain.restore import memory
+from derain.restore.reduced import ROWS, enlarged_rows, reduced, reduced_size
 from derain.restore.settings import Settings
 from derain.restore.test_time import Position, join_phases, split_phases, turned, turned_back
 from derain.restore.tiles import OVERLAP, Axis, even_axis, published_axis, run_tiles, tile_bands
@@ -50,11 +51,18 @@ class BandSource:
     rows: Rows
 
 
+def source_of(pictures: Tensor) -> BandSource:
+    """Pictures (B, 3, H, W) in memory."""
+    height, width = pictures.shape[2:]
+    return BandSource(height, width, lambda first, end: pictures[:, :, first:end])
+
+
 @dataclass(frozen=True)
 class Band:
-    """Rows of a restored picture from `top` on; see `Restored` for the other attributes."""
+    """Rows of a restored picture from `top` on, and the rainy ones; see `Restored` for the others."""
 
     top: int
+    rainy: Tensor
     image: Tensor
     maps: Mapping[str, Tensor]
     note: str
@@ -104,11 +112,45 @@ class Inference:
         """
         if self.settings.phases:
             found = self.restore(source.rows(0, source.height), dtype, with_maps, progress)
-            yield Band(0, found.image, found.maps, found.note)
+            yield Band(0, source.rows(0, source.height), found.image, found.maps, found.note)
         else:
             yield from self._bands(source, dtype, with_maps, progress)
 
     def _bands(
+        self, source: BandSource, dtype: torch.dtype, with_maps: bool, progress: Callable[[int, int], None]
+    ) -> Iterator[Band]:
+        small = self.at_working_size(source)
+        if small is source:
+            yield from self._bands_as_it_is(source, dtype, with_maps, progress)
+            return
+        height, width = source.height, source.width
+        found = _gathered(small, self._bands_as_it_is(small, dtype, with_maps, progress))
+        rain = small.rows(0, small.height) - found.image
+        for top in range(0, height, ROWS):
+            bottom = min(top + ROWS, height)
+            rainy = source.rows(top, bottom)
+            image = (rainy - enlarged_rows(rain, height, width, top, bottom)).clamp_(0, 1)
+            maps = {
+                name: enlarged_rows(value, height, width, top, bottom).clamp_(0, 1)
+                for name, value in found.maps.items()
+            }
+            yield Band(top, rainy, image, maps, found.note)
+
+    def seen_size(self, height: int, width: int) -> tuple[int, int]:
+        """The height and width at which the network sees a picture."""
+        whole = self.settings.full_size or self.settings.phases  # which are reduced already
+        side = None if whole else self.network.spec.working_side
+        return reduced_size(height, width, side) or (height, width)
+
+    def at_working_size(self, source: BandSource) -> BandSource:
+        """The picture as the network sees it: reduced if it is large; see `derain.restore.reduced`."""
+        size = self.seen_size(source.height, source.width)
+        if size == (source.height, source.width):
+            return source
+        small = reduced(source.rows, source.height, size)
+        return source_of(small)
+
+    def _bands_as_it_is(
         self, source: BandSource, dtype: torch.dtype, with_maps: bool, progress: Callable[[int, int], None]
     ) -> Iterator[Band]:
         multiple = self.network.spec.multiple_of
@@ -140,10 +182,10 @@ class Inference:
         """Rows of the network's outputs without the padding, at the wanted strength."""
         cut = {name: value[..., : source.height - top, : source.width] for name, value in outputs.items()}
         image = cut.pop("image").clamp_(0, 1)
+        rainy = source.rows(top, top + image.shape[2])
         if self.settings.strength != 1:
-            rainy = source.rows(top, top + image.shape[2])
             image = torch.lerp(rainy.to(image), image, self.settings.strength).clamp_(0, 1)
-        return Band(top, image, cut, note)
+        return Band(top, rainy, image, cut, note)
 
     def _restore_batch(
         self, rainy: Tensor, dtype: torch.dtype, with_maps: bool, progress: Callable[[int, int], None]
@@ -167,25 +209,13 @@ class Inference:
     def _restore_part(
         self, rainy: Tensor, dtype: torch.dtype, with_maps: bool, progress: Callable[[int, int], None]
     ) -> Restored:
-        height, width = rainy.shape[2:]
-        source = BandSource(height, width, lambda first, end: rainy[:, :, first:end])
-        whole: dict[str, Tensor] = {}
-        note = ""
-        for band in self._bands(source, dtype, with_maps, progress):
-            note = band.note
-            for name, value in {"image": band.image, **band.maps}.items():
-                if band.image.shape[2] == source.height:
-                    whole[name] = value
-                    continue
-                if name not in whole:
-                    whole[name] = value.new_empty((*value.shape[:2], source.height, source.width))
-                whole[name][:, :, band.top : band.bottom] = value
-        return Restored(whole.pop("image"), whole, note)
+        source = source_of(rainy)
+        return _gathered(source, self._bands(source, dtype, with_maps, progress))
 
     def _together(self, height: int, width: int) -> int:
         """How many pictures of one size may go through the network at once."""
         multiple = self.network.spec.multiple_of
-        height, width = (round_up(side, multiple) for side in (height, width))
+        height, width = (round_up(side, multiple) for side in self.seen_size(height, width))
         size, _ = self._tile_size(height, width)
         each = self.network.activation_bytes(min(size, height), min(size, width))
         return max(1, memory.budget(self.device) // max(1, each))
@@ -289,3 +319,19 @@ class Inference:
     def _precision(self, dtype: torch.dtype) -> contextlib.AbstractContextManager[Any]:
         mixed = dtype is not torch.float32
         return torch.autocast(self.device.type, dtype) if mixed else contextlib.nullcontext()
+
+
+def _gathered(source: BandSource, bands: Iterator[Band]) -> Restored:
+    """All bands of a picture as one."""
+    whole: dict[str, Tensor] = {}
+    note = ""
+    for band in bands:
+        note = band.note
+        for name, value in {"image": band.image, **band.maps}.items():
+            if band.image.shape[2] == source.height:
+                whole[name] = value
+                continue
+            if name not in whole:
+                whole[name] = value.new_empty((*value.shape[:2], source.height, source.width))
+            whole[name][:, :, band.top : band.bottom] = value
+    return Restored(whole.pop("image"), whole, note)

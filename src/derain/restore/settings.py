@@ -28,7 +28,10 @@ class Settings:
         ensemble: average over positions of the picture: "flips", four times the work; "turns", the eight
             flips and quarter turns, eight times the work; True, those that the weights were trained on.
         phases: pixel-shuffle-down: restore the four half-size phases (even and odd rows and columns) one by
-            one; said to help networks trained on synthetic rain on real pictures, and to cost detail.
+            one; said to help networks trained on synthetic rain on real pictures, and to cost detail. Large
+            pictures are not reduced for it.
+        full_size: look for rain at full size even in pictures larger than the network's working size
+            (`Spec.working_side`): finds thinner streaks but hardly any wide ones, and takes longer.
         strength: how much of the change to apply, 0 (none) to 1.5; 0.5 is half-way between the rainy
             and the restored picture, and above 1 the change is exaggerated, at the user's own risk.
 
@@ -43,6 +46,7 @@ class Settings:
     ensemble: bool | str = False
     strength: float = 1.0
     phases: bool = False
+    full_size: bool = False
 
     def __post_init__(self) -> None:
         refuse_unknown("device", self.device, DEVICES)
@@ -77,6 +81,7 @@ class Changes(TypedDict, total=False):
     ensemble: bool | str
     strength: float
     phases: bool
+    full_size: bool
 
 
 def choose_device(name: str) -> torch.device:

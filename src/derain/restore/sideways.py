@@ -7,15 +7,15 @@ where rain clearly shows there, all of it. The result is kept if it clearly show
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from derain.methods.network import Rows
-from derain.restore.inference import Restored
+from derain.restore.inference import BandSource, Restored, source_of
 from derain.restore.rain import Rain, measure_rain
 from derain.restore.test_time import Position, turned, turned_back
 
@@ -65,16 +65,14 @@ class Sideways:
     def result(
         self,
         as_it_stands: Rain,
-        size: Sequence[int],
-        rows: Rows,
+        seen: Callable[[], BandSource],
         whole: Callable[[], tuple[Result, Rain]],
     ) -> Result | None:
         """What `whole` makes of a picture in which rain falls sideways; None if it does not.
 
         Args:
             as_it_stands: the rain that was found in the picture before.
-            size: (height, width) of the picture.
-            rows: returns rows of it.
+            seen: returns the picture at the size at which the network sees it.
             whole: restores all of it turned by `ON_ITS_SIDE`, and measures the rain; called only if much rain
                 shows in the middle.
         """
@@ -84,8 +82,9 @@ class Sideways:
         def surely(rain: Rain) -> bool:
             return rain.signal > SURE * self.threshold and _visible(rain) > TIMES * _visible(as_it_stands)
 
-        down, across = middle_of(*size)
-        middle = turned(rows(down.start, down.stop)[..., across], ON_ITS_SIDE)
+        source = seen()
+        down, across = middle_of(source.height, source.width)
+        middle = turned(source.rows(down.start, down.stop)[..., across], ON_ITS_SIDE)
         if not surely(measure_rain(middle, self.restore(middle).image, self.strength)):
             return None
         result, rain = whole()
@@ -96,13 +95,16 @@ def _visible(rain: Rain) -> float:
     return rain.signal * rain.contrast
 
 
-def turned_where_sideways(rainy: Tensor, found: Restored, trial: Sideways) -> Restored:
+def turned_where_sideways(
+    rainy: Tensor, found: Restored, trial: Sideways, seen: Callable[[BandSource], BandSource]
+) -> Restored:
     """The results of pictures, (B, 3, H, W), with those restored again in which rain falls sideways.
 
     Args:
         rainy: float RGB in [0, 1].
         found: as they stand.
         trial: decides for each of them.
+        seen: returns a picture at the size at which the network sees it.
     """
     images, sideways = list(found.image.split(1)), []
     maps = {name: list(values.split(1)) for name, values in found.maps.items()}
@@ -114,7 +116,7 @@ def turned_where_sideways(rainy: Tensor, found: Restored, trial: Sideways) -> Re
             return restored, measure_rain(side, restored.image, trial.strength)
 
         as_it_stands = measure_rain(one, images[index], trial.strength, trial.threshold)
-        again = trial.result(as_it_stands, one.shape[-2:], rows_of(one), whole)
+        again = trial.result(as_it_stands, functools.partial(seen, source_of(one)), whole)
         if again is not None:
             images[index] = turned_back(again.image, ON_ITS_SIDE)
             for name, values in again.maps.items():
@@ -128,11 +130,6 @@ def turned_where_sideways(rainy: Tensor, found: Restored, trial: Sideways) -> Re
         with_note(found.note),
         tuple(sideways),
     )
-
-
-def rows_of(pictures: Tensor) -> Rows:
-    """What returns rows of pictures (B, 3, H, W)."""
-    return lambda first, end: pictures[..., first:end, :]
 
 
 def with_note(note: str) -> str:

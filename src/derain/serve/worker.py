@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import traceback
@@ -197,8 +198,7 @@ class _Steps:
 def _restore_picture(
     job: ServerJob, derainer: Derainer, layers: LayerProgress, step: _Steps
 ) -> tuple[str, tuple[str, ...]]:
-    height, width = job.upload.size
-    with layers.following(step, height * width):
+    with layers.following(step, math.prod(derainer.seen_size(*job.upload.size))):
         outcome = _restored(derainer, job)
     if outcome.status != "restored":
         raise DerainError(outcome.note, outcome.remedy)
