@@ -231,3 +231,13 @@ def test_a_camera_may_change_the_size_of_its_frames() -> None:
     result = followed([Seen(frame, frame) for frame in wet])
     assert [frame.shape for frame in result] == [frame.shape for frame in wet]
     np.testing.assert_array_equal(result[FRAMES], small[0])
+
+
+def test_frames_that_are_too_wide_to_be_moved_stay_as_they_are() -> None:
+    frames = [np.full((4, 60_000, 3), 90, np.uint8) for _ in range(FRAMES)]
+    for t, frame in enumerate(frames):
+        frame[:, 50 * t : 50 * t + 20_000 : 7] = 120
+    seen = [Seen(frame, frame) for frame in frames]
+    for result in (list(corrected(iter(seen))), followed(seen)):
+        for one, frame in zip(result, frames, strict=True):
+            np.testing.assert_array_equal(one, frame)

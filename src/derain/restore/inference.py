@@ -138,8 +138,9 @@ class Inference:
 
     def seen_size(self, height: int, width: int) -> tuple[int, int]:
         """The height and width at which the network sees a picture."""
-        whole = self.settings.full_size or self.settings.phases  # which are reduced already
-        side = None if whole else self.network.spec.working_side
+        # Phases are half as large already.
+        as_it_is = self.settings.full_size or self.settings.phases
+        side = None if as_it_is else self.network.spec.working_side
         return reduced_size(height, width, side) or (height, width)
 
     def at_working_size(self, source: BandSource) -> BandSource:
@@ -147,8 +148,7 @@ class Inference:
         size = self.seen_size(source.height, source.width)
         if size == (source.height, source.width):
             return source
-        small = reduced(source.rows, source.height, size)
-        return source_of(small)
+        return source_of(reduced(source.rows, source.height, size))
 
     def _bands_as_it_is(
         self, source: BandSource, dtype: torch.dtype, with_maps: bool, progress: Callable[[int, int], None]

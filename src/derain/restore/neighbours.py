@@ -118,6 +118,8 @@ class Following:
 
     def corrected(self, frame: Seen) -> Pixels:
         """The restored frame, corrected."""
+        if _too_large(frame):
+            return frame.restored
         new = _prepared(frame)
         if self._past and _kind(self._past[-1][0].frame) != _kind(frame):
             self._past.clear()
@@ -134,6 +136,10 @@ class Following:
             whole = None if step is None else _joined(whole, step)
         self._past.append((new, flow))
         return _replaced(new, neighbours)
+
+
+def _too_large(frame: Seen) -> bool:
+    return bool(max(frame.restored.shape) > LARGEST_SIDE)
 
 
 def _kind(frame: Seen) -> tuple[Any, ...]:
@@ -257,13 +263,15 @@ def _fetched(picture: Any, places: Any, interpolation: int) -> Any:
 
 
 def _corrected(centre: _Prepared, paths: Sequence[_Path]) -> Pixels:
+    if _too_large(centre.frame):
+        return centre.frame.restored
     return _replaced(centre, [(path.neighbour, path.flow()) for path in paths])
 
 
 def _replaced(centre: _Prepared, neighbours: Sequence[Neighbour]) -> Pixels:
     """The restored frame with what its neighbours tell."""
     # From a single neighbour, rain cannot be told from what moves.
-    if len(neighbours) < 2 or max(centre.frame.restored.shape) > LARGEST_SIDE:
+    if len(neighbours) < 2:
         return centre.frame.restored
     missed, lost = _weights(centre, neighbours)
     rainy, restored = centre.frame.rainy, centre.frame.restored
