@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from derain.training import Recipe
 from derain.training.recipe import checked
@@ -37,6 +38,13 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _on_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs are compared bit by bit, and a graphics card adds numbers up in no fixed order."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@pytest.fixture(autouse=True)
+def _left_as_found() -> Iterator[None]:
+    """Fails if the state of accelerate, one for the process, is left behind: it fixes the precision."""
+    yield
+    assert not AcceleratorState._shared_state
 
 
 def content(photos: Path, **changes: Any) -> dict[str, Any]:

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from accelerate import Accelerator
 
 from derain.data.folders import pictures_in
 from derain.errors import DerainError, UsageError
@@ -21,6 +20,7 @@ from derain.methods.everyday.loss import EverydayLoss
 from derain.training import Recipe, load_recipe, train
 from derain.training.batches import batches, open_sources
 from derain.training.learner import Learner
+from derain.training.loop import accelerated
 from derain.training.recipe import checked
 from derain.training.validation import pairs
 from training.conftest import content, python, recipe
@@ -171,12 +171,15 @@ def test_a_source_has_its_own_options_of_the_loss(photos: Path, mixture: dict[st
     first, second, third = mixture["sources"]
     data = {"sources": [first, second | {"loss": {"residual": 5.0}}, third]}
     wanted = recipe(photos, network="everyday", options=EVERYDAY, loss={"colour": 0.4}, data=data)
-    learner = Learner(wanted, Accelerator(cpu=True))
-    assert list(learner.losses) == [(0, 2), (1,)]
     ((part,),) = itertools.islice(batches(wanted, open_sources(wanted)[0], 0, 0, 1), 1)
     rainy, clean, mine = part["rainy"], part["clean"], part["source"] == 1
     assert 0 < mine.sum() < len(mine)
     outputs = {"image": 0.8 * rainy}
+    with accelerated(wanted) as accelerator:
+        learner = Learner(wanted, accelerator)
+        found = learner.terms(outputs, clean, rainy, part["source"])
+        updated = learner.update([part])
+    assert list(learner.losses) == [(0, 2), (1,)]
     expected = {
         name: mine.float().mean() * one + (~mine).float().mean() * other
         for (name, one), other in zip(
@@ -187,15 +190,20 @@ def test_a_source_has_its_own_options_of_the_loss(photos: Path, mixture: dict[st
             strict=True,
         )
     }
-    found = learner.terms(outputs, clean, rainy, part["source"])
     torch.testing.assert_close(found, expected)
-    assert torch.isfinite(learner.update([part])["l1"])
-    data["sources"][1] = second | {"loss": {"glow": 1}}
-    wrong = recipe(photos, network="everyday", options=EVERYDAY, data=data)
+    assert torch.isfinite(updated["l1"])
+
+
+def test_an_unknown_option_of_a_source_is_named(
+    photos: Path, mixture: dict[str, Any], tmp_path: Path
+) -> None:
+    first, second, third = mixture["sources"]
+    data = {"sources": [first, second | {"loss": {"glow": 1}}, third]}
+    wanted = recipe(photos, network="everyday", options=EVERYDAY, data=data)
     with pytest.raises(
         UsageError, match=r"'data\.sources\.1\.loss': the loss of everyday has no option 'glow'"
     ):
-        Learner(wrong, Accelerator(cpu=True))
+        train(wanted, tmp_path / "run")
 
 
 FIRST_BATCH = """
@@ -204,6 +212,7 @@ from pathlib import Path
 from derain.training import load_recipe
 from derain.training.batches import batches, open_sources
 from derain.training.learner import Learner
+from derain.training.loop import accelerated
 recipe = load_recipe(Path(sys.argv[1]))
 stream = batches(recipe, open_sources(recipe)[0], 0, 0, 1)
 next(stream)
