@@ -47,13 +47,14 @@ class Frame:
 def frame_to_tensor(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> Tensor:
     """(H, W, 3) uint8 or uint16, as in `Frame` -> (3, H, W) float32 in [0, 1]."""
     largest = np.iinfo(pixels.dtype).max
-    return torch.from_numpy(pixels.transpose(2, 0, 1).astype(np.float32)).div_(largest)
+    # Stays interleaved in memory, as convolutions want it.
+    return torch.from_numpy(pixels.astype(np.float32)).div_(largest).permute(2, 0, 1)
 
 
 def frame_from_tensor(image: Tensor, bits: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """(3, H, W) RGB on any device, clamped to [0, 1] -> (H, W, 3): uint8 for 8 bits, else uint16."""
     largest = 255 if bits == 8 else 65535
-    levels = image.float().clamp(0, 1).mul(largest).round_().permute(1, 2, 0)
+    levels = image.float().clamp(0, 1).mul_(largest).round_().permute(1, 2, 0)
     if bits == 8:
         return levels.to(torch.uint8).cpu().numpy()
     return levels.to(torch.int32).cpu().numpy().astype(np.uint16)

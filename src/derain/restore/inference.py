@@ -125,11 +125,11 @@ class Inference:
             return
         height, width = source.height, source.width
         found = _gathered(small, self._bands_as_it_is(small, dtype, with_maps, progress))
-        rain = small.rows(0, small.height) - found.image
+        change = found.image - small.rows(0, small.height)
         for top in range(0, height, ROWS):
             bottom = min(top + ROWS, height)
             rainy = source.rows(top, bottom)
-            image = (rainy - enlarged_rows(rain, height, width, top, bottom)).clamp_(0, 1)
+            image = enlarged_rows(change, height, width, top, bottom).add_(rainy).clamp_(0, 1)
             maps = {
                 name: enlarged_rows(value, height, width, top, bottom).clamp_(0, 1)
                 for name, value in found.maps.items()

@@ -275,24 +275,32 @@ def _replaced(centre: _Prepared, neighbours: Sequence[Neighbour]) -> Pixels:
         return centre.frame.restored
     missed, lost = _weights(centre, neighbours)
     rainy, restored = centre.frame.rainy, centre.frame.restored
-    height, width = restored.shape[:2]
-    missed, lost = (_enlarged(weight, height, width) for weight in (missed, lost))
-    result = restored.copy()
-
-    at = np.nonzero(lost > LEAST)
-    values = restored[at].astype(np.float32)
-    result[at] = np.rint(values + lost[at][:, None] * np.maximum(rainy[at] - values, 0))
-
-    at = np.nonzero(missed > LEAST)
-    if len(at[0]):
-        values = result[at].astype(np.float32)
-        theirs = _middle([_at(other.frame.restored, flow, *at) for other, flow in neighbours])[0]
-        result[at] = np.rint(values - missed[at][:, None] * np.maximum(restored[at] - theirs, 0))
-    return result
+    result = cv2.add(restored, _share(cv2.subtract(rainy, restored), lost))
+    weights = _enlarged(missed, restored)
+    chosen = np.flatnonzero(weights > LEAST * _largest(restored))
+    if len(chosen):
+        ours, pixels = restored.reshape(-1, 3)[chosen], result.reshape(-1, 3)
+        others, flows = zip(*neighbours, strict=True)
+        theirs = _middle(_at([other.frame.restored for other in others], flows, chosen))[0]
+        share = weights.reshape(-1, 1)[chosen] / np.float32(_largest(restored))
+        pixels[chosen] = np.rint(pixels[chosen] - share * np.maximum(ours - theirs, 0))
+    return np.asarray(result)
 
 
-def _enlarged(weight: Plane, height: int, width: int) -> Plane:
-    return np.asarray(cv2.resize(weight, (width, height)), np.float32)
+def _largest(pixels: Pixels) -> int:
+    return np.iinfo(pixels.dtype).max
+
+
+def _share(pixels: Pixels, weight: Plane) -> Pixels:
+    """Pixels (H, W, 3) times a weight in [0, 1], found in reduced frames."""
+    weights = cv2.cvtColor(_enlarged(weight, pixels), cv2.COLOR_GRAY2RGB)
+    return np.asarray(cv2.multiply(pixels, weights, scale=1 / _largest(pixels)))
+
+
+def _enlarged(weight: Plane, pixels: Pixels) -> Pixels:
+    """A weight in [0, 1] in the size and depth of the pixels."""
+    levels = np.rint(weight * _largest(pixels)).astype(pixels.dtype)
+    return np.asarray(cv2.resize(levels, pixels.shape[1::-1]))
 
 
 def _weights(centre: _Prepared, neighbours: Sequence[Neighbour]) -> tuple[Plane, Plane]:
@@ -317,16 +325,21 @@ def _weights(centre: _Prepared, neighbours: Sequence[Neighbour]) -> tuple[Plane,
     return missed * (1 - lost), lost
 
 
-def _at(picture: Pixels, flow: Plane, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Pixels:
-    """The colours (N, 3) of a picture where the flow, found in reduced frames, takes its pixels."""
-    scale = np.array([picture.shape[1] / flow.shape[1], picture.shape[0] / flow.shape[0]], np.float32)
-    width = min(len(rows), 4096)  # OpenCV refuses longer rows
-    places = np.stack((columns, rows), -1).astype(np.float32)
-    places = np.pad(places, ((0, -len(places) % width), (0, 0))).reshape(-1, width, 2)
+def _at(pictures: Sequence[Pixels], flows: Sequence[Plane], chosen: NDArray[np.intp]) -> list[Pixels]:
+    """The colours (N, 3) of each picture where its flow, found in reduced frames, takes the chosen pixels,
+    which are counted row by row."""
+    (height, width), (h, w) = pictures[0].shape[:2], flows[0].shape[:2]
+    scale = np.array([width / w, height / h], np.float32)
+    columns = min(len(chosen), 4096)  # OpenCV refuses longer rows
+    places = np.zeros((-(-len(chosen) // columns), columns, 2), np.float32)
+    places.reshape(-1, 2)[: len(chosen)] = np.stack(np.divmod(chosen, width)[::-1], -1)
     # Pixels' centres are at whole numbers.
     reduced = places if scale.max() == 1 else (places + 0.5) / scale - 0.5
-    places += scale * _fetched(flow, reduced, cv2.INTER_LINEAR)
-    return np.asarray(_fetched(picture, places, cv2.INTER_CUBIC).reshape(-1, 3)[: len(rows)])
+    found = []
+    for picture, flow in zip(pictures, flows, strict=True):
+        there = places + scale * _fetched(flow, reduced, cv2.INTER_LINEAR)
+        found.append(_fetched(picture, there, cv2.INTER_CUBIC).reshape(-1, 3)[: len(chosen)])
+    return found
 
 
 def _middle(values: Sequence[Pixels]) -> tuple[Plane, Plane]:

@@ -18,7 +18,8 @@ from derain.methods.network import Rows
 # A picture only slightly larger than the working size is restored as it is: reducing it would blur thin
 # streaks and gain little.
 WORTHWHILE = 1.25
-ROWS = 256  # of the large picture at once
+ROWS = 256  # of the large picture at once, if it is larger than this:
+WHOLE = 1 << 22  # pixels
 SHARPNESS = -0.75  # of cubic interpolation, as in OpenCV
 
 
@@ -52,6 +53,8 @@ def reduced(rows: Rows, height: int, size: tuple[int, int]) -> Tensor:
     Returns:
         (B, C, *size).
     """
+    if height * rows(0, 1).shape[3] <= WHOLE:
+        return _resized(rows(0, height), size, cv2.INTER_AREA)
     narrow = None
     for top in range(0, height, ROWS):
         band = _resized(rows(top, min(top + ROWS, height)), (-1, size[1]), cv2.INTER_AREA)
@@ -67,8 +70,10 @@ def enlarged_rows(small: Tensor, height: int, width: int, top: int, bottom: int)
     """Rows `top` up to `bottom` of `small` (B, C, h, w) enlarged to `height` and `width`, by cubic
     interpolation; (B, C, bottom - top, width)."""
     weights, first = _weights(small.shape[2], height, top, bottom)
-    wide = _resized(small[:, :, first : first + weights.shape[1]], (-1, width), cv2.INTER_CUBIC)
-    return torch.einsum("rk,bckw->bcrw", weights, wide)
+    seen = small[:, :, first : first + weights.shape[1]].permute(0, 2, 3, 1)
+    # Interleaved in memory, as rows are enlarged.
+    high = (weights @ seen.flatten(2)).unflatten(2, seen.shape[2:]).permute(0, 3, 1, 2)
+    return _resized(high, (-1, width), cv2.INTER_CUBIC)
 
 
 def _weights(small: int, large: int, top: int, bottom: int) -> tuple[Tensor, int]:
