@@ -12,9 +12,10 @@ def pad_to(picture: Tensor, height: int, width: int) -> Tensor:
     """Extends (..., H, W) at the bottom and right by reflection that does not repeat the edge pixel;
     a picture smaller than the extension is reflected repeatedly."""
     for axis, total in ((-2, height), (-1, width)):
-        if total != picture.shape[axis]:
-            index = _reflected(picture.shape[axis], total).to(picture.device)
-            picture = picture.index_select(axis, index)
+        there = picture.shape[axis]
+        if total != there:
+            beyond = _reflected(there, total)[there:].to(picture.device)
+            picture = torch.cat((picture, picture.index_select(axis, beyond)), axis)
     return picture
 
 

@@ -419,7 +419,8 @@ class Derainer:
         """
         if protect is not None:
             refuse_other_size(protect, picture.size)
-        found = self._restore_picture(picture, with_maps, progress, protect)
+        source = _source(picture)
+        found = self._restore_picture(picture, source, with_maps, progress, protect)
         threshold, strength = self.rain_threshold, self.settings.strength
         if threshold is None or found.rain is None:
             return found
@@ -427,12 +428,12 @@ class Derainer:
         def whole() -> tuple[RestoredPicture, Rain]:
             side = replace(picture, pixels=np.rot90(picture.pixels, -1), alpha=None)
             keep = None if protect is None else turned(protect, ON_ITS_SIDE)
-            restored = self._restore_picture(side, with_maps, progress, keep)
+            restored = self._restore_picture(side, _source(side), with_maps, progress, keep)
             assert restored.rain is not None  # as it was measured before
             return restored, restored.rain
 
         def seen() -> BandSource:
-            return self._inference.at_working_size(_source(picture))
+            return self._inference.at_working_size(source)
 
         trial = Sideways(self._restoring(picture.bits), threshold, strength)
         again = trial.result(found.rain, seen, whole)
@@ -458,13 +459,13 @@ class Derainer:
     def _restore_picture(
         self,
         picture: Picture,
+        source: BandSource,
         with_maps: bool,
         progress: Callable[[int, int], None],
         protect: Tensor | None,
     ) -> RestoredPicture:
-        """As it stands, in bands of rows."""
+        """As it stands, in bands of rows of its `source`."""
         height, width = picture.size
-        source = _source(picture)
         pixels, maps, note = np.empty_like(picture.pixels), dict[str, NDArray[np.uint8]](), ""
         strength = self.settings.strength
         change = Change(height, width, strength) if strength else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -49,6 +49,14 @@ class BandSource:
     height: int
     width: int
     rows: Rows
+    _copies: dict[tuple[int, int], BandSource] = field(default_factory=dict, repr=False, compare=False)
+
+    def reduced(self, height: int, width: int) -> BandSource:
+        """A smaller copy of the picture, which is made once."""
+        size = height, width
+        if size not in self._copies:
+            self._copies[size] = source_of(reduced(self.rows, self.height, size))
+        return self._copies[size]
 
 
 def source_of(pictures: Tensor) -> BandSource:
@@ -148,7 +156,7 @@ class Inference:
         size = self.seen_size(source.height, source.width)
         if size == (source.height, source.width):
             return source
-        return source_of(reduced(source.rows, source.height, size))
+        return source.reduced(*size)
 
     def _bands_as_it_is(
         self, source: BandSource, dtype: torch.dtype, with_maps: bool, progress: Callable[[int, int], None]

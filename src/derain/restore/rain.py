@@ -142,9 +142,8 @@ def calibration(dry: list[float], false_alarms: float = 0.05) -> dict[str, float
 
 
 def _luma(difference: Tensor) -> NDArray[np.float32]:
-    planes = difference.detach().float().cpu().reshape(3, *difference.shape[-2:]).numpy()
-    luma: NDArray[np.float32] = 0.299 * planes[0] + 0.587 * planes[1] + 0.114 * planes[2]
-    return np.ascontiguousarray(luma, np.float32)
+    colours = difference.detach().float().reshape(3, *difference.shape[-2:]).permute(1, 2, 0).cpu().numpy()
+    return np.asarray(cv2.cvtColor(np.ascontiguousarray(colours), cv2.COLOR_RGB2GRAY), np.float32)
 
 
 def _uprightness(change: NDArray[np.float32]) -> float:
