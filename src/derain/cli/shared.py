@@ -39,8 +39,8 @@ FullSize: TypeAlias = Annotated[
     bool,
     typer.Option(
         "--full-size",
-        help="Look for rain at the full size of large pictures, not in a reduced copy: finds thinner streaks "
-        "but hardly any wide ones, and takes longer.",
+        help="Look for rain at full size only, not in reduced copies: finds thinner streaks in large "
+        "pictures but hardly any wide ones, and takes longer.",
     ),
 ]
 FrameByFrame: TypeAlias = Annotated[

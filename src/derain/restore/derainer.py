@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, Unpack, overload
 
 import numpy as np
 import torch
@@ -28,14 +28,16 @@ from derain.paths import RESULT, exists, path_of, same
 from derain.pictures import EXTENSIONS, Picture, left_out, read_picture, to_tensor, write_picture
 from derain.pictures.kinds import VIDEO_KINDS, file_kind
 from derain.pictures.picture import grey_pixels, to_pixels
+from derain.restore import sideways, wide_rain
 from derain.restore.in_memory import no_picture, picture_planes, restore_array, restore_pil, restore_tensor
-from derain.restore.inference import BandSource, Inference, Restored
+from derain.restore.inference import BandSource, Inference, Restored, joined, notes, source_of
 from derain.restore.precision import choose_precision, is_bfloat16_native
 from derain.restore.protecting import keep_map, protected, refuse_other_size
 from derain.restore.rain import Change, Rain, measure_rain, threshold_of
 from derain.restore.settings import Changes, Settings, choose_device
-from derain.restore.sideways import ON_ITS_SIDE, Sideways, turned_where_sideways, with_note
-from derain.restore.test_time import positions, turned
+from derain.restore.sideways import ON_ITS_SIDE, Sideways
+from derain.restore.test_time import positions, turned, turned_back
+from derain.restore.wide_rain import is_left
 
 if TYPE_CHECKING:
     from derain.restore.video import Finish, FrameProgress, RestoreBatch, VideoResult
@@ -45,6 +47,7 @@ log = logging.getLogger("derain")
 FRAMES_ON_GPU = 4  # of a video per batch
 
 Kind = TypeVar("Kind", Path, Image.Image, NDArray[Any], Tensor)
+Result = TypeVar("Result")
 
 
 def load(
@@ -116,6 +119,14 @@ class RestoredPicture:
     maps: Mapping[str, Picture]
     rain: Rain | None
     note: str
+
+
+class _Work(NamedTuple):
+    """How one picture is restored; see `Inference.restore`."""
+
+    dtype: torch.dtype
+    with_maps: bool
+    progress: Callable[[int, int], None]
 
 
 class Derainer:
@@ -296,7 +307,7 @@ class Derainer:
     def frame_restorer(self, bits: int) -> RestoreBatch:
         """What restores the frames of a clip, of this many bits per channel, at full strength."""
         full = self._at_full_strength
-        return lambda rainy: full.restore(rainy, bits=bits, any_side=False).image
+        return lambda rainy: full.restore(rainy, bits=bits, as_it_is=True).image
 
     def frame_finish(self, protect: Tensor | None = None) -> Finish | None:
         """What applies the strength to a frame once its neighbours corrected it; None where nothing is to do.
@@ -374,7 +385,7 @@ class Derainer:
         *,
         bits: int = 32,
         protect: Tensor | None = None,
-        any_side: bool = True,
+        as_it_is: bool = False,
     ) -> Restored:
         """Restores pictures (B, 3, H, W) float RGB in [0, 1], as many at once as fit in memory.
 
@@ -382,22 +393,48 @@ class Derainer:
         would not fit in memory; if memory runs out nevertheless, halves the tile and starts the
         picture again. `progress(done, total)` counts tiles. `bits` is the depth of the
         file that the values come from; 32 for floats, which "auto" restores in float32. `protect` states
-        how much of each pixel stays unchanged, see `derain.restore.protecting.keep_map`. With `any_side`,
-        pictures in which rain falls sideways are restored turned, see `derain.restore.sideways`; frames of a
-        clip should not be, since neighbours must be treated alike.
+        how much of each pixel stays unchanged, see `derain.restore.protecting.keep_map`. Pictures in which
+        rain falls sideways are restored turned (`derain.restore.sideways`), and wide streaks are found in a
+        copy of half the size (`derain.restore.wide_rain`); not so with `as_it_is`: frames of a clip must be
+        treated alike.
 
         Raises:
             DerainError: values are not finite, or memory runs out at the smallest tile.
         """
-        restore = self._restoring(bits, with_maps, progress)
-        found, threshold, strength = restore(rainy), self.rain_threshold, self.settings.strength
-        if any_side and threshold is not None and strength:
-            trial = Sideways(restore, threshold, strength)
-            found = turned_where_sideways(rainy, found, trial, self._inference.at_working_size)
+        work = _Work(self.dtype_for(bits), with_maps, progress)
+        found = self._inference.restore(rainy, *work)
+        if not as_it_is and self.rain_threshold is not None and self.settings.strength:
+            first = found.one_by_one()
+            better = [self._better(*pair, work) for pair in zip(rainy.split(1), first, strict=True)]
+            if any(one is not other for one, other in zip(better, first, strict=True)):
+                found = joined(better)
         if protect is None:
             return found
         refuse_other_size(protect, rainy.shape[-2:])
         return replace(found, image=protected(rainy.to(found.image), found.image, protect))
+
+    def _better(self, rainy: Tensor, found: Restored, work: _Work) -> Restored:
+        """What was found in a picture (1, 3, H, W), or is found if it is turned or seen at half the size."""
+        rain = measure_rain(rainy, found.image, self.settings.strength, self.rain_threshold)
+        if self._is_left(rain, source_of(found.image), work.dtype):
+            again = self._halved.restore(found.image, *work)
+            maps = {name: torch.maximum(values, again.maps[name]) for name, values in found.maps.items()}
+            return Restored(again.image, maps, notes((wide_rain.NOTE, found.note)))
+
+        def whole() -> tuple[Restored, Rain]:
+            side = turned(rainy, ON_ITS_SIDE)
+            restored = self._inference.restore(side, *work)
+            return restored, measure_rain(side, restored.image, self.settings.strength)
+
+        upright = self._found_sideways(rain, source_of(rainy), work.dtype, whole)
+        if upright is None:
+            return found
+        return Restored(
+            turned_back(upright.image, ON_ITS_SIDE),
+            {name: turned_back(values, ON_ITS_SIDE) for name, values in upright.maps.items()},
+            notes((sideways.NOTE, upright.note)),
+            (0,),
+        )
 
     def restore_picture(
         self,
@@ -419,49 +456,66 @@ class Derainer:
         """
         if protect is not None:
             refuse_other_size(protect, picture.size)
-        source = _source(picture)
-        found = self._restore_picture(picture, source, with_maps, progress, protect)
-        threshold, strength = self.rain_threshold, self.settings.strength
-        if threshold is None or found.rain is None:
+        source, work = _source(picture), _Work(self.dtype_for(picture.bits), with_maps, progress)
+        found = self._restore_picture(self._inference, picture, source, work, protect)
+        if self.rain_threshold is None or found.rain is None:
             return found
+        result = _source(found.picture)
+        if self._is_left(found.rain, result, work.dtype):
+            again = self._restore_picture(self._halved, found.picture, result, work, protect)
+            maps = {name: _lighter(values, again.maps[name]) for name, values in found.maps.items()}
+            return RestoredPicture(again.picture, maps, found.rain, notes((wide_rain.NOTE, found.note)))
 
         def whole() -> tuple[RestoredPicture, Rain]:
             side = replace(picture, pixels=np.rot90(picture.pixels, -1), alpha=None)
             keep = None if protect is None else turned(protect, ON_ITS_SIDE)
-            restored = self._restore_picture(side, _source(side), with_maps, progress, keep)
+            restored = self._restore_picture(self._inference, side, _source(side), work, keep)
             assert restored.rain is not None  # as it was measured before
             return restored, restored.rain
 
-        def seen() -> BandSource:
-            return self._inference.at_working_size(source)
-
-        trial = Sideways(self._restoring(picture.bits), threshold, strength)
-        again = trial.result(found.rain, seen, whole)
-        if again is None:
+        upright = self._found_sideways(found.rain, source, work.dtype, whole)
+        if upright is None:
             return found
         return RestoredPicture(
-            replace(_turned_back(again.picture), alpha=picture.alpha),
-            {name: _turned_back(values) for name, values in again.maps.items()},
-            again.rain,
-            with_note(again.note),
+            replace(_turned_back(upright.picture), alpha=picture.alpha),
+            {name: _turned_back(values) for name, values in upright.maps.items()},
+            upright.rain,
+            notes((sideways.NOTE, upright.note)),
         )
 
-    def _restoring(
-        self,
-        bits: int,
-        with_maps: bool = False,
-        progress: Callable[[int, int], None] = lambda done, total: None,
-    ) -> Callable[[Tensor], Restored]:
-        """What restores pictures (B, 3, H, W) as they stand."""
-        dtype = self.dtype_for(bits)
-        return lambda rainy: self._inference.restore(rainy, dtype, with_maps, progress)
+    def _is_left(self, rain: Rain, result: BandSource, dtype: torch.dtype) -> bool:
+        """Whether wide streaks are left in a result; see `derain.restore.wide_rain`."""
+        inference, threshold = self._inference, self.rain_threshold
+        if threshold is None or not inference.chooses_size:
+            return False
+        return is_left(
+            rain,
+            self._halved.at_working_size(result),
+            inference.seen_size(result.height, result.width),
+            functools.partial(inference.restore, dtype=dtype),
+            self.settings.strength,
+            threshold,
+        )
+
+    def _found_sideways(
+        self, rain: Rain, source: BandSource, dtype: torch.dtype, whole: Callable[[], tuple[Result, Rain]]
+    ) -> Result | None:
+        """What `whole` makes of a picture in which rain falls sideways, see `Sideways.result`."""
+        assert self.rain_threshold is not None
+        restore = functools.partial(self._inference.restore, dtype=dtype)
+        trial = Sideways(restore, self.rain_threshold, self.settings.strength)
+        return trial.result(rain, lambda: self._inference.at_working_size(source), whole)
+
+    @functools.cached_property
+    def _halved(self) -> Inference:
+        return replace(self._inference, halved=True)
 
     def _restore_picture(
         self,
+        inference: Inference,
         picture: Picture,
         source: BandSource,
-        with_maps: bool,
-        progress: Callable[[int, int], None],
+        work: _Work,
         protect: Tensor | None,
     ) -> RestoredPicture:
         """As it stands, in bands of rows of its `source`."""
@@ -469,7 +523,7 @@ class Derainer:
         pixels, maps, note = np.empty_like(picture.pixels), dict[str, NDArray[np.uint8]](), ""
         strength = self.settings.strength
         change = Change(height, width, strength) if strength else None
-        for band in self._inference.bands(source, self.dtype_for(picture.bits), with_maps, progress):
+        for band in inference.bands(source, *work):
             rows, image, note = slice(band.top, band.bottom), band.image, band.note
             if change is not None:
                 change.add(band.top, band.rainy, image)
@@ -518,6 +572,11 @@ class Derainer:
 
 def _source(picture: Picture) -> BandSource:
     return BandSource(*picture.size, lambda first, end: to_tensor(picture, first, end))
+
+
+def _lighter(one: Picture, other: Picture) -> Picture:
+    """The larger value of both in every pixel."""
+    return replace(one, pixels=np.maximum(one.pixels, other.pixels))
 
 
 def _turned_back(picture: Picture) -> Picture:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from derain.errors import DerainError
 from derain.methods.network import RainNetwork, Rows
 from derain.nn.padding import padded_rows, round_up
 from derain.restore import memory
-from derain.restore.reduced import ROWS, enlarged_rows, reduced, reduced_size
+from derain.restore.reduced import ROWS, enlarged_rows, halved_size, reduced, reduced_size
 from derain.restore.settings import Settings
 from derain.restore.test_time import Position, join_phases, split_phases, turned, turned_back
 from derain.restore.tiles import OVERLAP, Axis, even_axis, published_axis, run_tiles, tile_bands
@@ -40,6 +40,32 @@ class Restored:
     maps: Mapping[str, Tensor]
     note: str
     sideways: tuple[int, ...] = ()
+
+    def one_by_one(self) -> list[Restored]:
+        """The pictures of the batch."""
+        return [
+            Restored(
+                self.image[at : at + 1],
+                {name: value[at : at + 1] for name, value in self.maps.items()},
+                self.note,
+            )
+            for at in range(len(self.image))
+        ]
+
+
+def joined(pictures: Sequence[Restored]) -> Restored:
+    """Single pictures of one size as a batch."""
+    return Restored(
+        torch.cat([one.image for one in pictures]),
+        {name: torch.cat([one.maps[name] for one in pictures]) for name in pictures[0].maps},
+        notes(one.note for one in pictures),
+        tuple(number for number, one in enumerate(pictures) if one.sideways),
+    )
+
+
+def notes(texts: Iterable[str]) -> str:
+    """Several notes as one, each once."""
+    return "; ".join(dict.fromkeys(filter(None, texts)))
 
 
 @dataclass(frozen=True)
@@ -90,15 +116,21 @@ class Inference:
         settings: of tiles, phases and strength.
         device: what it computes on.
         turns: positions of the picture whose results are averaged.
+        halved: whether the network sees pictures at half the usual size; see `derain.restore.wide_rain`.
     """
 
     network: RainNetwork
     settings: Settings
     device: torch.device
     turns: Sequence[Position]
+    halved: bool = False
 
     def restore(
-        self, rainy: Tensor, dtype: torch.dtype, with_maps: bool, progress: Callable[[int, int], None]
+        self,
+        rainy: Tensor,
+        dtype: torch.dtype,
+        with_maps: bool = False,
+        progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> Restored:
         """See `Derainer.restore`; the network computes in `dtype`."""
         if not torch.isfinite(rainy.sum()):  # in one pass, and without a tensor of booleans
@@ -146,10 +178,16 @@ class Inference:
 
     def seen_size(self, height: int, width: int) -> tuple[int, int]:
         """The height and width at which the network sees a picture."""
+        side = self.network.spec.working_side if self.chooses_size else None
+        size = reduced_size(height, width, side) or (height, width)
+        return halved_size(*size) if self.halved else size
+
+    @property
+    def chooses_size(self) -> bool:
+        """Whether the network may see a picture at another size than its own."""
         # Phases are half as large already.
         as_it_is = self.settings.full_size or self.settings.phases
-        side = None if as_it_is else self.network.spec.working_side
-        return reduced_size(height, width, side) or (height, width)
+        return self.network.spec.working_side is not None and not as_it_is
 
     def at_working_size(self, source: BandSource) -> BandSource:
         """The picture as the network sees it: reduced if it is large; see `derain.restore.reduced`."""
@@ -208,11 +246,7 @@ class Inference:
                 progress(number * total + tiles, len(parts) * total)
 
             done.append(self._restore_part(part, dtype, with_maps, tell))
-        if len(done) == 1:
-            return done[0]
-        maps = {name: torch.cat([part.maps[name] for part in done]) for name in done[0].maps}
-        notes = dict.fromkeys(part.note for part in done if part.note)
-        return Restored(torch.cat([part.image for part in done]), maps, "; ".join(notes))
+        return done[0] if len(done) == 1 else joined(done)
 
     def _restore_part(
         self, rainy: Tensor, dtype: torch.dtype, with_maps: bool, progress: Callable[[int, int], None]

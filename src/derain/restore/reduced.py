@@ -42,6 +42,11 @@ def reduced_size(height: int, width: int, side: int | None) -> tuple[int, int] |
     return round(height * side / shorter), round(width * side / shorter)
 
 
+def halved_size(height: int, width: int) -> tuple[int, int]:
+    """Half the height and half the width, rounded up."""
+    return (height + 1) // 2, (width + 1) // 2
+
+
 def reduced(rows: Rows, height: int, size: tuple[int, int]) -> Tensor:
     """A picture as means over areas.
 

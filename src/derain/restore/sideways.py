@@ -7,17 +7,15 @@ where rain clearly shows there, all of it. The result is kept if it clearly show
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-import torch
 from torch import Tensor
 
-from derain.restore.inference import BandSource, Restored, source_of
+from derain.restore.inference import BandSource, Restored
 from derain.restore.rain import Rain, measure_rain
-from derain.restore.test_time import Position, turned, turned_back
+from derain.restore.test_time import Position, turned
 
 Result = TypeVar("Result")
 
@@ -25,13 +23,13 @@ ON_ITS_SIDE: Position = (3, False)  # clockwise
 
 # The part that is tried is half as high and wide as the picture, within these bounds, in pixels.
 LEAST, MOST = 256, 512
-# How many times the threshold the signal of a picture as it stands may be to be tried: lines across it that
-# glisten look like some rain.
-SOME = 33
-# How many times the threshold the signal of the turned picture must be. Of 371 upright pictures, two dry
-# ones pass this and the next test, and one in which rain falls at 60 degrees; at 7 times the threshold a
-# picture of drops would, too.
-SURE = 14
+# The signal of a picture as it stands up to which it is tried: lines across it that glisten look like some
+# rain.
+SOME = 0.014
+# The signal of the turned picture must be above this, and above the threshold of the weights. Of 371 upright
+# pictures, two dry ones pass this and the next test, and one in which rain falls at 60 degrees; at half of
+# it a picture of drops would, too.
+SURE = 0.006
 # How many times as much rain, by signal and contrast, the turned picture must have. By signal alone, dense
 # rain that falls sideways was missed, in which a network takes faint upright patterns for rain as well. One
 # crop of upright rain has 11 times as much turned; 48 pictures of rain that falls sideways, above 17 times.
@@ -77,11 +75,11 @@ class Sideways:
             whole: restores all of it turned by `ON_ITS_SIDE`, and measures the rain; called only if much rain
                 shows in the middle.
         """
-        if as_it_stands.signal > SOME * self.threshold:
+        if as_it_stands.signal > max(SOME, self.threshold):
             return None
 
         def surely(rain: Rain) -> bool:
-            return rain.signal > SURE * self.threshold and _visible(rain) > TIMES * _visible(as_it_stands)
+            return rain.signal > max(SURE, self.threshold) and _visible(rain) > TIMES * _visible(as_it_stands)
 
         source = seen()
         down, across = middle_of(source.height, source.width)
@@ -94,45 +92,3 @@ class Sideways:
 
 def _visible(rain: Rain) -> float:
     return rain.signal * rain.contrast
-
-
-def turned_where_sideways(
-    rainy: Tensor, found: Restored, trial: Sideways, seen: Callable[[BandSource], BandSource]
-) -> Restored:
-    """The results of pictures, (B, 3, H, W), with those restored again in which rain falls sideways.
-
-    Args:
-        rainy: float RGB in [0, 1].
-        found: as they stand.
-        trial: decides for each of them.
-        seen: returns a picture at the size at which the network sees it.
-    """
-    images, sideways = list(found.image.split(1)), []
-    maps = {name: list(values.split(1)) for name, values in found.maps.items()}
-    for index, one in enumerate(rainy.split(1)):
-        side = turned(one, ON_ITS_SIDE)
-
-        def whole(side: Tensor = side) -> tuple[Restored, Rain]:
-            restored = trial.restore(side)
-            return restored, measure_rain(side, restored.image, trial.strength)
-
-        as_it_stands = measure_rain(one, images[index], trial.strength, trial.threshold)
-        again = trial.result(as_it_stands, functools.partial(seen, source_of(one)), whole)
-        if again is not None:
-            images[index] = turned_back(again.image, ON_ITS_SIDE)
-            for name, values in again.maps.items():
-                maps[name][index] = turned_back(values, ON_ITS_SIDE)
-            sideways.append(index)
-    if not sideways:
-        return found
-    return Restored(
-        torch.cat(images),
-        {name: torch.cat(values) for name, values in maps.items()},
-        with_note(found.note),
-        tuple(sideways),
-    )
-
-
-def with_note(note: str) -> str:
-    """What else was done, and that the picture was turned."""
-    return "; ".join(part for part in (NOTE, note) if part)

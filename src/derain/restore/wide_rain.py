@@ -1,0 +1,49 @@
+"""Rain close to the camera, whose streaks are too wide for a network.
+
+Of streaks wider than those in training, a network takes off little. In a copy of half the size, they are as
+wide as it knows them. So where it rained, the result is looked at again in such a copy, and if rain still
+shows there, it is taken off, too. Rain of the usual width has gone by then, and nothing is found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from derain.restore.inference import BandSource, Restored
+from derain.restore.rain import Rain, measure_rain
+from derain.restore.reduced import enlarged_rows
+
+# The signal of what is left must be above this, and above the threshold of the weights. Results of synthetic
+# rain of usual width stay below a twentieth of it, and frames of a clip that look like it below a half.
+LEFT = 0.002
+SMALLEST = 128  # pixels: shorter side of a copy in which rain can be told from the scene
+NOTE = "wide streaks were left, and were found in a copy of half the size"
+
+
+def is_left(
+    found: Rain,
+    half: BandSource,
+    size: tuple[int, int],
+    restore: Callable[[Tensor], Restored],
+    strength: float,
+    threshold: float,
+) -> bool:
+    """Whether wide streaks are left in a result.
+
+    Args:
+        found: the rain that was found in the picture.
+        half: the result, at half the size at which the network saw the picture.
+        size: the height and width at which it saw it.
+        restore: for pictures (1, 3, h, w).
+        strength: of the change that `restore` makes, above 0.
+        threshold: of the weights, see `derain.restore.rain`.
+    """
+    if not found.is_raining or min(half.height, half.width) < SMALLEST:
+        return False
+    seen = half.rows(0, half.height)
+    # Measured on as many pixels as the rain before.
+    change = enlarged_rows(seen - restore(seen).image, *size, 0, size[0])
+    return measure_rain(change, torch.zeros_like(change), strength).signal > max(LEFT, threshold)
