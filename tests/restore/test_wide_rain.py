@@ -14,6 +14,8 @@ from torch import Tensor
 
 import derain
 from command_line import derain_here
+from derain.checkpoints import open_checkpoint
+from derain.checkpoints.bundled import find_model
 from derain.methods.network import RainNetwork, Spec
 from derain.pictures import Picture, read_picture
 from derain.restore import Derainer, Settings
@@ -131,3 +133,18 @@ def test_the_copy_has_half_the_size_that_the_network_sees(
     rainy = 0.2 + 0.7 * torch.rand(1, 3, *size)
     torch.testing.assert_close(halved.restore(rainy, torch.float32).image, rainy - 0.1, rtol=0, atol=1e-5)
     assert set(network.seen) == {seen}
+
+
+def test_an_exported_file_finds_them_too(restore: Derainer, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    from derain.export.files import export
+
+    target = tmp_path / "everyday.onnx"
+    export(open_checkpoint(find_model("everyday")), "onnx", target)
+    first, second = (
+        derainer.restore_picture(Picture(streaks(4))) for derainer in (restore, derain.load(target))
+    )
+    assert first.note == second.note == NOTE
+    assert np.abs(first.picture.pixels.astype(int) - second.picture.pixels).max() <= 1
+    assert second.rain is not None
+    assert second.rain.is_raining

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from derain.checkpoints import Model
 from derain.errors import DerainError
 from derain.methods.network import Spec, Tile
+from derain.restore.rain import FACT, threshold_of
 
 KEY = "derain"  # of the facts in a file's metadata
 INPUT, OUTPUT = "rainy", "image"
@@ -34,6 +35,8 @@ class Facts(BaseModel):
         bytes_per_pixel: peak memory of intermediate values.
         multiply_adds_per_pixel: of a large picture.
         precision: of its convolutions.
+        rain_threshold: the signal above which it rains, see `derain.restore.rain`; None where it was not
+            measured.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -49,6 +52,7 @@ class Facts(BaseModel):
     bytes_per_pixel: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     multiply_adds_per_pixel: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     precision: Literal["float32", "int8"] = "float32"
+    rain_threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -70,6 +74,10 @@ class Facts(BaseModel):
             stored_precision=self.precision,
         )
 
+    def of_weights(self) -> dict[str, Any]:
+        """What they state about the weights, in the form of the facts in a file of weights."""
+        return {} if self.rain_threshold is None else {FACT: {"threshold": self.rain_threshold}}
+
 
 def exported_facts(
     model: Model, bytes_per_pixel: float, precision: Literal["float32", "int8"] = "float32"
@@ -88,6 +96,7 @@ def exported_facts(
         bytes_per_pixel=bytes_per_pixel,
         multiply_adds_per_pixel=network.multiply_adds(side, side) / side**2,
         precision=precision,
+        rain_threshold=threshold_of(checkpoint.facts),
     )
 
 

@@ -81,9 +81,15 @@ def open_exported(path: Path) -> Model:
     architecture = next((a for a in all_architectures() if a.name == facts.network), None)
     if architecture is None:
         raise DerainError(f"{path}: made from an unknown network '{facts.network}'.")
-    return Model(
-        network, Checkpoint(path, method_of(architecture), architecture, facts.variant, facts.config)
+    checkpoint = Checkpoint(
+        path,
+        method_of(architecture),
+        architecture,
+        facts.variant,
+        facts.config,
+        facts=facts.of_weights(),
     )
+    return Model(network, checkpoint)
 
 
 def read(path: Path) -> bytes:

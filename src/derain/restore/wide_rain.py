@@ -20,7 +20,7 @@ from derain.restore.reduced import enlarged_rows
 # rain of usual width stay below a twentieth of it, and frames of a clip that look like it below a half.
 LEFT = 0.002
 SMALLEST = 128  # pixels: shorter side of a copy in which rain can be told from the scene
-NOTE = "wide streaks were left, and were found in a copy of half the size"
+NOTE = "wide streaks were left after the first pass and removed in a second one at half the size"
 
 
 def is_left(
