@@ -145,7 +145,11 @@ def test_protection_in_python_for_every_kind(tmp_path: Path) -> None:
     assert not np.array_equal(done[:, 60:], pixels[:, 60:])
     assert np.array_equal(done[:, 56:], restore(pixels)[:, 56:])
     written = restore(tmp_path / "a.png", protect=tmp_path / "m.png")
-    assert np.array_equal(np.asarray(Image.open(written)), done)
+    # A file is restored to whole levels before the soft edge is blended.
+    apart = np.abs(np.asarray(Image.open(written)).astype(int) - done)
+    assert apart.max() <= 1
+    assert not apart[:, :40].any()
+    assert not apart[:, 56:].any()
     assert np.array_equal(np.asarray(restore(Image.fromarray(pixels), protect=Image.fromarray(mask))), done)
     with pytest.raises(DerainError, match="the mask is 96x64 and the picture 90x64"):
         restore(pixels[:, :90].copy(), protect=mask)

@@ -26,11 +26,11 @@ Pixels = NDArray[np.uint8]
 GROUND = 90
 
 
-def streaks(width: int, count: int = 60) -> Pixels:
-    """Streaks of this width in pixels on grey, (400, 560, 3)."""
+def rain(wide: int) -> Pixels:
+    """Sixty streaks of 2 pixels, and so many of 5, on grey, (400, 560, 3)."""
     canvas = np.full((400, 560, 3), GROUND, np.uint8)
     rng = np.random.default_rng(3)
-    for _ in range(count):
+    for width in [2] * 60 + [5] * wide:
         x, y = int(rng.integers(560)), int(rng.integers(-20, 400))
         cv2.line(canvas, (x, y), (x + 3 * width // 2, y + 45 * width // 2), (190,) * 3, width, cv2.LINE_AA)
     return canvas
@@ -51,21 +51,21 @@ def restore() -> Derainer:
 
 
 def test_wide_streaks_go(restore: Derainer) -> None:
-    rainy = tensor(streaks(4))
+    rainy = tensor(rain(wide=20))
     found = restore.restore(rainy)
     assert found.note == NOTE
     assert left(found.image) < 0.4 * left(restore.restore(rainy, as_it_is=True).image)
 
 
 def test_thin_streaks_go_at_once(restore: Derainer) -> None:
-    rainy = tensor(streaks(2))
+    rainy = tensor(rain(wide=0))
     found = restore.restore(rainy)
     assert found.note == ""
     torch.testing.assert_close(found.image, restore.restore(rainy, as_it_is=True).image, rtol=0, atol=0)
 
 
 def test_pictures_of_a_batch_are_judged_one_by_one(restore: Derainer) -> None:
-    wide, thin = tensor(streaks(4)), tensor(streaks(2))
+    wide, thin = tensor(rain(wide=20)), tensor(rain(wide=0))
     both = restore.restore(torch.cat([thin, wide]), with_maps=True)
     for at, one in enumerate([thin, wide]):
         alone = restore.restore(one, with_maps=True)
@@ -76,19 +76,19 @@ def test_pictures_of_a_batch_are_judged_one_by_one(restore: Derainer) -> None:
 
 def test_so_is_a_file_with_its_maps(restore: Derainer, tmp_path: Path) -> None:
     source, target = tmp_path / "wide.png", tmp_path / "result.png"
-    cv2.imwrite(str(source), streaks(4))
+    cv2.imwrite(str(source), rain(wide=20))
     done = derain_here("run", str(source), "-o", str(target), "--maps", "--json", "--precision", "float32")
     assert done.returncode == 0
     assert NOTE in json.loads(done.stdout)["pictures"][0]["note"]
-    result = 255 * restore.restore(tensor(streaks(4))).image[0].permute(1, 2, 0).numpy()
+    result = 255 * restore.restore(tensor(rain(wide=20))).image[0].permute(1, 2, 0).numpy()
     assert np.abs(read_picture(target).pixels - result).max() <= 2
     found = restore.restore_picture(read_picture(source), with_maps=True)
-    expected = restore.restore(tensor(streaks(4)), with_maps=True).maps["mask"][0, 0].numpy()
+    expected = restore.restore(tensor(rain(wide=20)), with_maps=True).maps["mask"][0, 0].numpy()
     assert np.abs(found.maps["mask"].pixels[..., 0] / 255 - expected).max() < 0.03
 
 
 def test_protected_pixels_stay(restore: Derainer) -> None:
-    pixels, keep = streaks(4), torch.zeros(1, 1, 400, 560)
+    pixels, keep = rain(wide=20), torch.zeros(1, 1, 400, 560)
     keep[..., :200, :] = 1
     found = restore.restore_picture(Picture(pixels), protect=keep)
     assert NOTE in found.note
@@ -99,12 +99,12 @@ def test_protected_pixels_stay(restore: Derainer) -> None:
 @pytest.mark.parametrize("settings", [{"full_size": True}, {"strength": 0.0}, {"phases": True}])
 def test_it_is_left_out(restore: Derainer, settings: dict[str, object]) -> None:
     other = restore.with_settings(**settings)  # type: ignore[arg-type]
-    assert NOTE not in other.restore(tensor(streaks(4))).note
-    assert NOTE not in other.restore_picture(Picture(streaks(4))).note
+    assert NOTE not in other.restore(tensor(rain(wide=20))).note
+    assert NOTE not in other.restore_picture(Picture(rain(wide=20))).note
 
 
 def test_weights_without_a_threshold_leave_it_out(restore: Derainer) -> None:
-    assert Derainer(restore.network, Settings(device="cpu")).restore(tensor(streaks(4))).note == ""
+    assert Derainer(restore.network, Settings(device="cpu")).restore(tensor(rain(wide=20))).note == ""
 
 
 class Darkens(RainNetwork):
@@ -142,7 +142,7 @@ def test_an_exported_file_finds_them_too(restore: Derainer, tmp_path: Path) -> N
     target = tmp_path / "everyday.onnx"
     export(open_checkpoint(find_model("everyday")), "onnx", target)
     first, second = (
-        derainer.restore_picture(Picture(streaks(4))) for derainer in (restore, derain.load(target))
+        derainer.restore_picture(Picture(rain(wide=20))) for derainer in (restore, derain.load(target))
     )
     assert first.note == second.note == NOTE
     assert np.abs(first.picture.pixels.astype(int) - second.picture.pixels).max() <= 1

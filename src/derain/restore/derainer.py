@@ -32,7 +32,7 @@ from derain.restore import sideways, wide_rain
 from derain.restore.in_memory import no_picture, picture_planes, restore_array, restore_pil, restore_tensor
 from derain.restore.inference import BandSource, Inference, Restored, joined, notes, source_of
 from derain.restore.precision import choose_precision, is_bfloat16_native
-from derain.restore.protecting import keep_map, protected, refuse_other_size
+from derain.restore.protecting import keep_map, protected, protected_picture, refuse_other_size
 from derain.restore.rain import Change, Rain, measure_rain, threshold_of
 from derain.restore.settings import Changes, Settings, choose_device
 from derain.restore.sideways import ON_ITS_SIDE, Sideways
@@ -456,20 +456,26 @@ class Derainer:
         """
         if protect is not None:
             refuse_other_size(protect, picture.size)
-        source, work = _source(picture), _Work(self.dtype_for(picture.bits), with_maps, progress)
-        found = self._restore_picture(self._inference, picture, source, work, protect)
+        found = self._best_of_picture(picture, _Work(self.dtype_for(picture.bits), with_maps, progress))
+        if protect is None:
+            return found
+        return replace(found, picture=protected_picture(picture, found.picture, protect))
+
+    def _best_of_picture(self, picture: Picture, work: _Work) -> RestoredPicture:
+        """What is found in a picture as it stands, or if it is turned or seen at half the size."""
+        source = _source(picture)
+        found = self._restore_picture(self._inference, picture, source, work)
         if self.rain_threshold is None or found.rain is None:
             return found
         result = _source(found.picture)
         if self._is_left(found.rain, result, work.dtype):
-            again = self._restore_picture(self._halved, found.picture, result, work, protect)
+            again = self._restore_picture(self._halved, found.picture, result, work)
             maps = {name: _lighter(values, again.maps[name]) for name, values in found.maps.items()}
             return RestoredPicture(again.picture, maps, found.rain, notes((wide_rain.NOTE, found.note)))
 
         def whole() -> tuple[RestoredPicture, Rain]:
             side = replace(picture, pixels=np.rot90(picture.pixels, -1), alpha=None)
-            keep = None if protect is None else turned(protect, ON_ITS_SIDE)
-            restored = self._restore_picture(self._inference, side, _source(side), work, keep)
+            restored = self._restore_picture(self._inference, side, _source(side), work)
             assert restored.rain is not None  # as it was measured before
             return restored, restored.rain
 
@@ -516,7 +522,6 @@ class Derainer:
         picture: Picture,
         source: BandSource,
         work: _Work,
-        protect: Tensor | None,
     ) -> RestoredPicture:
         """As it stands, in bands of rows of its `source`."""
         height, width = picture.size
@@ -527,8 +532,6 @@ class Derainer:
             rows, image, note = slice(band.top, band.bottom), band.image, band.note
             if change is not None:
                 change.add(band.top, band.rainy, image)
-            if protect is not None:
-                image = protected(band.rainy, image, protect[:, :, rows])
             pixels[rows] = to_pixels(picture, image)
             for name, values in band.maps.items():
                 if name not in maps:
