@@ -53,7 +53,7 @@ def measured(name: str, clip: Path) -> dict[str, float]:
     """Seconds of each part, the least of some frames; the network in the precision that `auto` takes."""
     restore = load(name) if name in bundled_names() else Derainer(create_network(name))
     precision = restore.precision_for(8)
-    as_live = functools.partial(restore.restore, bits=8, as_it_is=True)
+    as_live = functools.partial(restore.restore, bits=8, one_pass=True)
     found: dict[str, list[float]] = {}
 
     def timed(part: str, work: Callable[[], Any]) -> Any:

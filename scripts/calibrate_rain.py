@@ -70,7 +70,9 @@ def signals(restore: Derainer, files: Iterable[Path]) -> dict[str, float]:
         if height * width > LARGEST:
             top, left = max(0, height // 2 - 512), max(0, width // 2 - 512)
             rainy = rainy[..., top : top + 1024, left : left + 1024]
-        found[file.name] = measure_rain(rainy, restore.restore(rainy, bits=picture.bits).image).signal
+        found[file.name] = measure_rain(
+            rainy, restore.restore(rainy, bits=picture.bits, one_pass=True).image
+        ).signal
     return found
 
 

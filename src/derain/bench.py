@@ -189,13 +189,13 @@ def measure_here(task: Task) -> Measurement:
     if task.threads is not None:
         torch.set_num_threads(task.threads)
     derainer = _derainer(task)
-    derainer.restore(replace(task, height=WARM_UP, width=WARM_UP).picture(), bits=BITS, as_it_is=True)
+    derainer.restore(replace(task, height=WARM_UP, width=WARM_UP).picture(), bits=BITS, one_pass=True)
     picture = task.picture()
     before = start_memory(derainer.device)
     turns, note = [], ""
     for _ in range(task.passes):
         wall, cpu = time.perf_counter(), time.process_time()
-        note = derainer.restore(picture, bits=BITS, as_it_is=True).note
+        note = derainer.restore(picture, bits=BITS, one_pass=True).note
         turns.append((time.perf_counter() - wall, time.process_time() - cpu))
     after = most_memory(derainer.device)
     seen = _padded(derainer.network, *derainer.seen_size(task.height, task.width))

@@ -24,9 +24,9 @@ from derain.methods.everyday import fast
 from derain.methods.network import RainNetwork
 from derain.pictures import Picture, grey_map, read_picture, to_tensor, with_pixels, write_picture
 from derain.restore import Derainer, Settings, memory
+from derain.restore.blending import blended
 from derain.restore.memory import fitting_tile
 from derain.restore.precision import is_bfloat16_native
-from derain.restore.protecting import protected
 from derain.restore.rain import measure_rain
 
 SAMPLES = Path(__file__).parents[2] / "samples"
@@ -244,12 +244,14 @@ def test_bands_of_whole_numbers_give_what_floats_do(
     keep = torch.rand(1, 1, 117, 83).round()
     for picture in (Picture(levels), Picture((levels[..., :1] >> 8).astype(np.uint8))):
         found = restore.restore_picture(picture, with_maps=True, protect=keep)
-        wanted = restore.restore(to_tensor(picture), with_maps=True)
-        image = protected(to_tensor(picture), wanted.image, keep)
+        full = restore.with_settings(strength=1.0)
+        wanted = full.restore(to_tensor(picture), with_maps=True)
+        whole = with_pixels(picture, wanted.image)
+        image = blended(to_tensor(picture), to_tensor(whole), restore.settings.strength, keep)
         assert np.array_equal(found.picture.pixels, with_pixels(picture, image).pixels)
         for map_name, values in wanted.maps.items():
             assert np.array_equal(found.maps[map_name].pixels, grey_map(values).pixels)
-        assert found.rain == measure_rain(to_tensor(picture), wanted.image, restore.settings.strength)
+        assert found.rain == measure_rain(to_tensor(picture), wanted.image)
 
 
 def test_a_turned_photograph_comes_back_upright(derainer: Derainer, pixels: np.ndarray) -> None:

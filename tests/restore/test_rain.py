@@ -47,12 +47,6 @@ def test_what_is_in_one_place_is_no_rain() -> None:
     assert measure_rain(local, image).signal < 0.1 * measure_rain(rainy, image).signal
 
 
-def test_half_the_change_is_the_same_rain() -> None:
-    rainy, image = streaks()
-    half = torch.lerp(rainy, image, 0.5)
-    assert measure_rain(rainy, half, strength=0.5).as_row() == measure_rain(rainy, image).as_row()
-
-
 def test_dry_and_large_and_tiny_pictures() -> None:
     rainy, image = streaks()
     assert measure_rain(image, image).as_row() == {

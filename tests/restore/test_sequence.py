@@ -128,7 +128,7 @@ def test_a_result_that_exists_is_no_failure(derainer: Derainer, folder: Path) ->
 def test_a_frame_that_the_network_fails_at_ends_only_its_clip(
     derainer: Derainer, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen, restore = 0, Derainer.restore
+    seen, restore = 0, Derainer._restore_once
 
     def fails_once(self: Derainer, *given: Any, **options: Any) -> Any:
         nonlocal seen
@@ -137,7 +137,7 @@ def test_a_frame_that_the_network_fails_at_ends_only_its_clip(
             raise DerainError("the network gave values that are not finite.")
         return restore(self, *given, **options)
 
-    monkeypatch.setattr(Derainer, "restore", fails_once)
+    monkeypatch.setattr(Derainer, "_restore_once", fails_once)
     found = outcomes(derainer, folder)
     assert list(found) == [f"{number}.png" for number in range(1, COUNT + 1)]
     assert [name for name, status in found.items() if status == "failed"] == ["5.png"]

@@ -85,7 +85,7 @@ def test_only_the_pictures_of_a_batch_that_need_it(restore: derain.Derainer) -> 
     found = restore.restore(rainy.permute(0, 3, 1, 2).float() / 255)
     assert found.sideways == (1,)
     torch.testing.assert_close(turned(found.image[1:2], ON_ITS_SIDE), found.image[:1], rtol=0, atol=1e-4)
-    frames = restore.restore(rainy.permute(0, 3, 1, 2).float() / 255, as_it_is=True)
+    frames = restore.restore(rainy.permute(0, 3, 1, 2).float() / 255, one_pass=True)
     assert frames.sideways == ()
     torch.testing.assert_close(frames.image[::2], found.image[::2], rtol=0, atol=0)
 

@@ -54,14 +54,14 @@ def test_wide_streaks_go(restore: Derainer) -> None:
     rainy = tensor(rain(wide=20))
     found = restore.restore(rainy)
     assert found.note == NOTE
-    assert left(found.image) < 0.4 * left(restore.restore(rainy, as_it_is=True).image)
+    assert left(found.image) < 0.4 * left(restore.restore(rainy, one_pass=True).image)
 
 
 def test_thin_streaks_go_at_once(restore: Derainer) -> None:
     rainy = tensor(rain(wide=0))
     found = restore.restore(rainy)
     assert found.note == ""
-    torch.testing.assert_close(found.image, restore.restore(rainy, as_it_is=True).image, rtol=0, atol=0)
+    torch.testing.assert_close(found.image, restore.restore(rainy, one_pass=True).image, rtol=0, atol=0)
 
 
 def test_pictures_of_a_batch_are_judged_one_by_one(restore: Derainer) -> None:
@@ -96,7 +96,37 @@ def test_protected_pixels_stay(restore: Derainer) -> None:
     assert np.abs(found.picture.pixels[200:].astype(int) - GROUND).mean() < 5
 
 
-@pytest.mark.parametrize("settings", [{"full_size": True}, {"strength": 0.0}, {"phases": True}])
+def test_what_is_protected_is_not_left_rain(restore: Derainer) -> None:
+    pixels, keep = rain(wide=0), torch.zeros(1, 1, 400, 560)
+    keep[..., :280, :] = 1
+    found = restore.restore_picture(Picture(pixels), protect=keep)
+    assert NOTE not in found.note
+    np.testing.assert_array_equal(found.picture.pixels[280:], restore(pixels)[280:])
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.25])
+@pytest.mark.parametrize("wide", [0, 20])
+def test_strength_is_that_of_the_whole_change(restore: Derainer, strength: float, wide: int) -> None:
+    rainy = tensor(rain(wide))
+    whole, part = restore.restore(rainy), restore.with_settings(strength=strength).restore(rainy)
+    wanted = torch.lerp(rainy, whole.image, strength).clamp(0, 1)
+    torch.testing.assert_close(part.image, wanted, rtol=0, atol=1e-6)
+    pixels = restore.with_settings(strength=strength)(rain(wide))
+    assert np.abs(pixels - 255 * wanted[0].permute(1, 2, 0).numpy()).max() <= 1
+    assert part.note == whole.note
+
+
+def test_a_picture_on_its_side_is_looked_at_again_too(restore: Derainer) -> None:
+    pixels = rain(wide=20)
+    found = restore.restore_picture(Picture(np.ascontiguousarray(np.rot90(pixels))))
+    assert found.note.count(";") == 1
+    wanted = restore.restore_picture(Picture(pixels))
+    np.testing.assert_array_equal(np.rot90(found.picture.pixels, -1), wanted.picture.pixels)
+    assert found.rain == wanted.rain
+    assert restore.rain(np.ascontiguousarray(np.rot90(pixels))) == restore.rain(pixels)
+
+
+@pytest.mark.parametrize("settings", [{"full_size": True}, {"phases": True}])
 def test_it_is_left_out(restore: Derainer, settings: dict[str, object]) -> None:
     other = restore.with_settings(**settings)  # type: ignore[arg-type]
     assert NOTE not in other.restore(tensor(rain(wide=20))).note

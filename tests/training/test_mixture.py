@@ -212,7 +212,6 @@ from pathlib import Path
 from derain.training import load_recipe
 from derain.training.batches import batches, open_sources
 from derain.training.learner import Learner
-from derain.training.loop import accelerated
 recipe = load_recipe(Path(sys.argv[1]))
 stream = batches(recipe, open_sources(recipe)[0], 0, 0, 1)
 next(stream)

@@ -35,8 +35,7 @@ class Facts(BaseModel):
         bytes_per_pixel: peak memory of intermediate values.
         multiply_adds_per_pixel: of a large picture.
         precision: of its convolutions.
-        rain_threshold: the signal above which it rains, see `derain.restore.rain`; None where it was not
-            measured.
+        rain_threshold: the signal above which it is raining, see `derain.restore.rain`; None if not measured.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -52,7 +51,7 @@ class Facts(BaseModel):
     bytes_per_pixel: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     multiply_adds_per_pixel: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     precision: Literal["float32", "int8"] = "float32"
-    rain_threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
+    rain_threshold: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -75,7 +74,7 @@ class Facts(BaseModel):
         )
 
     def of_weights(self) -> dict[str, Any]:
-        """What they state about the weights, in the form of the facts in a file of weights."""
+        """These facts as a file of weights states them; see `derain.restore.rain`."""
         return {} if self.rain_threshold is None else {FACT: {"threshold": self.rain_threshold}}
 
 

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, Unpack, overload
 
 import numpy as np
 import torch
@@ -29,15 +29,16 @@ from derain.pictures import EXTENSIONS, Picture, left_out, read_picture, to_tens
 from derain.pictures.kinds import VIDEO_KINDS, file_kind
 from derain.pictures.picture import grey_pixels, to_pixels
 from derain.restore import sideways, wide_rain
+from derain.restore.blending import blended, blended_picture
 from derain.restore.in_memory import no_picture, picture_planes, restore_array, restore_pil, restore_tensor
 from derain.restore.inference import BandSource, Inference, Restored, joined, notes, source_of
 from derain.restore.precision import choose_precision, is_bfloat16_native
-from derain.restore.protecting import keep_map, protected, protected_picture, refuse_other_size
+from derain.restore.protecting import keep_map, refuse_other_size
 from derain.restore.rain import Change, Rain, measure_rain, threshold_of
 from derain.restore.settings import Changes, Settings, choose_device
-from derain.restore.sideways import ON_ITS_SIDE, Sideways
+from derain.restore.sideways import ON_ITS_SIDE, falls_sideways, may_fall_sideways
 from derain.restore.test_time import positions, turned, turned_back
-from derain.restore.wide_rain import is_left
+from derain.restore.wide_rain import wide_streaks_remain
 
 if TYPE_CHECKING:
     from derain.restore.video import Finish, FrameProgress, RestoreBatch, VideoResult
@@ -111,13 +112,13 @@ class RestoredPicture:
     Attributes:
         picture: with everything that the rainy one carried.
         maps: {"mask" or "uncertainty": grey}; empty if not asked for.
-        rain: how much there was; None if nothing was to be changed (strength 0).
+        rain: how much there was.
         note: what a user should know about how it was done, or "".
     """
 
     picture: Picture
     maps: Mapping[str, Picture]
-    rain: Rain | None
+    rain: Rain
     note: str
 
 
@@ -127,6 +128,28 @@ class _Work(NamedTuple):
     dtype: torch.dtype
     with_maps: bool
     progress: Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class _Look(Generic[Result]):
+    """What was found in a picture, and how.
+
+    Attributes:
+        result: of the picture as it was seen.
+        rain: how much there was.
+        is_turned: whether it was seen on its side.
+        notes: what a user should know about that.
+    """
+
+    result: Result
+    rain: Rain
+    is_turned: bool
+    notes: tuple[str, ...]
+
+    @property
+    def is_first(self) -> bool:
+        """Whether the first look was the best."""
+        return not self.notes
 
 
 class Derainer:
@@ -306,8 +329,8 @@ class Derainer:
 
     def frame_restorer(self, bits: int) -> RestoreBatch:
         """What restores the frames of a clip, of this many bits per channel, at full strength."""
-        full = self._at_full_strength
-        return lambda rainy: full.restore(rainy, bits=bits, as_it_is=True).image
+        work = _Work(self.dtype_for(bits), False, lambda done, total: None)
+        return lambda rainy: self._restore_once(rainy, work).image
 
     def frame_finish(self, protect: Tensor | None = None) -> Finish | None:
         """What applies the strength to a frame once its neighbours corrected it; None where nothing is to do.
@@ -320,17 +343,11 @@ class Derainer:
             return None
 
         def finish(rainy: Tensor, image: Tensor) -> Tensor:
-            image = torch.lerp(rainy, image, strength).clamp_(0, 1)
-            if protect is None:
-                return image
-            refuse_other_size(protect, rainy.shape[-2:])
-            return protected(rainy, image, protect)
+            if protect is not None:
+                refuse_other_size(protect, rainy.shape[-2:])
+            return blended(rainy, image, strength, protect)
 
         return finish
-
-    @functools.cached_property
-    def _at_full_strength(self) -> Derainer:
-        return self if self.settings.strength == 1 else self.with_settings(strength=1.0)
 
     @property
     def frames_at_once(self) -> int:
@@ -361,11 +378,8 @@ class Derainer:
             DerainError: as for restoring.
         """
         rainy, bits = self._planes(picture)
-        found = self._at_full_strength.restore(rainy, bits=bits)
-        image = found.image
-        if found.sideways:
-            rainy, image = turned(rainy, ON_ITS_SIDE), turned(image, ON_ITS_SIDE)
-        return measure_rain(rainy, image, threshold=self.rain_threshold)
+        work = _Work(self.dtype_for(bits), False, lambda done, total: None)
+        return self._best_of_tensor(rainy, self._restore_once(rainy, work), work).rain
 
     def _keep(self, protect: Any) -> Tensor | None:
         return None if protect is None else keep_map(self._planes(protect)[0])
@@ -385,7 +399,7 @@ class Derainer:
         *,
         bits: int = 32,
         protect: Tensor | None = None,
-        as_it_is: bool = False,
+        one_pass: bool = False,
     ) -> Restored:
         """Restores pictures (B, 3, H, W) float RGB in [0, 1], as many at once as fit in memory.
 
@@ -395,46 +409,57 @@ class Derainer:
         file that the values come from; 32 for floats, which "auto" restores in float32. `protect` states
         how much of each pixel stays unchanged, see `derain.restore.protecting.keep_map`. Pictures in which
         rain falls sideways are restored turned (`derain.restore.sideways`), and wide streaks are found in a
-        copy of half the size (`derain.restore.wide_rain`); not so with `as_it_is`: frames of a clip must be
-        treated alike.
+        copy of half the size (`derain.restore.wide_rain`); `one_pass` skips both, as for frames of a clip,
+        which must all be treated alike.
 
         Raises:
             DerainError: values are not finite, or memory runs out at the smallest tile.
         """
+        if protect is not None:
+            refuse_other_size(protect, rainy.shape[-2:])
         work = _Work(self.dtype_for(bits), with_maps, progress)
-        found = self._inference.restore(rainy, *work)
-        if not as_it_is and self.rain_threshold is not None and self.settings.strength:
-            first = found.one_by_one()
-            better = [self._better(*pair, work) for pair in zip(rainy.split(1), first, strict=True)]
-            if any(one is not other for one, other in zip(better, first, strict=True)):
-                found = joined(better)
-        if protect is None:
+        found = self._restore_once(rainy, work) if one_pass else self._restore_best(rainy, work)
+        return replace(found, image=blended(rainy, found.image, self.settings.strength, protect))
+
+    def _restore_once(self, rainy: Tensor, work: _Work) -> Restored:
+        return self._inference.restore(rainy, *work)
+
+    def _restore_best(self, rainy: Tensor, work: _Work) -> Restored:
+        """The best of up to three looks at each of the pictures (B, 3, H, W), at full strength."""
+        found = self._restore_once(rainy, work)
+        if self.rain_threshold is None:
             return found
-        refuse_other_size(protect, rainy.shape[-2:])
-        return replace(found, image=protected(rainy.to(found.image), found.image, protect))
+        looks = [self._best_of_tensor(rainy[at : at + 1], found.part(at), work) for at in range(len(rainy))]
+        if all(look.is_first for look in looks):
+            return found
+        return joined([look.result for look in looks])
 
-    def _better(self, rainy: Tensor, found: Restored, work: _Work) -> Restored:
-        """What was found in a picture (1, 3, H, W), or is found if it is turned or seen at half the size."""
-        rain = measure_rain(rainy, found.image, self.settings.strength, self.rain_threshold)
-        if self._is_left(rain, source_of(found.image), work.dtype):
-            again = self._halved.restore(found.image, *work)
-            maps = {name: torch.maximum(values, again.maps[name]) for name, values in found.maps.items()}
-            return Restored(again.image, maps, notes((wide_rain.NOTE, found.note)))
+    def _best_of_tensor(self, rainy: Tensor, found: Restored, work: _Work) -> _Look[Restored]:
+        """The best look at a picture (1, 3, H, W), of which the first `found` this."""
 
-        def whole() -> tuple[Restored, Rain]:
+        def first() -> tuple[Restored, Rain]:
+            return found, measure_rain(rainy, found.image, self.rain_threshold)
+
+        def on_its_side() -> tuple[Restored, Rain]:
             side = turned(rainy, ON_ITS_SIDE)
-            restored = self._inference.restore(side, *work)
-            return restored, measure_rain(side, restored.image, self.settings.strength)
+            restored = self._restore_once(side, work)
+            return restored, measure_rain(side, restored.image, self.rain_threshold)
 
-        upright = self._found_sideways(rain, source_of(rainy), work.dtype, whole)
-        if upright is None:
-            return found
-        return Restored(
-            turned_back(upright.image, ON_ITS_SIDE),
-            {name: turned_back(values, ON_ITS_SIDE) for name, values in upright.maps.items()},
-            notes((sideways.NOTE, upright.note)),
-            (0,),
-        )
+        def at_half(result: Restored) -> Restored:
+            again = self._halved.restore(result.image, work.dtype, work.with_maps)
+            maps = {name: torch.maximum(values, again.maps[name]) for name, values in result.maps.items()}
+            return Restored(again.image, maps, notes((result.note, again.note)))
+
+        def shown(result: Restored) -> BandSource:
+            return source_of(result.image)
+
+        look = self._best(source_of(rainy), work.dtype, first, on_its_side, at_half, shown)
+        result = replace(look.result, note=notes((*look.notes, look.result.note)))
+        if look.is_turned:
+            image = turned_back(result.image, ON_ITS_SIDE)
+            maps = {name: turned_back(values, ON_ITS_SIDE) for name, values in result.maps.items()}
+            result = Restored(image, maps, result.note, (0,))
+        return replace(look, result=result)
 
     def restore_picture(
         self,
@@ -457,82 +482,92 @@ class Derainer:
         if protect is not None:
             refuse_other_size(protect, picture.size)
         found = self._best_of_picture(picture, _Work(self.dtype_for(picture.bits), with_maps, progress))
-        if protect is None:
-            return found
-        return replace(found, picture=protected_picture(picture, found.picture, protect))
+        pixels = blended_picture(picture, found.picture, self.settings.strength, protect)
+        return replace(found, picture=pixels)
 
     def _best_of_picture(self, picture: Picture, work: _Work) -> RestoredPicture:
-        """What is found in a picture as it stands, or if it is turned or seen at half the size."""
+        """The best of up to three looks at a picture, at full strength."""
         source = _source(picture)
-        found = self._restore_picture(self._inference, picture, source, work)
-        if self.rain_threshold is None or found.rain is None:
-            return found
-        result = _source(found.picture)
-        if self._is_left(found.rain, result, work.dtype):
-            again = self._restore_picture(self._halved, found.picture, result, work)
-            maps = {name: _lighter(values, again.maps[name]) for name, values in found.maps.items()}
-            return RestoredPicture(again.picture, maps, found.rain, notes((wide_rain.NOTE, found.note)))
 
-        def whole() -> tuple[RestoredPicture, Rain]:
+        def first() -> tuple[RestoredPicture, Rain]:
+            found = self._restore_picture(self._inference, picture, source, work)
+            return found, found.rain
+
+        def on_its_side() -> tuple[RestoredPicture, Rain]:
             side = replace(picture, pixels=np.rot90(picture.pixels, -1), alpha=None)
-            restored = self._restore_picture(self._inference, side, _source(side), work)
-            assert restored.rain is not None  # as it was measured before
-            return restored, restored.rain
+            found = self._restore_picture(self._inference, side, _source(side), work)
+            return found, found.rain
 
-        upright = self._found_sideways(found.rain, source, work.dtype, whole)
-        if upright is None:
-            return found
-        return RestoredPicture(
-            replace(_turned_back(upright.picture), alpha=picture.alpha),
-            {name: _turned_back(values) for name, values in upright.maps.items()},
-            upright.rain,
-            notes((sideways.NOTE, upright.note)),
-        )
+        def at_half(result: RestoredPicture) -> RestoredPicture:
+            quiet = work._replace(progress=lambda done, total: None)
+            again = self._restore_picture(self._halved, result.picture, _source(result.picture), quiet)
+            maps = {name: _lighter(values, again.maps[name]) for name, values in result.maps.items()}
+            return RestoredPicture(again.picture, maps, result.rain, notes((result.note, again.note)))
 
-    def _is_left(self, rain: Rain, result: BandSource, dtype: torch.dtype) -> bool:
-        """Whether wide streaks are left in a result; see `derain.restore.wide_rain`."""
+        look = self._best(source, work.dtype, first, on_its_side, at_half, lambda r: _source(r.picture))
+        result = replace(look.result, note=notes((*look.notes, look.result.note)))
+        if look.is_turned:
+            upright = replace(_turned_back(result.picture), alpha=picture.alpha)
+            maps = {name: _turned_back(values) for name, values in result.maps.items()}
+            result = replace(result, picture=upright, maps=maps)
+        return result
+
+    def _best(
+        self,
+        source: BandSource,
+        dtype: torch.dtype,
+        first: Callable[[], tuple[Result, Rain]],
+        on_its_side: Callable[[], tuple[Result, Rain]],
+        at_half: Callable[[Result], Result],
+        as_source: Callable[[Result], BandSource],
+    ) -> _Look[Result]:
+        """The best of up to three looks at a picture: as it stands; on its side, if rain falls sideways; and
+        again at half the size, if wide streaks remain.
+
+        Args:
+            source: the picture.
+            dtype: that the network computes in.
+            first, on_its_side: restore the picture as it stands, or turned, and say how much rain there was.
+            at_half: restores a result again, from a copy of half the size.
+            as_source: the picture in a result.
+        """
         inference, threshold = self._inference, self.rain_threshold
-        if threshold is None or not inference.chooses_size:
-            return False
-        return is_left(
-            rain,
-            self._halved.at_working_size(result),
-            inference.seen_size(result.height, result.width),
-            functools.partial(inference.restore, dtype=dtype),
-            self.settings.strength,
-            threshold,
-        )
-
-    def _found_sideways(
-        self, rain: Rain, source: BandSource, dtype: torch.dtype, whole: Callable[[], tuple[Result, Rain]]
-    ) -> Result | None:
-        """What `whole` makes of a picture in which rain falls sideways, see `Sideways.result`."""
-        assert self.rain_threshold is not None
-        restore = functools.partial(self._inference.restore, dtype=dtype)
-        trial = Sideways(restore, self.rain_threshold, self.settings.strength)
-        return trial.result(rain, lambda: self._inference.at_working_size(source), whole)
+        trial = functools.partial(inference.restore, dtype=dtype)
+        result, rain = first()
+        look = _Look(result, rain, False, ())
+        if threshold is None:
+            return look
+        if rain.signal <= max(sideways.SOME, threshold):
+            seen = inference.at_working_size(source)
+            if may_fall_sideways(rain, seen, trial, threshold):
+                other, its_rain = on_its_side()
+                if falls_sideways(its_rain, rain, threshold):
+                    look = _Look(other, its_rain, True, (sideways.NOTE,))
+        height, width = source.height, source.width
+        if min(self._halved.seen_size(height, width)) < wide_rain.SMALLEST or not inference.chooses_size:
+            return look
+        if look.rain.is_raining:
+            shown = as_source(look.result)
+            half, size = self._halved.at_working_size(shown), inference.seen_size(shown.height, shown.width)
+            if wide_streaks_remain(look.rain, half, size, trial, threshold):
+                look = replace(look, result=at_half(look.result), notes=(*look.notes, wide_rain.NOTE))
+        return look
 
     @functools.cached_property
     def _halved(self) -> Inference:
         return replace(self._inference, halved=True)
 
     def _restore_picture(
-        self,
-        inference: Inference,
-        picture: Picture,
-        source: BandSource,
-        work: _Work,
+        self, inference: Inference, picture: Picture, source: BandSource, work: _Work
     ) -> RestoredPicture:
         """As it stands, in bands of rows of its `source`."""
         height, width = picture.size
         pixels, maps, note = np.empty_like(picture.pixels), dict[str, NDArray[np.uint8]](), ""
-        strength = self.settings.strength
-        change = Change(height, width, strength) if strength else None
+        change = Change(height, width)
         for band in inference.bands(source, *work):
-            rows, image, note = slice(band.top, band.bottom), band.image, band.note
-            if change is not None:
-                change.add(band.top, band.rainy, image)
-            pixels[rows] = to_pixels(picture, image)
+            rows, note = slice(band.top, band.bottom), band.note
+            change.add(band.top, band.rainy, band.image)
+            pixels[rows] = to_pixels(picture, band.image)
             for name, values in band.maps.items():
                 if name not in maps:
                     maps[name] = np.empty((height, width, 1), np.uint8)
@@ -540,7 +575,7 @@ class Derainer:
         return RestoredPicture(
             replace(picture, pixels=pixels),
             {name: Picture(values) for name, values in maps.items()},
-            change.measured(self.rain_threshold) if change is not None else None,
+            change.measured(self.rain_threshold),
             note,
         )
 

@@ -41,16 +41,10 @@ class Restored:
     note: str
     sideways: tuple[int, ...] = ()
 
-    def one_by_one(self) -> list[Restored]:
-        """The pictures of the batch."""
-        return [
-            Restored(
-                self.image[at : at + 1],
-                {name: value[at : at + 1] for name, value in self.maps.items()},
-                self.note,
-            )
-            for at in range(len(self.image))
-        ]
+    def part(self, at: int) -> Restored:
+        """One picture of the batch, counted from 0, as a batch."""
+        maps = {name: values[at : at + 1] for name, values in self.maps.items()}
+        return Restored(self.image[at : at + 1], maps, self.note, (0,) if at in self.sideways else ())
 
 
 def joined(pictures: Sequence[Restored]) -> Restored:
@@ -113,7 +107,7 @@ class Inference:
 
     Attributes:
         network: in eval mode, on `device`.
-        settings: of tiles, phases and strength.
+        settings: of tiles, phases and sizes.
         device: what it computes on.
         turns: positions of the picture whose results are averaged.
         halved: whether the network sees pictures at half the usual size; see `derain.restore.wide_rain`.
@@ -186,8 +180,8 @@ class Inference:
     def chooses_size(self) -> bool:
         """Whether the network may see a picture at another size than its own."""
         # Phases are half as large already.
-        as_it_is = self.settings.full_size or self.settings.phases
-        return self.network.spec.working_side is not None and not as_it_is
+        fixed = self.settings.full_size or self.settings.phases
+        return self.network.spec.working_side is not None and not fixed
 
     def at_working_size(self, source: BandSource) -> BandSource:
         """The picture as the network sees it: reduced if it is large; see `derain.restore.reduced`."""
@@ -225,12 +219,10 @@ class Inference:
                 torch.cuda.empty_cache()
 
     def _finished(self, source: BandSource, top: int, outputs: Mapping[str, Tensor], note: str) -> Band:
-        """Rows of the network's outputs without the padding, at the wanted strength."""
+        """Rows of the network's outputs without the padding."""
         cut = {name: value[..., : source.height - top, : source.width] for name, value in outputs.items()}
         image = cut.pop("image").clamp_(0, 1)
         rainy = source.rows(top, top + image.shape[2])
-        if self.settings.strength != 1:
-            image = torch.lerp(rainy.to(image), image, self.settings.strength).clamp_(0, 1)
         return Band(top, rainy, image, cut, note)
 
     def _restore_batch(

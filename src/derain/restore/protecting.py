@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -13,11 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from derain.errors import DerainError, UsageError
-from derain.pictures import EXTENSIONS, Picture, read_picture, to_tensor
-from derain.pictures.picture import to_pixels
+from derain.pictures import EXTENSIONS, read_picture, to_tensor
 
 WITHOUT_MASK = "no mask found, so nothing is protected"
-ROWS = 256  # of a picture that are blended at once
 FEATHER = 16  # pixels over which protection fades, outside the white
 # A pixel whose channels differ by more is coloured; a mask with a greater share of them is a photograph.
 COLOURED, COLOURED_SHARE = 0.05, 0.1
@@ -56,17 +53,6 @@ def protected(rainy: Tensor, image: Tensor, keep: Tensor) -> Tensor:
     # Not `torch.lerp`: where nothing or everything is kept, values must be exact.
     mixed = keep * rainy + (1 - keep) * image
     return torch.where(keep == 1, rainy, torch.where(keep == 0, image, mixed))
-
-
-def protected_picture(rainy: Picture, restored: Picture, keep: Tensor) -> Picture:
-    """`restored` with the pixels of `rainy`, of the same size and depth, where `keep` is 1."""
-    height, _ = rainy.size
-    pixels = np.empty_like(rainy.pixels)
-    for top in range(0, height, ROWS):
-        end = min(top + ROWS, height)
-        before, after = to_tensor(rainy, top, end), to_tensor(restored, top, end)
-        pixels[top:end] = to_pixels(rainy, protected(before, after, keep[:, :, top:end]))
-    return replace(restored, pixels=pixels)
 
 
 def refuse_other_size(keep: Tensor, size: Sequence[int], path: Path | None = None) -> None:

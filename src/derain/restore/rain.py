@@ -52,12 +52,11 @@ class Rain:
         }
 
 
-def measure_rain(rainy: Tensor, image: Tensor, strength: float = 1.0, threshold: float | None = None) -> Rain:
+def measure_rain(rainy: Tensor, image: Tensor, threshold: float | None = None) -> Rain:
     """How much rain a network removed from a picture.
 
     Args:
         rainy, image: (1, 3, H, W) or (3, H, W) float RGB in [0, 1], before and after.
-        strength: of the change, above 0; see `derain.restore.Settings`.
         threshold: of the weights, see `threshold_of`.
 
     Examples:
@@ -71,7 +70,7 @@ def measure_rain(rainy: Tensor, image: Tensor, strength: float = 1.0, threshold:
         False
     """
     height, width = rainy.shape[-2:]
-    change = Change(height, width, strength)
+    change = Change(height, width)
     change.add(0, rainy, image)
     return change.measured(threshold)
 
@@ -79,15 +78,14 @@ def measure_rain(rainy: Tensor, image: Tensor, strength: float = 1.0, threshold:
 class Change:
     """What a network removed from a picture, for `measure_rain`, collected in bands of rows."""
 
-    def __init__(self, height: int, width: int, strength: float = 1.0) -> None:
+    def __init__(self, height: int, width: int) -> None:
         scale = min(1, LONGEST / max(height, width))
         self._size = max(1, round(width * scale)), max(1, round(height * scale))
-        self._strength = strength
         self._narrow = np.empty((height, self._size[0]), np.float32)
 
     def add(self, top: int, rainy: Tensor, image: Tensor) -> None:
         """Rows from `top` on, (1, 3, h, W) or (3, h, W), before and after."""
-        luma = _luma(rainy - image) / self._strength
+        luma = _luma(rainy - image)
         rows = slice(top, top + len(luma))
         self._narrow[rows] = _resized(luma, (self._size[0], len(luma)))
 
@@ -117,7 +115,9 @@ def threshold_of(facts: Mapping[str, Any]) -> float | None:
     """The signal above which it rains, from the facts in a file of weights; None if there is none."""
     fact = facts.get(FACT)
     threshold = fact.get("threshold") if isinstance(fact, Mapping) else None
-    return float(threshold) if isinstance(threshold, int | float) else None
+    if not isinstance(threshold, int | float) or isinstance(threshold, bool) or not 0 <= threshold <= 1:
+        return None
+    return float(threshold)
 
 
 def calibration(dry: list[float], false_alarms: float = 0.05) -> dict[str, float | int]:

@@ -18,8 +18,8 @@ from derain.methods.network import Rows
 # A picture only slightly larger than the working size is restored as it is: reducing it would blur thin
 # streaks and gain little.
 WORTHWHILE = 1.25
-ROWS = 256  # of the large picture at once, if it is larger than this:
-WHOLE = 1 << 22  # pixels
+ROWS = 256  # of the large picture that are read or enlarged at once
+WHOLE = 1 << 22  # pixels; pictures up to this size are reduced in one piece
 SHARPNESS = -0.75  # of cubic interpolation, as in OpenCV
 
 
@@ -76,7 +76,7 @@ def enlarged_rows(small: Tensor, height: int, width: int, top: int, bottom: int)
     interpolation; (B, C, bottom - top, width)."""
     weights, first = _weights(small.shape[2], height, top, bottom)
     seen = small[:, :, first : first + weights.shape[1]].permute(0, 2, 3, 1)
-    # Interleaved in memory, as rows are enlarged.
+    # (B, rows, w, C) in memory: the layout that `_resized` needs, so it copies nothing.
     high = (weights @ seen.flatten(2)).unflatten(2, seen.shape[2:]).permute(0, 3, 1, 2)
     return _resized(high, (-1, width), cv2.INTER_CUBIC)
 

@@ -8,8 +8,6 @@ where rain clearly shows there, all of it. The result is kept if it clearly show
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeVar
 
 from torch import Tensor
 
@@ -17,14 +15,12 @@ from derain.restore.inference import BandSource, Restored
 from derain.restore.rain import Rain, measure_rain
 from derain.restore.test_time import Position, turned
 
-Result = TypeVar("Result")
-
 ON_ITS_SIDE: Position = (3, False)  # clockwise
 
 # The part that is tried is half as high and wide as the picture, within these bounds, in pixels.
 LEAST, MOST = 256, 512
-# The signal of a picture as it stands up to which it is tried: lines across it that glisten look like some
-# rain.
+# Only pictures whose signal, as they stand, is at most this are tried; it is not zero because shiny
+# horizontal lines look a little like rain.
 SOME = 0.014
 # The signal of the turned picture must be above this, and above the threshold of the weights. Of 371 upright
 # pictures, two dry ones pass this and the next test, and one in which rain falls at 60 degrees; at half of
@@ -47,47 +43,26 @@ def _middle(length: int) -> slice:
     return slice((length - part) // 2, (length + part) // 2)
 
 
-@dataclass(frozen=True)
-class Sideways:
-    """The decision whether a picture is restored turned.
+def may_fall_sideways(
+    as_it_stands: Rain, seen: BandSource, restore: Callable[[Tensor], Restored], threshold: float
+) -> bool:
+    """Whether it is worth restoring a picture turned by `ON_ITS_SIDE`: whether much rain shows in its middle.
 
-    Attributes:
+    Args:
+        as_it_stands: the rain that was found in the picture before, at most `SOME`.
+        seen: the picture at the size at which the network sees it.
         restore: for pictures (1, 3, h, w).
-        threshold: signal above which it rains, see `derain.restore.rain`.
-        strength: of the change that `restore` makes, above 0.
+        threshold: of the weights, see `derain.restore.rain`.
     """
+    down, across = middle_of(seen.height, seen.width)
+    middle = turned(seen.rows(down.start, down.stop)[..., across], ON_ITS_SIDE)
+    return falls_sideways(measure_rain(middle, restore(middle).image), as_it_stands, threshold)
 
-    restore: Callable[[Tensor], Restored]
-    threshold: float
-    strength: float
 
-    def result(
-        self,
-        as_it_stands: Rain,
-        seen: Callable[[], BandSource],
-        whole: Callable[[], tuple[Result, Rain]],
-    ) -> Result | None:
-        """What `whole` makes of a picture in which rain falls sideways; None if it does not.
-
-        Args:
-            as_it_stands: the rain that was found in the picture before.
-            seen: returns the picture at the size at which the network sees it.
-            whole: restores all of it turned by `ON_ITS_SIDE`, and measures the rain; called only if much rain
-                shows in the middle.
-        """
-        if as_it_stands.signal > max(SOME, self.threshold):
-            return None
-
-        def surely(rain: Rain) -> bool:
-            return rain.signal > max(SURE, self.threshold) and _visible(rain) > TIMES * _visible(as_it_stands)
-
-        source = seen()
-        down, across = middle_of(source.height, source.width)
-        middle = turned(source.rows(down.start, down.stop)[..., across], ON_ITS_SIDE)
-        if not surely(measure_rain(middle, self.restore(middle).image, self.strength)):
-            return None
-        result, rain = whole()
-        return result if surely(rain) else None
+def falls_sideways(on_its_side: Rain, as_it_stands: Rain, threshold: float) -> bool:
+    """Whether the rain of a picture clearly shows once it is turned, and not as it stands."""
+    is_clear = on_its_side.signal > max(SURE, threshold)
+    return is_clear and _visible(on_its_side) > TIMES * _visible(as_it_stands)
 
 
 def _visible(rain: Rain) -> float:

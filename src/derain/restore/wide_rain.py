@@ -16,37 +16,35 @@ from derain.restore.inference import BandSource, Restored
 from derain.restore.rain import Rain, measure_rain
 from derain.restore.reduced import enlarged_rows
 
-# The signal of what is left must be above this, and above the threshold of the weights. Results of synthetic
-# rain of usual width stay below a twentieth of it, and those of a clip with a grainy scene below a half.
-LEFT = 0.002
+# The signal of what remains must be above this, and above the threshold of the weights. In results of
+# synthetic rain of usual width it stays below a twentieth of this, and in a clip with a grainy scene below a
+# half.
+REMAINING = 0.002
+# What remains may have at most so many times the signal of the rain that was found: more is a pattern of the
+# scene, as in six of 388 dry photographs.
+TIMES = 2
 SMALLEST = 128  # pixels: shorter side of a copy in which rain can be told from the scene
 NOTE = "wide streaks were left after the first pass and removed in a second one at half the size"
 
 
-def is_left(
+def wide_streaks_remain(
     found: Rain,
     half: BandSource,
     size: tuple[int, int],
     restore: Callable[[Tensor], Restored],
-    strength: float,
     threshold: float,
 ) -> bool:
-    """Whether wide streaks are left in a result.
+    """Whether wide streaks remain in a result.
 
     Args:
         found: the rain that was found in the picture.
         half: the result, at half the size at which the network saw the picture.
         size: the height and width at which it saw it.
         restore: for pictures (1, 3, h, w).
-        strength: of the change that `restore` makes, above 0.
         threshold: of the weights, see `derain.restore.rain`.
     """
-    if not found.is_raining or min(half.height, half.width) < SMALLEST:
-        return False
     seen = half.rows(0, half.height)
     # Measured on as many pixels as the rain before.
     change = enlarged_rows(seen - restore(seen).image, *size, 0, size[0])
-    rest = measure_rain(change, torch.zeros_like(change), strength)
-    # What shows more clearly than the rain that was found is a pattern of the scene: so it was in seven dry
-    # photographs of 388, and in one of 186 of rain.
-    return max(LEFT, threshold) < rest.signal < found.signal
+    remains = measure_rain(change, torch.zeros_like(change))
+    return max(REMAINING, threshold) < remains.signal < TIMES * found.signal

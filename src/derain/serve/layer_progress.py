@@ -31,7 +31,7 @@ class LayerProgress:
         for layer in derainer.network.modules():
             if not any(True for _ in layer.children()):
                 layer.register_forward_hook(self._count)
-        derainer.restore(torch.zeros(1, 3, PROBE, PROBE), as_it_is=True)
+        derainer.restore(torch.zeros(1, 3, PROBE, PROBE), one_pass=True)
         self._per_pixel = max(self._done, 1) / PROBE**2
 
     def _count(self, layer: nn.Module, inputs: Any, output: Any) -> None:
