@@ -70,9 +70,8 @@ def signals(restore: Derainer, files: Iterable[Path]) -> dict[str, float]:
         if height * width > LARGEST:
             top, left = max(0, height // 2 - 512), max(0, width // 2 - 512)
             rainy = rainy[..., top : top + 1024, left : left + 1024]
-        found[file.name] = measure_rain(
-            rainy, restore.restore(rainy, bits=picture.bits, one_pass=True).image
-        ).signal
+        image = restore.restore(rainy, bits=picture.bits, one_pass=True).image
+        found[file.name] = measure_rain(rainy, image).signal
     return found
 
 

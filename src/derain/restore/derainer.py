@@ -126,8 +126,8 @@ class _Work(NamedTuple):
     """How one picture is restored; see `Inference.restore`."""
 
     dtype: torch.dtype
-    with_maps: bool
-    progress: Callable[[int, int], None]
+    with_maps: bool = False
+    progress: Callable[[int, int], None] = lambda done, total: None
 
 
 @dataclass(frozen=True)
@@ -143,8 +143,8 @@ class _Look(Generic[Result]):
 
     result: Result
     rain: Rain
-    is_turned: bool
-    notes: tuple[str, ...]
+    is_turned: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def is_first(self) -> bool:
@@ -329,7 +329,7 @@ class Derainer:
 
     def frame_restorer(self, bits: int) -> RestoreBatch:
         """What restores the frames of a clip, of this many bits per channel, at full strength."""
-        work = _Work(self.dtype_for(bits), False, lambda done, total: None)
+        work = _Work(self.dtype_for(bits))
         return lambda rainy: self._restore_once(rainy, work).image
 
     def frame_finish(self, protect: Tensor | None = None) -> Finish | None:
@@ -378,7 +378,7 @@ class Derainer:
             DerainError: as for restoring.
         """
         rainy, bits = self._planes(picture)
-        work = _Work(self.dtype_for(bits), False, lambda done, total: None)
+        work = _Work(self.dtype_for(bits))
         return self._best_of_tensor(rainy, self._restore_once(rainy, work), work).rain
 
     def _keep(self, protect: Any) -> Tensor | None:
@@ -437,15 +437,14 @@ class Derainer:
     def _best_of_tensor(self, rainy: Tensor, found: Restored, work: _Work) -> _Look[Restored]:
         """The best look at a picture (1, 3, H, W), of which the first `found` this."""
 
-        def first() -> tuple[Restored, Rain]:
-            return found, measure_rain(rainy, found.image, self.rain_threshold)
+        def look_at(seen: Tensor, restored: Restored, is_turned: bool = False) -> _Look[Restored]:
+            return _Look(restored, measure_rain(seen, restored.image, self.rain_threshold), is_turned)
 
-        def on_its_side() -> tuple[Restored, Rain]:
+        def on_its_side() -> _Look[Restored]:
             side = turned(rainy, ON_ITS_SIDE)
-            restored = self._restore_once(side, work)
-            return restored, measure_rain(side, restored.image, self.rain_threshold)
+            return look_at(side, self._restore_once(side, work), is_turned=True)
 
-        def at_half(result: Restored) -> Restored:
+        def at_half(result: Restored, _: BandSource) -> Restored:
             again = self._halved.restore(result.image, work.dtype, work.with_maps)
             maps = {name: torch.maximum(values, again.maps[name]) for name, values in result.maps.items()}
             return Restored(again.image, maps, notes((result.note, again.note)))
@@ -453,7 +452,8 @@ class Derainer:
         def shown(result: Restored) -> BandSource:
             return source_of(result.image)
 
-        look = self._best(source_of(rainy), work.dtype, first, on_its_side, at_half, shown)
+        first = look_at(rainy, found)
+        look = self._best(source_of(rainy), work.dtype, first, on_its_side, shown, at_half)
         result = replace(look.result, note=notes((*look.notes, look.result.note)))
         if look.is_turned:
             image = turned_back(result.image, ON_ITS_SIDE)
@@ -489,22 +489,22 @@ class Derainer:
         """The best of up to three looks at a picture, at full strength."""
         source = _source(picture)
 
-        def first() -> tuple[RestoredPicture, Rain]:
-            found = self._restore_picture(self._inference, picture, source, work)
-            return found, found.rain
-
-        def on_its_side() -> tuple[RestoredPicture, Rain]:
+        def on_its_side() -> _Look[RestoredPicture]:
             side = replace(picture, pixels=np.rot90(picture.pixels, -1), alpha=None)
             found = self._restore_picture(self._inference, side, _source(side), work)
-            return found, found.rain
+            return _Look(found, found.rain, is_turned=True)
 
-        def at_half(result: RestoredPicture) -> RestoredPicture:
-            quiet = work._replace(progress=lambda done, total: None)
-            again = self._restore_picture(self._halved, result.picture, _source(result.picture), quiet)
+        def shown(result: RestoredPicture) -> BandSource:
+            return _source(result.picture)
+
+        def at_half(result: RestoredPicture, seen: BandSource) -> RestoredPicture:
+            quiet = _Work(work.dtype, work.with_maps)
+            again = self._restore_picture(self._halved, result.picture, seen, quiet)
             maps = {name: _lighter(values, again.maps[name]) for name, values in result.maps.items()}
             return RestoredPicture(again.picture, maps, result.rain, notes((result.note, again.note)))
 
-        look = self._best(source, work.dtype, first, on_its_side, at_half, lambda r: _source(r.picture))
+        found = self._restore_picture(self._inference, picture, source, work)
+        look = self._best(source, work.dtype, _Look(found, found.rain), on_its_side, shown, at_half)
         result = replace(look.result, note=notes((*look.notes, look.result.note)))
         if look.is_turned:
             upright = replace(_turned_back(result.picture), alpha=picture.alpha)
@@ -516,10 +516,10 @@ class Derainer:
         self,
         source: BandSource,
         dtype: torch.dtype,
-        first: Callable[[], tuple[Result, Rain]],
-        on_its_side: Callable[[], tuple[Result, Rain]],
-        at_half: Callable[[Result], Result],
-        as_source: Callable[[Result], BandSource],
+        first: _Look[Result],
+        on_its_side: Callable[[], _Look[Result]],
+        shown: Callable[[Result], BandSource],
+        at_half: Callable[[Result, BandSource], Result],
     ) -> _Look[Result]:
         """The best of up to three looks at a picture: as it stands; on its side, if rain falls sideways; and
         again at half the size, if wide streaks remain.
@@ -527,30 +527,28 @@ class Derainer:
         Args:
             source: the picture.
             dtype: that the network computes in.
-            first, on_its_side: restore the picture as it stands, or turned, and say how much rain there was.
-            at_half: restores a result again, from a copy of half the size.
-            as_source: the picture in a result.
+            first: what was found in it as it stands.
+            on_its_side: restores it turned.
+            shown: the picture in a result.
+            at_half: restores a result, and the picture in it, again from a copy of half the size.
         """
         inference, threshold = self._inference, self.rain_threshold
-        trial = functools.partial(inference.restore, dtype=dtype)
-        result, rain = first()
-        look = _Look(result, rain, False, ())
+        trial, look = functools.partial(inference.restore, dtype=dtype), first
         if threshold is None:
             return look
-        if rain.signal <= max(sideways.SOME, threshold):
-            seen = inference.at_working_size(source)
-            if may_fall_sideways(rain, seen, trial, threshold):
-                other, its_rain = on_its_side()
-                if falls_sideways(its_rain, rain, threshold):
-                    look = _Look(other, its_rain, True, (sideways.NOTE,))
-        height, width = source.height, source.width
-        if min(self._halved.seen_size(height, width)) < wide_rain.SMALLEST or not inference.chooses_size:
-            return look
-        if look.rain.is_raining:
-            shown = as_source(look.result)
-            half, size = self._halved.at_working_size(shown), inference.seen_size(shown.height, shown.width)
+        if may_fall_sideways(first.rain, lambda: inference.at_working_size(source), trial, threshold):
+            side = on_its_side()
+            if falls_sideways(side.rain, first.rain, threshold):
+                look = replace(side, notes=(sideways.NOTE,))
+        if look.rain.is_raining and inference.chooses_size:
+            result = shown(look.result)
+            half, size = (
+                self._halved.at_working_size(result),
+                inference.seen_size(result.height, result.width),
+            )
             if wide_streaks_remain(look.rain, half, size, trial, threshold):
-                look = replace(look, result=at_half(look.result), notes=(*look.notes, wide_rain.NOTE))
+                again = at_half(look.result, result)
+                look = replace(look, result=again, notes=(*look.notes, wide_rain.NOTE))
         return look
 
     @functools.cached_property

@@ -294,7 +294,7 @@ def _written(
 ) -> Made:
     """Writes all requested files of a picture."""
     rain = restored.rain
-    if options.skip_dry and rain is not None and not rain.is_raining:
+    if options.skip_dry and not rain.is_raining:
         return Made(_copied(job, picture), precision, rain, "skipped")
     for name, values in restored.maps.items():
         write_picture(job.companion(MAPS, f"-{name}.png"), values)

@@ -44,18 +44,24 @@ def _middle(length: int) -> slice:
 
 
 def may_fall_sideways(
-    as_it_stands: Rain, seen: BandSource, restore: Callable[[Tensor], Restored], threshold: float
+    as_it_stands: Rain,
+    seen: Callable[[], BandSource],
+    restore: Callable[[Tensor], Restored],
+    threshold: float,
 ) -> bool:
     """Whether it is worth restoring a picture turned by `ON_ITS_SIDE`: whether much rain shows in its middle.
 
     Args:
-        as_it_stands: the rain that was found in the picture before, at most `SOME`.
-        seen: the picture at the size at which the network sees it.
+        as_it_stands: the rain that was found in the picture before.
+        seen: returns the picture at the size at which the network sees it.
         restore: for pictures (1, 3, h, w).
         threshold: of the weights, see `derain.restore.rain`.
     """
-    down, across = middle_of(seen.height, seen.width)
-    middle = turned(seen.rows(down.start, down.stop)[..., across], ON_ITS_SIDE)
+    if as_it_stands.signal > max(SOME, threshold):
+        return False
+    source = seen()
+    down, across = middle_of(source.height, source.width)
+    middle = turned(source.rows(down.start, down.stop)[..., across], ON_ITS_SIDE)
     return falls_sideways(measure_rain(middle, restore(middle).image), as_it_stands, threshold)
 
 

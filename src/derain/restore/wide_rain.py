@@ -43,6 +43,8 @@ def wide_streaks_remain(
         restore: for pictures (1, 3, h, w).
         threshold: of the weights, see `derain.restore.rain`.
     """
+    if min(half.height, half.width) < SMALLEST:
+        return False
     seen = half.rows(0, half.height)
     # Measured on as many pixels as the rain before.
     change = enlarged_rows(seen - restore(seen).image, *size, 0, size[0])
