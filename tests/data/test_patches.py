@@ -22,6 +22,7 @@ from derain.data.patches import (
     rain_of_preset,
     take,
 )
+from derain.data.synthesis.weather import Weather
 from derain.errors import DerainError
 
 
@@ -166,6 +167,22 @@ def test_rain_from_any_side_turns_the_pair_together(folder: Path) -> None:
 
     assert slope(0.0) > 1.5
     assert 0.7 < slope(0.999) < 1.4
+
+
+def test_rain_falls_at_the_angle_of_the_weather(folder: Path) -> None:
+    clean = Pictures(pictures_in(folder / "clean"))
+
+    def slope(angle: float) -> float:
+        """How much more the rain changes from one falling diagonal to the next than along them."""
+        rain = rain_of_preset("light", Weather(angle=(angle, angle)))
+        source = SyntheticPairs(clean, rain, Cut(48, turns="none"), seed=1)
+        layer = torch.stack([source[i]["rainy"] - source[i]["clean"] for i in range(20)])
+        along = (layer[..., 1:, 1:] - layer[..., :-1, :-1]).abs().mean()
+        return float((layer[..., 1:, :-1] - layer[..., :-1, 1:]).abs().mean() / along)
+
+    assert slope(45) > 1.5
+    assert 0.8 < slope(0) < 1.25
+    assert slope(-45) < 1 / 1.5
 
 
 def test_zoomed_pairs_stay_aligned_and_have_the_size_of_the_patch(folder: Path) -> None:

@@ -47,6 +47,18 @@ from training.conftest import content
             "'optimizer.betas.1': give a number below 1, not 1.0",
         ),
         ({"ema": 1.5}, "'ema': give a number below 1, not 1.5"),
+        (
+            {"data": {"clean": "x", "rain": "light", "angle": [9, -9]}},
+            "'data.angle': the smaller angle comes",
+        ),
+        (
+            {"data": {"clean": "x", "rain": "light", "angle": [0, 90]}},
+            "'data.angle.1': give a number up to 80",
+        ),
+        (
+            {"data": {"clean": "x", "rain": None, "rainy": "y", "angle": [0, 9]}},
+            "name its preset in 'data.rain'",
+        ),
         ({"data": {"clean": "x", "rain": "light", "zoom": 2}}, "'data.zoom': give a list of two numbers"),
         ({"data": {"clean": "x", "rain": "light", "zoom": [1, 2, 3]}}, "'data.zoom': give at most 2 of them"),
         ({"data": {"clean": "x", "rain": "light", "zoom": [2, 1]}}, "'data.zoom': the smallest factor comes"),
@@ -74,6 +86,7 @@ def test_mistakes_are_explained(photos: Path, changes: dict[str, Any], message: 
         ({"data": {"clean": "PHOTOS"}}, "'data.rainy' is not given.*'data.rain'"),
         ({"data": {"clean": "PHOTOS/no", "rain": "light"}}, "no: no such folder"),
         ({"data": {"clean": "PHOTOS", "rain": "lite"}}, "unknown rain preset 'lite'. Did you mean 'light'"),
+        ({"data": {"clean": "PHOTOS", "rain": "drops", "angle": [0, 9]}}, "angle 0 to 9: changes nothing"),
         ({"validation": {}}, "'validation.clean' is not given.*hold_out"),
         ({"stages": [{"patch": 16, "batch": 64}]}, "a batch of 64 is larger than the set of 10 pictures"),
         ({"network": "spanett"}, "unknown network 'spanett'. Did you mean 'spanet'"),

@@ -26,6 +26,7 @@ from torch.utils.data import Dataset
 from derain.data.folders import read_rgb
 from derain.data.synthesis import make_pair, preset
 from derain.data.synthesis.layers import lay_over
+from derain.data.synthesis.weather import ORDINARY, Weather
 from derain.errors import DerainError
 from derain.pictures import Picture, to_tensor
 
@@ -87,9 +88,13 @@ class Cut:
 Rainmaker = Callable[[np.random.Generator, Levels], tuple[Levels, Levels]]
 
 
-def rain_of_preset(name: str) -> Rainmaker:
-    """Adds the rain of a preset of `data.synthesis`. Raises `UsageError` for an unknown name."""
-    return functools.partial(make_pair, kinds=preset(name))
+def rain_of_preset(name: str, weather: Weather = ORDINARY) -> Rainmaker:
+    """Adds the rain of a preset of `data.synthesis`, in this weather.
+
+    Raises:
+        UsageError: the name is unknown, or the weather changes nothing in this preset.
+    """
+    return functools.partial(make_pair, kinds=weather.applied_to(preset(name)))
 
 
 def rain_of_layers(layers: Pictures) -> Rainmaker:

@@ -34,6 +34,7 @@ from derain.data.patches import (
     rain_of_preset,
 )
 from derain.data.synthesis import preset
+from derain.data.synthesis.weather import ORDINARY, Weather
 from derain.errors import DerainError, UsageError
 from derain.evaluation import protocol
 from derain.training.recipe import Data, Recipe, Stage, Validation, shares_of, sources_of
@@ -140,7 +141,8 @@ def _source(
     if rainy:
         return TrainingSource(pictures(clean), pictures(rainy))
     if part.rain is not None:
-        return TrainingSource(pictures(clean), rain_of_preset(part.rain))
+        weather = Weather(angle=part.angle) if isinstance(part, Data) else ORDINARY
+        return TrainingSource(pictures(clean), rain_of_preset(part.rain, weather))
     assert isinstance(part, Data)
     assert part.layers is not None
     return TrainingSource(pictures(clean), rain_of_layers(pictures(pictures_in(part.layers))))

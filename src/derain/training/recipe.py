@@ -29,6 +29,7 @@ from pydantic import (
 
 from derain.data.mixtures import CYCLE
 from derain.data.patches import NO_ZOOM, Crop, Turns
+from derain.data.synthesis.weather import STEEPEST
 from derain.errors import UsageError, reason, unknown_name
 from derain.plain_yaml import MOST_CHARACTERS, parse_yaml
 from derain.precisions import precision_name
@@ -37,6 +38,7 @@ from derain.training.schedule import Constant, Schedule
 
 Scalar = bool | int | float | str | None
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Angle = Annotated[float, Field(ge=-STEEPEST, le=STEEPEST)]
 Zoom = Annotated[float, Field(ge=0.1, le=10)]
 
 
@@ -82,6 +84,8 @@ class Data(_Part):
         clean: folder of clean pictures.
         rainy: folder of rainy pictures with the same names; None for synthetic rain.
         rain: preset of `derain.data.synthesis`, where no rainy folder is given.
+        angle: smallest and largest angle of that rain's fall, degrees from vertical; null leaves them to the
+            preset.
         layers: folder of pictures of streaks on black, which are laid over the clean ones instead.
         crop: "window" cuts a patch; "resized" cuts 80 to 100 % of the area with an aspect ratio of
             3/4 to 4/3 and resizes it to the patch, as SPANet does.
@@ -99,6 +103,7 @@ class Data(_Part):
     clean: str | None = None
     rainy: str | None = None
     rain: str | None = None
+    angle: tuple[Angle, Angle] | None = None
     layers: str | None = None
     crop: Crop = "window"
     turns: Annotated[Turns, BeforeValidator(_current_turns)] = "flips_and_rotations"
@@ -383,6 +388,10 @@ def _contradiction(recipe: Recipe) -> str | None:
             )
         if isinstance(part, Data) and part.layers and (part.rainy or part.rain):
             return f"'{name}.layers' excludes '{name}.rainy' and '{name}.rain': give one of the three."
+        if isinstance(part, Data) and part.angle and not part.rain:
+            return f"'{name}.angle' is that of synthetic rain; name its preset in '{name}.rain'."
+        if isinstance(part, Data) and part.angle and part.angle[0] > part.angle[1]:
+            return f"'{name}.angle': the smaller angle comes first."
         if isinstance(part, Data) and part.zoom[0] > part.zoom[1]:
             return f"'{name}.zoom': the smallest factor comes first."
         if isinstance(part, Data) and part.zoom != NO_ZOOM and part.crop != "window":
