@@ -16,8 +16,7 @@ from derain import create_network, open_checkpoint
 from derain.checkpoints import identify, save_checkpoint
 from derain.errors import DerainError
 from derain.methods.udr_s2former import METHOD
-from derain.methods.udr_s2former.fast import fast_largest
-from derain.methods.udr_s2former.network import UDRS2Former
+from derain.methods.udr_s2former.fast import FastUDRS2Former, factors_outside
 from derain.methods.udr_s2former.ranking import largest
 
 TINY: dict[str, Any] = dict(METHOD.architectures[0].tiny)
@@ -32,9 +31,9 @@ UNEVEN: dict[str, Any] = {
 }
 
 
-def network(config: dict[str, Any], dtype: torch.dtype = torch.float32) -> UDRS2Former:
+def network(config: dict[str, Any], dtype: torch.dtype = torch.float32) -> FastUDRS2Former:
     """With weights large enough that every part of the network shows in the result."""
-    made = UDRS2Former(**config).to(dtype).eval()
+    made = FastUDRS2Former(**config).to(dtype).eval()
     with torch.no_grad():
         for name, parameter in made.named_parameters():
             if "sampling" in name or name.endswith("table"):
@@ -79,7 +78,7 @@ def test_the_largest_entries_with_ties_by_index(data: st.DataObject) -> None:
     order = x.sort(dim=-1, descending=True, stable=True).indices[..., :count]
     expected = torch.zeros_like(x, dtype=torch.bool).scatter_(-1, order, True)
     assert torch.equal(largest(x, count), expected)
-    assert torch.equal(fast_largest(x, count), expected)
+    assert torch.equal(factors_outside(x, count, 0.0), expected.float())
 
 
 def test_samples_of_a_batch_are_independent_and_runs_equal() -> None:
@@ -136,13 +135,13 @@ def test_a_size_that_does_not_fit_names_the_multiple(height: int, width: int) ->
 )
 def test_widths_that_do_not_fit(change: dict[str, Any], message: str) -> None:
     with pytest.raises(DerainError, match=message) as caught:
-        UDRS2Former(**{**TINY, **change})
+        FastUDRS2Former(**{**TINY, **change})
     assert caught.type is DerainError
 
 
 def test_the_multiple_of_pixels_follows_from_the_windows() -> None:
-    assert UDRS2Former(**TINY).spec.multiple_of == 64
-    assert UDRS2Former(**{**TINY, "windows": (8, 8, 8, 4)}).spec.multiple_of == 32
+    assert FastUDRS2Former(**TINY).spec.multiple_of == 64
+    assert FastUDRS2Former(**{**TINY, "windows": (8, 8, 8, 4)}).spec.multiple_of == 32
 
 
 @pytest.mark.parametrize("config", [TINY, UNEVEN], ids=["tiny", "uneven"])

@@ -115,7 +115,7 @@ class Convolution:
         if self.packed and self.is_matrix:
             y = torch.ops.mkldnn._linear_pointwise(as_rows(x), self.weight, self.bias, activation, [], "none")
             return as_map(y, x)
-        if self.packed or (activation == "relu" and _suits_onednn(self.weight)):
+        if self.packed or (activation != "none" and _suits_onednn(self.weight)):
             y = torch.ops.mkldnn._convolution_pointwise(
                 x, self.weight, self.bias, around, [1, 1], spread, self.groups, activation, [], "none"
             )

@@ -7,8 +7,9 @@ from typing import Any
 
 from derain.methods.contract import Architecture, Figure, Method, StateDict
 from derain.methods.keys import count_below, shape_of
+from derain.methods.udr_s2former.fast import FastUDRS2Former
 from derain.methods.udr_s2former.loss import UDRS2FormerLoss
-from derain.methods.udr_s2former.network import LEVELS, UDRS2Former
+from derain.methods.udr_s2former.network import LEVELS
 
 
 def _recognise(state: StateDict) -> dict[str, Any] | None:
@@ -43,7 +44,7 @@ METHOD = Method(
     architectures=(
         Architecture(
             name="udr_s2former",
-            build=UDRS2Former,
+            build=FastUDRS2Former,
             variants={
                 "published": {
                     "dims": (16, 32, 64, 128, 256),

@@ -5,7 +5,7 @@ is convolutional, the bottleneck uses global attention; in the decoder, blocks t
 from afar (sampling attention) alternate with blocks that rebuild locally (local attention). Both are
 steered by where the level is uncertain (`ranking.py`). A refinement at full resolution comes last.
 
-`fast.py` computes the same without gradients.
+`fast.py` computes the same without gradients, faster.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from derain.errors import DerainError
 from derain.methods.network import RainNetwork, Spec, Tile
-from derain.methods.udr_s2former import fast as fast_forms
 from derain.methods.udr_s2former.blocks import BottleneckBlock, DecoderBlock, EncoderBlock
 from derain.methods.udr_s2former.layers import ChannelGate, named
 from derain.methods.udr_s2former.refinement import Refinement
@@ -120,36 +119,6 @@ class UDRS2Former(RainNetwork):
         z = self.refinement(encoded, decoded)
         result["uncertainty"] = F.elu(self.var_conv_final(z))
         return {"image": self.out_final(z) + rainy, **result}
-
-    def fast(self, rainy: Tensor) -> dict[str, Tensor]:
-        """`image` and `uncertainty` alone; see `fast.py`."""
-        part = self.get_submodule
-        encoded: list[Tensor] = []
-        x = self.embed(rainy.contiguous(memory_format=torch.channels_last))
-        for k in LEVELS:
-            for block in part(f"encoder_level{k}.0.model").children():
-                assert isinstance(block, EncoderBlock)
-                x = fast_forms.encoder_block(block, x)
-            encoded.append(x)
-            x = part(f"down{k}")(x)
-        for block in self.latent:
-            assert isinstance(block, BottleneckBlock)
-            x = fast_forms.bottleneck_block(block, x)
-        decoded: list[Tensor] = []
-        for k in reversed(LEVELS):
-            gate, reduction = part(f"ca{k}"), part(f"reduce_chan_level{k}")
-            assert isinstance(gate, ChannelGate)
-            assert isinstance(reduction, nn.Conv2d)
-            x = fast_forms.reduced(gate, reduction, part(f"up{k}")(x), encoded[k])
-            features = part(f"var_conv{k}.1")(part(f"var_conv{k}.0")(x))
-            x = fast_forms.decoder(part(f"decoder_level{k}.model"), x, features, self.windows[k])
-            decoded.insert(0, x)
-        z = fast_forms.refinement(self.refinement, encoded, decoded)
-        return {"image": self.out_final(z) + rainy, "uncertainty": F.elu(self.var_conv_final(z))}
-
-    def activation_bytes(self, height: int, width: int) -> int:
-        """Twenty-one maps of the embedding's width, and position indices and weights in another layout."""
-        return 2 * sum(p.numel() for p in self.parameters()) + 84 * self.dims[0] * height * width
 
 
 def _uncertainty_head(channels: int) -> nn.Sequential:
