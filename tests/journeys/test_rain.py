@@ -16,6 +16,7 @@ from PIL import Image
 from command_line import derain, environment
 from derain.checkpoints.bundled import DEFAULT, bundled
 from derain.methods import all_architectures
+from derain.pictures import read_picture, write_picture
 from derain.restore.rain import FACT, threshold_of
 from derain.tensors import read_tensors, save_checkpoint
 
@@ -99,6 +100,7 @@ def test_what_is_white_in_a_mask_stays(folder: Path, weights: Path, tmp_path: Pa
 def test_a_folder_is_watched_until_it_is_stopped(folder: Path, weights: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "derain", "run", str(folder), "-o", str(tmp_path / "dry"), "--watch"]
     command += ["--json", "--model", str(weights)]
+    write_picture(tmp_path / "dry" / "sub" / "b.jpg", read_picture(folder / "sub" / "b.jpg"))
     with subprocess.Popen(
         command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as watching:
@@ -116,7 +118,8 @@ def test_a_folder_is_watched_until_it_is_stopped(folder: Path, weights: Path, tm
         rest = watching.stderr.read() if watching.stderr else ""
     assert watching.returncode == 0, rest
     assert [Path(row["source"]).name for row in (*first, last)] == ["a.png", "b.jpg", "late.png"]
-    assert {row["status"] for row in (*first, last)} == {"restored"}
+    assert [row["status"] for row in (*first, last)] == ["restored", "skipped", "restored"]
+    assert first[1]["note"].endswith("To replace it, give --overwrite.")
     assert np.array_equal(pixels(tmp_path / "dry" / "late.png"), pixels(tmp_path / "dry" / "a.png"))
 
 

@@ -25,6 +25,7 @@ from derain.methods.network import RainNetwork
 from derain.pictures import Picture, grey_map, read_picture, to_tensor, with_pixels, write_picture
 from derain.restore import Derainer, Settings, memory
 from derain.restore.blending import blended
+from derain.restore.jobs import plan
 from derain.restore.memory import fitting_tile
 from derain.restore.precision import is_bfloat16_native
 from derain.restore.rain import measure_rain
@@ -66,6 +67,15 @@ def test_gives_back_the_kind_that_it_was_given(
     written = derainer(tmp_path / "a.png")
     assert written == tmp_path / "a-derained.png"
     assert np.array_equal(read_picture(written).pixels, restored)
+
+
+def test_a_result_is_named_as_by_the_command_line(
+    derainer: Derainer, pixels: np.ndarray, tmp_path: Path
+) -> None:
+    write_picture(tmp_path / "a.png", Picture(pixels))
+    source = (tmp_path / "a.png").rename(tmp_path / "holiday 3.5")
+    (job,) = plan([source]).jobs
+    assert derainer(source) == job.target == tmp_path / "holiday 3.5-derained.png"
 
 
 def test_grey_and_alpha(derainer: Derainer, pixels: np.ndarray) -> None:

@@ -212,8 +212,8 @@ def test_a_program_restores_pictures_and_clips_in_one_call(weights: Path, tmp_pa
     (rainy / "scan.jp2").unlink()
     again = restore_files([rainy], dry, model=weights)
     assert {outcome.status for outcome in again.outcomes} == {"skipped"}
-    told = "exists already, perhaps made with other settings. To replace it, set overwrite=True."
-    assert again.outcomes[0].told == told
+    assert again.outcomes[0].note == "exists already, perhaps made with other settings."
+    assert str(again.outcomes[0].remedy) == "To replace it, set overwrite=True."
     assert again.is_complete
 
 

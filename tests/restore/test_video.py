@@ -41,6 +41,15 @@ class Breaking:
         return rainy * 0.5
 
 
+def test_a_frame_that_is_not_finite_is_an_error_and_not_a_black_frame(source: Path, tmp_path: Path) -> None:
+    def broken(rainy: Tensor) -> Tensor:
+        return rainy / 0 * 0
+
+    with pytest.raises(DerainError, match="not finite"):
+        restore_video(source, tmp_path / "out.mkv", broken)
+    assert not (tmp_path / "out.mkv").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "reach"),
     [

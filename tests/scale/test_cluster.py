@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,12 @@ import psutil
 import pytest
 
 from command_line import derain, environment
-from derain.errors import DerainError
+from derain.errors import DerainError, Remedy
 from derain.pictures import Picture, write_picture
 from derain.restore import Settings, load
 from derain.restore.jobs import Job, Outcome, plan
 from derain.restore.run import PictureOptions, restore_all
-from derain.scale.cluster import Assignment, Worker, _row, restore_on_cluster
+from derain.scale.cluster import Assignment, Worker, _outcome, _row, _text, restore_on_cluster
 from derain.scale.manifest import NAME, Manifest
 
 with_ray = pytest.mark.skipif(
@@ -57,12 +58,28 @@ def test_a_worker_makes_the_files_of_the_local_run(tmp_path: Path) -> None:
     rows = [_row(number, job) for number, job in enumerate(jobs)]
     batch = {key: np.array([row[key] for row in rows]) for key in rows[0]}
     done = Worker(Assignment("spanet", settings, PictureOptions(compare=True)), threads=1)(batch)
-    assert sorted(done["status"]) == ["failed", *["restored"] * 5]
-    assert "broken.png" in next(note for note in done["note"] if note)
+    outcomes = [_outcome(job, text) for job, text in zip(jobs, done["outcome"], strict=True)]
+    assert sorted(outcome.status for outcome in outcomes) == ["failed", *["restored"] * 5]
+    assert "broken.png" in next(outcome.note for outcome in outcomes if outcome.status == "failed")
     local = plan([tmp_path / "rainy"], tmp_path / "local").jobs
-    list(restore_all(load("spanet", device="cpu"), local, pictures=PictureOptions(compare=True)))
+    here = restore_all(load("spanet", device="cpu"), local, pictures=PictureOptions(compare=True))
+    rains = {outcome.job.source: outcome.rain for outcome in here}
+    assert {outcome.job.source: outcome.rain for outcome in outcomes} == rains
     assert results(tmp_path / "spread") == results(tmp_path / "local")
     assert len(list((tmp_path / "spread" / "compare").rglob("*.jpg"))) == 5
+
+
+def test_advice_of_a_worker_arrives_as_settings(tmp_path: Path) -> None:
+    (job,) = plan([_picture(tmp_path / "a.png")], tmp_path / "out").jobs
+    failed = Outcome(
+        job, "failed", f"{job.source.absolute()}: no.", Remedy("avoid it", {"tile": 256, "x": None})
+    )
+    assert _outcome(job, _text(failed)) == replace(failed, note=f"{job.source}: no.")
+
+
+def _picture(path: Path) -> Path:
+    write_picture(path, Picture(np.zeros((16, 16, 3), np.uint8)))
+    return path
 
 
 def outcome(folder: Path, status: str = "restored") -> Outcome:

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 import httpx
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import clips
@@ -25,7 +26,7 @@ from derain.pictures import Picture, encode_picture
 from derain.pictures.picture import Text
 from derain.restore import load
 from derain.serve import callbacks
-from derain.serve.finishing import blend
+from derain.serve.finishing import finished
 from derain.serve.kept import held_by_picture
 from derain.serve.limits import Limits, Refused
 from derain.serve.models import offered
@@ -324,19 +325,22 @@ def test_less_of_the_change_and_none_in_places(client: httpx.Client, tmp_path: P
     assert np.abs(pixels(client.get(f"{path}/result").content) - quarter).max() <= 1
 
     mask = np.zeros((20, 30, 3), np.uint8)
-    mask[:, 15:] = 255
+    mask[:, 22:] = 255
     files = {"strength": (None, "1"), "protect": ("p.png", encode_picture(Picture(mask), ".png"))}
     assert client.put(f"{path}/finish", files=files).json()["finish"] == {"strength": 1.0, "protect": True}
     half = pixels(client.get(f"{path}/result").content)
-    assert (half[:, :26] == restored[:, :26]).all()
-    assert (half[:, 34:] == rainy[:, 34:]).all()
-    assert (rainy[:, :26] != restored[:, :26]).any()
+    assert (half[:, :25] == restored[:, :25]).all()
+    assert (half[:, 46:] == rainy[:, 46:]).all()
+    edge = np.abs(half - restored)[:, 32:40].max(), np.abs(half - rainy)[:, 32:40].max()
+    assert min(edge) > 0  # soft, as with `derain run --protect`
+    assert (rainy[:, :25] != restored[:, :25]).any()
     with zipfile.ZipFile(io.BytesIO(client.get("/api/results.zip", params={"id": job}).content)) as archive:
         assert (pixels(archive.read("a-derained.png")) == half).all()
     assert pixels(client.get(f"{path}/protect").content).shape[:2] == (20, 30)
 
     for files, status in (
         ({"protect": ("p.png", b"no picture")}, 422),
+        ({"protect": ("p.png", noise())}, 422),  # a photograph by mistake
         ({"strength": (None, "2")}, 422),
         ({"file": ("p.png", noise())}, 422),
     ):
@@ -387,13 +391,14 @@ def test_what_a_picture_holds_is_said() -> None:
     assert held_by_picture(deep) == ("16 bits", "grey", "transparency", "EXIF", "texts")
 
 
-def test_blending_keeps_depth_grey_and_memory_small() -> None:
+def test_a_finished_result_keeps_depth_and_grey() -> None:
     rng = np.random.default_rng(0)
     deep = Picture(rng.integers(0, 65536, (600, 7, 1), np.uint16))
     other = Picture(rng.integers(0, 65536, (600, 7, 1), np.uint16))
-    assert (blend(deep, other, np.float32(0)).pixels == deep.pixels).all()
-    assert (blend(deep, other, np.float32(1)).pixels == other.pixels).all()
-    shares = rng.random((600, 7), np.float32)
-    expected = deep.pixels[..., 0] + shares * (other.pixels[..., 0].astype(float) - deep.pixels[..., 0])
-    assert np.abs(blend(deep, other, shares).pixels[..., 0] - expected).max() < 0.6
-    assert blend(deep, other, np.float32(1.5)).pixels.max() == 65535
+    assert (finished(deep, other, 0, None).pixels == deep.pixels).all()
+    assert (finished(deep, other, 1, None).pixels == other.pixels).all()
+    keep = torch.from_numpy(rng.random((600, 7), np.float32))[None, None]
+    change = other.pixels[..., 0].astype(float) - deep.pixels[..., 0]
+    expected = deep.pixels[..., 0] + (1 - keep[0, 0].numpy()) * change
+    assert np.abs(finished(deep, other, 1, keep).pixels[..., 0] - expected).max() < 0.6
+    assert finished(deep, other, 1.5, None).pixels.max() == 65535

@@ -102,24 +102,14 @@ def summarise(
         facts: further entries of the JSON.
     """
     from derain.pictures import passed_over
-    from derain.restore.jobs import STATUSES
+    from derain.restore.jobs import STATUSES, as_row
     from derain.restore.run import is_complete
 
     counts: dict[str, int] = {
         status: sum(outcome.status == status for outcome in outcomes) for status in STATUSES
     }
     if as_json:
-        rows = [
-            {
-                "source": str(outcome.job.source),
-                "target": str(outcome.job.target),
-                "status": outcome.status,
-                "note": in_words(outcome.note, outcome.remedy),
-                **({"precision": outcome.precision} if outcome.precision else {}),
-                **({} if outcome.rain is None else {"rain": outcome.rain.as_row()}),
-            }
-            for outcome in outcomes
-        ]
+        rows = [as_row(outcome, in_words(outcome.note, outcome.remedy)) for outcome in outcomes]
         videos = [outcome.job.is_video for outcome in outcomes]
         content: dict[str, object] = {
             "pictures": [row for row, is_video in zip(rows, videos, strict=True) if not is_video],

@@ -26,13 +26,13 @@ def follow_arrivals(outcomes: Iterator[Outcome], as_json: bool) -> None:
     try:
         for outcome in outcomes:
             counts[outcome.status] += 1
+            note = in_words(outcome.note, outcome.remedy)
             if as_json:
-                typer.echo(json.dumps(as_row(outcome)))
+                typer.echo(json.dumps(as_row(outcome, note)))
                 sys.stdout.flush()
             elif outcome.status == "failed":
                 complain(DerainError(outcome.note, outcome.remedy))
             elif outcome.status == "restored" or outcome.rain is not None:
-                note = in_words(outcome.note, outcome.remedy)
                 said = f"{outcome.job.source} -> {outcome.job.target}" + (f" ({note})" if note else "")
                 say(printable(said))
                 sys.stdout.flush()

@@ -158,7 +158,7 @@ def to_pixels(picture: Picture, tensor: Tensor) -> Array:
     if picture.pixels.shape[2] == 1:
         # In float64 the mean of three equal float32 values is that value exactly.
         tensor = tensor.mean(0, keepdim=True, dtype=torch.float64)
-    return _quantised(tensor, picture.largest)
+    return quantised(tensor, picture.largest)
 
 
 def grey_map(tensor: Tensor) -> Picture:
@@ -174,20 +174,26 @@ def grey_pixels(tensor: Tensor) -> Array:
     """The same as (H, W, 1) uint8. Raises as `grey_map`."""
     assert tensor.ndim == 4, tensor.shape
     assert tensor.shape[:2] == (1, 1), tensor.shape
-    return _quantised(tensor[0], 255)
+    return quantised(tensor[0], 255)
 
 
-def _quantised(tensor: Tensor, largest: int) -> Array:
-    """(C, H, W) in [0, 1] -> (H, W, C) uint8 or uint16."""
-    values = tensor.detach().cpu()
+def quantised(tensor: Tensor, largest: int) -> Array:
+    """(C, H, W) on any device, clamped to [0, 1] -> (H, W, C): uint8 for a `largest` value of 255, uint16 for
+    65535; rounded half to even.
+
+    Raises:
+        DerainError: a value is not finite.
+    """
+    values = tensor.detach()
     values = values if values.dtype == torch.float64 else values.float()
     if not torch.isfinite(values.sum()):  # in one pass, and without an array of booleans
         raise DerainError(
             "the network produced values that are not finite.", Remedy("avoid it", {"precision": "float32"})
         )
-    values = values.clamp(0, 1).mul_(largest).round_()
-    dtype = np.uint8 if largest == 255 else np.uint16
-    return values.numpy().transpose(1, 2, 0).astype(dtype, order="C")
+    levels = values.clamp(0, 1).mul_(largest).round_().permute(1, 2, 0)
+    if largest == 255:
+        return levels.to(torch.uint8).contiguous().cpu().numpy()
+    return levels.cpu().numpy().astype(np.uint16, order="C")
 
 
 def to_rgb8(picture: Picture) -> Array:

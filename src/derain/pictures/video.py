@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from derain.errors import DerainError
+from derain.pictures.picture import quantised
 from derain.pictures.video_decoding import Tally, decoded_frames, deinterlaced, open_video, video_stream
 from derain.pictures.video_facts import RANGE_FULL, VideoFacts, has_alpha
 
@@ -52,12 +53,12 @@ def frame_to_tensor(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> Tensor:
 
 
 def frame_from_tensor(image: Tensor, bits: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """(3, H, W) RGB on any device, clamped to [0, 1] -> (H, W, 3): uint8 for 8 bits, else uint16."""
-    largest = 255 if bits == 8 else 65535
-    levels = image.float().clamp(0, 1).mul_(largest).round_().permute(1, 2, 0)
-    if bits == 8:
-        return levels.to(torch.uint8).cpu().numpy()
-    return levels.to(torch.int32).cpu().numpy().astype(np.uint16)
+    """(3, H, W) RGB on any device, clamped to [0, 1] -> (H, W, 3): uint8 for 8 bits, else uint16.
+
+    Raises:
+        DerainError: a value is not finite.
+    """
+    return quantised(image, 255 if bits == 8 else 65535)
 
 
 def packed_format(bits: int, alpha: bool) -> str:

@@ -24,14 +24,15 @@ from derain.errors import DerainError, UsageError, wrong_type
 from derain.export import is_exported
 from derain.methods import all_architectures
 from derain.methods.network import RainNetwork
-from derain.paths import RESULT, exists, path_of, same
-from derain.pictures import EXTENSIONS, Picture, left_out, read_picture, to_tensor, write_picture
+from derain.paths import exists, path_of, same
+from derain.pictures import Picture, left_out, read_picture, to_tensor, write_picture
 from derain.pictures.kinds import VIDEO_KINDS, file_kind
 from derain.pictures.picture import grey_pixels, to_pixels
 from derain.restore import sideways, wide_rain
 from derain.restore.blending import blended, blended_picture
 from derain.restore.in_memory import no_picture, picture_planes, restore_array, restore_pil, restore_tensor
 from derain.restore.inference import BandSource, Inference, Restored, joined, notes, source_of
+from derain.restore.jobs import plan
 from derain.restore.precision import choose_precision, is_bfloat16_native
 from derain.restore.protecting import keep_map, refuse_other_size
 from derain.restore.rain import Change, Rain, measure_rain, threshold_of
@@ -636,11 +637,8 @@ def _place(source: Path, output: str | Path | None) -> Path:
     """The file to write: `output`, or NAME-derained beside the source, in a format that is written."""
     if output is not None:
         return path_of("the output", output)
-    kind = file_kind(source)
-    suffix = source.suffix
-    if kind is not None and suffix.lower() not in (*EXTENSIONS, *VIDEO_KINDS):
-        suffix = kind.result
-    return source.with_name(f"{source.stem}{RESULT}{suffix}")
+    (job,) = plan([source]).jobs
+    return job.target
 
 
 def _target(source: Path, output: str | Path | None, overwrite: bool) -> Path:

@@ -73,11 +73,6 @@ class Outcome:
     precision: str = ""
     rain: Rain | None = None
 
-    @property
-    def told(self) -> str:
-        """The note with the remedy in words."""
-        return self.note if self.remedy is None else f"{self.note} {self.remedy}"
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -87,14 +82,14 @@ class Plan:
     unread: tuple[Unread, ...] = ()
 
 
-def as_row(outcome: Outcome) -> dict[str, Any]:
-    """The outcome of a job, for programs to read."""
+def as_row(outcome: Outcome, note: str) -> dict[str, Any]:
+    """The outcome of a job, for programs to read, with its note as it is to be shown."""
     return {
         "source": str(outcome.job.source),
         "target": str(outcome.job.target),
         "status": outcome.status,
-        "note": outcome.told,
-        "precision": outcome.precision,
+        "note": note,
+        **({"precision": outcome.precision} if outcome.precision else {}),
         **({} if outcome.rain is None else {"rain": outcome.rain.as_row()}),
     }
 

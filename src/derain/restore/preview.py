@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from derain.pictures import Picture, labelled_grid, to_rgb8, to_tensor, with_pixels
+from derain.pictures import Picture, labelled_grid, to_rgb8
+from derain.restore.blending import blended_picture
 from derain.restore.derainer import Derainer
 
 Pixels = NDArray[np.uint8]  # (H, W, 3) RGB
@@ -17,10 +18,10 @@ SIDE = 320  # of a crop, pixels
 
 def strengths_of(restore: Derainer, picture: Picture, strengths: Iterable[float]) -> dict[float, Pixels]:
     """A network's results for a picture at several strengths, as RGB bytes; it runs once."""
-    rainy = to_tensor(picture)
-    image = restore.with_settings(strength=1.0).restore(rainy).image
-    mixed = {strength: (rainy + strength * (image - rainy)).clamp(0, 1) for strength in strengths}
-    return {strength: to_rgb8(with_pixels(picture, pixels)) for strength, pixels in mixed.items()}
+    restored = restore.with_settings(strength=1.0).restore_picture(picture).picture
+    return {
+        strength: to_rgb8(blended_picture(picture, restored, strength, keep=None)) for strength in strengths
+    }
 
 
 def preview_sheet(picture: Picture, results: Mapping[str, Mapping[float, Pixels]], crops: int = 2) -> Pixels:

@@ -7,6 +7,7 @@ themselves: on several machines, folders and weights must be on storage that all
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
@@ -24,7 +25,8 @@ from derain.errors import DerainError, Remedy, UsageError
 from derain.extras import extra
 from derain.paths import exists
 from derain.restore import Settings, load
-from derain.restore.jobs import Job, Outcome, Status, skipped
+from derain.restore.jobs import Job, Outcome, skipped
+from derain.restore.rain import Rain
 from derain.restore.run import PictureOptions, restore_all
 from derain.scale.manifest import NAME, Manifest
 
@@ -60,9 +62,7 @@ class Worker:
         done = list(outcomes)
         return {
             "number": list(batch["number"]),
-            "status": [outcome.status for outcome in done],
-            "note": [outcome.told for outcome in done],
-            "precision": [outcome.precision for outcome in done],
+            "outcome": [_text(outcome) for outcome in done],
         }
 
 
@@ -78,11 +78,27 @@ def _job(source: str, target: str, folder: str, name: str, note: str) -> Job:
     return Job(Path(source), Path(target), Path(folder), Path(name), note=note)
 
 
-def _outcome(job: Job, status: Status, note: str, precision: str) -> Outcome:
+def _text(outcome: Outcome) -> str:
+    """An outcome without its job, as JSON."""
+    remedy, rain = (None if part is None else asdict(part) for part in (outcome.remedy, outcome.rain))
+    facts = {"status": outcome.status, "note": outcome.note, "precision": outcome.precision}
+    return json.dumps({**facts, "remedy": remedy, "rain": rain})
+
+
+def _outcome(job: Job, text: str) -> Outcome:
     """A worker's outcome, with the paths as the user gave them."""
+    found = json.loads(text)
+    note = found["note"]
     for path in (job.source, job.target):
         note = note.replace(str(path.absolute()), str(path))
-    return Outcome(job, status, note, precision=precision)
+    return Outcome(
+        job,
+        found["status"],
+        note,
+        found["remedy"] and Remedy(**found["remedy"]),
+        precision=found["precision"],
+        rain=found["rain"] and Rain(**found["rain"]),
+    )
 
 
 def restore_on_cluster(
@@ -122,10 +138,7 @@ def restore_on_cluster(
         left = dict(enumerate(todo))
         for size in (BATCH, 1):
             for rows in _rounds(ray, left, work, size):
-                outcomes = [
-                    _outcome(left.pop(row["number"]), row["status"], row["note"], row["precision"])
-                    for row in rows
-                ]
+                outcomes = [_outcome(left.pop(row["number"]), row["outcome"]) for row in rows]
                 manifest.add(outcomes)
                 yield from outcomes
             if not left:

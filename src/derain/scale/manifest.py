@@ -44,7 +44,9 @@ class Manifest:
         Raises:
             DerainError: the file cannot be written.
         """
-        rows = ({**as_row(outcome), "stamp": _stamp(outcome.job.source)} for outcome in outcomes)
+        rows = (
+            {**as_row(outcome, outcome.note), "stamp": _stamp(outcome.job.source)} for outcome in outcomes
+        )
         append_records(self.path, rows)
 
 
