@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import array
+import contextlib
+import fcntl
 import io
+import signal
 import subprocess
 import sys
+import termios
+import threading
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import av
 import numpy as np
@@ -187,3 +193,69 @@ def test_a_reader_that_goes_ends_it(clip: Path, weights: Path) -> None:
     assert process.returncode == 1
     assert "standard output: closed by its reader after" in told
     assert "Traceback" not in told
+
+
+def until_read(pipe: IO[bytes]) -> None:
+    """Waits until a process has taken everything from the pipe that is its standard input."""
+    waiting = array.array("i", [1])
+    while waiting[0]:
+        fcntl.ioctl(pipe.fileno(), termios.FIONREAD, waiting)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("arrived", ["nothing to know the format by", "all but the end"])
+def test_a_signal_ends_a_run_that_waits_for_frames(
+    clip: Path, weights: Path, arrived: str, number: signal.Signals
+) -> None:
+    y4m = through_a_pipe(clip, "yuv4mpegpipe", "wrapped_avframe")
+    command = [sys.executable, "-m", "derain", "run", "-", "--frame-by-frame", "--model", str(weights)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment(), **pipes) as running:
+        running.stdin.write(y4m[:3] if arrived.startswith("nothing") else y4m)
+        running.stdin.flush()
+        until_read(running.stdin)
+        if not arrived.startswith("nothing"):
+            assert running.stdout.read(10) == y4m[:10]  # it has begun
+        running.send_signal(number)
+        running.wait(60)
+        told = running.stderr.read().decode()
+    assert running.returncode == 128 + number
+    assert told == "derain: stopped; no partial files were left behind.\n"
+
+
+def test_a_signal_ends_live_frames_that_stopped_coming(clip: Path, weights: Path) -> None:
+    y4m = through_a_pipe(clip, "yuv4mpegpipe", "wrapped_avframe")
+    command = [sys.executable, "-m", "derain", "live", "-", "-o", "-", "--model", str(weights)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment(), **pipes) as running:
+        running.stdin.write(y4m)
+        running.stdin.flush()
+        assert len(running.stdout.read(10)) == 10  # it has begun
+        running.send_signal(signal.SIGINT)
+        running.wait(60)
+        told = running.stderr.read().decode()
+    assert running.returncode == 0, told
+    assert "Fatal" not in told
+    assert "Traceback" not in told
+
+
+def test_a_signal_ends_a_run_whose_frames_nobody_takes(weights: Path) -> None:
+    raw = np.zeros((400, 200, 300, 3), np.uint8).tobytes()  # more than pipes and threads hold
+    command = [sys.executable, "-m", "derain", "run", "-", "--raw", "rgb24", "--size", "300x200"]
+    command += ["--rate", "25", "--frame-by-frame", "--model", str(weights)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment(), **pipes) as running:
+        sender = threading.Thread(target=send, args=(running.stdin, raw))
+        sender.start()
+        assert len(running.stdout.read(10)) == 10  # it has begun
+        running.send_signal(signal.SIGINT)
+        running.wait(60)
+        sender.join()
+        told = running.stderr.read().decode()
+    assert running.returncode == 130
+    assert told == "derain: stopped; no partial files were left behind.\n"
+
+
+def send(pipe: IO[bytes], content: bytes) -> None:
+    with contextlib.suppress(BrokenPipeError), pipe:
+        pipe.write(content)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from derain.errors import DerainError, Remedy, UsageError
+from derain.errors import DerainError, Remedy, UsageError, refuse_unknown
 
 if TYPE_CHECKING:
     from derain.pictures.streams import FrameWriter, RawFrames
@@ -127,12 +127,14 @@ def restore_pipe(
     from derain.cli.messages import printable
     from derain.cli.output import is_quiet
     from derain.cli.progress import bar, duration
-    from derain.pictures.streams import open_pipe
+    from derain.pictures.streams import KINDS, open_pipe
     from derain.restore.stream import restore_stream
 
     began = time.monotonic()
     if sys.stdin.isatty():
         raise UsageError("standard input is a terminal: send frames to it from a file or a program.")
+    if pipes.to is not None:
+        refuse_unknown("kind of stream", pipes.to, KINDS)
     with bar("restoring", None) as progress, open_pipe(sys.stdin.buffer, pipes.frames()) as stream:
         kind = "y4m" if pipes.raw is None else "raw"
         with frame_writer(output, pipes, stream.facts, overwrite, kind, options) as writer:

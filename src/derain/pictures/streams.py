@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator
+import select
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -57,6 +60,8 @@ PROTOCOLS = {
     "tcp": "tcp",
 }
 PIPE_NAME = "standard input"  # in messages
+LOOK = 0.1  # seconds between looks whether a pipe that is silent is still wanted
+LARGEST = 1 << 28  # pixels of a frame with a margin of 128, FFmpeg's limit
 PATIENCE = 10.0  # seconds without an answer after which a source counts as gone
 # Options with which encoders return each frame at once, and keep up.
 _QUICK = {
@@ -94,6 +99,8 @@ class RawFrames:
         refuse_unknown("format of raw frames", self.pixel_format, RAW_FORMATS)
         if min(self.width, self.height) < 1:
             raise UsageError(f"frames of {self.width}x{self.height}: both sides must be positive.")
+        if (self.width + 128) * (self.height + 128) >= LARGEST:
+            raise UsageError(f"frames of {self.width}x{self.height}: too large for FFmpeg.")
         if self.rate <= 0:
             raise UsageError(f"{self.rate} frames per second: the rate must be positive.")
 
@@ -107,7 +114,12 @@ class FrameStream:
     """
 
     def __init__(
-        self, container: InputContainer, name: Path, raw: RawFrames | None = None, live: bool = False
+        self,
+        container: InputContainer,
+        name: Path,
+        raw: RawFrames | None = None,
+        live: bool = False,
+        stop: threading.Event | None = None,
     ) -> None:
         """
         Args:
@@ -115,6 +127,7 @@ class FrameStream:
             name: what messages call the source.
             raw: the format of raw frames.
             live: return each frame as soon as it arrives; decoding on several cores would delay some.
+            stop: ends the source when it is set, even while a thread waits for it.
 
         Raises:
             DerainError: there is no video, or no frame of it can be read.
@@ -124,7 +137,7 @@ class FrameStream:
             stream.thread_type = "SLICE"
         if raw is not None:  # the usual place of halved chroma
             stream.codec_context.options = {"chroma_sample_location": "left"}
-        self._tally, self._to_rgb, self.frames = Tally(), VideoReformatter(), 0
+        self._tally, self._to_rgb, self.frames, self._stop = Tally(), VideoReformatter(), 0, stop
         frames = decoded_frames(container, stream, self._tally)
         first = next(frames, None)
         self.facts = facts_of(name, container, stream, first, None if raw is None else raw.rate)
@@ -136,6 +149,11 @@ class FrameStream:
     def damaged(self) -> bool:
         """Whether something could not be decoded so far."""
         return self._tally.damaged
+
+    def stop(self) -> None:
+        """Ends the frames of a pipe, even while another thread waits for the next one."""
+        if self._stop is not None:
+            self._stop.set()
 
     def decoded(self) -> Iterator[VideoFrame]:
         """The decoded frames; `rgb` converts those that are wanted to pictures."""
@@ -153,29 +171,70 @@ class FrameStream:
         return map(self.rgb, self.decoded())
 
 
+class _Interrupted(Exception):
+    """Stands for a `KeyboardInterrupt` on its way through FFmpeg, whose callbacks pass on only exceptions of
+    this class."""
+
+
 class _Reading:
-    """What FFmpeg reads from: returns the available bytes, without waiting for a whole block."""
+    """What FFmpeg reads from: returns the available bytes, without waiting for a whole block.
+
+    Attributes:
+        is_empty: whether nothing has arrived so far.
+        stop: set to end the stream, even while it waits.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
-        self._read: Any = getattr(file, "read1", file.read)
-        self.is_empty = True  # so far
+        # Without a buffer: its lock, held by a thread that waits, would abort Python at its end.
+        unbuffered: Any = getattr(file, "raw", file)
+        self._read: Callable[[int], bytes] = unbuffered.read
+        self._descriptor = _descriptor(unbuffered)
+        self.is_empty, self.stop = True, threading.Event()
 
     def read(self, size: int) -> bytes:
-        content: bytes = self._read(size)
+        try:
+            content = self._read(size) if self._is_ready() else b""
+        except KeyboardInterrupt:
+            raise _Interrupted from None
         self.is_empty = self.is_empty and not content
         return content
 
+    def _is_ready(self) -> bool:
+        """Whether there is something to read; False once the stream is to end."""
+        while not self.stop.is_set():
+            if self._descriptor is None or select.select([self._descriptor], [], [], LOOK)[0]:
+                return True
+        return False
+
 
 class _Writing:
-    """What FFmpeg writes to; a pipe cannot be rewound."""
+    """What FFmpeg writes to; a pipe cannot be rewound. After an interruption, what comes is discarded."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+        # Without a buffer, which Python would try to write at its end, however long nobody reads.
+        self._file: Any = getattr(file, "raw", file)
+        self._is_interrupted = False
 
     def write(self, content: bytes) -> int:
-        written = self._file.write(content)
-        self._file.flush()
-        return written
+        rest = memoryview(content)
+        try:
+            while rest and not self._is_interrupted:
+                rest = rest[self._file.write(rest) :]
+        except KeyboardInterrupt:
+            self._is_interrupted = True
+            raise _Interrupted from None
+        return len(content)
+
+
+def _descriptor(file: Any) -> int | None:
+    """What the system calls a pipe; None for bytes in memory, and where only sockets can be waited for."""
+    if sys.platform == "win32":
+        return None
+    try:
+        found: int = file.fileno()
+    except (AttributeError, OSError):
+        return None
+    return found
 
 
 @contextlib.contextmanager
@@ -199,25 +258,42 @@ def open_pipe(file: BinaryIO, raw: RawFrames | None = None, *, live: bool = Fals
             "framerate": str(raw.rate),
         }
     reading = _Reading(file)
+    with _interruptible():
+        try:
+            container = av.open(
+                reading,
+                "r",
+                format=None if raw is None else "rawvideo",
+                container_options=options,
+                metadata_errors="replace",
+            )
+        except (av.error.FFmpegError, ValueError) as error:
+            raise DerainError(f"{PIPE_NAME}: {_why_no_pipe(reading, error)}") from None
+        with container:
+            try:
+                stream = FrameStream(container, Path(PIPE_NAME), raw, live, reading.stop)
+            except DerainError as error:
+                if "mp4" in container.format.name:
+                    error.message = f"{error.message} MP4 from a pipe needs its index in front, or fragments."
+                raise
+            yield stream
+
+
+def _why_no_pipe(reading: _Reading, error: Exception) -> str:
+    if reading.is_empty:
+        return "nothing arrived; see what the program before the pipe says."
+    return (
+        f"no readable video ({why_not_opened(error)}); known are y4m, Matroska, WebM, NUT, MPEG-TS, MP4 with "
+        "its index in front, and raw frames whose format and size are given."
+    )
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
     try:
-        container = av.open(
-            reading,
-            "r",
-            format=None if raw is None else "rawvideo",
-            container_options=options,
-            metadata_errors="replace",
-        )
-    except (av.error.FFmpegError, ValueError) as error:
-        if reading.is_empty:
-            raise DerainError(
-                f"{PIPE_NAME}: nothing arrived; see what the program before the pipe says."
-            ) from None
-        raise DerainError(
-            f"{PIPE_NAME}: no readable video ({why_not_opened(error)}); known are y4m, Matroska, WebM, NUT, "
-            "MPEG-TS, MP4 with its index in front, and raw frames whose format and size are given."
-        ) from None
-    with container:
-        yield FrameStream(container, Path(PIPE_NAME), raw, live)
+        yield
+    except _Interrupted:
+        raise KeyboardInterrupt from None
 
 
 @contextlib.contextmanager
@@ -300,7 +376,7 @@ class FrameWriter:
         if is_plain and (codec is not None or crf is not None):
             raise UsageError(f"{kind} frames are not encoded; leave out codec and crf.")
         self._name = target if isinstance(target, Path) else "standard output"
-        self.frames, self._last = 0, -1
+        self.frames, self._last, self._was_interrupted = 0, -1, False
         self._facts = replace(facts, time_base=1 / facts.rate) if is_plain else facts
         self._encoding = (
             _plain_encoding(kind, facts, raw_format) if is_plain else _live_encoding(kind, facts, codec, crf)
@@ -351,6 +427,9 @@ class FrameWriter:
     def _errors(self) -> Iterator[None]:
         try:
             yield
+        except _Interrupted:
+            self._was_interrupted = True  # while it wrote: FFmpeg fails from now on
+            raise KeyboardInterrupt from None
         except BrokenPipeError:
             raise DerainError(f"{self._name}: closed by its reader after {self.frames} frames.") from None
         except (av.error.FFmpegError, OSError) as error:
@@ -360,7 +439,8 @@ class FrameWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None or issubclass(kind, KeyboardInterrupt):
+        ends_well = kind is None or issubclass(kind, KeyboardInterrupt)
+        if ends_well and not self._was_interrupted:
             self.close()
             return
         with contextlib.suppress(DerainError):

@@ -39,8 +39,12 @@ def restore_stream(
     facts, done = stream.facts, 0
     frames = restored_frames(stream, restore_batch, facts.bits, batch, frame_by_frame, finish)
     with contextlib.closing(prefetch(frames)) as restored:
-        for frame in restored:
-            writer.write(frame)
-            done += 1
-            progress(done, facts.expected_frames)
+        try:
+            for frame in restored:
+                writer.write(frame)
+                done += 1
+                progress(done, facts.expected_frames)
+        except BaseException:
+            stream.stop()  # the thread that reads may be waiting for a frame that never comes
+            raise
     return done
