@@ -107,6 +107,13 @@ def refuse_target(output: Path, pipes: Pipes, overwrite: bool, suffixes: tuple[s
     return suffix
 
 
+def standard_input() -> BinaryIO:
+    """Standard input with frames. Raises `UsageError` if it is a terminal."""
+    if sys.stdin.isatty():
+        raise UsageError("standard input is a terminal: send frames to it from a file or a program.")
+    return sys.stdin.buffer
+
+
 def standard_output() -> BinaryIO:
     """Standard output for frames. Raises `UsageError` if it is a terminal."""
     if sys.stdout.isatty():
@@ -131,9 +138,8 @@ def restore_pipe(
     from derain.restore.stream import restore_stream
 
     began = time.monotonic()
-    if sys.stdin.isatty():
-        raise UsageError("standard input is a terminal: send frames to it from a file or a program.")
-    with bar("restoring", None) as progress, open_pipe(sys.stdin.buffer, pipes.frames()) as stream:
+    source = standard_input()
+    with bar("restoring", None) as progress, open_pipe(source, pipes.frames()) as stream:
         kind = "y4m" if pipes.raw is None else "raw"
         with frame_writer(output, pipes, stream.facts, overwrite, kind, options) as writer:
             done = restore_stream(

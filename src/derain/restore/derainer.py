@@ -24,6 +24,7 @@ from derain.errors import DerainError, UsageError, wrong_type
 from derain.export import is_exported
 from derain.methods import all_architectures
 from derain.methods.network import RainNetwork
+from derain.notes import join_notes
 from derain.paths import exists, path_of, same
 from derain.pictures import Picture, left_out, read_picture, to_tensor, write_picture
 from derain.pictures.kinds import VIDEO_KINDS, file_kind
@@ -31,7 +32,7 @@ from derain.pictures.picture import grey_pixels, to_pixels
 from derain.restore import sideways, wide_rain
 from derain.restore.blending import blended, blended_picture
 from derain.restore.in_memory import no_picture, picture_planes, restore_array, restore_pil, restore_tensor
-from derain.restore.inference import BandSource, Inference, Restored, joined, notes, source_of
+from derain.restore.inference import BandSource, Inference, Restored, joined, source_of
 from derain.restore.jobs import plan
 from derain.restore.precision import choose_precision, is_bfloat16_native
 from derain.restore.protecting import keep_map, refuse_other_size
@@ -448,14 +449,14 @@ class Derainer:
         def at_half(result: Restored, _: BandSource) -> Restored:
             again = self._halved.restore(result.image, work.dtype, work.with_maps)
             maps = {name: torch.maximum(values, again.maps[name]) for name, values in result.maps.items()}
-            return Restored(again.image, maps, notes((result.note, again.note)))
+            return Restored(again.image, maps, join_notes(result.note, again.note))
 
         def shown(result: Restored) -> BandSource:
             return source_of(result.image)
 
         first = look_at(rainy, found)
         look = self._best(source_of(rainy), work.dtype, first, on_its_side, shown, at_half)
-        result = replace(look.result, note=notes((*look.notes, look.result.note)))
+        result = replace(look.result, note=join_notes(*look.notes, look.result.note))
         if look.is_turned:
             image = turned_back(result.image, ON_ITS_SIDE)
             maps = {name: turned_back(values, ON_ITS_SIDE) for name, values in result.maps.items()}
@@ -502,11 +503,11 @@ class Derainer:
             quiet = _Work(work.dtype, work.with_maps)
             again = self._restore_picture(self._halved, result.picture, seen, quiet)
             maps = {name: _lighter(values, again.maps[name]) for name, values in result.maps.items()}
-            return RestoredPicture(again.picture, maps, result.rain, notes((result.note, again.note)))
+            return RestoredPicture(again.picture, maps, result.rain, join_notes(result.note, again.note))
 
         found = self._restore_picture(self._inference, picture, source, work)
         look = self._best(source, work.dtype, _Look(found, found.rain), on_its_side, shown, at_half)
-        result = replace(look.result, note=notes((*look.notes, look.result.note)))
+        result = replace(look.result, note=join_notes(*look.notes, look.result.note))
         if look.is_turned:
             upright = replace(_turned_back(result.picture), alpha=picture.alpha)
             maps = {name: _turned_back(values) for name, values in result.maps.items()}
@@ -584,8 +585,7 @@ class Derainer:
             target = _place(source, output)
             for note in result.left_out:
                 log.warning("%s: %s", target, note)
-            if result.shortfall:
-                raise DerainError(f"{source}: {result.shortfall}; what could be read is in {target}.")
+            result.raise_if_damaged(source, target)
             return target
         target = _target(source, output, overwrite)
         found = read_picture(source)

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 
 from derain.atomic import refuse_unwritable
 from derain.errors import DerainError, Remedy, UsageError, errors_of
+from derain.notes import join_notes
 from derain.paths import RESULT, exists, is_folder, real, written_beside
 from derain.pictures import EXTENSIONS, Found, Unread, find
 from derain.pictures.kinds import KNOWN_EXTENSIONS, VIDEO_KINDS
@@ -201,7 +202,7 @@ def ended(job: Job, write: Callable[..., Made], *given: Any) -> Outcome:
     made = _tried(job, write, *given)
     if isinstance(made, Outcome):
         return made
-    note = "; ".join(part for part in (job.note, made.note) if part)
+    note = join_notes(job.note, made.note)
     return Outcome(job, made.status, note, precision=made.precision, rain=made.rain)
 
 

@@ -65,6 +65,11 @@ class VideoResult:
     left_out: tuple[str, ...]
     bits: int
 
+    def raise_if_damaged(self, source: Path, target: Path) -> None:
+        """Raises `DerainError` if a part of the source is missing; the rest has been written to `target`."""
+        if self.shortfall:
+            raise DerainError(f"{source}: {self.shortfall}; what could be read is in {target}.")
+
 
 def restore_video(
     source: str | Path,
