@@ -136,10 +136,6 @@ class Scores:
             raise UsageError(f"{self.protocol.name}: there are no pictures to average over.")
         return SetScore(self.protocol.name, tuple(self._pictures))
 
-    def reset(self) -> None:
-        """Forgets everything."""
-        self._pictures.clear()
-
 
 def _finite(picture: PictureScore) -> bool:
     return all(math.isfinite(value) for value in picture.values.values())
