@@ -83,7 +83,7 @@ def load(
         tile: side of a tile in pixels; None chooses by the available memory, 0 never tiles.
         overlap: pixels that neighbouring tiles share; None takes what the network needs.
         ensemble: average over "flips" (four), "turns" (eight), or those of the training (True).
-        strength: how much of the change to apply, 0 to 1.5; see `Settings`.
+        strength: how much of the change to apply; see `Settings`.
         phases: restore the four half-size phases one by one; see `Settings`.
         full_size: never look for rain in a reduced copy of a large picture; see `Settings`.
         own_code: run the Python code of a custom network that the weights name; see `open_checkpoint`.
