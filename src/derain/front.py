@@ -52,7 +52,7 @@ def score(
         clean: the truth, of the same kind; folders are paired by name. None for NIQE and BRISQUE.
         protocol: a key of `derain.evaluation.PROTOCOLS`.
         rainy, masks: the rainy pictures and masks of their rain, of the same kind, for `real_rain`.
-        crop_to_common: for files: cut pictures of different sizes to their common centre.
+        crop_to_common: for files: crop pictures of different sizes to their common centre.
 
     Returns:
         The figures of each picture and their `mean`, {measure: value}. Pictures of a folder
@@ -118,7 +118,7 @@ def rain(picture: str | Path | PictureLike, model: ModelLike = None) -> Rain:
 
     Args:
         picture: a file; or a PIL picture, an array (H, W, 3) or (H, W), or a tensor (3, H, W).
-        model: as `derain.load` takes it, or a `Derainer`.
+        model: anything that `derain.load` takes, or a `Derainer`.
 
     Returns:
         Figures, and `is_raining`: whether they are above the threshold that was measured for the weights.

@@ -45,7 +45,7 @@ def only_here(target: Path) -> Iterator[None]:
     except OSError as error:
         raise DerainError(f"{target}: cannot be written ({reason(error)}).") from error
     if file is None:
-        raise DerainError(f"{target}: is being written by {_holder(path)}; wait for it, or end it.")
+        raise DerainError(f"{target}: is being written by {_holder(path)}; wait for it, or stop it.")
     _held.add(file)
     try:
         yield

@@ -292,7 +292,7 @@ def test_rain_refuses_pil_pictures_whose_levels_would_be_cut_off(derainer: Derai
 
 @pytest.mark.parametrize("path", ["", ".", Path("/")])
 def test_a_path_without_a_name_is_no_file(derainer: Derainer, path: str | Path) -> None:
-    with pytest.raises(UsageError, match="is no file"):
+    with pytest.raises(UsageError, match="is not a file"):
         derainer(path)
 
 

@@ -167,11 +167,11 @@ def test_a_disk_without_hard_links_keeps_the_state_before(
 
 def test_another_recipe_does_not_go_on_with_the_run(photos: Path, tmp_path: Path) -> None:
     train(recipe(photos, steps=2), tmp_path)
-    with pytest.raises(UsageError, match=r"holds a run with another 'seed' \(0, now 1\)"):
+    with pytest.raises(UsageError, match=r"holds a run with a different 'seed' \(0, now 1\)"):
         train(recipe(photos, steps=2, seed=1), tmp_path)
     # The recipe that lies in the run's folder may have been edited.
     (tmp_path / "recipe.yaml").write_text("edited")
-    with pytest.raises(UsageError, match="holds a run with another 'seed'"):
+    with pytest.raises(UsageError, match="holds a run with a different 'seed'"):
         train(recipe(photos, steps=2, seed=1), tmp_path)
     train(recipe(photos, steps=3, workers=1, save_every=1), tmp_path)
     assert open_checkpoint(tmp_path / "last.safetensors").checkpoint.facts["step"] == 3

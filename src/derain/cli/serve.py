@@ -21,7 +21,7 @@ KEEP = LIMITS.keep_seconds // 60
 
 def serve(
     host: Annotated[
-        str, typer.Option(help="Address to listen on; any but this machine's own needs a token.")
+        str, typer.Option(help="Address to listen on; all but this machine's own need a token.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 chooses a free port.")] = 8000,
     token: Annotated[

@@ -23,7 +23,7 @@ def synth(
             "mixed."
         ),
     ] = "mixed",
-    count: Annotated[int, typer.Option(help="Rainy versions of each picture.", min=1)] = 1,
+    count: Annotated[int, typer.Option(help="Number of rainy versions of each picture.", min=1)] = 1,
     video: Annotated[
         int | None,
         typer.Option(

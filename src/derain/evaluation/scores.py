@@ -81,7 +81,7 @@ class Scores:
         scores.compute().mean["psnr"]
 
     Args:
-        name: of the protocol.
+        name: the name of the protocol.
         quantise: how floats become bytes where the protocol reads bytes: "round" or "floor".
     """
 

@@ -210,7 +210,7 @@ def open_pipe(file: BinaryIO, raw: RawFrames | None = None, *, live: bool = Fals
     except (av.error.FFmpegError, ValueError) as error:
         if reading.is_empty:
             raise DerainError(
-                f"{PIPE_NAME}: nothing arrived; see what the program before the pipe says."
+                f"{PIPE_NAME}: nothing arrived; check the output of the program before the pipe."
             ) from None
         raise DerainError(
             f"{PIPE_NAME}: no readable video ({why_not_opened(error)}); known are y4m, Matroska, WebM, NUT, "

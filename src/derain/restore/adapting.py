@@ -50,10 +50,10 @@ class Start:
     """The network to start with.
 
     Attributes:
-        name: in the registry.
+        name: its name in the registry.
         config: keyword arguments of its class.
         weights: trained ones, or None for fresh ones.
-        seed: of fresh ones.
+        seed: the seed of fresh weights.
     """
 
     name: str
@@ -169,7 +169,7 @@ def adapt_one(
 
     Args:
         rainy: (1, 3, H, W) in [0, 1].
-        network: of the registry; changed in place.
+        network: one of the registry; changed in place.
         way: how to learn.
         options: how to fit; `seconds` limits everything: learning ends early enough to apply the network.
 

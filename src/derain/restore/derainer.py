@@ -112,7 +112,7 @@ class RestoredPicture:
     """A restored picture in memory.
 
     Attributes:
-        picture: with everything that the rainy one carried.
+        picture: the restored one, with all metadata of the rainy one.
         maps: {"mask" or "uncertainty": grey}; empty if not asked for.
         rain: how much there was.
         note: what a user should know about how it was done, or "".
@@ -137,7 +137,7 @@ class _Look(Generic[Result]):
     """What was found in a picture, and how.
 
     Attributes:
-        result: of the picture as it was seen.
+        result: what the network made of the picture as it was seen.
         rain: how much there was.
         is_turned: whether it was seen on its side.
         notes: what a user should know about that.
@@ -173,12 +173,12 @@ class Derainer:
 
     Attributes:
         checkpoint: the file behind it; None for a module that was given.
-        network: in eval mode, on `device`.
+        network: the network, in eval mode, on `device`.
         name: of the network, as users type it; the class's name if it is not in the registry.
-        settings: as given.
-        device: that the settings resolve to on this machine.
-        dtype: that the network computes in; see `dtype_for` for pictures of 8 bits.
-        positions: of a picture that are averaged over; only the original one without `ensemble`.
+        settings: those it was made with.
+        device: the one that the settings resolve to on this machine.
+        dtype: the type that the network computes in; see `dtype_for` for pictures of 8 bits.
+        positions: the flips and turns that are averaged over; only the original without `ensemble`.
     """
 
     def __init__(self, model: Model | nn.Module, settings: Settings | None = None) -> None:
@@ -256,7 +256,7 @@ class Derainer:
         """
         if isinstance(picture, str | Path):
             if not Path(picture).name:
-                raise UsageError(f"'{picture}' is no file; give a picture or a video.")
+                raise UsageError(f"'{picture}' is not a file; give a picture or a video.")
             return self._restore_file(Path(picture), output, overwrite, protect)
         if output is not None:
             raise UsageError("output is for paths only; pictures in memory are returned.")

@@ -102,8 +102,8 @@ class Inference:
     """A network and how it is applied.
 
     Attributes:
-        network: in eval mode, on `device`.
-        settings: of tiles, phases and sizes.
+        network: the network, in eval mode, on `device`.
+        settings: those for tiles, phases and sizes count.
         device: what it computes on.
         turns: positions of the picture whose results are averaged.
         halved: whether the network sees pictures at half the usual size; see `derain.restore.wide_rain`.

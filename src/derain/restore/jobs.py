@@ -62,7 +62,7 @@ class Outcome:
         note: why, how it was done, or what could not be kept; one or several sentences, or "".
         remedy: settings that would help, or None.
         exists: nothing was done because the result exists.
-        precision: that the network computed in; "" where none did.
+        precision: the one that the network computed in; "" where none did.
         rain: how much there was; None for videos and pictures that were not processed.
     """
 

@@ -31,7 +31,7 @@ class Rain:
     """How much rain there is in a picture.
 
     Attributes:
-        share: of the pixels that stood out as rain, in the median of 36 cells; 0 to 1.
+        share: the share of pixels that stood out as rain, in the median of 36 cells; 0 to 1.
         contrast: mean brightness removed from these pixels, 0 to 1.
         signal: the share times the direction: 1 for upright, 0 for none or level.
         is_raining: whether the signal is above the threshold of the weights; None if they have none.
@@ -57,7 +57,7 @@ def measure_rain(rainy: Tensor, image: Tensor, threshold: float | None = None) -
 
     Args:
         rainy, image: (1, 3, H, W) or (3, H, W) float RGB in [0, 1], before and after.
-        threshold: of the weights, see `threshold_of`.
+        threshold: that of the weights, see `threshold_of`.
 
     Examples:
         >>> import torch

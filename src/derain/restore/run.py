@@ -43,7 +43,7 @@ class PictureOptions:
     Attributes:
         maps: also the network's rain mask or uncertainty map, to OUT/maps.
         compare: also a sheet of before and after, to OUT/compare.
-        jpeg_quality: of JPEG results, 1 to 100; None for that of a JPEG source, else 95.
+        jpeg_quality: the quality of JPEG results, 1 to 100; None: that of a JPEG source, else 95.
         skip_dry: copy pictures without rain unchanged.
         sequence: the pictures of each folder are the frames of a clip; see `derain.restore.sequence`.
 

@@ -42,7 +42,7 @@ def restore_sequences(
         unwritable: folders that no results can be written to; see `prepare_folders`.
         overwrite: replace results that exist.
         protection: what stays unchanged.
-        jpeg_quality: of JPEG results; see `PictureOptions`.
+        jpeg_quality: the quality of JPEG results; see `PictureOptions`.
     """
     ordered = sorted(jobs, key=lambda job: (job.source.parent, _in_order(job.source.name)))
     for _, frames in itertools.groupby(ordered, key=lambda job: job.source.parent):

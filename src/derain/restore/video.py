@@ -52,11 +52,11 @@ class VideoResult:
     """What `restore_video` did.
 
     Attributes:
-        frames: in the file that was written.
+        frames: their number in the file that was written.
         resumed: frames among them that an earlier run had finished.
         shortfall: what is missing from the source, in words; empty if it was read to its end.
         left_out: what the new file cannot hold and what was changed, in words.
-        bits: of a channel of the source.
+        bits: the bits per channel of the source.
     """
 
     frames: int
@@ -116,7 +116,7 @@ def restore_video(
     facts = video_facts(source)
     if keep_fields and facts.interlaced:
         raise DerainError(
-            f"{source}: is interlaced, and a result of whole pictures cannot keep its fields.",
+            f"{source}: is interlaced, and a progressive result cannot keep its fields.",
             Remedy("deinterlace it", {"keep_fields": None}),
         )
     encoding = choose_encoding(facts, target, codec, crf)
@@ -154,7 +154,7 @@ def restored_frames(
 
     Args:
         reader: gives frames in the order of time.
-        bits: of a channel of the frames.
+        bits: the bits per channel of the frames.
         restore_batch, batch, frame_by_frame, finish: see `restore_video`.
     """
     restored = _restored(reader, restore_batch, bits, batch)
@@ -291,7 +291,7 @@ class _Segments:
         if resume and note.exists():
             if note.read_text() != made_from:
                 raise UsageError(
-                    f"{target}: the interrupted run had another source, network or options.",
+                    f"{target}: the interrupted run had a different source, network or options.",
                     Remedy("start again", {"resume": None}),
                 )
             for file in sorted(segments._folder.glob("?????.npz")):

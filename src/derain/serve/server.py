@@ -56,7 +56,7 @@ def serve(
 
     Raises:
         UsageError: no token beyond loopback, or an unknown model.
-        DerainError: the address cannot be listened on, or a model cannot be loaded.
+        DerainError: it cannot listen on the address, or a model cannot be loaded.
     """
     if token is not None and not token.strip():
         raise UsageError("the token is empty; give a long random one, such as from 'openssl rand -hex 16'.")
@@ -146,7 +146,7 @@ def listen(host: str, port: int, remedy: Remedy) -> socket.socket:
         why = reason(error)
     except OverflowError:
         why = "ports end at 65535"
-    raise DerainError(f"{in_address(host)}:{port} cannot be listened on ({why}).", remedy)
+    raise DerainError(f"cannot listen on {in_address(host)}:{port} ({why}).", remedy)
 
 
 def in_address(host: str) -> str:
