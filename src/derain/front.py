@@ -197,7 +197,7 @@ def evaluate(
     from derain.evaluation.levels import Quantise
     from derain.evaluation.page import write_report
     from derain.evaluation.report import Report, repeats_of
-    from derain.locks import only_here
+    from derain.locks import exclusive_lock
 
     refuse_unknown("way to quantise", quantise, get_args(Quantise))
     options = _listed("test_time", test_time)
@@ -235,7 +235,7 @@ def evaluate(
         done += 1
         on_picture(done, total)
 
-    with only_here(folder / "records.jsonl"):
+    with exclusive_lock(folder / "records.jsonl"):
         found = run(candidates, test_set.cases, test_set.protocols, folder, quantise, count)
         scored = {record.name for record in found[0].records}
         repeats = repeats_of([case for case in test_set.cases if case.name in scored])

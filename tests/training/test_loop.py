@@ -17,7 +17,7 @@ import yaml
 from derain.checkpoints import open_checkpoint, read_tensors
 from derain.data.folders import pictures_in
 from derain.errors import DerainError, UsageError
-from derain.locks import only_here
+from derain.locks import exclusive_lock
 from derain.methods import create_network
 from derain.training import Stopped, train
 from derain.training.log import read_log
@@ -254,7 +254,10 @@ def test_a_bad_picture_ends_the_run_with_its_workers(photos: Path, tmp_path: Pat
 
 
 def test_a_second_run_into_the_same_folder_is_told_who_has_it(photos: Path, tmp_path: Path) -> None:
-    with only_here(tmp_path / "run"), pytest.raises(DerainError, match=rf"run: .* process {os.getpid()} on "):
+    with (
+        exclusive_lock(tmp_path / "run"),
+        pytest.raises(DerainError, match=rf"run: .* process {os.getpid()} on "),
+    ):
         train(recipe(photos), tmp_path / "run")
     # What a killed process leaves does not stop anybody.
     (tmp_path / ".run.lock").write_text('{"process": 1, "machine": "elsewhere"}')

@@ -251,7 +251,7 @@ def plan(
     """
     if output is None:
         plans = [_beside(given, suffix, videos) for given in inputs]
-        jobs = told_apart([job for planned in plans for job in planned.jobs])
+        jobs = with_distinct_names([job for planned in plans for job in planned.jobs])
         _refuse_clashes(jobs)
         return Plan(tuple(jobs), tuple(entry for planned in plans for entry in planned.unread))
     found, unread = find(inputs)
@@ -339,7 +339,7 @@ def _with_suffix(job: Job, suffix: str) -> Job:
     return replace(job, target=job.target.with_suffix(suffix))
 
 
-def told_apart(jobs: Sequence[Job]) -> list[Job]:
+def with_distinct_names(jobs: Sequence[Job]) -> list[Job]:
     """The jobs; results that would have the same name get the full names of their sources.
 
     With results as PNG, a.jpg becomes a.jpg.png where there is an a.png, too.
@@ -396,7 +396,7 @@ def mirrored(found: Sequence[Found], output: Path, suffix: str | None = None) ->
         if suffix is not None and not entry.is_video:
             result, note = result.with_suffix(suffix), ""
         jobs.append(Job(entry.source, output / result, output, name, entry.is_video, note))
-    return told_apart(jobs)
+    return with_distinct_names(jobs)
 
 
 def _written_name(entry: Found, taken: set[Path]) -> Path:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from derain.atomic import new_file, replace_file
 from derain.errors import DerainError, Remedy, UsageError
-from derain.locks import only_here
+from derain.locks import exclusive_lock
 from derain.paths import parts_of, real, same
 from derain.pictures.video import Frame, VideoReader, frame_from_tensor, frame_to_tensor
 from derain.pictures.video_encoding import EncodedFrame, Encoding, VideoEncoder, choose_encoding
@@ -122,7 +122,7 @@ def restore_video(
     encoding = choose_encoding(facts, target, codec, crf)
     refuse_misfit(facts, encoding, target)
     made_from = _made_from(facts, encoding, frame_by_frame, temporal, identity)
-    with only_here(target), _Segments.open(target, made_from, resume) as segments:
+    with exclusive_lock(target), _Segments.open(target, made_from, resume) as segments:
         resumed = segments.frames
         # Frames that are only neighbours of those to come.
         reach = (0 if frame_by_frame else RADIUS) + (STEADY_RADIUS if temporal else 0)

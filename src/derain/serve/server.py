@@ -90,7 +90,7 @@ def http_server(app: FastAPI) -> uvicorn.Server:
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every broken upload
     config = uvicorn.Config(
         app,
-        http=Impatient,
+        http=TimeoutH11Protocol,
         ws="none",
         lifespan="on",
         log_level="error",  # below that it tells of broken requests, which clients can send without end
@@ -103,7 +103,7 @@ def http_server(app: FastAPI) -> uvicorn.Server:
     return uvicorn.Server(config)
 
 
-class Impatient(H11Protocol):
+class TimeoutH11Protocol(H11Protocol):
     """HTTP/1.1 that closes a connection whose first or next request does not arrive; nothing else would
     once a part of it is there, and a few hundred of them would block all others."""
 

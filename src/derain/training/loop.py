@@ -23,7 +23,7 @@ from torch import Tensor
 from derain.atomic import replace_file
 from derain.checkpoints import save_checkpoint
 from derain.errors import DerainError, UsageError
-from derain.locks import only_here
+from derain.locks import exclusive_lock
 from derain.training.batches import HeldOut, batches, open_sources
 from derain.training.learner import Learner
 from derain.training.log import RunLog
@@ -65,7 +65,7 @@ def train(
     with accelerated(recipe) as accelerator, contextlib.ExitStack() as held:
         signals = held.enter_context(Signals())
         if accelerator.is_main_process:
-            held.enter_context(only_here(Path(run)))
+            held.enter_context(exclusive_lock(Path(run)))
         _Trainer(recipe, Path(run), accelerator, signals, own_code).run(progress)
 
 
