@@ -13,10 +13,10 @@ import pytest
 from command_line import environment
 from derain.atomic import new_file, refuse_unwritable, remove_leftovers
 from derain.errors import DerainError
-from derain.locks import only_here
+from derain.locks import exclusive_lock
 
 WRITE = "from derain.atomic import new_file; w = new_file('x/a.png'); w.__enter__().write_bytes(b'half')"
-HOLD = "import pathlib, derain.locks as l; h = l.only_here(pathlib.Path('a.mp4')); h.__enter__()"
+HOLD = "import pathlib, derain.locks as l; h = l.exclusive_lock(pathlib.Path('a.mp4')); h.__enter__()"
 
 
 def process(code: str, folder: Path) -> subprocess.Popen[str]:
@@ -84,18 +84,18 @@ def test_workers_do_not_hold_on_to_the_lock_of_a_killed_process(tmp_path: Path) 
     running = process(code, tmp_path)
     running.send_signal(signal.SIGKILL)
     running.wait()
-    with only_here(tmp_path / "a.mp4"):
+    with exclusive_lock(tmp_path / "a.mp4"):
         running.communicate()  # ends the worker, too
 
 
 def test_a_second_process_is_told_who_is_at_work(tmp_path: Path) -> None:
     running = process(HOLD, tmp_path)
     with pytest.raises(DerainError, match=rf"a\.mp4: is being written by process {running.pid} on "):
-        only_here(tmp_path / "a.mp4").__enter__()
-    with only_here(tmp_path / "b.mp4"):
+        exclusive_lock(tmp_path / "a.mp4").__enter__()
+    with exclusive_lock(tmp_path / "b.mp4"):
         kill(running)
-        with only_here(tmp_path / "a.mp4"), pytest.raises(DerainError, match=f"process {os.getpid()}"):
-            only_here(tmp_path / "a.mp4").__enter__()
+        with exclusive_lock(tmp_path / "a.mp4"), pytest.raises(DerainError, match=f"process {os.getpid()}"):
+            exclusive_lock(tmp_path / "a.mp4").__enter__()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -60,7 +60,7 @@ def _process() -> str:
     return f"{machine}-{process.pid}-{round(process.create_time() * 100)}"
 
 
-def _is_over(process: str) -> bool:
+def _has_ended(process: str) -> bool:
     """Whether the process that `_process` named ran on this machine and has ended."""
     machine, number, start = process.rsplit("-", 2)
     if machine != _process().rsplit("-", 2)[0]:
@@ -78,7 +78,7 @@ def remove_leftovers(folder: Path) -> None:
     with suppress(OSError):
         for entry in folder.iterdir():
             part = _PART.fullmatch(entry.name)
-            if part is not None and _is_over(part[1]):
+            if part is not None and _has_ended(part[1]):
                 with suppress(OSError):
                     entry.unlink()
 

@@ -71,7 +71,7 @@ class Measurement:
 
     Attributes:
         network: e.g. "drsformer".
-        device, precision, threads: as used.
+        device, precision, threads: those that were used.
         seconds: wall time of restoring one picture in memory, median.
         cpu_seconds: of all threads, median.
         peak_bytes: peak memory above that of the process with the network loaded; on CUDA, of the

@@ -52,7 +52,7 @@ def score(
         clean: the truth, of the same kind; folders are paired by name. None for NIQE and BRISQUE.
         protocol: a key of `derain.evaluation.PROTOCOLS`.
         rainy, masks: the rainy pictures and masks of their rain, of the same kind, for `real_rain`.
-        crop_to_common: for files: cut pictures of different sizes to their common centre.
+        crop_to_common: for files: crop pictures of different sizes to their common centre.
 
     Returns:
         The figures of each picture and their `mean`, {measure: value}. Pictures of a folder
@@ -118,7 +118,7 @@ def rain(picture: str | Path | PictureLike, model: ModelLike = None) -> Rain:
 
     Args:
         picture: a file; or a PIL picture, an array (H, W, 3) or (H, W), or a tensor (3, H, W).
-        model: as `derain.load` takes it, or a `Derainer`.
+        model: anything that `derain.load` takes, or a `Derainer`.
 
     Returns:
         Figures, and `is_raining`: whether they are above the threshold that was measured for the weights.
@@ -197,7 +197,7 @@ def evaluate(
     from derain.evaluation.levels import Quantise
     from derain.evaluation.page import write_report
     from derain.evaluation.report import Report, repeats_of
-    from derain.locks import only_here
+    from derain.locks import exclusive_lock
 
     refuse_unknown("way to quantise", quantise, get_args(Quantise))
     options = _listed("test_time", test_time)
@@ -235,7 +235,7 @@ def evaluate(
         done += 1
         on_picture(done, total)
 
-    with only_here(folder / "records.jsonl"):
+    with exclusive_lock(folder / "records.jsonl"):
         found = run(candidates, test_set.cases, test_set.protocols, folder, quantise, count)
         scored = {record.name for record in found[0].records}
         repeats = repeats_of([case for case in test_set.cases if case.name in scored])

@@ -18,18 +18,18 @@ from derain.errors import DerainError, reason
 _held: set[IO[bytes]] = set()
 
 
-def _let_go() -> None:
+def _release_inherited() -> None:
     """Releases inherited locks in a new process, which would hold them after its parent has ended."""
     while _held:
         _held.pop().close()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go)
+    os.register_at_fork(after_in_child=_release_inherited)
 
 
 @contextmanager
-def only_here(target: Path) -> Iterator[None]:
+def exclusive_lock(target: Path) -> Iterator[None]:
     """Locks a file or folder that is being made, so that no other process makes it at the same time.
 
     The lock is a hidden file beside `target`, locked by the system, which unlocks it however the process
@@ -45,7 +45,7 @@ def only_here(target: Path) -> Iterator[None]:
     except OSError as error:
         raise DerainError(f"{target}: cannot be written ({reason(error)}).") from error
     if file is None:
-        raise DerainError(f"{target}: is being written by {_holder(path)}; wait for it, or end it.")
+        raise DerainError(f"{target}: is being written by {_holder(path)}; wait for it, or stop it.")
     _held.add(file)
     try:
         yield

@@ -134,9 +134,9 @@ def read_tensors(path: str | Path) -> Tensors:
     """
     path = Path(path)
     if is_folder(path):
-        raise DerainError(f"{path}: a checkpoint file is needed, this is a folder.")
+        raise DerainError(f"{path}: is a folder; a checkpoint file is needed.")
     if exists(path) and not is_file(path):
-        raise DerainError(f"{path}: a checkpoint file is needed, this is not a regular file.")
+        raise DerainError(f"{path}: is not a regular file; a checkpoint file is needed.")
     try:
         with path.open("rb") as file:
             head = file.read(16)
@@ -147,7 +147,7 @@ def read_tensors(path: str | Path) -> Tensors:
     if len(head) > 8 and head[8:9] == b"{":
         return _read_safetensors(path)
     if not head.startswith((b"PK", b"\x80")):  # a zip, or the first byte of every pickle by torch.save
-        raise DerainError(f"{path}: not a checkpoint; PyTorch's files and safetensors are opened.")
+        raise DerainError(f"{path}: not a checkpoint; only PyTorch's files and safetensors are read.")
     return _read_torch(path)
 
 
@@ -178,12 +178,12 @@ def _read_torch(path: Path) -> Tensors:
     except Exception as error:  # the restricted unpickler raises anything on broken bytes
         if "TorchScript" in str(error):
             raise DerainError(
-                f"{path}: a TorchScript file, which is a program; give the checkpoint that it was made of."
+                f"{path}: a TorchScript file, which is a program; give the checkpoint that it was made from."
             ) from None
         wanted = _more_than_tensors(path, str(error))
         if wanted:
             raise DerainError(
-                f"{path}: refused, besides tensors it asks for {wanted}, which could run code. "
+                f"{path}: refused, because besides tensors it asks for {wanted}, which could run code. "
                 "Ask its author for a file with tensors only."
             ) from None
         protocol = next((value for name, value in _constants(path) if name == "PROTO"), None)
@@ -225,7 +225,7 @@ def _refuse_growth(path: Path) -> None:
     named, texts = set[str](), set[str]()
     for count, (instruction, value) in enumerate(_constants(path)):
         if count == MOST_INSTRUCTIONS:
-            raise DerainError(f"{path}: refused, its pickles hold over {count:,} instructions.")
+            raise DerainError(f"{path}: refused, because its pickles hold over {count:,} instructions.")
         if instruction == "GLOBAL":
             named.add(str(value).replace(" ", ".").replace("__builtin__", "builtins"))
         elif isinstance(value, str | bytes):
@@ -234,7 +234,7 @@ def _refuse_growth(path: Path) -> None:
     asked = [_GROWING] if _GROWING in named else []
     asked += [f"{_ENCODE} with {codec}" for codec in sorted(_GROWING_CODECS & texts) if _ENCODE in named]
     if asked:
-        raise DerainError(f"{path}: refused, it asks for {asked[0]}, which could fill the memory.")
+        raise DerainError(f"{path}: refused, because it asks for {asked[0]}, which could fill the memory.")
 
 
 def _constants(path: Path) -> Iterator[tuple[str, object]]:

@@ -326,7 +326,7 @@ def test_a_factory_of_the_users_own_code(
     for target, words in (
         ("nobody:half", "cannot import nobody"),
         ("somebody:whole", "no function whole"),
-        ("somebody:seven", "made a int, which cannot be called"),
+        ("somebody:seven", "returned int, which cannot be called"),
         ("somebody:lost", "somebody:lost fails: FileNotFoundError: .*weights.pth"),
     ):
         with pytest.raises(DerainError, match=words):

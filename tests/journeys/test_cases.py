@@ -85,7 +85,7 @@ MODELS = {
     "checkpoints/dag.pth": r"no named tensors found; the first keys are a, b\.",
     "checkpoints/expanded_spanet_4000.pth": r"conv_in\.0\.weight repeats its values; .* are needed\.",
     "checkpoints/fp8.pth": r"conv_in\.0\.weight is of type float8_e4m3fn; plain tensors are needed\.",
-    "checkpoints/loop.onnx": r"refused, it has a loop that may never end\.",
+    "checkpoints/loop.onnx": r"refused, because it has a loop that may never end\.",
     "checkpoints/sparse.pth": r"conv_in\.0\.weight is sparse; plain tensors are needed\.",
     "formats/compiled.pth": None,
     "formats/lightning_net.ckpt": None,

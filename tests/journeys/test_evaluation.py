@@ -68,7 +68,7 @@ def test_score_equal_folders_is_valid_json(rain100l: Path) -> None:
         (["{rainy}", "{clean}", "-p", "matlab_y"], 2, "Did you mean 'matlab_y_"),
         (["{rainy}", "-p", "toolbox_y"], 2, "compares with clean pictures"),
         (["{rainy}", "{nowhere}", "-p", "toolbox_y"], 2, "no such file or folder"),
-        (["{rainy}", "{clean}", "-p", "toolbox_y", "--csv", "--json"], 2, "exclude each other"),
+        (["{rainy}", "{clean}", "-p", "toolbox_y", "--csv", "--json"], 2, "cannot be combined"),
         (["{rainy}/1.png", "-p", "niqe_stable"], 1, "1.png: the picture is 48x40"),
     ],
 )

@@ -79,7 +79,7 @@ def test_the_command(tmp_path: Path) -> None:
         port = address.rpartition(":")[2]
         taken = derain("serve", "--port", port)
         assert taken.returncode == 1
-        assert taken.stderr.startswith(f"derain: 127.0.0.1:{port} cannot be listened on")
+        assert taken.stderr.startswith(f"derain: cannot listen on 127.0.0.1:{port}")
         # Stopped in the middle of a job that someone follows.
         write_picture(tmp_path / "large.png", Picture(np.full((1500, 1500, 3), 90, np.uint8)))
         client = httpx.Client(base_url=address, timeout=120)

@@ -78,6 +78,6 @@ def test_one_that_cannot_be_used_is_left_out_with_a_warning(tmp_path: Path) -> N
         site, "-c", "from derain.methods import all_methods; print(sorted(m.name for m in all_methods()))"
     )
     assert "'spanet'" in told
-    assert "broken (broken:METHOD) is left out: No module named 'a_package_that_nobody_has'" in told
-    assert "mistaken (mistaken:METHOD) is left out: it is not a derain.methods.contract.Method" in told
-    assert "impostor (impostor:METHOD) is left out: the name spanet is taken" in told
+    assert "broken (broken:METHOD) is skipped: No module named 'a_package_that_nobody_has'" in told
+    assert "mistaken (mistaken:METHOD) is skipped: it is not a derain.methods.contract.Method" in told
+    assert "impostor (impostor:METHOD) is skipped: the name spanet is taken" in told

@@ -25,6 +25,7 @@ from derain.methods.nerd_rain.network import ChannelAttention, FeedForward, Impl
 from derain.nn import halo_windows
 from derain.nn.resizing import Upsample
 from derain.nn.transformer import TransformerBlock
+from derain.nn.transformer_fast import BlockSequence
 from methods.precision import assert_bfloat16_stays_close
 
 TINY: dict[str, Any] = {"dim": 8, "num_blocks": (1, 2, 1), "heads": (1, 2, 4)}
@@ -95,9 +96,8 @@ def test_fast_block_equals_the_plain_one(
     _disturb(block)
     x = torch.randn(2, channels, 40, 36, dtype=torch.float64)
     with torch.no_grad():
-        torch.testing.assert_close(
-            fast.block_sequence(nn.Sequential(block))(x), block(x), rtol=1e-10, atol=1e-10
-        )
+        prepared = BlockSequence.of(nn.Sequential(block), fast.Attention.of, fast.FeedForward.of)
+        torch.testing.assert_close(prepared(x), block(x), rtol=1e-10, atol=1e-10)
 
 
 def test_a_training_step_passes_every_leaf_and_reaches_every_parameter() -> None:

@@ -98,7 +98,7 @@ def test_what_is_not_a_picture(tmp_path: Path, content: bytes) -> None:
 
 def test_a_picture_of_another_kind_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.jp2").write_bytes(b"\xff\x4f\xff\x51" + bytes(99))
-    assert "JPEG 2000 pictures are not read here; save it as PNG or TIFF" in refusal(tmp_path / "a.jp2")
+    assert "JPEG 2000 pictures are not supported here; save it as PNG or TIFF" in refusal(tmp_path / "a.jp2")
 
 
 @pytest.mark.parametrize("extension", EXTENSIONS)

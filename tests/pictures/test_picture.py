@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from derain.errors import DerainError
-from derain.pictures import Picture, grey_map, to_rgb8, to_tensor, with_pixels
+from derain.pictures import Picture, to_rgb8, to_tensor, with_pixels
+from derain.pictures.picture import grey_pixels
 
 
 @st.composite
@@ -88,7 +89,7 @@ def test_other_precisions_and_gradients_are_taken(dtype: torch.dtype) -> None:
 def test_the_restored_tensor_is_left_alone() -> None:
     tensor = torch.full((1, 3, 2, 2), 0.5)
     with_pixels(Picture(np.zeros((2, 2, 3), np.uint8)), tensor)
-    grey_map(tensor[:, :1])
+    grey_pixels(tensor[:, :1])
     assert (tensor == 0.5).all()
 
 
@@ -103,10 +104,10 @@ def test_a_tensor_of_another_size_is_a_mistake() -> None:
         with_pixels(Picture(np.zeros((2, 2, 3), np.uint8)), torch.zeros(1, 3, 2, 3))
 
 
-def test_a_map_is_an_8_bit_grey_picture() -> None:
-    picture = grey_map(torch.tensor([[[[0.0, 0.5, 1.0, 2.0]]]]))
-    assert picture.pixels.dtype == np.uint8
-    assert picture.pixels[..., 0].tolist() == [[0, 128, 255, 255]]
+def test_maps_become_grey_pixels_of_8_bits() -> None:
+    pixels = grey_pixels(torch.tensor([[[[0.0, 0.5, 1.0, 2.0]]]]))
+    assert pixels.dtype == np.uint8
+    assert pixels[..., 0].tolist() == [[0, 128, 255, 255]]
 
 
 def test_colours_to_look_at() -> None:

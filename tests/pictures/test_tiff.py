@@ -202,7 +202,7 @@ def test_a_compression_that_is_not_read_is_named(tmp_path: Path) -> None:
         assert content.count(entry) == 1
         changed = content.replace(entry + struct.pack("<H", 1), entry + struct.pack("<H", number))
         (tmp_path / "a.tif").write_bytes(changed)
-        with pytest.raises(DerainError, match=f"a TIFF compressed as {name}, which is not read"):
+        with pytest.raises(DerainError, match=f"a TIFF compressed as {name}, which is not supported"):
             read_picture(tmp_path / "a.tif")
 
 

@@ -22,7 +22,8 @@ from derain.errors import DerainError, UsageError
 from derain.methods import create_network
 from derain.methods.everyday import fast
 from derain.methods.network import RainNetwork
-from derain.pictures import Picture, grey_map, read_picture, to_tensor, with_pixels, write_picture
+from derain.pictures import Picture, read_picture, to_tensor, with_pixels, write_picture
+from derain.pictures.picture import grey_pixels
 from derain.restore import Derainer, Settings, memory
 from derain.restore.blending import blended
 from derain.restore.jobs import plan
@@ -260,7 +261,7 @@ def test_bands_of_whole_numbers_give_what_floats_do(
         image = blended(to_tensor(picture), to_tensor(whole), restore.settings.strength, keep)
         assert np.array_equal(found.picture.pixels, with_pixels(picture, image).pixels)
         for map_name, values in wanted.maps.items():
-            assert np.array_equal(found.maps[map_name].pixels, grey_map(values).pixels)
+            assert np.array_equal(found.maps[map_name].pixels, grey_pixels(values))
         assert found.rain == measure_rain(to_tensor(picture), wanted.image)
 
 
@@ -291,7 +292,7 @@ def test_rain_refuses_pil_pictures_whose_levels_would_be_cut_off(derainer: Derai
 
 @pytest.mark.parametrize("path", ["", ".", Path("/")])
 def test_a_path_without_a_name_is_no_file(derainer: Derainer, path: str | Path) -> None:
-    with pytest.raises(UsageError, match="is no file"):
+    with pytest.raises(UsageError, match="is not a file"):
         derainer(path)
 
 

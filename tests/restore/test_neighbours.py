@@ -18,7 +18,7 @@ from derain.data.pairing import pair_folders
 from derain.errors import DerainError
 from derain.evaluation.protocols import matlab_y_uint8
 from derain.restore import neighbours
-from derain.restore.neighbours import RADIUS, REACH, Following, Seen, corrected
+from derain.restore.neighbours import MAX_FRAMES_AHEAD, RADIUS, Following, Seen, corrected
 
 Levels = NDArray[np.uint8]
 FRAMES = 7
@@ -163,7 +163,7 @@ def test_any_frames_come_back_in_order_and_between_what_was_seen(
 
     pairs = zip(frames, corrected(given_one_by_one()), strict=True)
     for number, (frame, result) in enumerate(pairs, 1):
-        assert min(number + RADIUS, count) <= taken <= min(number + REACH + 1, count)
+        assert min(number + RADIUS, count) <= taken <= min(number + MAX_FRAMES_AHEAD + 1, count)
         assert result.shape == frame.restored.shape
         assert result.dtype == np.uint8
         assert (result <= np.maximum(frame.rainy, frame.restored)).all()

@@ -17,7 +17,7 @@ from derain.data.synthesis.presets import FINE
 from derain.data.synthesis.streaks import streak_layer
 from derain.evaluation.similarity import psnr
 from derain.pictures import Picture, read_picture, to_tensor
-from derain.restore.sideways import LEAST, MOST, NOTE, ON_ITS_SIDE, middle_of
+from derain.restore.sideways import MAX_TRIED_SIDE, MIN_TRIED_SIDE, NOTE, ON_ITS_SIDE, middle_of
 from derain.restore.test_time import turned, turned_back
 
 Pixels = NDArray[np.uint8]
@@ -121,7 +121,8 @@ def test_a_large_picture_is_tried_in_its_reduced_copy() -> None:
 
 def test_the_middle_of_a_picture() -> None:
     assert middle_of(100, 800) == (slice(0, 100), slice(200, 600))
-    assert middle_of(300, 3000) == (slice(22, 22 + LEAST), slice(1244, 1244 + MOST))
+    expected = slice(22, 22 + MIN_TRIED_SIDE), slice(1244, 1244 + MAX_TRIED_SIDE)
+    assert middle_of(300, 3000) == expected
     picture = torch.rand(2, 3, 5, 7)
     assert turned(picture, ON_ITS_SIDE).shape == (2, 3, 7, 5)
     torch.testing.assert_close(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from clips import content, moving_scene, write_clip
 from derain.errors import DerainError, UsageError
-from derain.locks import only_here
+from derain.locks import exclusive_lock
 from derain.restore import video
 from derain.restore.prefetch import prefetch
 from derain.restore.video import restore_video
@@ -138,7 +138,10 @@ def test_the_source_is_not_overwritten(source: Path) -> None:
 
 def test_two_runs_do_not_write_the_same_video(source: Path, tmp_path: Path) -> None:
     target = tmp_path / "o.mkv"
-    with only_here(target), pytest.raises(DerainError, match=r"o\.mkv: is being written by process \d+ on"):
+    with (
+        exclusive_lock(target),
+        pytest.raises(DerainError, match=r"o\.mkv: is being written by process \d+ on"),
+    ):
         restore_video(source, target, Breaking())
     assert restore_video(source, target, Breaking()).frames == 30
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]

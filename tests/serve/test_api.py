@@ -26,8 +26,8 @@ from clips import moving_scene, write_clip
 from derain.checkpoints.bundled import DEFAULT
 from derain.cli.messages import in_words
 from derain.errors import DerainError, UsageError
-from derain.pictures import encode_picture, grey_map, read_picture, to_tensor
-from derain.pictures.picture import Picture
+from derain.pictures import Picture, encode_picture, read_picture, to_tensor
+from derain.pictures.picture import grey_pixels
 from derain.restore import Settings, load
 from derain.serve.limits import Limits
 from derain.serve.server import serve
@@ -126,7 +126,7 @@ def test_a_picture_from_upload_to_deletion(client: httpx.Client, folder: Path, t
     assert result.headers["content-type"] == "image/png"
     assert 'attachment; filename="rain-derained.PNG"' in result.headers["content-disposition"]
     mask = client.get(f"/api/jobs/{job}/mask")
-    assert mask.content == encode_picture(grey_map(restored.maps["mask"]), ".png")
+    assert mask.content == encode_picture(Picture(grey_pixels(restored.maps["mask"])), ".png")
     for side in ("before", "after"):
         preview = client.get(f"/api/jobs/{job}/{side}")
         with Image.open(io.BytesIO(preview.content)) as image:

@@ -17,7 +17,7 @@ import yaml
 from derain.checkpoints import open_checkpoint, read_tensors
 from derain.data.folders import pictures_in
 from derain.errors import DerainError, UsageError
-from derain.locks import only_here
+from derain.locks import exclusive_lock
 from derain.methods import create_network
 from derain.training import Stopped, train
 from derain.training.log import read_log
@@ -167,11 +167,11 @@ def test_a_disk_without_hard_links_keeps_the_state_before(
 
 def test_another_recipe_does_not_go_on_with_the_run(photos: Path, tmp_path: Path) -> None:
     train(recipe(photos, steps=2), tmp_path)
-    with pytest.raises(UsageError, match=r"holds a run with another 'seed' \(0, now 1\)"):
+    with pytest.raises(UsageError, match=r"holds a run with a different 'seed' \(0, now 1\)"):
         train(recipe(photos, steps=2, seed=1), tmp_path)
     # The recipe that lies in the run's folder may have been edited.
     (tmp_path / "recipe.yaml").write_text("edited")
-    with pytest.raises(UsageError, match="holds a run with another 'seed'"):
+    with pytest.raises(UsageError, match="holds a run with a different 'seed'"):
         train(recipe(photos, steps=2, seed=1), tmp_path)
     train(recipe(photos, steps=3, workers=1, save_every=1), tmp_path)
     assert open_checkpoint(tmp_path / "last.safetensors").checkpoint.facts["step"] == 3
@@ -254,7 +254,10 @@ def test_a_bad_picture_ends_the_run_with_its_workers(photos: Path, tmp_path: Pat
 
 
 def test_a_second_run_into_the_same_folder_is_told_who_has_it(photos: Path, tmp_path: Path) -> None:
-    with only_here(tmp_path / "run"), pytest.raises(DerainError, match=rf"run: .* process {os.getpid()} on "):
+    with (
+        exclusive_lock(tmp_path / "run"),
+        pytest.raises(DerainError, match=rf"run: .* process {os.getpid()} on "),
+    ):
         train(recipe(photos), tmp_path / "run")
     # What a killed process leaves does not stop anybody.
     (tmp_path / ".run.lock").write_text('{"process": 1, "machine": "elsewhere"}')

@@ -105,7 +105,7 @@ def test_a_mixture_goes_on_exactly(photos: Path, tmp_path: Path, mixture: dict[s
     train(load_recipe(tmp_path / "parts" / "recipe.yaml", ["steps=6", "workers=2"]), tmp_path / "parts")
     assert_equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
     other = {"sources": [*mixture["sources"][:2], mixture["sources"][2] | {"share": 0.3}]}
-    with pytest.raises(UsageError, match="holds a run with another 'data'"):
+    with pytest.raises(UsageError, match="holds a run with a different 'data'"):
         train(recipe(photos, **changes | {"data": other}), tmp_path / "parts")
 
 
@@ -117,7 +117,7 @@ def test_parts_of_a_list_are_replaced_by_their_numbers(
     changed = load_recipe(file, ["data.sources.2.share=7", "stages.0.batch=8"])
     assert changed.data.model_dump()["sources"][2]["share"] == 7
     assert changed.stages[0].batch == 8
-    with pytest.raises(UsageError, match=r"'stages\.2\.batch=8': '2' is not a place in a list of 2"):
+    with pytest.raises(UsageError, match=r"'stages\.2\.batch=8': '2' is not a position in a list of 2"):
         load_recipe(file, ["stages.2.batch=8"])
 
 

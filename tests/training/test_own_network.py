@@ -85,7 +85,7 @@ def test_it_is_trained_goes_on_and_opens_with_leave_alone(photos: Path, folder: 
 @pytest.mark.parametrize(
     ("target", "options", "message"),
     [
-        ("my_networks:plain_module", {}, "made a Conv2d; a network is derived from derain.RainNetwork"),
+        ("my_networks:plain_module", {}, "returned Conv2d; a network must derive from derain.RainNetwork"),
         ("my_networks:Fine", {"depth": 2}, "unexpected keyword argument 'depth'"),
         ("my_networks:broken", {}, "KeyError: 'depth'"),
         ("no_such_module:x", {}, "cannot import no_such_module"),

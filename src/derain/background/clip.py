@@ -117,7 +117,7 @@ def _in_order(files: list[Path]) -> list[Path]:
 
 def _too_few(path: Path, found: int, wanted: int) -> DerainError:
     return DerainError(
-        f"{path}: has {found} frames, {wanted} were asked for.", Remedy("use those", {"frames": found})
+        f"{path}: has {found} frames, but {wanted} were requested.", Remedy("use those", {"frames": found})
     )
 
 

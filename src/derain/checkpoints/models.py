@@ -45,7 +45,7 @@ def create_model(name: str, *, pretrained: bool = False, **config: Any) -> nn.Mo
 
     Args:
         name: one of `list_models()`.
-        pretrained: with the weights that come with the package; otherwise fresh ones.
+        pretrained: load the weights that come with the package; otherwise they are fresh.
         config: keyword arguments of the network that replace those of the variant.
 
     Raises:

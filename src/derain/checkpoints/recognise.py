@@ -26,7 +26,7 @@ class Checkpoint:
     """What is known of a checkpoint file.
 
     Attributes:
-        path: of the file.
+        path: the file.
         method: the published system it belongs to.
         architecture: its kind of network.
         variant: the name of the variant with the same hyper-parameters, None if there is none.
@@ -53,7 +53,7 @@ class Model(NamedTuple):
     """A network with its weights, and the checkpoint that they come from.
 
     Attributes:
-        network: with the weights loaded (strictly), in eval mode, on the CPU.
+        network: the network, with the weights loaded (strictly), in eval mode, on the CPU.
         checkpoint: the file.
     """
 

@@ -24,8 +24,8 @@ class Learning:
     preset: Annotated[
         str,
         typer.Option(
-            help="quick (about half a minute a picture), published (about an hour) or icassp2023 (the first "
-            "paper's form; as long)."
+            help="quick (about half a minute a picture), published (about an hour) or icassp2023 (the method "
+            "of the first paper; as long as published)."
         ),
     ] = "quick"
     together: Annotated[

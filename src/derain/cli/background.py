@@ -26,7 +26,7 @@ def background(
     ],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The clean picture to write.")] = None,
     variant: Annotated[
-        str, typer.Option(help="fixed, or official: bit for bit as the published notebook.")
+        str, typer.Option(help="fixed, or official: bit for bit the same as the published notebook.")
     ] = "fixed",
     frames: Annotated[int | None, typer.Option(help="Use only this many frames, from the first.")] = None,
     report: Annotated[

@@ -26,7 +26,7 @@ def compare(
     rainy: Annotated[
         Path | None, typer.Option(help="Folder of the rainy pictures, shown between the two.")
     ] = None,
-    count: Annotated[int, typer.Option(min=1, help="Choices at most.")] = 60,
+    count: Annotated[int, typer.Option(min=1, help="Maximum number of choices.")] = 60,
     crop: Annotated[int, typer.Option(min=16, help="Side of the crops in pixels.")] = 320,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random order.")] = 0,
     overwrite: Overwrite = False,

@@ -79,7 +79,7 @@ def check(
 @app.command(cls=Command)
 def sources(
     name: Annotated[
-        str | None, typer.Argument(metavar="SET", help="Show this one alone.", show_default=False)
+        str | None, typer.Argument(metavar="SET", help="Show only this one.", show_default=False)
     ] = None,
     as_json: AsJson = False,
 ) -> None:

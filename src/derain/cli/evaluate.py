@@ -94,7 +94,7 @@ class Printing:
 def evaluate(
     rainy: Annotated[Path, typer.Argument(help="A public set as unpacked, or the folder of rainy pictures.")],
     clean: Annotated[Path | None, typer.Argument(help="The folder of clean pictures.")] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the report.")] = Path(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the report.")] = Path(
         "evaluation"
     ),
     models: Annotated[
@@ -143,7 +143,7 @@ def evaluate(
     if table is not None:
         refuse_unknown("form of a table", table, FORMATS)
     if as_json and table:
-        raise UsageError("--json and --table exclude each other; give one.")
+        raise UsageError("--json and --table cannot be combined; give one.")
     chosen = [*map(_named_model, models)] if models else [] if results else [None]
     earlier = [read_report(folder) for folder in printing.others or ()]
     with bar("evaluating", None) as progress:

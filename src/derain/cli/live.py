@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from derain.cli.options import ModelOptions, ResultOptions, grouped
-from derain.cli.piping import PIPE, Pipes, refuse_target, standard_output
+from derain.cli.piping import PIPE, Pipes, refuse_target, standard_input, standard_output
 from derain.cli.shared import FrameByFrame, OwnCode
 from derain.errors import DerainError, UsageError, reason
 
@@ -69,11 +69,10 @@ def live(
     from derain.restore import load
     from derain.restore.live import Live, source_of
 
-    if source == "-" and sys.stdin.isatty():
-        raise UsageError("standard input is a terminal: send frames to it from a file or a program.")
+    frames = standard_input() if source == "-" else None
     if source != "-" and any(value is not None for value in (pipes.raw, pipes.size, pipes.rate)):
         raise UsageError("--raw, --size and --rate are for frames from standard input: give - as the source.")
-    origin = source_of(source, sys.stdin.buffer, pipes.frames())
+    origin = source_of(source, frames, pipes.frames())
     if output is None and page is None and not result.as_json:
         raise UsageError(
             "nothing to do: give -o to record, --page to watch, or --json for figures of the rain alone."

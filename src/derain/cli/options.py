@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from derain.cli.shared import MODEL, AsJson, Device, Ensemble, FullSize, Overwrite, Precision
+from derain.strength import MAX_STRENGTH
 
 if TYPE_CHECKING:
     from derain.restore import Settings
@@ -80,7 +81,7 @@ class ModelOptions:
         float,
         typer.Option(
             min=0.0,
-            max=1.5,
+            max=MAX_STRENGTH,
             help="How much of the change to apply: 0.5 removes half of the rain; above 1 exaggerates, "
             "at your own risk.",
         ),

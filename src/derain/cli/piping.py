@@ -34,7 +34,7 @@ class Pipes:
         str | None,
         typer.Option(metavar="rgb24|yuv420p", help="Format of frames without a header on standard input."),
     ] = None
-    size: Annotated[str | None, typer.Option(metavar="WIDTHxHEIGHT", help="Of raw frames.")] = None
+    size: Annotated[str | None, typer.Option(metavar="WIDTHxHEIGHT", help="Size of raw frames.")] = None
     rate: Annotated[str | None, typer.Option(help="Raw frames per second: 25, 30000/1001.")] = None
     to: Annotated[
         str | None,
@@ -52,7 +52,7 @@ class Pipes:
             unused = [name for name in ("size", "rate") if getattr(self, name) is not None]
             if unused:
                 names = " and ".join(f"--{name}" for name in unused)
-                raise UsageError(f"{names}: only for raw frames, whose format is given as --raw.")
+                raise UsageError(f"{names}: only for raw frames; give their format as --raw.")
             return None
         if self.size is None or self.rate is None:
             raise UsageError("raw frames have no header: give their --size and --rate, too.")
@@ -71,7 +71,7 @@ def refuse_options(names: Sequence[str]) -> None:
     if names:
         named = " and ".join(f"--{name.replace('_', '-')}" for name in names)
         remedy = Remedy("restore them", dict.fromkeys(names))
-        raise UsageError(f"{named}: not for frames from standard input.", remedy)
+        raise UsageError(f"{named}: cannot be used with frames from standard input.", remedy)
 
 
 @contextlib.contextmanager
@@ -107,11 +107,23 @@ def refuse_target(output: Path, pipes: Pipes, overwrite: bool, suffixes: tuple[s
     return suffix
 
 
+def standard_input() -> BinaryIO:
+    """Standard input with frames. Raises `UsageError` if it is a terminal."""
+    if sys.stdin is None:
+        raise UsageError("standard input is closed: send frames to it from a file or a program.")
+    if sys.stdin.isatty():
+        raise UsageError("standard input is a terminal: send frames to it from a file or a program.")
+    return sys.stdin.buffer
+
+
 def standard_output() -> BinaryIO:
     """Standard output for frames. Raises `UsageError` if it is a terminal."""
+    if sys.stdout is None:
+        raise UsageError("standard output is closed: pipe the frames into a program, or give -o.")
     if sys.stdout.isatty():
         raise UsageError(
-            "frames cannot be written to a terminal: send them to a program or file, or give -o."
+            "frames cannot be written to a terminal: pipe them into a program or redirect them to a file, "
+            "or give -o."
         )
     return sys.stdout.buffer
 
@@ -131,11 +143,10 @@ def restore_pipe(
     from derain.restore.stream import restore_stream
 
     began = time.monotonic()
-    if sys.stdin.isatty():
-        raise UsageError("standard input is a terminal: send frames to it from a file or a program.")
+    source = standard_input()
     if pipes.to is not None:
         refuse_unknown("kind of stream", pipes.to, KINDS)
-    with bar("restoring", None) as progress, open_pipe(sys.stdin.buffer, pipes.frames()) as stream:
+    with bar("restoring", None) as progress, open_pipe(source, pipes.frames()) as stream:
         kind = "y4m" if pipes.raw is None else "raw"
         with frame_writer(output, pipes, stream.facts, overwrite, kind, options) as writer:
             done = restore_stream(

@@ -9,6 +9,7 @@ import typer
 
 from derain.cli.output import say
 from derain.cli.shared import Device, FullSize, Overwrite, Precision
+from derain.strength import MAX_STRENGTH
 
 STRENGTHS = (0.5, 1.0, 1.25)
 
@@ -29,8 +30,8 @@ def preview(
         typer.Option(
             metavar="SHARE",
             min=0.0,
-            max=1.5,
-            help="How much of the change to apply, 0 to 1.5; may be given several times. "
+            max=MAX_STRENGTH,
+            help=f"How much of the change to apply, 0 to {MAX_STRENGTH:g}; may be given several times. "
             "Default: 0.5, 1 and 1.25.",
         ),
     ] = None,

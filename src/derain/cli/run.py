@@ -220,7 +220,7 @@ def _watch(request: Request, dry_run: bool) -> None:
     if len(inputs) == 1 and not inputs[0].exists():
         raise UsageError(f"{inputs[0]}: no such folder.")
     if len(inputs) != 1 or not inputs[0].is_dir() or flags.cluster is not None or dry_run:
-        raise UsageError("--watch takes one folder, and goes with neither --cluster nor --dry-run.")
+        raise UsageError("--watch takes one folder, and cannot be combined with --cluster or --dry-run.")
     if request.picture.sequence:
         raise UsageError("--watch restores pictures as they arrive, and --sequence needs the next ones.")
     arriving = watch(
@@ -324,7 +324,7 @@ def _refuse_on_cluster(request: Request, jobs: Sequence[Job]) -> None:
         raise UsageError("--cluster is for pictures, with a folder for the results as --output.")
     if request.flags.own_code:
         raise UsageError(
-            "--cluster and --own-code exclude each other: other machines may not have that code."
+            "--cluster and --own-code cannot be combined: other machines may not have that code."
         )
     if request.picture.sequence:
         raise UsageError("--sequence does not work on a cluster; leave out --cluster.")

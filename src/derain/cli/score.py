@@ -42,7 +42,8 @@ def score(
         typer.Option("--protocol", "-p", metavar="NAME", help="A protocol; may be given several times."),
     ] = None,
     crop_to_common: Annotated[
-        bool, typer.Option("--crop-to-common", help="Cut pictures of different sizes to their common centre.")
+        bool,
+        typer.Option("--crop-to-common", help="Crop pictures of different sizes to their common centre."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON; an infinite value is null.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, a row per picture and protocol.")] = False,
@@ -70,7 +71,7 @@ def score(
     from derain.evaluation.scoring import plan_of, score_files
 
     if as_json and as_csv:
-        raise UsageError("--json and --csv exclude each other; give one.")
+        raise UsageError("--json and --csv cannot be combined; give one.")
     if not protocols:
         raise UsageError(
             "no protocol is named; give one, such as -p matlab_y_uint8 (`derain score --list` shows all)."

@@ -10,11 +10,18 @@ import typer
 
 from derain.cli.output import is_quiet
 from derain.cli.shared import MODEL, Device, Precision
+from derain.serve.limits import Limits
+
+LIMITS = Limits()
+# In the units of the options, whole megabytes, megapixels and minutes.
+UPLOAD, STORAGE = LIMITS.upload_bytes // 1_000_000, LIMITS.storage_bytes // 1_000_000
+PIXELS = LIMITS.pixels // 1_000_000
+KEEP = LIMITS.keep_seconds // 60
 
 
 def serve(
     host: Annotated[
-        str, typer.Option(help="Address to listen on; any but this machine's own needs a token.")
+        str, typer.Option(help="Address to listen on; all but this machine's own need a token.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 chooses a free port.")] = 8000,
     token: Annotated[
@@ -50,13 +57,15 @@ def serve(
             show_default="none",
         ),
     ] = None,
-    max_upload: Annotated[float, typer.Option(help="Megabytes per upload.")] = 100,
-    max_pixels: Annotated[float, typer.Option(help="Megapixels per picture or frame.")] = 40,
-    max_clip: Annotated[float, typer.Option(help="Seconds per clip.")] = 30,
-    max_time: Annotated[float, typer.Option(help="Seconds of work per picture or clip.")] = 900,
-    max_waiting: Annotated[int, typer.Option(help="Pictures and clips in the queue.")] = 32,
-    max_storage: Annotated[float, typer.Option(help="Megabytes of all stored files together.")] = 2000,
-    keep: Annotated[float, typer.Option(help="Minutes until a result is deleted.")] = 60,
+    max_upload: Annotated[float, typer.Option(help="Megabytes per upload.")] = UPLOAD,
+    max_pixels: Annotated[float, typer.Option(help="Megapixels per picture or frame.")] = PIXELS,
+    max_clip: Annotated[float, typer.Option(help="Seconds per clip.")] = LIMITS.clip_seconds,
+    max_time: Annotated[
+        float, typer.Option(help="Seconds of work per picture or clip.")
+    ] = LIMITS.job_seconds,
+    max_waiting: Annotated[int, typer.Option(help="Pictures and clips in the queue.")] = LIMITS.waiting,
+    max_storage: Annotated[float, typer.Option(help="Megabytes of all stored files together.")] = STORAGE,
+    keep: Annotated[float, typer.Option(help="Minutes until a result is deleted.")] = KEEP,
 ) -> None:
     """Serve a web page and an HTTP API that remove rain from pictures and short clips.
 
@@ -75,7 +84,6 @@ def serve(
         for module in ("fastapi", "python_multipart", "uvicorn"):
             extra(module, "serve")
         from derain.restore import Settings
-        from derain.serve.limits import Limits
         from derain.serve.logs import to_stderr
         from derain.serve.server import serve as run
 

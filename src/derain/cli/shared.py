@@ -133,7 +133,8 @@ class Group(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """A picture in the place of a command is an error that says what to write."""
         if ctx.parent is None and args[0] not in self.commands and exists(Path(args[0])):
-            ctx.fail(f"{args[0]} is no command; to remove its rain: derain run {shlex.join(args)}")
+            run = f"derain run {shlex.join(args)}"
+            ctx.fail(f"unknown command '{args[0]}'. To restore this file, run: {run}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:

@@ -23,7 +23,7 @@ def synth(
             "mixed."
         ),
     ] = "mixed",
-    count: Annotated[int, typer.Option(help="Rainy versions of each picture.", min=1)] = 1,
+    count: Annotated[int, typer.Option(help="Number of rainy versions of each picture.", min=1)] = 1,
     video: Annotated[
         int | None,
         typer.Option(
@@ -67,7 +67,7 @@ def synth(
     from derain.data.synthesis.pairs import plan_pairs, refuse_mixture, write_note, write_pair
     from derain.data.synthesis.weather import Weather
     from derain.errors import DerainError, UsageError, errors_of
-    from derain.locks import only_here
+    from derain.locks import exclusive_lock
     from derain.made_pairs import NOTE
 
     if video is not None and (preset != "mixed" or count != 1):
@@ -88,7 +88,7 @@ def synth(
         for pair in plan:
             typer.echo(printable(f"{pair.source} -> {pair.rainy}, {pair.clean}"))
         return
-    with only_here(output / NOTE), bar("rain", len(plan)) as progress:
+    with exclusive_lock(output / NOTE), bar("rain", len(plan)) as progress:
         write_note(output, plan, facts)
         for pair in plan:
             try:

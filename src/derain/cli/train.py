@@ -49,7 +49,7 @@ def train(
         bool, typer.Option("--own-code", help="Run the Python code that the recipe names: network or loss.")
     ] = False,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw the run in this folder as RUN/plot.png.", show_default=False)
+        Path | None, typer.Option(help="Plot the run in this folder, to RUN/plot.png.", show_default=False)
     ] = None,
     show_list: Annotated[bool, typer.Option("--list", help="List the published recipes.")] = False,
 ) -> None:
@@ -72,7 +72,7 @@ def train(
         tell(f"{plot_run(plot)}")
         return
     if dry_run + find_rate + bool(sweep) > 1:
-        raise UsageError("--dry-run, --find-rate and --sweep exclude one another.")
+        raise UsageError("--dry-run, --find-rate and --sweep cannot be combined; give one.")
     if recipe is None or (output is None and not (dry_run or find_rate)):
         raise UsageError(
             "give a recipe and the run's folder: derain train RECIPE -o RUN (or --list, --plot RUN)."

@@ -78,7 +78,7 @@ def finished_results(name: str, folder: Path, cases: Sequence[Case], taken: Sequ
     found = {pair.name: pair.partner for pair in best_pairing(rainy, results).pairs}
     if len(found) < len(cases):
         missing = next(case.name for case in cases if case.name not in found)
-        raise DerainError(f"{folder}: no result for {missing}; results need the names of the rainy ones.")
+        raise DerainError(f"{folder}: no result for {missing}; results need the names of the rainy pictures.")
     finished = {case.name: found[case.name] for case in cases}
     # No identity: the files stand for themselves, and one name is one row on any set.
     return Candidate(name, None, finished=finished)
@@ -231,7 +231,7 @@ def from_factory(target: str) -> Candidate:
     except Exception as error:  # whatever somebody else's code raises
         raise DerainError(f"{target} fails: {type(error).__name__}: {last_line(error)}") from error
     if not callable(network):
-        raise UsageError(f"{target}: made a {type(network).__name__}, which cannot be called.")
+        raise UsageError(f"{target}: returned {type(network).__name__}, which cannot be called.")
     module_name, _, factory_name = target.partition(":")
     name = factory_name if factory_name.lower() not in ("make", "build", "network") else module_name
     source = inspect.getsourcefile(sys.modules[module_name])

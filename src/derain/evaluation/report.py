@@ -23,6 +23,7 @@ from derain.evaluation.measures import described
 from derain.evaluation.registry import protocol
 from derain.evaluation.sheet import Row, contact_sheet
 from derain.evaluation.statistics import bootstrap_interval
+from derain.notes import join_notes
 from derain.paths import real
 from derain.pictures import read_picture, to_rgb8
 
@@ -141,7 +142,7 @@ def in_one_line(quantise: str, precisions: Iterable[str], device: str, versions:
     known = dict.fromkeys(precision for precision in precisions if precision)
     where = [", ".join(known), f"on {device}"] if device else []
     parts = [f"Results {how} to 8 bits", " ".join(where).strip(), f"PyTorch {versions}"]
-    return "; ".join(part for part in parts if part) + "."
+    return join_notes(*parts) + "."
 
 
 def folder_of(files: Sequence[str]) -> Path:

@@ -81,7 +81,7 @@ class Scores:
         scores.compute().mean["psnr"]
 
     Args:
-        name: of the protocol.
+        name: the name of the protocol.
         quantise: how floats become bytes where the protocol reads bytes: "round" or "floor".
     """
 
@@ -135,10 +135,6 @@ class Scores:
         if not self._pictures:
             raise UsageError(f"{self.protocol.name}: there are no pictures to average over.")
         return SetScore(self.protocol.name, tuple(self._pictures))
-
-    def reset(self) -> None:
-        """Forgets everything."""
-        self._pictures.clear()
 
 
 def _finite(picture: PictureScore) -> bool:

@@ -267,7 +267,8 @@ def _entries(archive: zipfile.ZipFile, source: str) -> tuple[str, list[str]]:
         raise DerainError(f"{source}: is empty.")
     if len(infos) > MOST_ENTRIES or sum(info.file_size for info in infos) > MOST_BYTES:
         raise DerainError(
-            f"{source}: refused, it holds more than {MOST_ENTRIES} files or {MOST_BYTES >> 30} GiB unpacked."
+            f"{source}: refused, because it holds more than {MOST_ENTRIES} files or {MOST_BYTES >> 30} GiB "
+            "unpacked."
         )
     folder = infos[0].filename.split("/")[0]
     if not _is_id(folder) or "/" not in infos[0].filename:
@@ -284,7 +285,7 @@ def _entries(archive: zipfile.ZipFile, source: str) -> tuple[str, list[str]]:
             or "\\" in info.orig_filename
             or stat.S_ISLNK(info.external_attr >> 16)
         ):
-            raise DerainError(f"{source}: {info.filename!r} is not a plain path of a file.")
+            raise DerainError(f"{source}: {info.filename!r} is not a plain file path.")
     if len(set(names)) < len(names):
         raise DerainError(f"{source}: holds two files of the same name.")
     return folder, [info.filename for info in infos if not info.is_dir()]
@@ -300,7 +301,7 @@ def _config(content: bytes, folder: str, source: str) -> dict[str, Any]:
         raise DerainError(f"{source}: config.json is not an object.")
     for key in REQUIRED:
         if not isinstance(config.get(key), str) or not config[key]:
-            raise DerainError(f"{source}: config.json needs {key!r}, a text.")
+            raise DerainError(f"{source}: config.json needs {key!r}, a string.")
     if config["id"] != folder:
         raise DerainError(f"{source}: config.json says id {config['id']!r}, but the folder is {folder!r}.")
     if config["backend"] != "onnx":

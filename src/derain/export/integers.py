@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def with_integers(graph: Any, measured: Sequence[Tensor]) -> Any:
     onnx = extra("onnx", "onnx")
     quantization = extra("onnxruntime.quantization", "onnx")
     convolutions = [node.name for node in graph.graph.node if node.op_type == "Conv"]
-    with tempfile.TemporaryDirectory() as folder, _without_advice():
+    with tempfile.TemporaryDirectory() as folder, _logging_disabled():
         given, made = Path(folder) / "float32.onnx", Path(folder) / "int8.onnx"
         given.write_bytes(graph.SerializeToString())
         quantization.quantize_static(
@@ -100,15 +101,15 @@ def _reader(base: type, measured: Sequence[Tensor]) -> Any:
     return Reader()
 
 
-class _without_advice:
-    """Suppresses what the quantizer logs for its own users through the root logger."""
-
-    def __enter__(self) -> None:
-        self._before = logging.root.manager.disable
-        logging.disable(logging.WARNING)
-
-    def __exit__(self, *_: object) -> None:
-        logging.disable(self._before)
+@contextmanager
+def _logging_disabled() -> Iterator[None]:
+    """Up to warnings: the quantizer gives advice to its own users through the root logger."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def agreement(network: nn.Module, exported: Callable[[Tensor], Tensor], compared: Sequence[Tensor]) -> float:

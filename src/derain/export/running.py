@@ -133,9 +133,9 @@ def onnx_session(model: Any, content: bytes, source: str) -> Any:
     """
     onnx, runtime = extra("onnx", "onnx"), extra("onnxruntime", "onnx")
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(model)):
-        raise DerainError(f"{source}: refused, it reads its tensors from other files.")
+        raise DerainError(f"{source}: refused, because it reads its tensors from other files.")
     if not _ends(model):
-        raise DerainError(f"{source}: refused, it has a loop that may never end.")
+        raise DerainError(f"{source}: refused, because it has a loop that may never end.")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 4

@@ -30,7 +30,7 @@ def all_methods() -> tuple[Method, ...]:
         try:
             methods.append(_added(entry, methods))
         except Exception as error:  # whatever a third-party package raises on import
-            log.warning("the method %s (%s) is left out: %s.", entry.name, entry.value, error)
+            log.warning("the method %s (%s) is skipped: %s.", entry.name, entry.value, error)
     return tuple(methods)
 
 

@@ -36,13 +36,13 @@ class Spec:
         multiple_of: height and width must be multiples of this many pixels.
         receptive_field: an output pixel depends on inputs at most this many pixels away (per axis);
             None when it is unlimited (global attention, recurrent sweeps).
-        working_side: in pixels. A picture whose shorter side is clearly longer is restored from what the
+        working_side: in pixels: a picture whose shorter side is clearly longer is restored from what the
             network finds in a copy reduced to it, see `derain.restore.reduced`; None for any size.
         tile: the tile of the published test protocol where the result depends on it, else None.
         refused_precisions: {"bfloat16": why, ...} for precisions that spoil the result.
         safe_in_bfloat16: with published weights, results in bfloat16 are on average within half a level of
             8 bits of those in float32, so that it may be chosen for 8-bit pictures, as it is faster.
-        stored_precision: that an exported file computes in; "" for networks, whose precision is chosen.
+        stored_precision: what an exported file computes in; "" for networks, whose precision is chosen.
         maps: names of the outputs besides `image` that a user may want to see, (B, 1 or 3, H, W).
         onnx_functions: what the nodes of the domain "derain" in its exported graph mean, each as the
             text of an ONNX function.
@@ -66,7 +66,7 @@ class RainNetwork(nn.Module):
     the picture can be computed faster without gradients, it also writes `fast`.
 
     Attributes:
-        spec: of the class, or set by `__init__` where it depends on the arguments.
+        spec: that of the class, or set by `__init__` where it depends on the arguments.
     """
 
     spec: Spec = Spec()

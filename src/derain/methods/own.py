@@ -33,7 +33,7 @@ def own_method(target: str) -> Method:
             raise UsageError(f"{target}: {with_class(error)}") from error
         if not isinstance(network, RainNetwork):
             raise UsageError(
-                f"{target}: made a {type(network).__name__}; a network is derived from derain.RainNetwork."
+                f"{target}: returned {type(network).__name__}; a network must derive from derain.RainNetwork."
             )
         return network
 

@@ -88,7 +88,7 @@ class BiasFreeNorm(nn.Module):
 
 def _centred(x: Tensor, channels: int) -> Tensor:
     """(..., channels): x - m, divided by the deviation."""
-    if _library_is_better(x):
+    if _prefers_library(x):
         return F.layer_norm(x, (channels,), eps=EPSILON)
     centred = x - x.mean(-1, keepdim=True)
     return centred.mul_(_inverse_deviation(centred))
@@ -96,7 +96,7 @@ def _centred(x: Tensor, channels: int) -> Tensor:
 
 def _scaled(x: Tensor) -> Tensor:
     """(..., C): x divided by the deviation."""
-    if _library_is_better(x):
+    if _prefers_library(x):
         return x * torch.rsqrt(x.var(-1, correction=0, keepdim=True) + EPSILON)
     return x * _inverse_deviation(x - x.mean(-1, keepdim=True))
 
@@ -107,8 +107,9 @@ def _inverse_deviation(centred: Tensor) -> Tensor:
     return squares.div_(centred.shape[-1]).add_(EPSILON).rsqrt_()
 
 
-def _library_is_better(x: Tensor) -> bool:
-    """It needs less memory for gradients, is one operation in a graph, and sums halves in full."""
+def _prefers_library(x: Tensor) -> bool:
+    """Whether to use the library's layer norm or variance: they need less memory for gradients, are one
+    operation in a graph, and sum halves in full."""
     return (
         x.device.type != "cpu"
         or x.dtype.itemsize < 4

@@ -42,6 +42,10 @@ class FeedForward(Protocol):
         """A window with a halo -> its inside; the window may be overwritten."""
 
 
+MakeAttention = Callable[[ChannelNorm, Any], Attention]
+MakeFeedForward = Callable[[ChannelNorm, Any], FeedForward]
+
+
 @dataclass(frozen=True)
 class Block:
     """Attention yields a matrix for V; windows apply it, add the skip and enter the feed-forward part."""
@@ -50,12 +54,7 @@ class Block:
     feed_forward: FeedForward
 
     @classmethod
-    def of(
-        cls,
-        block: nn.Module,
-        attention: Callable[[ChannelNorm, Any], Attention],
-        feed_forward: Callable[[ChannelNorm, Any], FeedForward],
-    ) -> Block:
+    def of(cls, block: nn.Module, attention: MakeAttention, feed_forward: MakeFeedForward) -> Block:
         """A plain block, prepared: each part with the norm before it."""
         assert isinstance(block, TransformerBlock)
         return cls(attention(block.norm1, block.attn), feed_forward(block.norm2, block.ffn))
@@ -78,6 +77,13 @@ class BlockSequence:
     """Blocks one after the other."""
 
     blocks: tuple[Block, ...]
+
+    @classmethod
+    def of(
+        cls, blocks: nn.Sequential, attention: MakeAttention, feed_forward: MakeFeedForward
+    ) -> BlockSequence:
+        """Plain blocks, prepared; see `Block.of`."""
+        return cls(tuple(Block.of(block, attention, feed_forward) for block in blocks))
 
     def __call__(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> the same, in float32 at least."""

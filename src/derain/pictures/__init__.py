@@ -2,7 +2,7 @@
 
 from derain.pictures.finding import EXTENSIONS, Found, Unread, find, find_pictures, passed_over
 from derain.pictures.kinds import FileKind, file_kind, kind_of
-from derain.pictures.picture import Picture, grey_map, to_rgb8, to_tensor, with_pixels
+from derain.pictures.picture import Picture, to_rgb8, to_tensor, with_pixels
 from derain.pictures.reading import MAX_PIXELS, TooManyPixels, read_picture
 from derain.pictures.sheets import comparison_sheet, labelled_grid, side_by_side
 from derain.pictures.writing import encode_picture, left_out, write_picture
@@ -20,7 +20,6 @@ __all__ = [
     "file_kind",
     "find",
     "find_pictures",
-    "grey_map",
     "kind_of",
     "labelled_grid",
     "left_out",

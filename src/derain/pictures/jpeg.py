@@ -160,8 +160,8 @@ def _refuse_frame(found: _Found, name: str, max_pixels: int) -> None:
     depth, height, width, components = struct.unpack_from(">BHHB", found.frame)
     if not height:
         raise DerainError(
-            f"{name}: a JPEG that states its height after its pixels, which is not read; save it again with "
-            "another program."
+            f"{name}: a JPEG that states its height after its pixels, which is not supported; save it "
+            "again with another program."
         )
     refuse_size(name, width, height, max_pixels)
     if components not in (1, 3, 4):
@@ -169,7 +169,7 @@ def _refuse_frame(found: _Found, name: str, max_pixels: int) -> None:
     lossless = found.marker in (0xC3, 0xC7, 0xCB, 0xCF)
     if lossless or depth not in (8, 12) or (depth == 12 and components == 4):
         how = "lossless" if lossless else f"{depth}-bit" + (" CMYK" if components == 4 else "")
-        raise DerainError(f"{name}: a {how} JPEG, which is not read; save it as 16-bit TIFF or PNG.")
+        raise DerainError(f"{name}: a {how} JPEG, which is not supported; save it as 16-bit TIFF or PNG.")
 
 
 def _look_into(found: _Found, marker: int, content: bytes) -> None:

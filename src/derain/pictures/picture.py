@@ -161,17 +161,12 @@ def to_pixels(picture: Picture, tensor: Tensor) -> Array:
     return quantised(tensor, picture.largest)
 
 
-def grey_map(tensor: Tensor) -> Picture:
-    """A (1, 1, H, W) tensor in [0, 1], such as a mask or an uncertainty, as an 8-bit grey picture.
+def grey_pixels(tensor: Tensor) -> Array:
+    """A (1, 1, H, W) tensor in [0, 1], such as a mask or an uncertainty, as (H, W, 1) uint8.
 
     Raises:
         DerainError: a value is not finite.
     """
-    return Picture(grey_pixels(tensor))
-
-
-def grey_pixels(tensor: Tensor) -> Array:
-    """The same as (H, W, 1) uint8. Raises as `grey_map`."""
     assert tensor.ndim == 4, tensor.shape
     assert tensor.shape[:2] == (1, 1), tensor.shape
     return quantised(tensor[0], 255)

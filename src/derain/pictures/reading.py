@@ -46,9 +46,9 @@ def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Picture:
     path = Path(path)
     try:
         if path.is_dir():
-            raise DerainError(f"{path}: a picture is needed, this is a folder.")
+            raise DerainError(f"{path}: is a folder; a picture is needed.")
         if path.exists() and not path.is_file():
-            raise DerainError(f"{path}: a picture is needed, this is not a regular file.")
+            raise DerainError(f"{path}: is not a regular file; a picture is needed.")
         with path.open("rb") as file:
             head = file.read(kinds.HEAD)
             kind = _readable_kind(head, path.stat().st_size, str(path), max_pixels)
@@ -72,7 +72,7 @@ def _readable_kind(head: bytes, size: int, name: str, max_pixels: int) -> FileKi
         known = ", ".join(kind.name for kind in READERS)
         raise DerainError(f"{name}: not a picture in a known format ({known}).")
     if not kind.is_read:
-        raise DerainError(f"{name}: {kind.name} pictures are not read here; {kind.advice}.")
+        raise DerainError(f"{name}: {kind.name} pictures are not supported here; {kind.advice}.")
     if size > MOST_BYTES_PER_PIXEL * max_pixels + MOST_BYTES_BESIDE:
         raise DerainError(f"{name}: {size / 1e9:,.1f} GB, larger than any picture of an accepted size.")
     return kind

@@ -281,7 +281,7 @@ def open_pipe(file: BinaryIO, raw: RawFrames | None = None, *, live: bool = Fals
 
 def _why_no_pipe(reading: _Reading, error: Exception) -> str:
     if reading.is_empty:
-        return "nothing arrived; see what the program before the pipe says."
+        return "nothing arrived; check the output of the program before the pipe."
     return (
         f"no readable video ({why_not_opened(error)}); known are y4m, Matroska, WebM, NUT, MPEG-TS, MP4 with "
         "its index in front, and raw frames whose format and size are given."

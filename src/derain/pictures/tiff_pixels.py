@@ -190,8 +190,8 @@ def decode(
     _expect_all_pixels(first, head.order, len(content))
     if layout.compression in UNREAD:
         raise DerainError(
-            f"{name}: a TIFF compressed as {UNREAD[layout.compression]}, which is not read; save it with "
-            "deflate or LZW."
+            f"{name}: a TIFF compressed as {UNREAD[layout.compression]}, which is not supported; save it "
+            "with deflate or LZW."
         )
     if layout.compression in BYTEWISE and layout.photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB):
         if layout.format not in (UNSIGNED, FLOAT) or (layout.format == UNSIGNED and layout.bits > 16):

@@ -134,7 +134,7 @@ def choose_encoding(facts: VideoFacts, target: Path, codec: str | None, crf: int
         refuse_unknown("codec", codec, CODECS)
     held = HOLDS[container]
     if codec is not None and codec not in held:
-        raise UsageError(f"{target}: {target.suffix} does not hold {codec}; use {', '.join(held)}.")
+        raise UsageError(f"{target}: {target.suffix} cannot hold {codec}; use {', '.join(held)}.")
     if codec is None and facts.alpha:
         codec = WITH_ALPHA.get(container)
     if codec is None:

@@ -154,7 +154,7 @@ def refuse_misfit(facts: VideoFacts, encoding: Encoding, target: Path) -> None:
                 trial.close()
             except av.error.FFmpegError:
                 raise UsageError(
-                    f"{target}: {encoding.container} does not hold the source's sound or subtitles; "
+                    f"{target}: {encoding.container} cannot hold the source's sound or subtitles; "
                     "write to .mkv."
                 ) from None
     if encoding.container == "avi":
@@ -278,8 +278,7 @@ def _add_copies(
         except ValueError:
             if stream.type == "audio" and encoding.container != "gif":
                 raise UsageError(
-                    f"{target}: {encoding.container} does not hold the source's sound ({name}); "
-                    "write to .mkv."
+                    f"{target}: {encoding.container} cannot hold the source's sound ({name}); write to .mkv."
                 ) from None
             lost.append(f"{stream.type} stream {stream.index} ({name})")
         else:

@@ -20,6 +20,7 @@ from derain.methods import all_methods, create_network, network_names
 from derain.methods.network import RainNetwork
 from derain.methods.self_supervision import Bytes, Fit, FitOptions, SelfSupervision, Target
 from derain.nn.padding import pad_to_multiple
+from derain.notes import join_notes
 from derain.pictures import Picture, left_out, read_picture, to_rgb8, to_tensor, with_pixels, write_picture
 from derain.restore.jobs import Job, Made, Outcome, carry_out, failed, prepare_folders
 from derain.restore.precision import choose_precision, is_bfloat16_native
@@ -49,10 +50,10 @@ class Start:
     """The network to start with.
 
     Attributes:
-        name: in the registry.
+        name: its name in the registry.
         config: keyword arguments of its class.
         weights: trained ones, or None for fresh ones.
-        seed: of fresh ones.
+        seed: the seed of fresh weights.
     """
 
     name: str
@@ -168,7 +169,7 @@ def adapt_one(
 
     Args:
         rainy: (1, 3, H, W) in [0, 1].
-        network: of the registry; changed in place.
+        network: one of the registry; changed in place.
         way: how to learn.
         options: how to fit; `seconds` limits everything: learning ends early enough to apply the network.
 
@@ -185,12 +186,12 @@ def adapt_one(
     if not target.suspected.any():
         return Adapted(rainy, target, None, target.warning)
     fit = way.fit([target], network, replace(options, seconds=left()))
-    notes = [note for note in (target.warning, fit.note) if note]
+    notes = [target.warning, fit.note]
     remaining = left()
     if remaining is not None and (not fit.losses or fit.seconds_to_restore > 2 * max(remaining, 0)):
         notes.append("no time to apply the network: this is the reference without learning")
-        return Adapted(target.mean, target, None, "; ".join(notes))
-    return Adapted(restore_target(target, fit.network, way, options.device), target, fit, "; ".join(notes))
+        return Adapted(target.mean, target, None, join_notes(*notes))
+    return Adapted(restore_target(target, fit.network, way, options.device), target, fit, join_notes(*notes))
 
 
 def make_target(rainy: Tensor, network: RainNetwork, way: SelfSupervision, options: FitOptions) -> Target:
@@ -240,7 +241,7 @@ def adapt_each(
         if keep:
             _keep(job, picture, adapted.target, adapted.fit, start)
         lost = write_picture(job.target, with_pixels(picture, adapted.image))
-        return Made(_notes(adapted.note, left_out(lost)))
+        return Made(join_notes(adapted.note, left_out(lost)))
 
     return carry_out(jobs, adapt, overwrite)
 
@@ -291,13 +292,9 @@ def adapt_together(
             _keep(job, picture, target, None, start)
         image = restore_target(target, fit.network, way, options.device)
         lost = write_picture(job.target, with_pixels(picture, image))
-        return Made(_notes(target.warning, fit.note, left_out(lost)))
+        return Made(join_notes(target.warning, fit.note, left_out(lost)))
 
     yield from carry_out(list(prepared), restore, overwrite)
-
-
-def _notes(*parts: str) -> str:
-    return "; ".join(part for part in parts if part)
 
 
 def _keep(job: Job, picture: Picture, target: Target, fit: Fit | None, start: Start) -> None:

@@ -24,6 +24,7 @@ from derain.errors import DerainError, UsageError, wrong_type
 from derain.export import is_exported
 from derain.methods import all_architectures
 from derain.methods.network import RainNetwork
+from derain.notes import join_notes
 from derain.paths import exists, path_of, same
 from derain.pictures import Picture, left_out, read_picture, to_tensor, write_picture
 from derain.pictures.kinds import VIDEO_KINDS, file_kind
@@ -31,7 +32,7 @@ from derain.pictures.picture import grey_pixels, to_pixels
 from derain.restore import sideways, wide_rain
 from derain.restore.blending import blended, blended_picture
 from derain.restore.in_memory import no_picture, picture_planes, restore_array, restore_pil, restore_tensor
-from derain.restore.inference import BandSource, Inference, Restored, joined, notes, source_of
+from derain.restore.inference import BandSource, Inference, Restored, joined, source_of
 from derain.restore.jobs import plan
 from derain.restore.precision import choose_precision, is_bfloat16_native
 from derain.restore.protecting import keep_map, refuse_other_size
@@ -82,7 +83,7 @@ def load(
         tile: side of a tile in pixels; None chooses by the available memory, 0 never tiles.
         overlap: pixels that neighbouring tiles share; None takes what the network needs.
         ensemble: average over "flips" (four), "turns" (eight), or those of the training (True).
-        strength: how much of the change to apply, 0 to 1.5; see `Settings`.
+        strength: how much of the change to apply; see `Settings`.
         phases: restore the four half-size phases one by one; see `Settings`.
         full_size: never look for rain in a reduced copy of a large picture; see `Settings`.
         own_code: run the Python code of a custom network that the weights name; see `open_checkpoint`.
@@ -111,7 +112,7 @@ class RestoredPicture:
     """A restored picture in memory.
 
     Attributes:
-        picture: with everything that the rainy one carried.
+        picture: the restored one, with all metadata of the rainy one.
         maps: {"mask" or "uncertainty": grey}; empty if not asked for.
         rain: how much there was.
         note: what a user should know about how it was done, or "".
@@ -136,7 +137,7 @@ class _Look(Generic[Result]):
     """What was found in a picture, and how.
 
     Attributes:
-        result: of the picture as it was seen.
+        result: what the network made of the picture as it was seen.
         rain: how much there was.
         is_turned: whether it was seen on its side.
         notes: what a user should know about that.
@@ -172,12 +173,12 @@ class Derainer:
 
     Attributes:
         checkpoint: the file behind it; None for a module that was given.
-        network: in eval mode, on `device`.
+        network: the network, in eval mode, on `device`.
         name: of the network, as users type it; the class's name if it is not in the registry.
-        settings: as given.
-        device: that the settings resolve to on this machine.
-        dtype: that the network computes in; see `dtype_for` for pictures of 8 bits.
-        positions: of a picture that are averaged over; only the original one without `ensemble`.
+        settings: those it was made with.
+        device: the one that the settings resolve to on this machine.
+        dtype: the type that the network computes in; see `dtype_for` for pictures of 8 bits.
+        positions: the flips and turns that are averaged over; only the original without `ensemble`.
     """
 
     def __init__(self, model: Model | nn.Module, settings: Settings | None = None) -> None:
@@ -255,7 +256,7 @@ class Derainer:
         """
         if isinstance(picture, str | Path):
             if not Path(picture).name:
-                raise UsageError(f"'{picture}' is no file; give a picture or a video.")
+                raise UsageError(f"'{picture}' is not a file; give a picture or a video.")
             return self._restore_file(Path(picture), output, overwrite, protect)
         if output is not None:
             raise UsageError("output is for paths only; pictures in memory are returned.")
@@ -448,14 +449,14 @@ class Derainer:
         def at_half(result: Restored, _: BandSource) -> Restored:
             again = self._halved.restore(result.image, work.dtype, work.with_maps)
             maps = {name: torch.maximum(values, again.maps[name]) for name, values in result.maps.items()}
-            return Restored(again.image, maps, notes((result.note, again.note)))
+            return Restored(again.image, maps, join_notes(result.note, again.note))
 
         def shown(result: Restored) -> BandSource:
             return source_of(result.image)
 
         first = look_at(rainy, found)
         look = self._best(source_of(rainy), work.dtype, first, on_its_side, shown, at_half)
-        result = replace(look.result, note=notes((*look.notes, look.result.note)))
+        result = replace(look.result, note=join_notes(*look.notes, look.result.note))
         if look.is_turned:
             image = turned_back(result.image, ON_ITS_SIDE)
             maps = {name: turned_back(values, ON_ITS_SIDE) for name, values in result.maps.items()}
@@ -502,11 +503,11 @@ class Derainer:
             quiet = _Work(work.dtype, work.with_maps)
             again = self._restore_picture(self._halved, result.picture, seen, quiet)
             maps = {name: _lighter(values, again.maps[name]) for name, values in result.maps.items()}
-            return RestoredPicture(again.picture, maps, result.rain, notes((result.note, again.note)))
+            return RestoredPicture(again.picture, maps, result.rain, join_notes(result.note, again.note))
 
         found = self._restore_picture(self._inference, picture, source, work)
         look = self._best(source, work.dtype, _Look(found, found.rain), on_its_side, shown, at_half)
-        result = replace(look.result, note=notes((*look.notes, look.result.note)))
+        result = replace(look.result, note=join_notes(*look.notes, look.result.note))
         if look.is_turned:
             upright = replace(_turned_back(result.picture), alpha=picture.alpha)
             maps = {name: _turned_back(values) for name, values in result.maps.items()}
@@ -584,8 +585,7 @@ class Derainer:
             target = _place(source, output)
             for note in result.left_out:
                 log.warning("%s: %s", target, note)
-            if result.shortfall:
-                raise DerainError(f"{source}: {result.shortfall}; what could be read is in {target}.")
+            result.raise_if_damaged(source, target)
             return target
         target = _target(source, output, overwrite)
         found = read_picture(source)

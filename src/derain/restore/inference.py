@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from derain.errors import DerainError
 from derain.methods.network import RainNetwork, Rows
 from derain.nn.padding import padded_rows, round_up
+from derain.notes import join_notes
 from derain.restore import memory
 from derain.restore.reduced import ROWS, enlarged_rows, halved_size, reduced, reduced_size
 from derain.restore.settings import Settings
@@ -52,14 +53,9 @@ def joined(pictures: Sequence[Restored]) -> Restored:
     return Restored(
         torch.cat([one.image for one in pictures]),
         {name: torch.cat([one.maps[name] for one in pictures]) for name in pictures[0].maps},
-        notes(one.note for one in pictures),
+        join_notes(*(one.note for one in pictures)),
         tuple(number for number, one in enumerate(pictures) if one.sideways),
     )
-
-
-def notes(texts: Iterable[str]) -> str:
-    """Several notes as one, each once."""
-    return "; ".join(dict.fromkeys(filter(None, texts)))
 
 
 @dataclass(frozen=True)
@@ -106,8 +102,8 @@ class Inference:
     """A network and how it is applied.
 
     Attributes:
-        network: in eval mode, on `device`.
-        settings: of tiles, phases and sizes.
+        network: the network, in eval mode, on `device`.
+        settings: those for tiles, phases and sizes count.
         device: what it computes on.
         turns: positions of the picture whose results are averaged.
         halved: whether the network sees pictures at half the usual size; see `derain.restore.wide_rain`.

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 
 from derain.atomic import refuse_unwritable
 from derain.errors import DerainError, Remedy, UsageError, errors_of
+from derain.notes import join_notes
 from derain.paths import RESULT, exists, is_folder, real, written_beside
 from derain.pictures import EXTENSIONS, Found, Unread, find
 from derain.pictures.kinds import KNOWN_EXTENSIONS, VIDEO_KINDS
@@ -61,7 +62,7 @@ class Outcome:
         note: why, how it was done, or what could not be kept; one or several sentences, or "".
         remedy: settings that would help, or None.
         exists: nothing was done because the result exists.
-        precision: that the network computed in; "" where none did.
+        precision: the one that the network computed in; "" where none did.
         rain: how much there was; None for videos and pictures that were not processed.
     """
 
@@ -201,7 +202,7 @@ def ended(job: Job, write: Callable[..., Made], *given: Any) -> Outcome:
     made = _tried(job, write, *given)
     if isinstance(made, Outcome):
         return made
-    note = "; ".join(part for part in (job.note, made.note) if part)
+    note = join_notes(job.note, made.note)
     return Outcome(job, made.status, note, precision=made.precision, rain=made.rain)
 
 
@@ -250,7 +251,7 @@ def plan(
     """
     if output is None:
         plans = [_beside(given, suffix, videos) for given in inputs]
-        jobs = told_apart([job for planned in plans for job in planned.jobs])
+        jobs = with_distinct_names([job for planned in plans for job in planned.jobs])
         _refuse_clashes(jobs)
         return Plan(tuple(jobs), tuple(entry for planned in plans for entry in planned.unread))
     found, unread = find(inputs)
@@ -338,7 +339,7 @@ def _with_suffix(job: Job, suffix: str) -> Job:
     return replace(job, target=job.target.with_suffix(suffix))
 
 
-def told_apart(jobs: Sequence[Job]) -> list[Job]:
+def with_distinct_names(jobs: Sequence[Job]) -> list[Job]:
     """The jobs; results that would have the same name get the full names of their sources.
 
     With results as PNG, a.jpg becomes a.jpg.png where there is an a.png, too.
@@ -395,7 +396,7 @@ def mirrored(found: Sequence[Found], output: Path, suffix: str | None = None) ->
         if suffix is not None and not entry.is_video:
             result, note = result.with_suffix(suffix), ""
         jobs.append(Job(entry.source, output / result, output, name, entry.is_video, note))
-    return told_apart(jobs)
+    return with_distinct_names(jobs)
 
 
 def _written_name(entry: Found, taken: set[Path]) -> Path:

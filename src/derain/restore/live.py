@@ -49,7 +49,7 @@ class LiveSource:
     """Where frames come from.
 
     Attributes:
-        name: as messages call it.
+        name: what messages call it.
         open: a context with the open source; called again when the source is lost.
         ends: whether its end ends everything; else it is tried again.
         paced: whether frames are to be delayed to their own times, for files, which deliver them at once.
@@ -93,8 +93,8 @@ class Figures:
     """What was done since the last report.
 
     Attributes:
-        frames: that were restored.
-        dropped: that arrived while another was being restored.
+        frames: the number of restored frames.
+        dropped: the number of those that arrived while another was being restored.
         reconnects: how often the source was opened again.
         latency: seconds from a frame's arrival to its output, summed over all frames.
         worst: the longest of these.
@@ -113,7 +113,7 @@ class Shown:
 
     Attributes:
         frame: restored and corrected, as pixels; its time is in milliseconds since the first.
-        facts: of the source, with milliseconds as time base.
+        facts: those of the source, with milliseconds as time base.
         rainy, image: (1, 3, H, W) float32 RGB in [0, 1], before and after the network.
     """
 

@@ -23,13 +23,15 @@ RADIUS = 2  # neighbours before a frame and after it
 PIXELS = 1 << 17  # of the frames that are compared; larger ones are reduced, which also evens out noise
 SMALLEST_SIDE = 32  # pixels; flow finds nothing in smaller frames
 LARGEST_SIDE = (1 << 15) - 2  # pixels; OpenCV moves no larger frames, which are left as they are
-HELD = 1 << 29  # bytes of frames that are worked on at once
-REACH = 8  # frames after one that are waited for
+MAX_BYTES_AT_WORK = 1 << 29  # of frames that threads work on at once; large ones get fewer threads
+MAX_FRAMES_AHEAD = 8  # that a frame waits for, repeats included, so that few are held in memory
 # A frame is a repeat of another if no more than this share of its pixels differs by more than so many levels.
-REPEATED, NOTICEABLE = 1e-4, 6
-LARGE = 11  # pixels across: what is as high and wide is no streak, and is never replaced
-FAINT, CLEAR = 1.0, 3.0  # levels of 255: smaller differences are left, larger ones count in full
-LEAST = 0.02  # smaller weights are left out
+MAX_CHANGED_SHARE, MAX_UNCHANGED_LEVELS = 1e-4, 6
+MAX_STREAK_WIDTH = 11  # pixels; what is as high and as wide is no streak, and is never replaced
+# Levels of 255: differences up to the first are left, as nobody sees them; from the second on, they count in
+# full.
+MIN_DIFFERENCE, FULL_DIFFERENCE = 1.0, 3.0
+MIN_WEIGHT = 0.02  # of 1; pixels with less are left, which saves fetching them from the neighbours
 
 Grey = NDArray[np.uint8]
 Plane = NDArray[np.float32]
@@ -81,7 +83,7 @@ def corrected(frames: Iterator[Seen], workers: int = 1) -> Generator[Pixels]:
     """The restored frames of a clip, corrected, in their order.
 
     A frame is worked on as soon as `RADIUS` others are known after it, not counting repeats, and at most
-    `REACH` in all. An error of `frames` is raised after the frames before it have been returned.
+    `MAX_FRAMES_AHEAD` in all. An error of `frames` is raised after the frames before it have been returned.
 
     Args:
         frames: all of one size, in the order of time.
@@ -92,7 +94,7 @@ def corrected(frames: Iterator[Seen], workers: int = 1) -> Generator[Pixels]:
     with ThreadPoolExecutor(workers) as pool:
         for frame in _until_error(frames, errors):
             clip.add(_prepared(frame), pool)
-            most = max(1, min(workers, HELD // (frame.rainy.nbytes + frame.restored.nbytes)))
+            most = max(1, min(workers, MAX_BYTES_AT_WORK // (frame.rainy.nbytes + frame.restored.nbytes)))
             while clip.is_ready():
                 at_work.append(pool.submit(_corrected, *clip.next()))
             while at_work and (len(at_work) >= most or at_work[0].done()):
@@ -180,7 +182,7 @@ class _Window:
 
     def is_ready(self) -> bool:
         """Whether enough frames after the one that is due are known."""
-        return len(self.frames) - self.due > REACH or len(self._after()) == RADIUS
+        return len(self.frames) - self.due > MAX_FRAMES_AHEAD or len(self._after()) == RADIUS
 
     def next(self) -> tuple[_Prepared, list[_Path]]:
         """The frame that is due, and the paths to its neighbours. Forgets what no later frame needs."""
@@ -207,8 +209,8 @@ class _Window:
 
 
 def _is_repeat(frame: _Prepared, other: _Prepared) -> bool:
-    changed = cv2.absdiff(frame.rainy, other.rainy) > NOTICEABLE
-    return bool(np.count_nonzero(changed) <= REPEATED * changed.size)
+    changed = cv2.absdiff(frame.rainy, other.rainy) > MAX_UNCHANGED_LEVELS
+    return bool(np.count_nonzero(changed) <= MAX_CHANGED_SHARE * changed.size)
 
 
 def _prepared(frame: Seen) -> _Prepared:
@@ -277,7 +279,7 @@ def _replaced(centre: _Prepared, neighbours: Sequence[Neighbour]) -> Pixels:
     rainy, restored = centre.frame.rainy, centre.frame.restored
     result = cv2.add(restored, _share(cv2.subtract(rainy, restored), lost))
     weights = _enlarged(missed, restored)
-    chosen = np.flatnonzero(weights > LEAST * _largest(restored))
+    chosen = np.flatnonzero(weights > MIN_WEIGHT * _largest(restored))
     if len(chosen):
         ours, pixels = restored.reshape(-1, 3)[chosen], result.reshape(-1, 3)
         others, flows = zip(*neighbours, strict=True)
@@ -311,7 +313,7 @@ def _weights(centre: _Prepared, neighbours: Sequence[Neighbour]) -> tuple[Plane,
     missed = np.maximum(brighter, 0)
     # Where frames are moved wrongly, they are as often darker as brighter. Fewer neighbours tell less.
     wrong = cv2.blur(missed - brighter, (7, 7))
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (LARGE, LARGE))
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (MAX_STREAK_WIDTH, MAX_STREAK_WIDTH))
     narrow = cv2.morphologyEx(centre.restored, cv2.MORPH_TOPHAT, disc)
     missed = np.minimum(missed, narrow)
     missed = _believed(missed, (disagreement + wrong) * (2 * RADIUS / len(neighbours)))
@@ -321,7 +323,7 @@ def _weights(centre: _Prepared, neighbours: Sequence[Neighbour]) -> tuple[Plane,
     lost = _believed(change.astype(np.float32), np.abs(rainy - around) + disagreement)
     # Of what is no streak, such as the glow around a lamp, all comes back alike.
     wide = cv2.morphologyEx(change, cv2.MORPH_OPEN, disc) / np.maximum(change, np.float32(1))
-    lost += wide * (cv2.blur(lost, (2 * LARGE + 1, 2 * LARGE + 1)) - lost)
+    lost += wide * (cv2.blur(lost, (2 * MAX_STREAK_WIDTH + 1, 2 * MAX_STREAK_WIDTH + 1)) - lost)
     return missed * (1 - lost), lost
 
 
@@ -361,7 +363,7 @@ def _believed(difference: Plane, doubt: Plane) -> Plane:
     """How far to believe a difference against a doubt, both in levels of 255: 1 where the doubt is below two
     sevenths of it, 0 from four sevenths on. Small holes are filled, and edges softened outwards."""
     sure = np.clip(2 - 3.5 * doubt / np.maximum(difference, 1), 0, 1)
-    sure *= np.clip((difference - FAINT) / (CLEAR - FAINT), 0, 1)
+    sure *= np.clip((difference - MIN_DIFFERENCE) / (FULL_DIFFERENCE - MIN_DIFFERENCE), 0, 1)
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
     filled = cv2.morphologyEx(sure, cv2.MORPH_CLOSE, disc)
     return np.asarray(np.maximum(filled, cv2.blur(filled, (3, 3))), np.float32)

@@ -1,8 +1,8 @@
 """How much rain there is, from what a network removed from a picture.
 
-Rain is everywhere in a picture and upright; what a network mistakes for rain in a dry one (wires, window
-bars, grass) is local and points in any direction. So the signal is the share of pixels that stood out, in
-the median of many cells, times how much more upright than level they are.
+Rain is everywhere in a picture and close to vertical; what a network mistakes for rain in a dry one (wires,
+window bars, grass) is local and points in any direction. So the signal is the share of pixels that stood
+out, in the median of many cells, times how much more vertical than horizontal they are.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Rain:
     """How much rain there is in a picture.
 
     Attributes:
-        share: of the pixels that stood out as rain, in the median of 36 cells; 0 to 1.
+        share: the share of pixels that stood out as rain, in the median of 36 cells; 0 to 1.
         contrast: mean brightness removed from these pixels, 0 to 1.
-        signal: the share times the direction: 1 for upright, 0 for none or level.
+        signal: the share times the direction: 1 for vertical, 0 for none or horizontal.
         is_raining: whether the signal is above the threshold of the weights; None if they have none.
     """
 
@@ -57,13 +57,13 @@ def measure_rain(rainy: Tensor, image: Tensor, threshold: float | None = None) -
 
     Args:
         rainy, image: (1, 3, H, W) or (3, H, W) float RGB in [0, 1], before and after.
-        threshold: of the weights, see `threshold_of`.
+        threshold: that of the weights, see `threshold_of`.
 
     Examples:
         >>> import torch
         >>> image = torch.full((1, 3, 64, 64), 0.5)
         >>> rainy = image.clone()
-        >>> rainy[..., ::8] += 0.2  # upright streaks
+        >>> rainy[..., ::8] += 0.2  # vertical streaks
         >>> measure_rain(rainy, image, threshold=0.01).is_raining
         True
         >>> measure_rain(rainy.transpose(2, 3), image, threshold=0.01).is_raining
@@ -95,7 +95,7 @@ class Change:
         stands_out = change - cv2.blur(change, (WINDOW, WINDOW)) > STANDS_OUT
         cells = cv2.resize(stands_out.astype(np.float32), (CELLS, CELLS), interpolation=cv2.INTER_AREA)
         share = float(np.median(cells))
-        signal = share * max(0.0, _uprightness(change))
+        signal = share * max(0.0, _verticality(change))
         return Rain(
             share=share,
             contrast=max(0.0, float(change[stands_out].mean())) if stands_out.any() else 0.0,
@@ -146,8 +146,8 @@ def _luma(difference: Tensor) -> NDArray[np.float32]:
     return np.asarray(cv2.cvtColor(np.ascontiguousarray(colours), cv2.COLOR_RGB2GRAY), np.float32)
 
 
-def _uprightness(change: NDArray[np.float32]) -> float:
-    """1 where all slopes of the change point sideways, as those of upright streaks do; -1 for level ones."""
+def _verticality(change: NDArray[np.float32]) -> float:
+    """1 where all slopes of the change are horizontal, as across vertical streaks; -1 if vertical."""
     across, down = (cv2.Sobel(change, cv2.CV_32F, *order) for order in ((1, 0), (0, 1)))
     length = np.hypot(across, down) + NOISE
     return float((((across / length) ** 2) - (down / length) ** 2).mean())

@@ -13,6 +13,7 @@ from derain.atomic import new_file
 from derain.checkpoints.bundled import find_model
 from derain.errors import DerainError, Remedy, UsageError, errors_of
 from derain.export import is_exported
+from derain.notes import join_notes
 from derain.paths import exists
 from derain.pictures import (
     Picture,
@@ -42,7 +43,7 @@ class PictureOptions:
     Attributes:
         maps: also the network's rain mask or uncertainty map, to OUT/maps.
         compare: also a sheet of before and after, to OUT/compare.
-        jpeg_quality: of JPEG results, 1 to 100; None for that of a JPEG source, else 95.
+        jpeg_quality: the quality of JPEG results, 1 to 100; None: that of a JPEG source, else 95.
         skip_dry: copy pictures without rain unchanged.
         sequence: the pictures of each folder are the frames of a clip; see `derain.restore.sequence`.
 
@@ -304,7 +305,7 @@ def _written(
     # Last, so that if the result exists, all of the picture's files do.
     lost = write_picture(job.target, restored.picture, options.jpeg_quality)
     without_mask = WITHOUT_MASK if unprotected else ""
-    note = "; ".join(part for part in (restored.note, left_out(lost), without_mask) if part)
+    note = join_notes(restored.note, left_out(lost), without_mask)
     return Made(note, precision, rain)
 
 
@@ -315,7 +316,7 @@ def _copied(job: Job, picture: Picture) -> str:
             shutil.copyfile(job.source, temporary)
         return "no rain found, copied unchanged"
     lost = write_picture(job.target, picture)
-    return "; ".join(part for part in ("no rain found, pixels left unchanged", left_out(lost)) if part)
+    return join_notes("no rain found, pixels left unchanged", left_out(lost))
 
 
 def _restore_video(
@@ -338,7 +339,6 @@ def _restore_video(
         protect=None if protection is None else protection.path(job.name),
         progress=lambda done, total: progress(job, done, total),
     )
-    if result.shortfall:
-        raise DerainError(f"{job.source}: {result.shortfall}; what could be read is in {job.target}.")
-    resumed = [f"{result.resumed} frames were already done"] if result.resumed else []
-    return Made("; ".join([*result.left_out, *resumed]), derainer.precision_for(result.bits))
+    result.raise_if_damaged(job.source, job.target)
+    resumed = f"{result.resumed} frames were already done" if result.resumed else ""
+    return Made(join_notes(*result.left_out, resumed), derainer.precision_for(result.bits))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from derain.errors import DerainError
+from derain.notes import join_notes
 from derain.paths import exists
 from derain.pictures import Picture, left_out, read_picture, to_tensor, with_pixels, write_picture
 from derain.restore.jobs import Job, Made, Outcome, begun, ended, failed, skipped
@@ -41,7 +42,7 @@ def restore_sequences(
         unwritable: folders that no results can be written to; see `prepare_folders`.
         overwrite: replace results that exist.
         protection: what stays unchanged.
-        jpeg_quality: of JPEG results; see `PictureOptions`.
+        jpeg_quality: the quality of JPEG results; see `PictureOptions`.
     """
     ordered = sorted(jobs, key=lambda job: (job.source.parent, _in_order(job.source.name)))
     for _, frames in itertools.groupby(ordered, key=lambda job: job.source.parent):
@@ -146,7 +147,7 @@ class _Folder:
                 image = finish(to_tensor(picture), image)
             lost = write_picture(job.target, with_pixels(picture, image), jpeg_quality)
             without_mask = WITHOUT_MASK if self.protection is not None and keep is None else ""
-            note = "; ".join(part for part in (left_out(lost), without_mask) if part)
+            note = join_notes(left_out(lost), without_mask)
             return Made(note, self.derainer.precision_for(picture.bits))
 
         return ended(job, write)

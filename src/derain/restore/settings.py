@@ -10,9 +10,9 @@ import torch
 
 from derain.errors import Remedy, UsageError, number_wanted, refuse_unknown
 from derain.precisions import PRECISIONS, precision_name
+from derain.strength import MAX_STRENGTH
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-STRONGEST = 1.5
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ class Settings:
             raise UsageError(f"overlap {self.overlap} must be smaller than tile {self.tile}.")
         if not (isinstance(self.ensemble, int | str) and self.ensemble in (False, True, "flips", "turns")):
             raise UsageError(f"ensemble {self.ensemble!r}: choose flips or turns.")
-        if not (_is_a(Real, self.strength) and 0 <= self.strength <= STRONGEST):
-            wanted = number_wanted(self.strength, whole=False, least=0, most=STRONGEST)
+        if not (_is_a(Real, self.strength) and 0 <= self.strength <= MAX_STRENGTH):
+            wanted = number_wanted(self.strength, whole=False, least=0, most=MAX_STRENGTH)
             raise UsageError(f"strength {self.strength!r}: {wanted}.")
 
 

@@ -18,18 +18,18 @@ from derain.restore.test_time import Position, turned
 ON_ITS_SIDE: Position = (3, False)  # clockwise
 
 # The part that is tried is half as high and wide as the picture, within these bounds, in pixels.
-LEAST, MOST = 256, 512
-# Only pictures whose signal, as they stand, is at most this are tried; it is not zero because shiny
-# horizontal lines look a little like rain.
-SOME = 0.014
+MIN_TRIED_SIDE, MAX_TRIED_SIDE = 256, 512
+# Only pictures whose signal, as they stand, is at most this are tried. It is not zero because shiny
+# horizontal lines look a little like rain. Signals are those of `derain.restore.rain`.
+MAX_UPRIGHT_SIGNAL = 0.014
 # The signal of the turned picture must be above this, and above the threshold of the weights.
-SURE = 0.006
-SURE_IN_RAIN = 0.025  # the same where it rains in the picture as it stands
-# How many times as much rain, by signal and contrast, the turned picture must have. By signal alone, dense
-# rain that falls sideways was missed, in which a network takes faint upright patterns for rain as well.
+MIN_TURNED_SIGNAL = 0.006
+MIN_TURNED_SIGNAL_IN_RAIN = 0.025  # the same where it rains in the picture as it stands
+# How many times as much rain, by signal times contrast, the turned picture must have. By signal alone, dense
+# rain that falls sideways was missed, in which a network takes faint vertical patterns for rain as well.
 # With all three, 5 of 388 dry photographs are turned, and of 208 upright ones of rain one, in which it falls
 # at 60 degrees.
-TIMES = 14
+MIN_RATIO = 14
 NOTE = "rain falls sideways, so the picture was turned by 90 degrees for the network"
 
 
@@ -39,7 +39,7 @@ def middle_of(height: int, width: int) -> tuple[slice, slice]:
 
 
 def _middle(length: int) -> slice:
-    part = min(length, max(LEAST, min(MOST, length // 2)))
+    part = min(length, max(MIN_TRIED_SIDE, min(MAX_TRIED_SIDE, length // 2)))
     return slice((length - part) // 2, (length + part) // 2)
 
 
@@ -57,7 +57,7 @@ def may_fall_sideways(
         restore: for pictures (1, 3, h, w).
         threshold: of the weights, see `derain.restore.rain`.
     """
-    if as_it_stands.signal > max(SOME, threshold):
+    if as_it_stands.signal > max(MAX_UPRIGHT_SIGNAL, threshold):
         return False
     source = seen()
     down, across = middle_of(source.height, source.width)
@@ -67,9 +67,9 @@ def may_fall_sideways(
 
 def falls_sideways(on_its_side: Rain, as_it_stands: Rain, threshold: float) -> bool:
     """Whether the rain of a picture clearly shows once it is turned, and not as it stands."""
-    least = SURE_IN_RAIN if as_it_stands.is_raining else SURE
+    least = MIN_TURNED_SIGNAL_IN_RAIN if as_it_stands.is_raining else MIN_TURNED_SIGNAL
     is_clear = on_its_side.signal > max(least, threshold)
-    return is_clear and _visible(on_its_side) > TIMES * _visible(as_it_stands)
+    return is_clear and _visible(on_its_side) > MIN_RATIO * _visible(as_it_stands)
 
 
 def _visible(rain: Rain) -> float:

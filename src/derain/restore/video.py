@@ -25,7 +25,7 @@ from torch import Tensor
 
 from derain.atomic import new_file, replace_file
 from derain.errors import DerainError, Remedy, UsageError
-from derain.locks import only_here
+from derain.locks import exclusive_lock
 from derain.paths import parts_of, real, same
 from derain.pictures.video import Frame, VideoReader, frame_from_tensor, frame_to_tensor
 from derain.pictures.video_encoding import EncodedFrame, Encoding, VideoEncoder, choose_encoding
@@ -52,11 +52,11 @@ class VideoResult:
     """What `restore_video` did.
 
     Attributes:
-        frames: in the file that was written.
+        frames: their number in the file that was written.
         resumed: frames among them that an earlier run had finished.
         shortfall: what is missing from the source, in words; empty if it was read to its end.
         left_out: what the new file cannot hold and what was changed, in words.
-        bits: of a channel of the source.
+        bits: the bits per channel of the source.
     """
 
     frames: int
@@ -64,6 +64,11 @@ class VideoResult:
     shortfall: str
     left_out: tuple[str, ...]
     bits: int
+
+    def raise_if_damaged(self, source: Path, target: Path) -> None:
+        """Raises `DerainError` if a part of the source is missing; the rest has been written to `target`."""
+        if self.shortfall:
+            raise DerainError(f"{source}: {self.shortfall}; what could be read is in {target}.")
 
 
 def restore_video(
@@ -111,13 +116,13 @@ def restore_video(
     facts = video_facts(source)
     if keep_fields and facts.interlaced:
         raise DerainError(
-            f"{source}: is interlaced, and a result of whole pictures cannot keep its fields.",
+            f"{source}: is interlaced, and a progressive result cannot keep its fields.",
             Remedy("deinterlace it", {"keep_fields": None}),
         )
     encoding = choose_encoding(facts, target, codec, crf)
     refuse_misfit(facts, encoding, target)
     made_from = _made_from(facts, encoding, frame_by_frame, temporal, identity)
-    with only_here(target), _Segments.open(target, made_from, resume) as segments:
+    with exclusive_lock(target), _Segments.open(target, made_from, resume) as segments:
         resumed = segments.frames
         # Frames that are only neighbours of those to come.
         reach = (0 if frame_by_frame else RADIUS) + (STEADY_RADIUS if temporal else 0)
@@ -149,7 +154,7 @@ def restored_frames(
 
     Args:
         reader: gives frames in the order of time.
-        bits: of a channel of the frames.
+        bits: the bits per channel of the frames.
         restore_batch, batch, frame_by_frame, finish: see `restore_video`.
     """
     restored = _restored(reader, restore_batch, bits, batch)
@@ -286,7 +291,7 @@ class _Segments:
         if resume and note.exists():
             if note.read_text() != made_from:
                 raise UsageError(
-                    f"{target}: the interrupted run had another source, network or options.",
+                    f"{target}: the interrupted run had a different source, network or options.",
                     Remedy("start again", {"resume": None}),
                 )
             for file in sorted(segments._folder.glob("?????.npz")):

@@ -16,13 +16,13 @@ from derain.restore.inference import BandSource, Restored
 from derain.restore.rain import Rain, measure_rain
 from derain.restore.reduced import enlarged_rows
 
-# The signal of what remains must be above this, and above the threshold of the weights. In results of
-# synthetic rain of usual width it stays below a twentieth of this, and in a clip with a grainy scene below a
-# half.
-REMAINING = 0.002
+# The signal (see `derain.restore.rain`) of what remains must be above this, and above the threshold of the
+# weights. In results of synthetic rain of usual width it stays below a twentieth of this, and in a clip with
+# a grainy scene below a half.
+MIN_REMAINING_SIGNAL = 0.002
 # What remains may have at most so many times the signal of the rain that was found: more is a pattern of the
 # scene, as in six of 388 dry photographs.
-TIMES = 2
+MAX_RATIO = 2
 SMALLEST = 128  # pixels: shorter side of a copy in which rain can be told from the scene
 NOTE = "wide streaks were left after the first pass and removed in a second one at half the size"
 
@@ -49,4 +49,4 @@ def wide_streaks_remain(
     # Measured on as many pixels as the rain before.
     change = enlarged_rows(seen - restore(seen).image, *size, 0, size[0])
     remains = measure_rain(change, torch.zeros_like(change))
-    return max(REMAINING, threshold) < remains.signal < TIMES * found.signal
+    return max(MIN_REMAINING_SIGNAL, threshold) < remains.signal < MAX_RATIO * found.signal

@@ -81,7 +81,7 @@ class Callbacks:
         try:
             self._calls.put_nowait(call)
         except queue.Full:
-            log_event("callback", id=call.request_id, error="too many wait")
+            log_event("callback", id=call.request_id, error="too many callbacks are queued")
 
     def close(self) -> None:
         """Makes no more calls."""

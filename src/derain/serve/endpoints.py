@@ -161,7 +161,7 @@ def _add_general(api: APIRouter) -> None:
     )
     async def login(request: Request, server: ServerDep) -> Response:
         if not server.access.knows((await read_login(request)).token):
-            raise Refused(401, "that is not the token.")
+            raise Refused(401, "wrong token.")
         response = Response(status_code=204)
         response.set_cookie(COOKIE, server.access.cookie, httponly=True, samesite="strict")
         return response
@@ -279,7 +279,7 @@ def _add_jobs(api: APIRouter) -> None:
     )
     def protect(job: FinishedDep) -> Response:
         if job.finish is None or job.finish.protect is None:
-            raise Refused(404, "nothing is protected.")
+            raise Refused(404, "this job has no protection mask.")
         return file_response(job.finish.protect, "protect.png", inline=True)
 
     @api.get(
@@ -289,7 +289,7 @@ def _add_jobs(api: APIRouter) -> None:
     )
     def film(job: FinishedDep) -> Response:
         if not job.film.exists():
-            raise Refused(404, "there is no film; pictures have none.")
+            raise Refused(404, "comparison videos exist only for videos.")
         return file_response(job.film, "film.mp4", inline=True)
 
     @api.get("/jobs/{job_id}/mask", summary="The rain mask, an 8-bit grey PNG", responses=_BINARY)

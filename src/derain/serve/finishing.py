@@ -24,7 +24,7 @@ def finish(job: ServerJob, strength: float, protect: BinaryIO | None, limits: Li
 
     Args:
         job: a picture that is done.
-        strength: 0 (the rainy picture) to 1.5; 1 is the result of the job.
+        strength: 0 (the rainy picture) to `MAX_STRENGTH`; 1 is the result of the job.
         protect: a picture of any size, laid over the whole; None protects nothing.
         limits: of the pixels that `protect` may have.
 

@@ -21,6 +21,7 @@ from derain.serve.limits import Limits, Refused
 from derain.serve.models import OfferedModel
 from derain.serve.uploads import safe_folder
 from derain.serve.views import Login
+from derain.strength import MAX_STRENGTH
 
 FORM_BYTES = 10_000  # of an upload besides its files; of a login
 PATIENCE = 10  # seconds that a login may take, and an upload in addition to those of its pace
@@ -30,7 +31,7 @@ _FIELDS: dict[str, dict[str, Any]] = {
     "model": {"type": "string", "description": "One of /api/v1/models. Default: the first."},
     "strength": {
         "type": "number",
-        "description": "How much of the network's change to apply, 0 to 1.5.",
+        "description": f"How much of the network's change to apply, 0 to {MAX_STRENGTH:g}.",
         "default": 1,
     },
     "folder": {
@@ -132,7 +133,7 @@ async def upload_form(
 
 @asynccontextmanager
 async def finish_form(request: Request, limits: Limits) -> AsyncIterator[tuple[float, UploadFile | None]]:
-    """Strength, 0 to 1.5, and the mask if anything is to be protected; it exists until the end of the block.
+    """The strength, and the mask if anything is to be protected; it exists until the end of the block.
 
     Arguments and errors are those of `upload_form`.
     """

@@ -13,16 +13,16 @@ class Limits:
     """What one server accepts.
 
     Attributes:
-        upload_bytes: of one file.
-        upload_seconds: that one upload may take.
+        upload_bytes: the largest file.
+        upload_seconds: how long one upload may take.
         upload_pace: the least mean speed of an upload, in bytes per second; a slower one is refused, so
             that nobody occupies a place by sending next to nothing. Its first seconds may be slower.
-        pixels: of one picture, or of one frame of a clip.
-        clip_seconds: length of a clip.
-        job_seconds: that restoring one picture or clip may take.
+        pixels: the number in one picture, or in one frame of a clip.
+        clip_seconds: the length of a clip.
+        job_seconds: how long restoring one picture or clip may take.
         waiting: uploads under way and jobs in the queue, together.
-        storage_bytes: of all stored uploads and results; beyond it no job is accepted.
-        keep_seconds: after which a finished job is deleted.
+        storage_bytes: the size of all stored uploads and results together; beyond it no job is accepted.
+        keep_seconds: the time after which a finished job is deleted.
 
     Raises:
         UsageError: a limit is not a positive finite number.
@@ -48,7 +48,7 @@ class Refused(DerainError):
     """A request that is answered with an HTTP status and one line.
 
     Attributes:
-        status: of HTTP, 400 to 599.
+        status: the HTTP status, 400 to 599.
     """
 
     def __init__(self, status: int, text: str) -> None:

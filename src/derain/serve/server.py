@@ -56,7 +56,7 @@ def serve(
 
     Raises:
         UsageError: no token beyond loopback, or an unknown model.
-        DerainError: the address cannot be listened on, or a model cannot be loaded.
+        DerainError: it cannot listen on the address, or a model cannot be loaded.
     """
     if token is not None and not token.strip():
         raise UsageError("the token is empty; give a long random one, such as from 'openssl rand -hex 16'.")
@@ -90,7 +90,7 @@ def http_server(app: FastAPI) -> uvicorn.Server:
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every broken upload
     config = uvicorn.Config(
         app,
-        http=Impatient,
+        http=TimeoutH11Protocol,
         ws="none",
         lifespan="on",
         log_level="error",  # below that it tells of broken requests, which clients can send without end
@@ -103,7 +103,7 @@ def http_server(app: FastAPI) -> uvicorn.Server:
     return uvicorn.Server(config)
 
 
-class Impatient(H11Protocol):
+class TimeoutH11Protocol(H11Protocol):
     """HTTP/1.1 that closes a connection whose first or next request does not arrive; nothing else would
     once a part of it is there, and a few hundred of them would block all others."""
 
@@ -146,7 +146,7 @@ def listen(host: str, port: int, remedy: Remedy) -> socket.socket:
         why = reason(error)
     except OverflowError:
         why = "ports end at 65535"
-    raise DerainError(f"{in_address(host)}:{port} cannot be listened on ({why}).", remedy)
+    raise DerainError(f"cannot listen on {in_address(host)}:{port} ({why}).", remedy)
 
 
 def in_address(host: str) -> str:

@@ -84,7 +84,7 @@ def kind_and_suffix(head: bytes, suffix: str) -> tuple[Kind, str]:
     if kind is None:
         raise Refused(415, "neither a known kind of picture (PNG, JPEG, ...) nor of clip (MP4, MOV, ...).")
     if not kind.is_read:
-        raise Refused(415, f"{kind.name} is not read; {kind.other}.")
+        raise Refused(415, f"{kind.name} is not supported; {kind.other}.")
     if kind.media == "picture":
         return "picture", _fitting(suffix, [known for known in kind.extensions if known in FORMATS], kind)
     return "clip", _fitting(suffix, [known for known in kind.extensions if known in VIDEO_KINDS], kind)

@@ -252,7 +252,7 @@ def _own_loss(target: str, options: dict[str, Any]) -> LossFunction:
         terms = function(outputs, clean, rainy, **given)
         terms = terms if isinstance(terms, Mapping) else {"loss": terms}
         if not terms or not all(isinstance(term, Tensor) and term.ndim == 0 for term in terms.values()):
-            raise UsageError(f"{target}: a loss returns a scalar tensor, or {{name: scalar tensor}}.")
+            raise UsageError(f"{target}: a loss must return a scalar tensor, or {{name: scalar tensor}}.")
         return dict(terms)
 
     return loss

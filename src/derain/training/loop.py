@@ -23,7 +23,7 @@ from torch import Tensor
 from derain.atomic import replace_file
 from derain.checkpoints import save_checkpoint
 from derain.errors import DerainError, UsageError
-from derain.locks import only_here
+from derain.locks import exclusive_lock
 from derain.training.batches import HeldOut, batches, open_sources
 from derain.training.learner import Learner
 from derain.training.log import RunLog
@@ -65,7 +65,7 @@ def train(
     with accelerated(recipe) as accelerator, contextlib.ExitStack() as held:
         signals = held.enter_context(Signals())
         if accelerator.is_main_process:
-            held.enter_context(only_here(Path(run)))
+            held.enter_context(exclusive_lock(Path(run)))
         _Trainer(recipe, Path(run), accelerator, signals, own_code).run(progress)
 
 
@@ -243,12 +243,12 @@ def _claim(run: Path, recipe: Recipe, state: RunState | None) -> None:
         changed = [k for k in now if k not in MAY_CHANGE and now[k] != before[k]]
         if changed:
             raise UsageError(
-                f"{run}: holds a run with another '{changed[0]}' ({before[changed[0]]}, now "
+                f"{run}: holds a run with a different '{changed[0]}' ({before[changed[0]]}, now "
                 f"{now[changed[0]]}); choose another folder, or set it back."
             )
         if state.step > recipe.steps:
             raise UsageError(
-                f"{run}: has done {state.step} steps already, more than these {recipe.steps}; ask for more, "
+                f"{run}: has already done {state.step} steps, more than these {recipe.steps}; ask for more, "
                 "or choose another folder."
             )
     replace_file(file, yaml.safe_dump(now, sort_keys=False, allow_unicode=True).encode())

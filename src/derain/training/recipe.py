@@ -356,7 +356,7 @@ def _place(container: dict[str, Any] | list[Any], key: str, change: str) -> Any:
         return key
     if key.isascii() and key.isdecimal() and int(key) < len(container):
         return int(key)
-    raise UsageError(f"{change!r}: {key!r} is not a place in a list of {len(container)}, counted from 0.")
+    raise UsageError(f"{change!r}: {key!r} is not a position in a list of {len(container)}, counted from 0.")
 
 
 def sources_of(recipe: Recipe) -> dict[str, Data]:

@@ -61,7 +61,7 @@ def test_every_preset_takes_it_and_nothing_changes_unasked(name: str) -> None:
     assert ORDINARY.applied_to(PRESETS[name]) == PRESETS[name]
     if name in ("drops", "dry"):  # nothing falls there
         for change in ({"angle": (5, 6)}, {"brightness": (1, 9)}):
-            with pytest.raises(UsageError, match="changes nothing here"):
+            with pytest.raises(UsageError, match="has no effect here"):
                 Weather(**change).applied_to(PRESETS[name])
         return
     for rain in Weather(angle=(5, 6), density=(0.5, 2), brightness=(1, 9)).applied_to(PRESETS[name]):
@@ -75,7 +75,7 @@ def test_more_drops_but_not_more_of_no_rain() -> None:
     assert drops is not None
     assert before is not None
     assert drops.density == (2 * before.density[0], 2 * before.density[1])
-    with pytest.raises(UsageError, match="density 2: changes nothing here, as the preset has no rain"):
+    with pytest.raises(UsageError, match="density 2: has no effect here, as the preset has no rain"):
         Weather(density=(2, 2)).applied_to(PRESETS["dry"])
 
 

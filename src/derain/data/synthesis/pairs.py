@@ -51,7 +51,7 @@ def plan_pairs(
     plan: list[PlannedPair] = []
     files, place = pictures_in(folder), real(Path(output))
     if real(Path(folder)) in (place, *place.parents):
-        raise UsageError(f"{output}: lies in the folder of clean pictures; choose one outside of it.")
+        raise UsageError(f"{output}: lies in the folder of clean pictures; choose one outside it.")
     for file in files:
         for version in range(1, count + 1):
             name = f"{file.stem}-{version}" if count > 1 else file.stem

@@ -59,7 +59,7 @@ class Weather:
             ends = getattr(self, name)
             if ends != getattr(ORDINARY, name) and not effective:
                 lacks = "falling rain" if has_effect["density"] else "rain"
-                raise UsageError(f"{name} {_text(ends)}: changes nothing here, as the preset has no {lacks}.")
+                raise UsageError(f"{name} {_text(ends)}: has no effect here, as the preset has no {lacks}.")
         return tuple(map(self._applied_to_one, kinds))
 
     def _applied_to_one(self, rain: RainKind) -> RainKind:

@@ -29,7 +29,7 @@ from derain.nn.convolution import Activation, Convolution, laid_out_by_precision
 from derain.nn.halo_windows import CPU_NUMBERS, Sides, by_windows, crop, crop_to, padding
 from derain.nn.joining import Joining, doubled, halved
 from derain.nn.norms import ChannelNorm
-from derain.nn.transformer_fast import Block, BlockSequence
+from derain.nn.transformer_fast import BlockSequence
 
 PAIRS = 32  # of hidden channels that a CPU computes at a time
 NO_CHANNEL = -1
@@ -112,30 +112,26 @@ def laid_out(n: plain.DRSformer) -> Layers:
     The convolutions outside blocks, from and to colours or sums of many blocks, stay exact: their operands
     are not standardised, so that few digits tell pixels apart.
     """
+    parts = Attention.of, FeedForward.of
     return Layers(
         patch_embed=Convolution.like(n.patch_embed.proj, exact=True),
         encoder_level0=ExpertMixture.of(n.encoder_level0) if n.mefc else None,
-        encoder_level1=block_sequence(n.encoder_level1),
+        encoder_level1=BlockSequence.of(n.encoder_level1, *parts),
         down1_2=Convolution.like(n.down1_2.body[0], exact=True),
-        encoder_level2=block_sequence(n.encoder_level2),
+        encoder_level2=BlockSequence.of(n.encoder_level2, *parts),
         down2_3=Convolution.like(n.down2_3.body[0], exact=True),
-        encoder_level3=block_sequence(n.encoder_level3),
+        encoder_level3=BlockSequence.of(n.encoder_level3, *parts),
         down3_4=Convolution.like(n.down3_4.body[0], exact=True),
-        latent=block_sequence(n.latent),
+        latent=BlockSequence.of(n.latent, *parts),
         up4_3=Joining.of(n.up4_3, n.reduce_chan_level3),
-        decoder_level3=block_sequence(n.decoder_level3),
+        decoder_level3=BlockSequence.of(n.decoder_level3, *parts),
         up3_2=Joining.of(n.up3_2, n.reduce_chan_level2),
-        decoder_level2=block_sequence(n.decoder_level2),
+        decoder_level2=BlockSequence.of(n.decoder_level2, *parts),
         up2_1=Convolution.like(n.up2_1.body[0], exact=True),
-        decoder_level1=block_sequence(n.decoder_level1),
+        decoder_level1=BlockSequence.of(n.decoder_level1, *parts),
         refinement=ExpertMixture.of(n.refinement) if n.mefc else None,
         output=Convolution.like(n.output, exact=True),
     )
-
-
-def block_sequence(blocks: nn.Sequential) -> BlockSequence:
-    """The network's blocks one after the other, prepared."""
-    return BlockSequence(tuple(Block.of(block, Attention.of, FeedForward.of) for block in blocks))
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from derain.nn.halo_windows import Sides, by_windows, crop, crop_to, padding
 from derain.nn.joining import Joining, doubled, halved
 from derain.nn.norms import ChannelNorm
 from derain.nn.resizing import Upsample
-from derain.nn.transformer_fast import Block, BlockSequence
+from derain.nn.transformer_fast import BlockSequence
 
 
 class FastNeRDRain(plain.NeRDRain):
@@ -149,16 +149,17 @@ class Pass:
 
     @classmethod
     def of(cls, layers: plain.Pass) -> Pass:
+        parts = Attention.of, FeedForward.of
         return cls(
-            encoder_level1=block_sequence(layers.encoder_level1),
+            encoder_level1=BlockSequence.of(layers.encoder_level1, *parts),
             down1_2=Convolution.like(_only(layers.down1_2.body)),
-            encoder_level2=block_sequence(layers.encoder_level2),
+            encoder_level2=BlockSequence.of(layers.encoder_level2, *parts),
             down2_3=Convolution.like(_only(layers.down2_3.body)),
-            latent=block_sequence(layers.latent),
+            latent=BlockSequence.of(layers.latent, *parts),
             up3_2=Joining.of(layers.up3_2, layers.reduce_chan_level2),
-            decoder_level2=block_sequence(layers.decoder_level2),
+            decoder_level2=BlockSequence.of(layers.decoder_level2, *parts),
             up2_1=Joining.of(layers.up2_1, layers.reduce_chan_level1),
-            decoder_level1=block_sequence(layers.decoder_level1),
+            decoder_level1=BlockSequence.of(layers.decoder_level1, *parts),
         )
 
     def encode(self, x: Tensor) -> plain.Encoded:
@@ -169,11 +170,6 @@ class Pass:
     def decode(self, encoded: plain.Encoded) -> Tensor:
         x = self.decoder_level2(self.up3_2(encoded.deepest, encoded.level2))
         return self.decoder_level1(self.up2_1(x, encoded.level1))
-
-
-def block_sequence(blocks: nn.Sequential) -> BlockSequence:
-    """The network's blocks one after the other, prepared."""
-    return BlockSequence(tuple(Block.of(block, Attention.of, FeedForward.of) for block in blocks))
 
 
 @dataclass(frozen=True)
