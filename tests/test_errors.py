@@ -68,7 +68,7 @@ def test_a_signal_before_the_command_has_begun_is_no_traceback(
     finally:
         signal.signal(signal.SIGINT, before)
     assert end.value.code == code
-    assert capsys.readouterr().err == "derain: stopped; no partial files were left behind.\n"
+    assert capsys.readouterr().err == "derain: stopped; no half-written results were left behind.\n"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -103,7 +103,7 @@ def test_a_signal_in_the_middle_of_an_exec_has_its_own_exit_code(tmp_path: Path)
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment())
     assert (ended.returncode, ended.stderr) == (
         143,
-        "derain: stopped; no partial files were left behind.\n",
+        "derain: stopped; no half-written results were left behind.\n",
     )
 
 

@@ -89,6 +89,13 @@ def test_what_is_white_in_a_mask_stays(folder: Path, weights: Path, tmp_path: Pa
     assert np.array_equal(after[:, :40], before[:, :40])
     assert not np.array_equal(after[:, 60:], before[:, 60:])
     assert "sub/b.jpg: no mask found, so nothing is protected" in done.stdout
+    # A single picture finds its mask by its own name, whatever the result is called.
+    for target in (["-o", tmp_path / "other.png"], ["-o", tmp_path / "folder"], []):
+        done = derain("run", folder / "a.png", *target, "--protect", masks, "--model", weights)
+        assert done.returncode == 0, done.stderr
+        assert "no mask found" not in done.stdout
+    for result in (tmp_path / "other.png", tmp_path / "folder" / "a.png", folder / "a-derained.png"):
+        assert np.array_equal(pixels(result)[:, :40], before[:, :40])
     wrong = tmp_path / "small.png"
     Image.new("L", (10, 10), 255).save(wrong)
     done = derain("run", folder / "a.png", "-o", tmp_path / "b.png", "--protect", wrong, "--model", weights)

@@ -200,7 +200,7 @@ def test_a_stopped_run_keeps_what_is_done_and_leaves_nothing_partial(
     running.send_signal(stop)
     _, said = running.communicate(timeout=120)
     assert running.returncode == 128 + stop
-    assert said.strip().splitlines() == ["derain: stopped; no partial files were left behind."]
+    assert said.strip().splitlines() == ["derain: stopped; no half-written results were left behind."]
     done = list((tmp_path / "dry").iterdir())
     assert 0 < len(done) < 40
     for path in done:

@@ -195,6 +195,15 @@ def test_a_reader_that_goes_ends_it(clip: Path, weights: Path) -> None:
     assert "Traceback" not in told
 
 
+@pytest.mark.parametrize("command", ["run", "live"])
+def test_a_closed_standard_input_is_named(weights: Path, command: str) -> None:
+    line = f"exec {sys.executable} -m derain {command} - -o - --model {weights} <&-"
+    done = subprocess.run(["sh", "-c", line], env=environment(), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "standard input is closed" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def until_read(pipe: IO[bytes]) -> None:
     """Waits until a process has taken everything from the pipe that is its standard input."""
     waiting = array.array("i", [1])
@@ -220,7 +229,7 @@ def test_a_signal_ends_a_run_that_waits_for_frames(
         running.wait(60)
         told = running.stderr.read().decode()
     assert running.returncode == 128 + number
-    assert told == "derain: stopped; no partial files were left behind.\n"
+    assert told == "derain: stopped; no half-written results were left behind.\n"
 
 
 def test_a_signal_ends_live_frames_that_stopped_coming(clip: Path, weights: Path) -> None:
@@ -253,7 +262,7 @@ def test_a_signal_ends_a_run_whose_frames_nobody_takes(weights: Path) -> None:
         sender.join()
         told = running.stderr.read().decode()
     assert running.returncode == 130
-    assert told == "derain: stopped; no partial files were left behind.\n"
+    assert told == "derain: stopped; no half-written results were left behind.\n"
 
 
 def send(pipe: IO[bytes], content: bytes) -> None:

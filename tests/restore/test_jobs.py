@@ -204,6 +204,10 @@ def test_a_program_restores_pictures_and_clips_in_one_call(weights: Path, tmp_pa
         ("notes.txt", "TXT"), ("scan.jp2", "JP2")
     }  # fmt: skip
     assert not report.is_complete  # a picture was passed over
+    (tmp_path / "texts").mkdir()
+    (rainy / "notes.txt").rename(tmp_path / "texts" / "notes.txt")
+    assert not restore_files([tmp_path / "texts"], dry, model=weights).is_complete  # nothing to restore
+    (tmp_path / "texts" / "notes.txt").rename(rainy / "notes.txt")
     assert {("a.png", 1, 1), ("clip.mkv", 4, 4)} <= seen
     assert {path.relative_to(dry).as_posix() for path in dry.rglob("*.*")} == {
         "a.png", "photo.jpg", "sub/clip.mkv", "compare/a.jpg", "compare/photo.jpg", "maps/a-mask.png",

@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from derain.cli.output import say
-from derain.cli.shared import MODEL, Overwrite
+from derain.cli.shared import CHECKPOINT, Overwrite
 
 
 def convert(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=CHECKPOINT)],
     output: Annotated[Path, typer.Option("--output", "-o", help="The safetensors file to write.")],
     overwrite: Overwrite = False,
 ) -> None:

@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from derain.cli.output import say
-from derain.cli.shared import MODEL, Overwrite, OwnCode
+from derain.cli.shared import CHECKPOINT, Overwrite, OwnCode
 
 
 def export(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=CHECKPOINT)],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The file to write: .onnx, .xml or .dtmodel.")
     ],
@@ -29,8 +29,8 @@ def export(
     precision: Annotated[
         str,
         typer.Option(
-            help="onnx, openvino: float32; or int8, several times as fast on "
-            "processors that support it, within 45 dB of float32."
+            help="onnx, openvino: float32; or int8, two to three times as fast on "
+            "processors that support it, with results that agree with float32 to 45 dB or more."
         ),
     ] = "float32",
     any_size: Annotated[

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from derain.cli.output import tell
-from derain.cli.shared import MODEL, AsJson, OwnCode
+from derain.cli.shared import CHECKPOINT, AsJson, OwnCode
 
 NAMES = {  # of facts, where their keys are not clear enough
     "config": "hyperparameters",
@@ -20,7 +20,7 @@ NAMES = {  # of facts, where their keys are not clear enough
 
 
 def info(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=CHECKPOINT)],
     own_code: OwnCode = False,
     as_json: AsJson = False,
 ) -> None:

@@ -69,7 +69,7 @@ def terminal() -> Iterator[None]:
     except (SystemExit, KeyboardInterrupt) as end:
         if isinstance(end, SystemExit) and end.code != 130:
             raise
-        print("derain: stopped; no partial files were left behind.", file=sys.stderr)
+        print("derain: stopped; no half-written results were left behind.", file=sys.stderr)
         sys.exit(128 + (received or [signal.SIGINT])[0])
     finally:
         # Python remembers that an exec was interrupted, as dataclasses use it, and would end by SIGINT.

@@ -88,7 +88,7 @@ class ModelOptions:
     ] = 1.0
     full_size: FullSize = False
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU cores to use. Default: those that are idle now.")
+        int | None, typer.Option(min=1, help="CPU cores to use, of those there are. Default: the idle ones.")
     ] = None
 
     def settings(self) -> Settings:
@@ -96,10 +96,12 @@ class ModelOptions:
         import cv2
         import torch
 
+        from derain.cores import cores
         from derain.restore import Settings
         from derain.restore.threads import fastest_threads
 
-        threads = self.threads or fastest_threads(torch.get_num_threads())
+        # More threads than cores slow each other down, and too many end the process.
+        threads = min(self.threads or fastest_threads(torch.get_num_threads()), cores())
         torch.set_num_threads(threads)
         cv2.setNumThreads(threads)
         return Settings(

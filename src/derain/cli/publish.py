@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from derain.cli.output import say
-from derain.cli.shared import MODEL
+from derain.cli.shared import CHECKPOINT
 
 
 def publish(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=CHECKPOINT)],
     target: Annotated[
         str, typer.Argument(metavar="OWNER/NAME", help="The repository; created if it does not exist.")
     ],

@@ -20,6 +20,7 @@ from derain.paths import exists
 
 # What a user may name as a model; the help of all commands that take one.
 MODEL = "A name that `derain models` lists, a checkpoint or exported file, or hf:OWNER/NAME."
+CHECKPOINT = "A name that `derain models` lists, a checkpoint, or hf:OWNER/NAME."
 # Options that mean the same in every command that has them.
 Device: TypeAlias = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Precision: TypeAlias = Annotated[

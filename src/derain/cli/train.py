@@ -98,17 +98,19 @@ def train(
 def _train(wanted: Recipe, output: Path, own_code: bool) -> None:
     from derain.training import train as run
 
-    last = ""  # the figures of the last step
+    last, updates = "", 0  # the figures of the last step, and how often there were any
 
     with _progress() as progress:
 
         def shown(done: int, steps: int, note: str) -> None:
-            nonlocal last
-            last = f", {note}" if note else ""
+            nonlocal last, updates
+            last, updates = f", {note}" if note else "", updates + 1
             if progress:
                 progress(done, steps, note)
 
         run(wanted, output, shown, own_code)
+    if updates <= 1:  # the first only tells where it goes on: all was done before
+        return
     say(f"{output}: {wanted.steps} steps done{last}; weights in {output / 'last.safetensors'}.")
 
 

@@ -98,7 +98,8 @@ def comparison_page(
     before = {} if rainy is None else _partners(shared[0], rainy)
     names = [name for name in shared[0] if rainy is None or name in before]
     if not names:
-        raise UsageError(f"no picture is in all of {', '.join(map(str, [*results.values(), rainy or '']))}.")
+        folders = [*results.values(), *([] if rainy is None else [rainy])]
+        raise UsageError(f"no picture is in all of {', '.join(map(str, folders))}.")
     failed: dict[str, DerainError] = {}
     images = functools.cache(lambda *paths: [_embedded(crop) for crop in _crops(paths, side)])
     while True:

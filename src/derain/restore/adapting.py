@@ -29,6 +29,7 @@ from derain.restore.tiles import OVERLAP, even_axis, run_tiles
 
 NETWORK_FILE = "network.safetensors"
 KEPT = "kept"
+FEWEST_STEPS = 20  # after fewer, a network leaves marks of its own in the picture
 TILE = 512  # side in pixels of the tiles in which larger pictures go through a network
 
 
@@ -188,8 +189,9 @@ def adapt_one(
     fit = way.fit([target], network, replace(options, seconds=left()))
     notes = [target.warning, fit.note]
     remaining = left()
-    if remaining is not None and (not fit.losses or fit.seconds_to_restore > 2 * max(remaining, 0)):
-        notes.append("no time to apply the network: this is the reference without learning")
+    too_short = fit.ended == "time" and len(fit.losses) < FEWEST_STEPS
+    if too_short or (remaining is not None and fit.seconds_to_restore > 2 * max(remaining, 0)):
+        notes.append("too little time to train: streaks were only filled in from their neighbours")
         return Adapted(target.mean, target, None, join_notes(*notes))
     return Adapted(restore_target(target, fit.network, way, options.device), target, fit, join_notes(*notes))
 

@@ -38,6 +38,8 @@ class Job:
             without extension); see `companion`.
         is_video: else a picture.
         note: what the user should know about the target.
+        below: the source's path below the folder that it was found in, without extension; a mask of this
+            picture is found by it. None: `name`.
     """
 
     source: Path
@@ -46,6 +48,12 @@ class Job:
     name: Path
     is_video: bool = False
     note: str = ""
+    below: Path | None = None
+
+    @property
+    def mask_name(self) -> Path:
+        """The name of its mask in a folder of masks, without extension."""
+        return self.name if self.below is None else self.below
 
     def companion(self, kind: str, ending: str) -> Path:
         """The path of another file of the result: FOLDER/KIND/NAME + ENDING."""
@@ -261,7 +269,8 @@ def plan(
         found, passed = _without_videos(found, inputs)
         unread += passed
     if len(inputs) == 1 and len(found) == 1 and _names_a_file(inputs[0], found[0], output):
-        job = Job(found[0].source, output, output.parent, Path(output.stem), found[0].is_video)
+        below = found[0].relative.with_suffix("")
+        job = Job(found[0].source, output, output.parent, Path(output.stem), found[0].is_video, below=below)
         jobs = [job if suffix is None or job.is_video else _with_suffix(job, suffix)]
     else:
         _refuse_file_for_several(output, inputs)
@@ -395,7 +404,7 @@ def mirrored(found: Sequence[Found], output: Path, suffix: str | None = None) ->
         note = "" if result == entry.relative else f"written as {result.name}"
         if suffix is not None and not entry.is_video:
             result, note = result.with_suffix(suffix), ""
-        jobs.append(Job(entry.source, output / result, output, name, entry.is_video, note))
+        jobs.append(Job(entry.source, output / result, output, name, entry.is_video, note, below=stem))
     return with_distinct_names(jobs)
 
 

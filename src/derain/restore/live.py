@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from derain.errors import DerainError, UsageError
-from derain.paths import exists
+from derain.paths import is_file, is_folder
 from derain.pictures.cameras import open_camera
 from derain.pictures.streams import RawFrames, open_address, open_file, open_pipe, without_password
 from derain.pictures.video import Frame, frame_from_tensor, frame_to_tensor
@@ -83,8 +83,9 @@ def source_of(text: str, standard_input: Any = None, raw: RawFrames | None = Non
         return LiveSource(without_password(text), lambda: open_address(text))
     if text.isdecimal() or text.startswith("/dev/"):
         return LiveSource(text, lambda: open_camera(text))
-    if not exists(Path(text)):
-        raise UsageError(f"{text}: no such file.")
+    if not is_file(Path(text)):
+        what = "is a folder" if is_folder(Path(text)) else "no such file"
+        raise UsageError(f"{text}: {what}; give a camera, an address, a video or - for standard input.")
     return LiveSource(text, lambda: open_file(Path(text)), ends=True, paced=True)
 
 

@@ -76,7 +76,11 @@ def refuse_other_size(keep: Tensor, size: Sequence[int], path: Path | None = Non
 
 def read_mask(path: Path) -> Tensor:
     """The keep map of a mask in a file. Raises `DerainError` if it cannot be read or is in colour."""
-    return keep_map(to_tensor(read_picture(path)), str(path))
+    try:
+        return keep_map(to_tensor(read_picture(path)), str(path))
+    except DerainError as error:
+        error.message = f"the mask {error.message}"
+        raise
 
 
 class Protection:

@@ -87,13 +87,14 @@ class RunReport:
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing failed, and no picture or video was passed over."""
+        """Whether there was something to do, nothing failed, and no picture or video was passed over."""
         return is_complete(self.outcomes, self.unread)
 
 
 def is_complete(outcomes: Sequence[Outcome], unread: Sequence[Unread]) -> bool:
-    """Whether nothing failed, and no picture or video was passed over."""
-    return not any(o.status == "failed" for o in outcomes) and not any(u.advice for u in unread)
+    """Whether there was something to do, nothing failed, and no picture or video was passed over."""
+    failed, passed = any(o.status == "failed" for o in outcomes), any(u.advice for u in unread)
+    return bool(outcomes) and not failed and not passed
 
 
 def restore_files(
@@ -267,7 +268,7 @@ def restore_all(
         if picture is None:
             made = _restore_video(derainer, job, videos, protection, progress)
             return lambda: made
-        keep = None if protection is None else protection.keep(picture.size, job.name)
+        keep = None if protection is None else protection.keep(picture.size, job.mask_name)
         told = functools.partial(progress, job)
         restored = derainer.restore_picture(picture, pictures.maps, told, protect=keep)
         unprotected = protection is not None and keep is None
@@ -336,7 +337,7 @@ def _restore_video(
         frame_by_frame=options.frame_by_frame,
         temporal=options.temporal,
         keep_fields=options.keep_fields,
-        protect=None if protection is None else protection.path(job.name),
+        protect=None if protection is None else protection.path(job.mask_name),
         progress=lambda done, total: progress(job, done, total),
     )
     result.raise_if_damaged(job.source, job.target)

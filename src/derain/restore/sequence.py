@@ -131,7 +131,7 @@ class _Folder:
 
     def _read(self, job: Job) -> tuple[Picture, Tensor | None]:
         picture = read_picture(job.source)
-        return picture, None if self.protection is None else self.protection.keep(picture.size, job.name)
+        return picture, None if self.protection is None else self.protection.keep(picture.size, job.mask_name)
 
     def _written(self, frame: Frame, jpeg_quality: int | None) -> Outcome:
         from derain.pictures.video import frame_to_tensor

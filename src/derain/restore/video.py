@@ -68,7 +68,10 @@ class VideoResult:
     def raise_if_damaged(self, source: Path, target: Path) -> None:
         """Raises `DerainError` if a part of the source is missing; the rest has been written to `target`."""
         if self.shortfall:
-            raise DerainError(f"{source}: {self.shortfall}; what could be read is in {target}.")
+            raise DerainError(
+                f"{source}: {self.shortfall}; what could be read is in {target}.",
+                Remedy("restore it again once it is complete", {"overwrite": True}),
+            )
 
 
 def restore_video(
