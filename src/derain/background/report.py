@@ -54,7 +54,7 @@ def warnings(result: CleanFrame) -> list[str]:
     """Warnings of where the method may have failed; empty if there are none."""
     found = []
     if result.frames < MIN_FRAMES:
-        found.append(f"only {result.frames} frames; the vote is coarse below {MIN_FRAMES}, use more.")
+        found.append(f"only {result.frames} frames; use {MIN_FRAMES} or more for a reliable result.")
     if result.stability.shift > MAX_SHIFT:
         found.append(
             f"the camera moves by {result.stability.shift:.1f} pixels; use a part in which it stands still."

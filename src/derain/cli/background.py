@@ -103,7 +103,7 @@ def _summarise(result: CleanFrame, written: Sequence[Path]) -> None:
     found = facts(result)["mean_confidence_percent"]
     trust = "too few to tell the confidence"
     if found is not None:
-        trust = f"{found:.0f} % of them agree with the clean picture"
+        trust = f"on average, {found:.0f} % of them agree with the clean picture"
     where = ", ".join(map(str, written))
     say(f"{result.frames} frames, {trust}" + (f" -> {where}" if where else ""))
 

@@ -46,7 +46,8 @@ def info(
         typer.echo(json.dumps({**facts, **checkpoint.facts}, indent=2))
         return
     _tell(facts)
-    stated = {key: value for key, value in checkpoint.facts.items() if facts.get(key) != value}
+    shown = {key: _in_words(value) for key, value in facts.items()}
+    stated = {key: value for key, value in checkpoint.facts.items() if shown.get(key) != _in_words(value)}
     if stated:
         tell("stated in the file:")
         _tell(stated)

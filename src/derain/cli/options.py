@@ -82,8 +82,8 @@ class ModelOptions:
         typer.Option(
             min=0.0,
             max=MAX_STRENGTH,
-            help="How much of the change to apply: 0.5 removes half of the rain; above 1 exaggerates, "
-            "at your own risk.",
+            help="How much of the change to apply: 0.5 removes half of the rain; above 1 exaggerates "
+            "and may leave dark traces.",
         ),
     ] = 1.0
     full_size: FullSize = False

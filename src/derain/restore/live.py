@@ -1,7 +1,7 @@
 """A network applied to a camera or stream in real time.
 
 Always the newest frame is restored, and corrected by those shown before: frames that arrive in the meantime
-are dropped and counted, so that a slow machine shows fewer frames but never late ones.
+are dropped and counted: a slow machine skips frames rather than fall behind.
 """
 
 from __future__ import annotations

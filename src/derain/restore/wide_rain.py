@@ -24,7 +24,7 @@ MIN_REMAINING_SIGNAL = 0.002
 # scene, as in six of 388 dry photographs.
 MAX_RATIO = 2
 SMALLEST = 128  # pixels: shorter side of a copy in which rain can be told from the scene
-NOTE = "wide streaks were left after the first pass and removed in a second one at half the size"
+NOTE = "removed wide streaks in a second pass at half the size"
 
 
 def wide_streaks_remain(
