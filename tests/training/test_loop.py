@@ -175,7 +175,7 @@ def test_another_recipe_does_not_go_on_with_the_run(photos: Path, tmp_path: Path
         train(recipe(photos, steps=2, seed=1), tmp_path)
     train(recipe(photos, steps=3, workers=1, save_every=1), tmp_path)
     assert open_checkpoint(tmp_path / "last.safetensors").checkpoint.facts["step"] == 3
-    with pytest.raises(UsageError, match="has done 3 steps already, more than these 2"):
+    with pytest.raises(UsageError, match="has already done 3 steps, more than these 2"):
         train(recipe(photos, steps=2), tmp_path)
     assert "steps: 3" in (tmp_path / "recipe.yaml").read_text()
 
