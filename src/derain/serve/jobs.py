@@ -295,8 +295,7 @@ class Store:
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """Holds the lock, and tells all who wait once it is released: those told may use the store. So this is
-        never nested."""
+        """Holds the lock; tells all who wait once it is released, as they may use the store. Never nested."""
         with self._change:
             yield
             self._change.notify_all()
