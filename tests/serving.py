@@ -28,6 +28,7 @@ from derain.serve.server import http_server
 from derain.serve.worker import WorkerSettings
 
 PATIENCE = 120  # seconds for one answer
+LOG = "serve.log"  # the name of a file
 
 
 @contextmanager
@@ -44,7 +45,7 @@ def in_thread(
     before, tempfile.tempdir = tempfile.tempdir, str(folder)
     work = WorkerSettings(offered(models), Settings(device="cpu"), threads=1, workers=workers)
     app = create_app(limits, work, token=token, hosts=LOOPBACK_NAMES, callback_hosts=callback_hosts)
-    server = http_server(app)
+    server = http_server(app, stopping=lambda: app.state.server.store.close())
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
@@ -62,15 +63,11 @@ def in_thread(
 
 @contextmanager
 def as_command(folder: Path, *options: str, stop: signal.Signals = signal.SIGINT) -> Iterator[str]:
-    """The address of `derain serve OPTIONS...`, whose files lie in `folder`; stopped by a signal."""
+    """The address of `derain serve OPTIONS...`, whose files and log lie in `folder`; stopped by a signal."""
     command = [sys.executable, "-m", "derain", "serve", "--port", "0", "--device", "cpu", *options]
     surroundings = {**environment(), "TMPDIR": str(folder)}
-    running = subprocess.Popen(
-        command,
-        env=surroundings,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    with (folder / LOG).open("w") as log:
+        running = subprocess.Popen(command, env=surroundings, stdout=subprocess.PIPE, stderr=log, text=True)
     try:
         assert running.stdout is not None
         address = running.stdout.readline().split()
@@ -79,7 +76,9 @@ def as_command(folder: Path, *options: str, stop: signal.Signals = signal.SIGINT
     finally:
         running.send_signal(stop)
         running.communicate(timeout=PATIENCE)
-    assert running.returncode == 0, "a signal is the usual end of a server"
+    said = (folder / LOG).read_text("utf-8")
+    assert running.returncode == 0, said  # a signal is the usual end of a server
+    assert "Traceback" not in said, said
 
 
 def send(client: httpx.Client, name: str, content: bytes, **fields: str) -> httpx.Response:

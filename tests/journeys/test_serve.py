@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import zipfile
 from pathlib import Path
 
@@ -19,8 +22,8 @@ from PIL import Image, ImageCms
 from browser import Tab, chromium
 from clips import moving_scene, write_clip
 from command_line import derain, environment
-from derain.pictures import Picture, write_picture
-from serving import as_command, ended, events, submit
+from derain.pictures import Picture, encode_picture, write_picture
+from serving import as_command, ended, events, submit, until
 
 
 def rainy_picture(height: int, width: int) -> Picture:
@@ -90,6 +93,47 @@ def test_the_command(tmp_path: Path) -> None:
         assert len(list(tmp_path.glob("derain-serve-*/*"))) == 1
     client.close()
     assert not list(tmp_path.glob("derain-serve-*"))
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_who_follows_or_waits_is_told_that_the_server_stops(tmp_path: Path, stop: signal.Signals) -> None:
+    """The responses end as they should rather than when the server's patience does."""
+    large = encode_picture(Picture(np.full((1500, 1500, 3), 90, np.uint8)), ".png")
+    answers = list[httpx.Response]()
+
+    def wait(address: str) -> None:
+        answers.append(httpx.post(f"{address}/api/restore", files={"file": ("b.png", large)}, timeout=120))
+
+    with contextlib.ExitStack() as stack:
+        with as_command(tmp_path, "--model", "spanet", stop=stop) as address:
+            client = stack.enter_context(httpx.Client(base_url=address, timeout=120))
+            job = submit(client, "a.png", large)
+            waiting = threading.Thread(target=wait, args=[address])
+            waiting.start()
+            until(lambda: "derain_jobs_waiting 1" in client.get("/metrics").text)
+            stream = stack.enter_context(client.stream("GET", "/api/events", params={"id": job}))
+            lines = stream.iter_lines()
+            assert next(lines) == "event: job"
+        assert "event: gone" in list(lines)  # complete, or this would raise
+        waiting.join()
+    (answer,) = answers
+    assert (answer.status_code, answer.json()) == (503, {"error": "the server is stopping."})
+
+
+def test_an_upload_that_is_not_over_is_told_that_the_server_stops(tmp_path: Path) -> None:
+    head = (
+        b"POST /api/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n"
+        b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n"
+    )
+    with contextlib.ExitStack() as stack:
+        with as_command(tmp_path, "--model", "everyday-small") as address:
+            port = int(address.rpartition(":")[2])
+            upload = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            upload.sendall(head)
+            until(lambda: list(tmp_path.glob("derain-serve-*/*")))
+        answer = b"".join(iter(lambda: upload.recv(1000), b""))
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert answer.endswith(b'{"error":"the server is stopping."}')
 
 
 def test_without_the_extra_one_line_says_what_to_install(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -56,6 +57,28 @@ def test_a_running_job_that_is_deleted_keeps_its_files_until_it_stops(tmp_path: 
     assert taken.upload.source.exists()
     assert store.settle(taken, "done", "") is None
     assert not list(tmp_path.iterdir())
+
+
+def test_followers_are_told_while_the_store_is_free(tmp_path: Path) -> None:
+    """For each kind of change; another thread can use the store meanwhile."""
+    store = Store(tmp_path, Limits())
+    seen: list[int] = []
+
+    def tell() -> None:
+        look = threading.Thread(target=lambda: seen.append(store.waiting), daemon=True)
+        look.start()
+        look.join(20)
+        assert not look.is_alive(), "the store is locked"
+
+    with store.following(tell):
+        job = add(store)
+        assert seen == [1]
+        assert store.take() is not None
+        store.change(job.id, fraction=0.5)
+        store.settle(job, "done", "")
+        store.finish(job.id, None)
+        store.delete(job.id)
+        assert seen == [1, 0, 0, 0, 0, 0]
 
 
 def test_an_upload_that_fails_leaves_nothing_and_its_place_is_free(tmp_path: Path) -> None:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
-from fastapi.responses import FileResponse, PlainTextResponse
-from fastapi.sse import EventSourceResponse, ServerSentEvent
+from fastapi.responses import FileResponse, PlainTextResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
@@ -44,6 +42,7 @@ from derain.serve.worker import Workers
 
 PAGE = Path(__file__).parent / "page"
 ASSETS = {path.name: path for path in sorted(PAGE.iterdir()) if path.suffix != ".html"}
+EVENT_STREAM = "text/event-stream"
 CHECKS = 2  # uploads that are decoded at once: a slow one does not block the others
 
 
@@ -249,11 +248,14 @@ def _add_jobs(api: APIRouter) -> None:
         summary="Progress of some jobs as server-sent events",
         description="An event 'job' (a JobView) at once and after each change of a job, an event 'gone' "
         "({id}) when it has been deleted. Ends when all have ended.",
-        response_class=EventSourceResponse,
+        response_class=Response,
+        responses=_EVENTS,
     )
-    async def follow(jobs: JobsDep, server: ServerDep) -> AsyncIterator[ServerSentEvent]:
-        async for event in events([job.id for job in jobs], server.store):
-            yield event
+    async def follow(jobs: JobsDep, server: ServerDep) -> Response:
+        # FastAPI's own stream of events fails where a client leaves while an event is on its way.
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # the second one is for nginx
+        told = events([job.id for job in jobs], server.store)
+        return StreamingResponse(told, media_type=EVENT_STREAM, headers=headers)
 
     @api.get("/jobs/{job_id}/result", summary="The restored file", responses=_BINARY)
     def result(job: FinishedDep) -> Response:
@@ -321,6 +323,23 @@ def _add_jobs(api: APIRouter) -> None:
 
 _BINARY: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/octet-stream": {}}, "description": "The file"}
+}
+_EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {
+            EVENT_STREAM: {
+                "itemSchema": {
+                    "type": "object",
+                    "required": ["event", "data"],
+                    "properties": {
+                        "event": {"type": "string", "enum": ["job", "gone"]},
+                        "data": {"type": "string", "contentMediaType": "application/json"},
+                    },
+                }
+            }
+        },
+        "description": "The events",
+    }
 }
 
 

@@ -10,6 +10,8 @@ from typing import Any
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from derain.serve.guard import refusal
+from derain.serve.limits import Refused
 from derain.serve.logs import log_event, request_id, short
 
 API, VERSION = "/api", "/api/v1"
@@ -59,6 +61,9 @@ class Envelope:
 
         try:
             await self._app(inner, receive, answer)
+        except asyncio.CancelledError:  # the server has stopped waiting, for an upload for instance
+            if not status:
+                await refusal(Refused(503, "the server is stopping."))(inner, receive, answer)
         except Exception:  # answered outside this middleware
             status = 500
             self._responded(method, route(inner), status, time.monotonic() - began)

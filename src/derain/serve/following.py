@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 
-from fastapi.sse import ServerSentEvent
 from starlette.requests import Request
 
 from derain.serve.jobs import ServerJob, Store
 from derain.serve.limits import Refused
 from derain.serve.views import JobView, view
 
+KEEP_ALIVE = b": still here\n\n"  # a comment: proxies end connections on which nothing is sent
+SILENCE = 15.0  # seconds after which it is sent
 
-async def events(ids: Sequence[str], store: Store) -> AsyncIterator[ServerSentEvent]:
-    """An event "job" at once and after each change of a job, "gone" for one that is deleted.
+
+async def events(ids: Sequence[str], store: Store) -> AsyncIterator[bytes]:
+    """Server-sent events: "job" at once and after each change of a job, "gone" for one that is deleted.
 
     Args:
         ids: of the jobs; it ends when all have ended.
@@ -30,15 +33,28 @@ async def events(ids: Sequence[str], store: Store) -> AsyncIterator[ServerSentEv
                     now = view(store.get(job_id), store)
                 except Refused:
                     del known[job_id]
-                    yield ServerSentEvent(event="gone", data={"id": job_id})
+                    yield _event("gone", json.dumps({"id": job_id}))
                     continue
                 if now != last:
                     known[job_id] = now
-                    yield ServerSentEvent(event="job", data=now)
+                    yield _event("job", now.model_dump_json())
                 if now.state in ("done", "failed"):
                     del known[job_id]
-            if known:
-                await changed.wait()
+            while known and not await _happens(changed, SILENCE):
+                yield KEEP_ALIVE
+
+
+def _event(name: str, data: str) -> bytes:
+    """One event; `data` is a single line."""
+    return f"event: {name}\ndata: {data}\n\n".encode()
+
+
+async def _happens(changed: asyncio.Event, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            return await changed.wait()
+    except TimeoutError:
+        return False
 
 
 async def end_of(job_id: str, store: Store, request: Request) -> ServerJob:

@@ -162,20 +162,16 @@ class Store:
             Refused: 503 the server is stopping.
         """
         job = ServerJob(folder.name, folder, upload, model, stored=_bytes_below(folder), **wishes)
-        with self._change:
-            if self._closed:
-                raise Refused(503, "the server is stopping.")
+        with self._changing():
+            self._refuse_if_closed()
             self._jobs[job.id] = job
-        self._tell()
         return job
 
     def get(self, job_id: str) -> ServerJob:
-        """Raises `Refused` (404) if there is no such job, or no longer."""
+        """Raises `Refused`: 404 there is no such job, or no longer, 503 the server is stopping."""
         self.sweep()
         with self._change:
-            if job_id not in self._jobs:
-                raise Refused(404, "no such job; it may have been deleted.")
-            return self._jobs[job_id]
+            return self._job(job_id)
 
     def holds(self, job_id: str) -> bool:
         """Whether a job is still wanted."""
@@ -184,12 +180,12 @@ class Store:
 
     def delete(self, job_id: str) -> None:
         """Deletes a job and its files; those of a running job as soon as it stops. Raises as `get`."""
-        with self._change:
-            job = self.get(job_id)
+        self.sweep()
+        with self._changing():
+            job = self._job(job_id)
             del self._jobs[job_id]
             if job_id not in self._running:
                 _remove(job.folder)
-        self._tell()
 
     def sweep(self) -> None:
         """Deletes expired jobs."""
@@ -199,42 +195,39 @@ class Store:
                 for job in self._jobs.values()
                 if job.ended is not None and job.ended + self._limits.keep_seconds <= self._clock()
             ]
-            for job in over:
-                del self._jobs[job.id]
-                _remove(job.folder)
         if over:
-            self._tell()
+            with self._changing():
+                for job in over:
+                    self._jobs.pop(job.id, None)
+                    _remove(job.folder)
 
     def take(self) -> ServerJob | None:
         """The next job, now running; waits for one. None once the store is closed."""
-        with self._change:
+        with self._changing():
             while not self._closed:
                 waiting = next((job for job in self._jobs.values() if job.state == "waiting"), None)
                 if waiting is not None:
                     self._running.add(waiting.id)
-                    self.change(waiting.id, state="running")
-                    return self._jobs[waiting.id]
+                    return self._replace(waiting.id, state="running")
                 self._change.wait()
         return None
 
     def change(self, job_id: str, **changes: Any) -> None:
         """Replaces fields of a job, if it still exists."""
-        with self._change:
+        with self._changing():
             if job_id in self._jobs:
-                self._jobs[job_id] = replace(self._jobs[job_id], **changes)
-        self._tell()
+                self._replace(job_id, **changes)
 
     def finish(self, job_id: str, finish: Finish | None) -> ServerJob:
         """Replaces a job's result with another file, None for the job's own; the previous file is removed.
         Raises as `get`."""
-        with self._change:
-            old = self.get(job_id).finish
-            for path in () if old is None else (old.file, old.protect):
+        self.sweep()
+        with self._changing():
+            job = self._job(job_id)
+            for path in () if job.finish is None else (job.finish.file, job.finish.protect):
                 if path is not None:
                     path.unlink(missing_ok=True)
-            job = self._jobs[job_id]
-            self.change(job_id, finish=finish, stored=_bytes_below(job.folder))
-            return self._jobs[job_id]
+            return self._replace(job_id, finish=finish, stored=_bytes_below(job.folder))
 
     def settle(self, job: ServerJob, state: State, note: str, kept: tuple[str, ...] = ()) -> ServerJob | None:
         """Ends a running job.
@@ -247,15 +240,15 @@ class Store:
         Returns:
             The job as it is now; None if it had been deleted, and then its files are removed.
         """
-        with self._change:
+        with self._changing():
             self._running.discard(job.id)
             if job.id not in self._jobs:
                 _remove(job.folder)
                 return None
-            stored = _bytes_below(job.folder)
-            now = self._clock()
-            self.change(job.id, state=state, note=note, kept=kept, fraction=1.0, ended=now, stored=stored)
-            return self._jobs[job.id]
+            stored, now = _bytes_below(job.folder), self._clock()
+            return self._replace(
+                job.id, state=state, note=note, kept=kept, fraction=1.0, ended=now, stored=stored
+            )
 
     def ahead_of(self, job: ServerJob) -> int:
         """How many jobs are ahead of a waiting one, including the running one."""
@@ -285,7 +278,7 @@ class Store:
 
     @contextmanager
     def following(self, tell: Callable[[], object]) -> Iterator[None]:
-        """Calls `tell`, from any thread, after each change of any job."""
+        """Calls `tell`, from any thread, after each change of any job; the store is not locked then."""
         with self._change:
             self._followers.add(tell)
         try:
@@ -295,18 +288,36 @@ class Store:
                 self._followers.discard(tell)
 
     def close(self) -> None:
-        """Ends all jobs; workers find nothing more to do."""
-        with self._change:
+        """Ends all jobs; workers find nothing more to do, and followers nothing more to wait for."""
+        with self._changing():
             self._closed = True
             self._jobs.clear()
-        self._tell()
 
-    def _tell(self) -> None:
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Holds the lock; tells all who wait once it is released, as they may use the store. Never nested."""
         with self._change:
+            yield
             self._change.notify_all()
-            followers = list(self._followers)
+            followers = tuple(self._followers)
         for tell in followers:
             tell()
+
+    def _job(self, job_id: str) -> ServerJob:
+        """As `get`; the lock is held."""
+        self._refuse_if_closed()
+        if job_id not in self._jobs:
+            raise Refused(404, "no such job; it may have been deleted.")
+        return self._jobs[job_id]
+
+    def _replace(self, job_id: str, **changes: Any) -> ServerJob:
+        """The job with other values; the lock is held."""
+        self._jobs[job_id] = replace(self._jobs[job_id], **changes)
+        return self._jobs[job_id]
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise Refused(503, "the server is stopping.")
 
 
 def _remove(folder: Path) -> None:

@@ -76,7 +76,7 @@ def serve(
         server.should_exit = True
 
     app = create_app(limits, work, token=token, hosts=hosts, callback_hosts=allowed, gave_up=give_up)
-    server = http_server(app)
+    server = http_server(app, stopping=lambda: app.state.server.store.close())  # which ends all that wait
     listener = listen(host, port, Remedy("use any free port", {"port": 0}))
     with listener:
         listening(f"http://{written}:{listener.getsockname()[1]}")
@@ -85,8 +85,13 @@ def serve(
         raise failures[0]
 
 
-def http_server(app: FastAPI) -> uvicorn.Server:
-    """The HTTP server for the application; trusts no header about where a request comes from."""
+def http_server(app: FastAPI, stopping: Callable[[], None] = lambda: None) -> uvicorn.Server:
+    """The HTTP server for the application; trusts no header about where a request comes from.
+
+    Args:
+        app: what it serves.
+        stopping: called when the server stops, before it waits for the responses in progress.
+    """
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every broken upload
     config = uvicorn.Config(
         app,
@@ -100,7 +105,19 @@ def http_server(app: FastAPI) -> uvicorn.Server:
         limit_concurrency=CONNECTIONS,
         timeout_graceful_shutdown=GRACE,
     )
-    return uvicorn.Server(config)
+    return Stopping(config, stopping)
+
+
+class Stopping(uvicorn.Server):
+    """A server that says when it stops: some responses would go on for as long as there is work."""
+
+    def __init__(self, config: uvicorn.Config, stopping: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._stopping = stopping
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._stopping()
+        await super().shutdown(sockets)
 
 
 class TimeoutH11Protocol(H11Protocol):
