@@ -5,6 +5,7 @@ import { word } from "./words.js";
 const LEVELS = [1, 2, 4, 8]; // screen pixels for each of the picture
 const LEAST = 240; // CSS pixels; smaller pictures are magnified to at least this much
 const HIGHEST = 0.75; // of the window
+const [NARROW, LOW] = [220, 90]; // CSS pixels; labels would hide a smaller picture
 const NEAR = 28; // CSS pixels around the line that grab the line
 
 export function stage(item, spoken) {
@@ -37,6 +38,7 @@ export function stage(item, spoken) {
     } else {
       for (const name of ["tabindex", "role", "aria-label"]) view.removeAttribute(name);
     }
+    figure.classList.toggle("small", figure.clientWidth < NARROW || figure.clientHeight < LOW);
     part(".zoom output").textContent = zoom ? `${100 * zoom} %` : word("fit");
     part(".zoom-out").disabled = !zoom;
     part(".zoom-in").disabled = zoom === LEVELS.at(-1);
