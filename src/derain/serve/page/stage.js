@@ -86,16 +86,19 @@ export function stage(item, spoken) {
     const box = figure.getBoundingClientRect();
     const line = box.left + (slider.value / 100) * box.width;
     const pan = zoom && Math.abs(event.clientX - line) > NEAR;
-    from = { pan, x: event.clientX, y: event.clientY, left: view.scrollLeft, top: view.scrollTop };
+    slider.focus({ preventScroll: true }); // so that the keys act on this picture
+    from = { id: event.pointerId, pan, x: event.clientX, y: event.clientY, left: view.scrollLeft, top: view.scrollTop };
     figure.setPointerCapture(event.pointerId);
     if (!pan) toPointer(event);
   });
   figure.addEventListener("pointermove", (event) => {
-    if (!from) return;
+    if (from?.id !== event.pointerId) return;
     if (!from.pan) return toPointer(event);
     view.scrollLeft = from.left - (event.clientX - from.x);
     view.scrollTop = from.top - (event.clientY - from.y);
   });
+  // Else this would take the focus from the slider again.
+  figure.addEventListener("mousedown", (event) => event.target.closest(".brush") || event.preventDefault());
   for (const end of ["pointerup", "pointercancel"]) figure.addEventListener(end, () => { from = null; });
 
   function toPointer(event) {
