@@ -15,13 +15,13 @@ export function brush(item, changed) {
   let drawing = null; // the stroke under way
   const fingers = new Map(); // pointer that is down -> its place on the screen
 
-  function open(job) {
+  function open(job, name) {
     const share = Math.min(1, SIDE / Math.max(job.width, job.height));
     canvas.width = Math.max(1, Math.round(job.width * share));
     canvas.height = Math.max(1, Math.round(job.height * share));
     [strokes, base] = [[], null];
     canvas.setAttribute("role", "application");
-    canvas.setAttribute("aria-label", word("brush_over", { name: job.name }));
+    canvas.setAttribute("aria-label", word("brush_over", { name }));
   }
 
   async function restore(address) {

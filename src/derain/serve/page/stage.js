@@ -129,19 +129,24 @@ export function stage(item, spoken) {
   }
 
   // Shows a finished job.
-  function open(job, base) {
+  function open(job, base, name) {
     size = { width: job.width, height: job.height };
     addresses = job.kind === "picture" ? { before: `${base}/before`, after: `${base}/after` } : null;
     part(".under").src = part(".before").src = `${base}/before`;
-    part(".before").alt = word("alt_before", { name: job.name });
+    part(".before").alt = word("alt_before", { name });
     part(".after").src = `${base}/after`;
-    part(".after").alt = word("alt_after", { name: job.name });
-    slider.setAttribute("aria-label", word("compare", { name: job.name }));
+    part(".after").alt = word("alt_after", { name });
+    slider.setAttribute("aria-label", word("compare", { name }));
     setStrength(Math.round(100 * Math.min(1, job.finish?.strength ?? 1)));
     figure.hidden = false;
     film.hidden = true;
     layout();
   }
 
-  return { open, closer, farther, fit: () => setZoom(0), setStrength, toggleMask, layout };
+  // From now on nothing more can be loaded.
+  function keepLoaded() {
+    addresses = null;
+  }
+
+  return { open, keepLoaded, closer, farther, fit: () => setZoom(0), setStrength, toggleMask, layout };
 }
