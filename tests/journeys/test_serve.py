@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
@@ -23,7 +24,8 @@ from browser import Tab, chromium
 from clips import moving_scene, write_clip
 from command_line import derain, environment
 from derain.pictures import Picture, encode_picture, write_picture
-from serving import as_command, ended, events, submit, until
+from derain.serve.limits import Limits
+from serving import as_command, ended, events, in_thread, submit, until
 
 
 def rainy_picture(height: int, width: int) -> Picture:
@@ -194,8 +196,8 @@ def test_the_page(tmp_path: Path) -> None:
         seen = tab.run("seen")
         assert len(seen) > 5, seen  # progress moved
         assert seen == sorted(seen)
-        assert tab.run("document.querySelector('h3').textContent") == "street _b_.png"
-        assert tab.run("document.querySelector('#spoken').textContent") == "street _b_.png is done."
+        assert tab.run("document.querySelector('h3').textContent") == picture.name
+        assert tab.run("document.querySelector('#spoken').textContent") == "street <b>.png is done."
 
         # The slider by keyboard.
         tab.run("document.querySelector('.stage input').focus()")
@@ -232,11 +234,11 @@ def test_the_page(tmp_path: Path) -> None:
         # Downloads, one and all.
         tab.run("document.querySelector('.download').click()")
         tab.event("Browser.downloadProgress", state="completed")
-        at_keyboard(tab, "#all", ("Enter", 13))
+        at_keyboard(tab, "#archives a", ("Enter", 13))
         tab.event("Browser.downloadProgress", state="completed")
         tab.run("document.querySelectorAll('.delete')[1].click()")
         tab.until("document.querySelectorAll('.job').length === 1")
-        assert tab.run("document.querySelector('#all').hidden") is True
+        assert tab.run("document.querySelector('#archives a').hidden") is True
         assert [p for p in tab.problems() if "415" not in p] == []
     done = derain("run", picture, second, "-o", tmp_path / "dry", "--device", "cpu")
     assert done.returncode == 0, done.stderr
@@ -307,7 +309,7 @@ def test_a_result_is_finished_by_keyboard_alone(tmp_path: Path) -> None:
         dot = (slice(97, 104), slice(138, 145))  # about the middle, one step to the left
         assert np.abs(painted[dot] - rainy[dot]).max() <= 1
         assert (half[dot] != rainy[dot]).any()
-        far = (slice(0, 50), slice(None))
+        far = (slice(0, 56), slice(None))  # beyond the soft edge of what is protected
         assert (painted[far] == half[far]).all()
         again = downloaded(tab, tmp_path, "a-derained.png")  # with no change in progress
         assert (again == painted).all()
@@ -329,6 +331,8 @@ def test_pasting_folders_clips_and_languages(tmp_path: Path) -> None:
     write_picture(folder / "a.png", rainy_picture(20, 30))
     write_picture(folder / "lake" / "b.png", rainy_picture(20, 30))
     (folder / "notes.txt").write_text("no picture")
+    for name in (".DS_Store", "Thumbs.db", "._a.png"):
+        (folder / name).write_text("not for people")
     write_clip(tmp_path / "clip.mp4", list(moving_scene(6, 48, 64)), audio="aac")
     with as_command(tmp_path) as address, chromium(tmp_path / "profile") as tab:
         tab.open(address)
@@ -337,8 +341,10 @@ def test_pasting_folders_clips_and_languages(tmp_path: Path) -> None:
         settled(tab, 2)
         titles = "[...document.querySelectorAll('h3')].map((title) => title.textContent)"
         assert tab.run(titles) == ["a.png", "b.png"]
+        assert texts(tab, ".folder") == ["holiday", "holiday/lake"]
+        assert texts(tab, "#passed")[0].endswith("read here: 1.")
         held = tab.run("""(async () => {
-            const answer = await fetch(document.querySelector('#all').href);
+            const answer = await fetch(document.querySelector('#archives a').href);
             return [...new Uint8Array(await answer.arrayBuffer())];
         })()""")
         with zipfile.ZipFile(io.BytesIO(bytes(held))) as archive:
@@ -449,6 +455,289 @@ def test_the_page_with_a_token_and_on_a_phone(tmp_path: Path) -> None:
         tab.open(f"{address}/docs")
         tab.until("document.querySelectorAll('.endpoint').length > 10")
         assert fits(tab, 360)
+
+
+def opened(tab: Tab, client: httpx.Client) -> None:
+    """Shows the page of a server."""
+    tab.open(str(client.base_url))
+    tab.until("document.querySelector('#model option')")
+
+
+def texts(tab: Tab, selector: str) -> list[str]:
+    """Of the elements that can be seen."""
+    found: list[str] = tab.run(
+        f"[...document.querySelectorAll({json.dumps(selector)})].filter((e) => e.checkVisibility())"
+        ".map((e) => e.textContent)"
+    )
+    return found
+
+
+def ids(tab: Tab) -> list[str]:
+    """Of the jobs whose results can be downloaded."""
+    found: list[str] = tab.run(
+        "[...document.querySelectorAll('.download:not([hidden])')].map((a) => a.href.split('/').at(-2))"
+    )
+    return found
+
+
+def middle(tab: Tab, selector: str) -> tuple[float, float]:
+    """Of an element, on the screen."""
+    x, y = tab.run(f"""(() => {{
+        const element = document.querySelector({json.dumps(selector)});
+        element.scrollIntoView({{block: 'center'}});
+        const r = element.getBoundingClientRect();
+        return [r.x + r.width / 2, r.y + r.height / 2];
+    }})()""")
+    return x, y
+
+
+def click(tab: Tab, selector: str, across: float = 0) -> None:
+    """With the mouse, so many pixels to the right of the middle."""
+    x, y = middle(tab, selector)
+    for kind in ("mousePressed", "mouseReleased"):
+        tab.call(
+            "Input.dispatchMouseEvent", type=kind, x=x + across, y=y, button="left", buttons=1, clickCount=1
+        )
+
+
+def test_results_that_are_gone(tmp_path: Path) -> None:
+    """Deleted elsewhere, or because their time is over: the page says so, and offers the rest."""
+    pictures = [tmp_path / f"{name}.png" for name in "abc"]
+    for picture in pictures:
+        write_picture(picture, rainy_picture(60, 80))
+    with chromium(tmp_path / "profile") as tab:
+        with in_thread(tmp_path, Limits()) as client:
+            opened(tab, client)
+            tab.drop("#drop", pictures)
+            settled(tab, 3)
+            client.delete(f"/api/jobs/{ids(tab)[0]}").raise_for_status()
+            tab.run("document.querySelector('.download').click()")
+            tab.until("document.querySelectorAll('.download:not([hidden])').length === 2")
+            first = "document.querySelector('.job:first-child')"
+            assert tab.run(f"{first}.querySelector('.state').textContent") == "No longer on the server"
+            assert texts(tab, ".problem") == ["It was deleted on the server."]
+            for control in (".strength", ".show-mask", ".protect"):
+                assert tab.run(f"{first}.querySelector('{control}').disabled") is True
+            assert tab.run(f"{first}.querySelector('.stage').checkVisibility()") is True
+            held = tab.run("(async () => (await fetch(document.querySelector('#archives a').href)).status)()")
+            assert held == 200
+
+            # A click on the archive asks for what is there, too.
+            client.delete(f"/api/jobs/{ids(tab)[0]}").raise_for_status()
+            tab.run("document.querySelector('#archives a').click()")
+            tab.until("document.querySelectorAll('.download:not([hidden])').length === 1")
+            assert texts(tab, "#archives a") == []
+            # And so does a change of the last one.
+            client.delete(f"/api/jobs/{ids(tab)[0]}").raise_for_status()
+            tab.run("document.querySelector('.job:last-child .strength').dispatchEvent(new Event('change'))")
+            tab.until("document.querySelectorAll('.download:not([hidden])').length === 0")
+        with in_thread(tmp_path, Limits(keep_seconds=4)) as client:
+            opened(tab, client)
+            tab.drop("#drop", pictures[:1])
+            tab.until("document.querySelector('.state')?.textContent === 'Done'")
+            tab.until("document.querySelector('.state').textContent === 'No longer on the server'")
+        assert [p for p in tab.problems() if "404" not in p and "REFUSED" not in p] == []
+
+
+@pytest.mark.heavy
+def test_more_results_than_one_archive_takes(tmp_path: Path) -> None:
+    """They are in two archives, and a reload shows them all."""
+    picture = encode_picture(rainy_picture(8, 8), ".png")
+    with in_thread(tmp_path, Limits(waiting=1000)) as client, chromium(tmp_path / "profile") as tab:
+        jobs = [submit(client, f"{number}.png", picture) for number in range(503)]
+        until(lambda: client.get(f"/api/jobs/{jobs[-1]}").json()["state"] == "done")
+        opened(tab, client)
+        kept = [[job, f"{number}.png", ""] for number, job in enumerate(jobs)]
+        tab.run(f"sessionStorage.setItem('derain-cards', {json.dumps(json.dumps(kept))})")
+        opened(tab, client)
+        tab.until("document.querySelectorAll('.download:not([hidden])').length === 503")
+        assert texts(tab, "h3") == [f"{number}.png" for number in range(503)]
+        assert texts(tab, "#archives a") == ["Download 1 to 500 (zip)", "Download 501 to 503 (zip)"]
+        for link, count in (("first-child", 500), ("last-child", 3)):
+            address = tab.run(f"document.querySelector('#archives a:{link}').href")
+            with zipfile.ZipFile(io.BytesIO(client.get(address).content)) as archive:
+                assert len(archive.namelist()) == count
+
+
+def test_a_server_that_goes_away_and_comes_back(tmp_path: Path) -> None:
+    large = [tmp_path / f"large {number}.png" for number in range(4)]  # not all done when it stops
+    for picture in large:
+        write_picture(picture, Picture(np.full((1500, 1500, 3), 90, np.uint8)))
+    with chromium(tmp_path / "profile") as tab:
+        with as_command(tmp_path) as address:
+            tab.open(address)
+            tab.until("document.querySelector('#model option')")
+            tab.drop("#drop", large)
+            tab.until(
+                "document.querySelectorAll('.job')[3]?.querySelector('.state').textContent.includes('ahead')"
+            )
+        tab.until("!document.querySelector('#connection').hidden")
+        assert texts(tab, "#connection") == ["The server cannot be reached; trying again."]
+        with as_command(tmp_path, "--port", address.rpartition(":")[2]):
+            tab.until("document.querySelector('#connection').hidden")
+            assert set(texts(tab, ".problem")) == {"It was deleted on the server."}
+
+
+def test_every_width_and_shape(tmp_path: Path) -> None:
+    """Nothing is cut off at 390 pixels in any language, and labels leave the picture to be seen."""
+    shapes = {"usual": (300, 400), "tall": (2400, 300), "wide": (100, 1000)}
+    for name, size in shapes.items():
+        write_picture(tmp_path / f"{name}.png", rainy_picture(*size))
+    shots = Path(os.environ.get("DERAIN_SCREENSHOTS", tmp_path))
+    cut_off = """[...document.querySelectorAll('.job *, .drop *, footer *')].filter((e) => {
+        const [r, card] = [e, e.closest('.card, footer')].map((one) => one.getBoundingClientRect());
+        const isOut = r.right > card.right + 1 || r.left < card.left - 1;
+        return isOut && e.checkVisibility() && !e.closest('.stage');
+    }).map((e) => e.outerHTML)"""
+    with in_thread(tmp_path, Limits()) as client, chromium(tmp_path / "profile") as tab:
+        opened(tab, client)
+        tab.drop("#drop", [tmp_path / f"{name}.png" for name in shapes])
+        settled(tab, 3)
+        assert "HEIC" not in texts(tab, "#limits")[0] or find_spec("pillow_heif")
+        for language in ("en", "de", "fr", "es"):
+            tab.run(f"localStorage.setItem('derain-language', '{language}')")
+            opened(tab, client)
+            settled(tab, 3)
+            tab.run("document.querySelector('.protect').click()")
+            for width in (1280, 390):
+                tab.size(width, 844, phone=width < 500)
+                assert fits(tab, width)
+                assert tab.run(cut_off) == []
+                for scheme in ("light", "dark"):
+                    tab.scheme(scheme)
+                    tab.screenshot(shots / f"{language}-{width}-{scheme}.png")
+            tab.run("document.querySelector('.protect').click()")
+            labelled = tab.run(
+                "[...document.querySelectorAll('.tag.left')].map((tag) => tag.checkVisibility())"
+            )
+            assert labelled == [True, False, False]  # at 390
+
+
+def touch(tab: Tab, kind: str, *points: tuple[float, float]) -> None:
+    places = [{"x": x, "y": y, "id": number} for number, (x, y) in enumerate(points)]
+    tab.call("Input.dispatchTouchEvent", type=kind, touchPoints=places)
+
+
+def test_two_fingers_move_the_picture_and_do_not_paint(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.png", rainy_picture(900, 800))
+    painted = """(() => {
+        const canvas = document.querySelector('.brush');
+        const found = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+        return found.some((value) => value);
+    })()"""
+    places = "[document.querySelector('.view').scrollLeft, document.querySelector('.view').scrollTop]"
+    with in_thread(tmp_path, Limits()) as client, chromium(tmp_path / "profile") as tab:
+        tab.size(390, 844, phone=True)
+        opened(tab, client)
+        tab.drop("#drop", [tmp_path / "a.png"])
+        settled(tab, 1)
+        tab.run("document.querySelector('.zoom-in').click()")
+        tab.run("document.querySelector('.protect').click()")
+        x, y = middle(tab, ".view")
+        left, top = tab.run(places)
+        touch(tab, "touchStart", (x, y))
+        touch(tab, "touchMove", (x + 10, y))
+        assert tab.run(painted) is True
+        touch(tab, "touchStart", (x + 10, y), (x + 60, y))
+        assert tab.run(painted) is False
+        touch(tab, "touchMove", (x - 30, y - 20), (x + 20, y - 20))
+        touch(tab, "touchEnd")
+        assert tab.run(painted) is False
+        assert tab.run("document.querySelector('.undo').disabled") is True
+        assert np.abs(np.subtract(tab.run(places), (left + 40, top + 20))).max() <= 2
+        # One finger paints again.
+        touch(tab, "touchStart", (x, y))
+        touch(tab, "touchMove", (x + 10, y))
+        touch(tab, "touchEnd")
+        assert tab.run("document.querySelector('.undo').disabled") is False
+        assert tab.problems() == []
+
+
+def test_keys_after_the_mouse(tmp_path: Path) -> None:
+    """They act on the picture that was clicked last; the list of them opens from anywhere."""
+    write_picture(tmp_path / "a.png", rainy_picture(300, 400))
+    with in_thread(tmp_path, Limits()) as client, chromium(tmp_path / "profile") as tab:
+        opened(tab, client)
+        tab.press("?", 191)
+        assert tab.run("document.querySelector('#help').open") is True
+        tab.press("Escape", 27)
+        tab.drop("#drop", [tmp_path / "a.png"])
+        settled(tab, 1)
+        click(tab, "#drop h2")
+        click(tab, ".view", across=100)
+        at = int(tab.run("document.querySelector('.compare').value"))
+        assert at > 60
+        tab.press("ArrowRight", 39)
+        assert int(tab.run("document.querySelector('.compare').value")) == at + 1
+        tab.press("m", 77)
+        assert tab.run("document.querySelector('.show-mask').ariaPressed") == "true"
+        tab.press("+", 187)
+        assert tab.run("document.querySelector('.zoom output').textContent") == "100 %"
+
+        # A change and a reload at once.
+        tab.run("""(slider => {
+            slider.value = 40;
+            slider.dispatchEvent(new Event('change'));
+            location.reload();
+        })(document.querySelector('.strength'))""")
+        (job,) = json.loads(tab.run("sessionStorage.getItem('derain-cards')"))
+        until(lambda: (client.get(f"/api/jobs/{job[0]}").json()["finish"] or {}).get("strength") == 0.4)
+        settled(tab, 1)
+        assert tab.run("document.querySelector('.strength').value") == "40"
+
+
+def test_names_and_notes_are_those_of_the_reader(tmp_path: Path) -> None:
+    """A file keeps its own name where the result has another; notes are in one language."""
+    heif = pytest.importorskip("pillow_heif")
+    (tmp_path / "phone").mkdir()
+    photo = heif.from_pillow(Image.fromarray(rainy_picture(64, 96).pixels))
+    photo.save(tmp_path / "phone" / "IMG <1>.HEIC")
+    notes = {
+        "left out: EXIF, its lossless compression (JPEG is lossy); memory ran out, continued with tiles of "
+        "64 pixels": "Nicht übernommen: EXIF, seine verlustfreie Kompression (JPEG ist verlustbehaftet). Der "
+        "Speicher reichte nicht, deshalb ging es mit Kacheln von 64 Pixeln weiter.",
+        "left out: EXIF, a NEW chunk": "Left out: EXIF, a NEW chunk.",
+    }
+    with in_thread(tmp_path, Limits()) as client, chromium(tmp_path / "profile") as tab:
+        opened(tab, client)
+        assert ".heic" in tab.run("document.querySelector('#files').accept")
+        assert "HEIC" in texts(tab, "#limits")[0]
+        tab.drop("#drop", [tmp_path / "phone"])
+        settled(tab, 1)
+        tab.run("localStorage.setItem('derain-language', 'de')")
+        opened(tab, client)
+        settled(tab, 1)
+        assert texts(tab, "h3") == ["IMG <1>.HEIC"]
+        assert "IMG _1_-derained.png herunterladen" in tab.names()["link"]
+        for note, expected in notes.items():
+            asked = f"import('/page/words.js').then((words) => words.note({json.dumps(note)}))"
+            assert tab.run(asked) == expected
+        assert tab.problems() == []
+
+
+def test_files_before_the_login_and_a_full_store(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        write_picture(tmp_path / name, rainy_picture(60, 80))
+    limits = Limits(storage_bytes=1000)  # full with the first
+    with in_thread(tmp_path, limits, "abc") as client, chromium(tmp_path / "profile") as tab:
+        tab.open(str(client.base_url))
+        tab.until("document.activeElement.id === 'token'")
+        tab.drop("#login", [tmp_path / "a.png", tmp_path / "b.png"])
+        tab.until("!document.querySelector('#early').hidden")
+        assert texts(tab, "#early") == ["Files that will be sent after you sign in: 2."]
+        tab.run("document.querySelector('#token').value = 'wrong'")
+        tab.press("Enter", 13)
+        tab.until("!document.querySelector('#login-problem').hidden")
+        assert texts(tab, "#login-problem") == ["That is not the token."]
+        tab.run("document.querySelector('#token').value = 'abc'")
+        tab.press("Enter", 13)
+        settled(tab, 1)
+        tab.until("document.querySelector('.job:last-child .problem').checkVisibility()")
+        assert texts(tab, ".problem") == ["The store is full; delete some results, or try again later."]
+        tab.run("document.querySelector('.delete').click()")
+        tab.until("document.querySelector('.job:only-child .download:not([hidden])')")
+        assert texts(tab, "h3") == ["b.png"]
+        assert texts(tab, ".problem") == []
 
 
 def test_a_real_photograph_looks_right(shared: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
@@ -365,7 +366,13 @@ def test_headers_page_and_description(client: httpx.Client) -> None:
     )
     models = client.get("/api/models").json()
     assert [model["name"] for model in models if model["default"]] == [DEFAULT]
-    assert client.get("/api/limits").json()["pixels"] == LIMITS.pixels
+    limits = client.get("/api/limits").json()
+    assert limits["pixels"] == LIMITS.pixels
+    formats = {found["name"]: (found["kind"], found["extensions"]) for found in limits["formats"]}
+    assert formats["JPEG"] == ("picture", [".jpg", ".jpeg", ".jpe", ".jfif"])
+    assert formats["Matroska"] == ("clip", [".mkv"])
+    assert "Photoshop" not in formats
+    assert ("HEIC" in formats) == (find_spec("pillow_heif") is not None)
 
 
 def test_figures(client: httpx.Client) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
+from pathlib import Path
 
 import pytest
 
+import derain
 from derain.serve.endpoints import ASSETS, PAGE
 
 FOUND = json.loads(ASSETS["words.json"].read_text("utf-8"))
@@ -35,6 +38,56 @@ def test_the_words_are_those_that_the_page_asks_for() -> None:
 def test_the_english_of_the_html_is_that_of_the_words() -> None:
     for key, text in re.findall(r'data-word="(\w+)"[^>]*>([^<]+)<', HTML):
         assert FOUND["words"][key]["en"] in (text, "Brush size"), key
+
+
+def test_french_signs_stay_with_their_words() -> None:
+    for key, texts in FOUND["words"].items():
+        assert not re.search(r"[^\u00a0.][;:?!]", texts["fr"]), key
+
+
+def test_what_is_translated_is_what_the_server_says() -> None:
+    """Each translated text is one of the package, with its {parts} in place of what varies."""
+    said = re.compile("|".join(sorted(set(_patterns()))))
+    for key, texts in FOUND["words"].items():
+        text = key.removeprefix("served:")
+        if text != key:
+            assert texts["en"] == text
+            assert said.fullmatch(text) or said.fullmatch(f"NAME: {text}"), text
+
+
+def _patterns() -> list[str]:
+    """Regular expressions of the texts in the source; those of almost nothing but parts are left out."""
+    found = []
+    for path in sorted(Path(derain.__file__).parent.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(re.escape(node.value))
+            if isinstance(node, ast.JoinedStr):
+                fixed = [part.value if isinstance(part, ast.Constant) else None for part in node.values]
+                if sum(len(part.strip()) for part in fixed if part) >= 4:
+                    found.append("".join(".*" if part is None else re.escape(part) for part in fixed))
+    return found
+
+
+def test_no_message_of_an_upload_was_forgotten() -> None:
+    """Refusals of fixed words that the page shows; those of other requests are for programs."""
+    for name, programs in NOT_SHOWN.items():
+        tree = ast.parse((PAGE.parent / name).read_text("utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "Refused":
+                text = node.args[1]
+                if isinstance(text, ast.Constant) and text.value not in programs:
+                    assert f"served:{text.value}" in FOUND["words"], text.value
+
+
+NOT_SHOWN: dict[str, set[str]] = {
+    "uploads.py": set(),
+    "guard.py": set(),
+    "jobs.py": {
+        "the queue is full; try again in a minute.",  # the page tries again by itself
+        "no such job; it may have been deleted.",  # it has own words for that
+    },
+}
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

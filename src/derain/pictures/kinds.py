@@ -113,6 +113,11 @@ PROGRAM = _video("MPEG", ".mpg", ".mpeg", ".vob", result=".mkv")
 WMV = _video("Windows Media", ".wmv", ".asf", result=".mkv")
 FLASH = _video("Flash Video", ".flv", result=".mkv")
 
+# Every kind that is read where its package is installed.
+KINDS = (
+    *(PNG, JPEG, WEBP, TIFF, BMP, AVIF, HEIC, JPEG_XL, RAW),
+    *(MP4, MOV, MATROSKA, WEBM, AVI, GIF, MOBILE, TRANSPORT, PROGRAM, WMV, FLASH),
+)
 # Extensions of files that hold pictures or video, read or not.
 KNOWN_EXTENSIONS = {
     *(*VIDEO_KINDS, *JPEG.extensions, *HEIC.extensions, *RAW.extensions, *JPEG_XL.extensions),

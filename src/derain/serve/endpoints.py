@@ -37,7 +37,7 @@ from derain.serve.models import OfferedModel
 from derain.serve.previews import full_preview, write_preview
 from derain.serve.responses import archive_response, bytes_response, file_response
 from derain.serve.uploads import Upload, receive, safe_name
-from derain.serve.views import BatchEntry, JobView, LimitsView, ModelView, Problem, Status, view
+from derain.serve.views import BatchEntry, JobView, LimitsView, ModelView, Problem, Status, limits_view, view
 from derain.serve.worker import Workers
 
 PAGE = Path(__file__).parent / "page"
@@ -172,7 +172,7 @@ def _add_general(api: APIRouter) -> None:
 
     @api.get("/limits", summary="What the server accepts")
     def limits(server: ServerDep) -> LimitsView:
-        return LimitsView.model_validate(server.limits, from_attributes=True)
+        return limits_view(server.limits)
 
 
 def _add_uploads(api: APIRouter) -> None:

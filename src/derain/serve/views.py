@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
+from derain.pictures.kinds import KINDS
 from derain.serve.jobs import ServerJob, State, Store
+from derain.serve.limits import Limits
 from derain.serve.uploads import Kind
 
 
@@ -52,6 +54,14 @@ class ModelView(BaseModel):
     default: bool = Field(description="Whether it is the default.")
 
 
+class FormatView(BaseModel):
+    """A kind of file that can be sent."""
+
+    name: str = Field(description="As people call it.")
+    kind: Kind = Field(description="A still picture or a clip.")
+    extensions: list[str] = Field(description="Of such files, in lower case, the usual one first.")
+
+
 class LimitsView(BaseModel):
     """What the server accepts."""
 
@@ -60,6 +70,7 @@ class LimitsView(BaseModel):
     clip_seconds: float = Field(description="Length of a clip.")
     job_seconds: float = Field(description="Longest time that restoring one picture or clip may take.")
     keep_seconds: float = Field(description="After which a finished job is deleted.")
+    formats: list[FormatView] = Field(description="Kinds of files that are read here.")
 
 
 class Login(BaseModel):
@@ -78,6 +89,20 @@ class Status(BaseModel):
     """State of the server."""
 
     status: str = Field(description="ok, or what it is waiting for.")
+
+
+def limits_view(limits: Limits) -> LimitsView:
+    """What a server accepts, with the formats that the installed packages read."""
+    formats = [
+        FormatView(
+            name=kind.name,
+            kind="picture" if kind.media == "picture" else "clip",
+            extensions=list(kind.extensions),
+        )
+        for kind in KINDS
+        if kind.is_read
+    ]
+    return LimitsView.model_validate({**vars(limits), "formats": formats})
 
 
 def view(job: ServerJob, store: Store) -> JobView:

@@ -1,58 +1,99 @@
 // The page: takes files, sends them one after the other, follows their jobs.
 
-import { newCard, whenFinished } from "./card.js";
-import { dropped, folderOf, isKnown } from "./files.js";
-import { API, api, send, whenLocked } from "./server.js";
-import { offerLanguages, translate, word } from "./words.js";
+import { newCard, whenReady } from "./card.js";
+import { dropped, folderOf, sorted } from "./files.js";
+import { API, api, chunks, jobsOf, send, whenLocked } from "./server.js";
+import { offerLanguages, served, told, translate, word } from "./words.js";
 
 const byId = (id) => document.getElementById(id);
-const KEPT = "derain-jobs"; // ids in the tab's storage, so that a reload loses nothing
+const KEPT = "derain-cards"; // [id, name, folder] of each in the tab's storage, so that a reload loses nothing
+const MOST = 500; // jobs that one request may name
+const RETRY = 5; // seconds
+const LONGEST = 2 ** 31 - 1; // milliseconds that browsers can wait
 const cards = new Map(); // job id -> card
 const queue = []; // cards whose files wait to be sent
+const early = []; // files that came before the login
 let limits = null;
 let sending = false;
 let following = null;
 let wake = null; // ends the pause of the sender
 
 const say = (text) => { byId("spoken").textContent = text; };
-const around = { say, removed: remove, ended: overview };
+const around = { say, removed: remove, ended, stillThere };
+const isOpen = (card) => ["waiting", "running"].includes(card.job.state);
+const allDone = () => [...cards.values()].filter((card) => card.job.state === "done");
 
 // Following jobs
 
 function follow() {
   following?.close();
   following = null;
-  const open = [...cards.values()].filter((card) => ["waiting", "running"].includes(card.job.state));
-  if (!open.length) return;
+  const open = [...cards.values()].filter(isOpen).slice(0, MOST);
+  if (!open.length) return reached(true);
   const query = new URLSearchParams(open.map((card) => ["id", card.job.id]));
   following = new EventSource(`${API}/events?${query}`);
   following.addEventListener("job", (event) => {
     const job = JSON.parse(event.data);
-    cards.get(job.id)?.show(job);
-    if (!["waiting", "running"].includes(job.state)) {
+    reached(true);
+    const card = cards.get(job.id);
+    card?.show(job);
+    if (card && !isOpen(card)) {
       follow();
       wake?.();
     }
   });
   following.addEventListener("gone", (event) => {
-    cards.get(JSON.parse(event.data).id)?.fail(word("gone"));
+    reached(true);
+    cards.get(JSON.parse(event.data).id)?.gone();
     follow();
   });
   following.onerror = () => {
     if (following?.readyState === EventSource.CLOSED) refresh(open);
+    else reached(false); // the browser tries again
   };
 }
 
-// After a refusal: some of the jobs are gone, or the server was restarted.
+// After a refusal: some of the jobs are gone, or the server was restarted or is behind a proxy and down.
 async function refresh(open) {
-  for (const card of open) {
-    try {
-      card.show(await api(`/jobs/${card.job.id}`));
-    } catch (error) {
-      card.fail(error.status === 404 ? word("gone") : error.message);
-    }
+  const problems = await look(open);
+  if (problems.some((error) => error.status === 401)) return; // goes on after the login
+  if (!problems.length) return follow();
+  reached(false);
+  setTimeout(follow, 1000 * RETRY);
+}
+
+// Shows how the jobs of some cards are now; the errors of those of which that is not known.
+async function look(some) {
+  const problems = [];
+  for (const [card, found] of await jobsOf(some, (one) => one.job.id)) {
+    if (!(found instanceof Error)) card.show(found);
+    else if (found.status === 404) card.gone();
+    else problems.push(found);
   }
-  follow();
+  return problems;
+}
+
+function reached(yes) {
+  if (byId("connection").hidden === yes) return;
+  byId("connection").textContent = word("trying");
+  byId("connection").hidden = yes;
+}
+
+// Whether all results of some finished cards can be downloaded, with their last changes; tells if not.
+async function stillThere(some) {
+  await Promise.all(some.map((card) => card.finished));
+  const problems = await look(some);
+  if (problems.length) tell(problems[0].message);
+  else reached(true);
+  return !problems.length && some.every((card) => card.job.state === "done");
+}
+
+// A card has ended, one way or another; its result is looked for when it should have been deleted.
+function ended(card) {
+  overview();
+  if (card.job.state !== "done") return;
+  const due = 1000 * (limits.keep_seconds + 1);
+  setTimeout(() => card.job.state === "done" && card.item.isConnected && look([card]), Math.min(due, LONGEST));
 }
 
 async function remove(card) {
@@ -67,21 +108,48 @@ async function remove(card) {
   if (card.job.id) {
     await api(`/jobs/${card.job.id}`, { method: "DELETE" }).catch(() => {}); // being gone is fine
     follow();
+    wake?.(); // there is room in the store
   }
 }
 
 function overview() {
-  const done = [...cards.values()].filter((card) => card.job.state === "done").map((card) => ["id", card.job.id]);
+  const done = allDone();
+  const parts = done.length < 2 ? [] : chunks(done, MOST);
+  const links = byId("archives");
   byId("bar").hidden = !byId("jobs").children.length;
-  byId("all").hidden = done.length < 2;
-  byId("all").href = `${API}/results.zip?${new URLSearchParams(done)}`;
+  while (links.children.length < parts.length) links.append(archive());
+  [...links.children].forEach((link, i) => {
+    link.hidden = !parts[i];
+    if (!parts[i]) return;
+    link.href = `${API}/results.zip?${new URLSearchParams(parts[i].map((card) => ["id", card.job.id]))}`;
+    link.textContent = parts.length === 1
+      ? word("download_all")
+      : word("download_part", { first: i * MOST + 1, last: i * MOST + parts[i].length });
+  });
+}
+
+// A link to an archive; `overview` says of which results.
+function archive() {
+  const link = Object.assign(document.createElement("a"), { className: "button", download: "" });
+  whenReady(link, async () => {
+    await stillThere(allDone()); // without those that are gone, there may be fewer archives
+    return !link.hidden && byId("connection").hidden;
+  });
+  return link;
 }
 
 // Sending
 
-function take(files, others = 0) {
-  for (const file of files) {
-    const card = newCard(file.name, around);
+function take(files) {
+  if (byId("work").hidden) {
+    early.push(...files);
+    byId("early").textContent = word("early", { count: early.length });
+    byId("early").hidden = !early.length;
+    return;
+  }
+  const { wanted, others } = sorted(files, limits.formats.flatMap((format) => format.extensions));
+  for (const file of wanted) {
+    const card = newCard(file.name, folderOf(file), around);
     if (file.size > limits.upload_bytes) {
       card.fail(word("too_large", { size: megabytes(limits.upload_bytes) }));
       continue;
@@ -102,7 +170,8 @@ async function sendAll() {
   sending = true;
   while (queue.length) {
     const card = queue.shift();
-    const upload = send(card.file, folderOf(card.file), card.model, card.sent);
+    card.sent(0);
+    const upload = send(card.file, card.folder, card.model, card.sent);
     card.cancelUpload = upload.cancel;
     try {
       const job = await upload.done;
@@ -113,8 +182,8 @@ async function sendAll() {
     } catch (error) {
       if (!card.item.isConnected) continue;
       card.cancelUpload = null;
-      if ([401, 429].includes(error.status)) {
-        card.held();
+      if ([401, 429, 503].includes(error.status)) {
+        card.held(error.status === 503 ? told(error.message) : "");
         queue.unshift(card);
         if (error.status === 401) { // goes on after the login
           askForToken();
@@ -141,7 +210,14 @@ function pause(seconds) {
 // Helpers
 
 const megabytes = (bytes) => `${Math.round(bytes / 1e6)} MB`;
-const keep = () => sessionStorage.setItem(KEPT, JSON.stringify([...cards.keys()]));
+const keep = () =>
+  sessionStorage.setItem(KEPT, JSON.stringify([...cards].map(([id, { name, folder }]) => [id, name, folder])));
+
+// What concerns no single card.
+function tell(text) {
+  byId("connection").textContent = told(text);
+  byId("connection").hidden = false;
+}
 
 function time(seconds) {
   if (seconds < 120) return word("seconds", { count: Math.round(seconds) });
@@ -171,7 +247,7 @@ byId("login").addEventListener("submit", async (event) => {
     byId("choose").focus();
     if (!sending) sendAll();
   } catch (error) {
-    byId("login-problem").textContent = error.message;
+    byId("login-problem").textContent = told(error.message);
     byId("login-problem").hidden = false;
   }
 });
@@ -182,10 +258,9 @@ byId("choose").addEventListener("click", () => byId("files").click());
 byId("choose-folder").addEventListener("click", () => byId("folder").click());
 for (const list of [byId("files"), byId("folder")]) {
   list.addEventListener("change", () => {
-    const all = [...list.files];
-    const files = list === byId("folder") ? all.filter(isKnown) : all;
+    const files = [...list.files];
     list.value = "";
-    take(files, all.length - files.length);
+    take(files);
   });
 }
 
@@ -197,18 +272,14 @@ document.addEventListener("dragover", (event) => event.preventDefault());
 document.addEventListener("drop", async (event) => {
   event.preventDefault();
   light(-inside);
-  if (!limits) return;
-  const { files, others } = await dropped(event.dataTransfer);
-  take(files, others);
+  take(await dropped(event.dataTransfer));
 });
 document.addEventListener("paste", (event) => {
   const files = [...event.clipboardData.files];
-  if (!limits || !files.length) return;
+  if (!files.length) return;
   event.preventDefault();
   take(files);
 });
-
-whenFinished(byId("all"), () => [...cards.values()]);
 
 // Keyboard help
 
@@ -224,36 +295,58 @@ byId("help-list").replaceChildren(...KEYS.flatMap(([key, meaning]) => {
 byId("help-open").addEventListener("click", () => byId("help").showModal());
 byId("help-close").addEventListener("click", () => byId("help").close());
 document.addEventListener("keydown", (event) => {
-  if (event.key === "?" && event.target.closest(".job")) byId("help").showModal();
+  const isTyping = event.target.matches("#token, select");
+  if (event.key === "?" && !isTyping && !byId("help").open) byId("help").showModal();
 });
 
 async function start() {
   const [models, allowed] = await Promise.all([api("/models"), api("/limits")]);
   limits = allowed;
   byId("model").replaceChildren(...models.map((model) => new Option(model.title, model.name, false, model.default)));
+  byId("files").accept = [...limits.formats.flatMap((format) => format.extensions), "video/*"].join();
   byId("limits").textContent = word("limits", {
+    pictures: names("picture"),
+    clips: names("clip"),
     size: megabytes(limits.upload_bytes),
     pixels: Math.round(limits.pixels / 1e6),
     time: time(limits.clip_seconds),
   });
   byId("kept").textContent = word("stay", { time: time(limits.keep_seconds) });
   byId("work").hidden = false;
-  for (const id of JSON.parse(sessionStorage.getItem(KEPT) ?? "[]")) {
-    if (cards.has(id)) continue;
-    const job = await api(`/jobs/${encodeURIComponent(id)}`).catch(() => null);
-    if (job === null) continue;
-    const card = newCard(job.name, around);
+  await restoreCards();
+  overview();
+  follow();
+  byId("early").hidden = true;
+  if (early.length) take(early.splice(0));
+}
+
+// The cards from before a reload, without those whose jobs are gone.
+async function restoreCards() {
+  const kept = JSON.parse(sessionStorage.getItem(KEPT) ?? "[]").filter(([id]) => !cards.has(id));
+  const found = await jobsOf(kept, ([id]) => id);
+  const problem = found.find(([, job]) => job instanceof Error && job.status !== 404);
+  if (problem) throw problem[1]; // nothing is forgotten
+  for (const [[id, name, folder], job] of found) {
+    if (job instanceof Error) continue;
+    const card = newCard(name, folder, around);
     cards.set(id, card);
     card.show(job);
   }
   keep();
-  overview();
-  follow();
+}
+
+// Kinds of files in short: MP4, and not QuickTime but MOV.
+function names(kind) {
+  const formats = limits.formats.filter((format) => format.kind === kind);
+  return formats.map(({ name, extensions }) => {
+    const short = extensions[0].slice(1).toUpperCase();
+    return kind === "picture" || name.toUpperCase() === short ? served(name) : short;
+  }).join(", ");
 }
 
 translate(document);
 offerLanguages(byId("language"));
 whenLocked(askForToken);
 start().catch((error) => {
-  if (error.status !== 401) say(error.message);
+  if (error.status !== 401) tell(error.message);
 });

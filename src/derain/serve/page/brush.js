@@ -12,15 +12,16 @@ export function brush(item, changed) {
   let strokes = []; // each {width, points: [[x, y], ...]}
   let base = null; // the server's mask, from before a reload
   let at = null; // position of the brush when moved by keys
-  let drawing = null;
+  let drawing = null; // the stroke under way
+  const fingers = new Map(); // pointer that is down -> its place on the screen
 
-  function open(job) {
+  function open(job, name) {
     const share = Math.min(1, SIDE / Math.max(job.width, job.height));
     canvas.width = Math.max(1, Math.round(job.width * share));
     canvas.height = Math.max(1, Math.round(job.height * share));
     [strokes, base] = [[], null];
     canvas.setAttribute("role", "application");
-    canvas.setAttribute("aria-label", word("brush_over", { name: job.name }));
+    canvas.setAttribute("aria-label", word("brush_over", { name }));
   }
 
   async function restore(address) {
@@ -109,10 +110,16 @@ export function brush(item, changed) {
     canvas.hidden = !canvas.hidden;
     button.setAttribute("aria-pressed", String(!canvas.hidden));
     part(".brushing").hidden = part(".hint").hidden = canvas.hidden;
+    fingers.clear(); // a hidden canvas is not told when they leave
     if (canvas.hidden) at = null;
     else canvas.tabIndex = 0;
     paint();
     (canvas.hidden ? button : canvas).focus();
+  }
+
+  function close() {
+    canvas.hidden = part(".brushing").hidden = part(".hint").hidden = true;
+    button.setAttribute("aria-pressed", "false");
   }
 
   function undo() {
@@ -128,21 +135,40 @@ export function brush(item, changed) {
   canvas.addEventListener("pointerdown", (event) => {
     if (event.button) return;
     canvas.setPointerCapture(event.pointerId);
+    fingers.set(event.pointerId, [event.clientX, event.clientY]);
     at = null;
-    drawing = { width: width(), points: [place(event)] };
-    strokes.push(drawing);
+    if (fingers.size > 1) discard();
+    else strokes.push(drawing = { width: width(), points: [place(event)] });
     paint();
   });
   canvas.addEventListener("pointermove", (event) => {
+    if (!fingers.has(event.pointerId)) return;
+    if (fingers.size > 1) pan(event);
+    fingers.set(event.pointerId, [event.clientX, event.clientY]);
     if (!drawing) return;
     drawing.points.push(place(event));
     paint();
   });
   for (const end of ["pointerup", "pointercancel"]) {
-    canvas.addEventListener(end, () => {
+    canvas.addEventListener(end, (event) => {
+      fingers.delete(event.pointerId);
       if (drawing) changed();
       drawing = null;
     });
+  }
+
+  // A second finger moves the picture, so the stroke that the first one began was not meant.
+  function discard() {
+    if (drawing) strokes.pop();
+    drawing = null;
+  }
+
+  // Each finger moves the picture by its share; the page, where the picture does not scroll.
+  function pan(event) {
+    const [x, y] = fingers.get(event.pointerId);
+    const view = part(".view");
+    const by = [(x - event.clientX) / fingers.size, (y - event.clientY) / fingers.size];
+    (view.hasAttribute("tabindex") ? view : window).scrollBy(...by);
   }
 
   const MOVES = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
@@ -170,5 +196,5 @@ export function brush(item, changed) {
   part(".undo").addEventListener("click", undo);
   part(".brush-size").addEventListener("input", () => at && paint());
 
-  return { open, restore, mask, toggle };
+  return { open, restore, mask, toggle, close };
 }

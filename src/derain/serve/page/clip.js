@@ -33,13 +33,13 @@ export function clip(item) {
   const toggle = () => (film.paused ? film.play().catch(() => {}) : film.pause());
 
   // Shows a finished clip; `failed` is called if the browser cannot play it.
-  function open(job, address, failed) {
+  function open(address, name, failed) {
     film.addEventListener("loadeddata", () => {
       [canvas.width, canvas.height] = [film.videoWidth / 2, film.videoHeight];
       canvas.hidden = false;
       part(".playing").hidden = false;
       canvas.setAttribute("role", "img");
-      canvas.setAttribute("aria-label", word("alt_film", { name: job.name }));
+      canvas.setAttribute("aria-label", word("alt_film", { name }));
       draw();
     }, { once: true });
     film.addEventListener("error", failed, { once: true });

@@ -1,29 +1,31 @@
 // The files that a user drops, pastes or chooses, including the contents of folders.
 
-const KNOWN = /\.(png|jpe?g|webp|tiff?|bmp|avif|gif|mp4|m4v|mov|mkv|webm|avi)$/i;
-
-// Whether a file of a folder looks like a picture or clip; the server would refuse the others one by one.
-export const isKnown = (file) => /^(image|video)\//.test(file.type) || KNOWN.test(file.name);
+const CLUTTER = /^(\.|(thumbs\.db|desktop\.ini)$)/i; // what systems leave in folders, and hidden files
 
 const places = new WeakMap(); // dropped file -> its folder
 
 // The place of a file in the dropped or chosen folder; "" if there was none.
 export const folderOf = (file) =>
-  places.get(file) ?? file.webkitRelativePath.split("/").slice(0, -1).join("/");
+  places.get(file) ?? (file.webkitRelativePath ?? "").split("/").slice(0, -1).join("/");
 
-// {files, others}: the dropped files, with pictures and clips of folders, and the number of other files in folders.
+// {wanted, others}: what is to be sent, and the number of files in folders that have none of these extensions; the
+// server would refuse them one by one. Files that were picked singly are all sent, so that it can say what is wrong.
+export function sorted(files, extensions) {
+  const inFolders = (file) => folderOf(file) !== "";
+  const isClutter = (file) => [...folderOf(file).split("/"), file.name].some((part) => CLUTTER.test(part));
+  const isKnown = (file) => extensions.some((extension) => file.name.toLowerCase().endsWith(extension));
+  const seen = files.filter((file) => !inFolders(file) || !isClutter(file));
+  const wanted = seen.filter((file) => !inFolders(file) || isKnown(file));
+  return { wanted, others: seen.length - wanted.length };
+}
+
+// The dropped files, with those in folders.
 export async function dropped(transfer) {
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
-  if (!entries.some((entry) => entry.isDirectory)) return { files: [...transfer.files], others: 0 };
+  if (!entries.some((entry) => entry.isDirectory)) return [...transfer.files];
   const files = [];
-  let others = 0;
-  for (const entry of entries) {
-    for (const file of await filesOf(entry)) {
-      if (entry.isFile || isKnown(file)) files.push(file);
-      else others += 1;
-    }
-  }
-  return { files, others };
+  for (const entry of entries) files.push(...await filesOf(entry));
+  return files;
 }
 
 async function filesOf(entry) {

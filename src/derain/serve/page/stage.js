@@ -5,6 +5,7 @@ import { word } from "./words.js";
 const LEVELS = [1, 2, 4, 8]; // screen pixels for each of the picture
 const LEAST = 240; // CSS pixels; smaller pictures are magnified to at least this much
 const HIGHEST = 0.75; // of the window
+const [NARROW, LOW] = [220, 90]; // CSS pixels; labels would hide a smaller picture
 const NEAR = 28; // CSS pixels around the line that grab the line
 
 export function stage(item, spoken) {
@@ -37,6 +38,7 @@ export function stage(item, spoken) {
     } else {
       for (const name of ["tabindex", "role", "aria-label"]) view.removeAttribute(name);
     }
+    figure.classList.toggle("small", figure.clientWidth < NARROW || figure.clientHeight < LOW);
     part(".zoom output").textContent = zoom ? `${100 * zoom} %` : word("fit");
     part(".zoom-out").disabled = !zoom;
     part(".zoom-in").disabled = zoom === LEVELS.at(-1);
@@ -84,16 +86,19 @@ export function stage(item, spoken) {
     const box = figure.getBoundingClientRect();
     const line = box.left + (slider.value / 100) * box.width;
     const pan = zoom && Math.abs(event.clientX - line) > NEAR;
-    from = { pan, x: event.clientX, y: event.clientY, left: view.scrollLeft, top: view.scrollTop };
+    slider.focus({ preventScroll: true }); // so that the keys act on this picture
+    from = { id: event.pointerId, pan, x: event.clientX, y: event.clientY, left: view.scrollLeft, top: view.scrollTop };
     figure.setPointerCapture(event.pointerId);
     if (!pan) toPointer(event);
   });
   figure.addEventListener("pointermove", (event) => {
-    if (!from) return;
+    if (from?.id !== event.pointerId) return;
     if (!from.pan) return toPointer(event);
     view.scrollLeft = from.left - (event.clientX - from.x);
     view.scrollTop = from.top - (event.clientY - from.y);
   });
+  // Else this would take the focus from the slider again.
+  figure.addEventListener("mousedown", (event) => event.target.closest(".brush") || event.preventDefault());
   for (const end of ["pointerup", "pointercancel"]) figure.addEventListener(end, () => { from = null; });
 
   function toPointer(event) {
@@ -124,19 +129,24 @@ export function stage(item, spoken) {
   }
 
   // Shows a finished job.
-  function open(job, base) {
+  function open(job, base, name) {
     size = { width: job.width, height: job.height };
     addresses = job.kind === "picture" ? { before: `${base}/before`, after: `${base}/after` } : null;
     part(".under").src = part(".before").src = `${base}/before`;
-    part(".before").alt = word("alt_before", { name: job.name });
+    part(".before").alt = word("alt_before", { name });
     part(".after").src = `${base}/after`;
-    part(".after").alt = word("alt_after", { name: job.name });
-    slider.setAttribute("aria-label", word("compare", { name: job.name }));
+    part(".after").alt = word("alt_after", { name });
+    slider.setAttribute("aria-label", word("compare", { name }));
     setStrength(Math.round(100 * Math.min(1, job.finish?.strength ?? 1)));
     figure.hidden = false;
     film.hidden = true;
     layout();
   }
 
-  return { open, closer, farther, fit: () => setZoom(0), setStrength, toggleMask, layout };
+  // From now on nothing more can be loaded.
+  function keepLoaded() {
+    addresses = null;
+  }
+
+  return { open, keepLoaded, closer, farther, fit: () => setZoom(0), setStrength, toggleMask, layout };
 }

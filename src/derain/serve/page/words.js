@@ -17,8 +17,40 @@ export function word(key, values = {}) {
   return text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
 }
 
+// The translated texts of the server, with {parts} that vary: [[key, pattern], ...].
+const SERVED = Object.keys(words).filter((key) => key.startsWith("served:")).map((key) => {
+  const plain = key.slice("served:".length).replace(/[.*+?^$()|[\]\\]/g, "\\$&");
+  return [key, new RegExp(`^${plain.replace(/\{(\w+)\}/g, "(?<$1>.+?)")}$`)];
+});
+
+// A text of the server in the reader's language; null if there is no translation.
+function translated(text) {
+  for (const [key, pattern] of SERVED) {
+    const found = pattern.exec(text);
+    if (found) return word(key, found.groups);
+  }
+  return null;
+}
+
+const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
 // A word from the server in the reader's language; unchanged if there is no translation.
-export const served = (text) => words[`served:${text}`]?.[language] ?? text;
+export const served = (text) => translated(text) ?? text;
+
+// A message as a sentence.
+export const told = (text) => capital(served(text));
+
+// A note as sentences; in the server's language unless all of it can be translated, so as not to mix languages.
+export function note(text) {
+  const parts = text.split("; ").map((part) => (part.startsWith("left out: ") ? leftOut(part) : translated(part)));
+  const known = parts.includes(null) ? [text] : parts;
+  return known.filter(Boolean).map((part) => capital(/[.!?]$/.test(part) ? part : `${part}.`)).join(" ");
+}
+
+function leftOut(text) {
+  const what = text.slice("left out: ".length).split(", ").map(translated);
+  return what.includes(null) ? null : word("left_out", { what: what.join(", ") });
+}
 
 // Sets the text or label of every element below `root` that names a word.
 export function translate(root) {
