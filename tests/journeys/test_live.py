@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import signal
 import socket
@@ -101,6 +102,25 @@ def test_a_sender_that_goes_is_waited_for(clip: Path, weights: Path, tmp_path: P
         assert sum(1 for _ in recorded.decode(video=0)) >= 1
 
 
+def test_a_source_that_is_away_is_told_every_second(clip: Path, weights: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sender:
+
+        def send() -> None:
+            connection, _ = sender.accept()
+            with connection:
+                connection.sendall(clip.read_bytes())
+
+        threading.Thread(target=send, daemon=True).start()
+        address = f"tcp://127.0.0.1:{sender.getsockname()[1]}"
+        with start(address, "--json", "--model", weights) as live:
+            assert live.stdout is not None
+            rows = map(json.loads, live.stdout)
+            away = [row for row in itertools.islice(rows, 4) if row["frames_per_second"] == 0]
+            live.send_signal(signal.SIGINT)
+    assert len(away) >= 2
+    assert all(row["rain"] is None for row in away)
+
+
 def test_the_page_shows_the_newest_picture(weights: Path, tmp_path: Path) -> None:
     long = write_clip(tmp_path / "long.mkv", list(moving_scene(100, 48, 64)), rate=Fraction(1))
     with start(long, "--page", "0", "--model", weights) as live:
@@ -115,15 +135,14 @@ def test_the_page_shows_the_newest_picture(weights: Path, tmp_path: Path) -> Non
         page.request("GET", "/live.mjpg")
         answer = page.getresponse()
         assert answer.headers["Content-Type"] == "multipart/x-mixed-replace; boundary=frame"
+        head = b"--frame\r\nContent-Type: image/jpeg\r\n\r\n"
+        assert answer.read(len(head)) == head
         for _ in range(2):
-            assert answer.readline() == b"--frame\r\n"
-            assert answer.readline() == b"Content-Type: image/jpeg\r\n"
-            size = int(answer.readline().split()[1])
-            assert answer.readline() == b"\r\n"
-            picture = answer.read(size)
+            picture = b""
+            while not picture.endswith(b"\r\n" + head):
+                picture += answer.read1(1)
             assert picture.startswith(b"\xff\xd8")
-            assert picture.endswith(b"\xff\xd9")
-            assert answer.readline() == b"\r\n"
+            assert picture.removesuffix(b"\r\n" + head).endswith(b"\xff\xd9")
         other = http.client.HTTPConnection(host, timeout=60)
         other.request("GET", "/live.json", headers={"Host": "evil.example"})
         assert other.getresponse().status == 400

@@ -191,7 +191,9 @@ def test_a_zip_of_several(client: httpx.Client) -> None:
         (".png", "png.png"),
         ("regen ü 雨.JPG", "regen ü 雨.png"),
         ('a"b\r\nX-Evil: 1<script>.png', None),
-        ("x" * 300 + ".png", "x" * 100 + ".png"),
+        ("x" * 180 + ".png", "x" * 180 + ".png"),
+        ("x" * 300 + ".png", "x" * 200 + ".png"),
+        ("雨" * 90 + ".png", "雨" * 66 + ".png"),  # of three bytes each
         ("con\u202etrol.png", "control.png"),
         ("clip.mp4", "clip.png"),
     ],
@@ -285,6 +287,9 @@ def test_unknown_ids_and_paths(client: httpx.Client) -> None:
     for path in ("/page/..%2fapi.py", "/page/%2e%2e/api.py", "/api/jobs/..%2f..", "/page/index.html", "/x"):
         refused(client.get(path), 404)
     refused(client.put("/api/jobs"), 405)
+    several = client.put("/api/jobs/unknown")
+    refused(several, 405, "/api/jobs/unknown: takes GET, DELETE, not PUT; ")
+    assert several.headers["allow"] == "GET, DELETE"
     assert client.get("/x").json() == {
         "error": "/x: there is no such address; /docs lists the addresses of the API, and the page is at /."
     }

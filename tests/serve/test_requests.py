@@ -338,6 +338,11 @@ def test_less_of_the_change_and_none_in_places(client: httpx.Client, tmp_path: P
         assert (pixels(archive.read("a-derained.png")) == half).all()
     assert pixels(client.get(f"{path}/protect").content).shape[:2] == (20, 30)
 
+    for sent in ({"json": {"strength": 0.5}}, {}):
+        answer = client.put(f"{path}/finish", **sent)
+        assert answer.status_code == 415
+        said = "send multipart/form-data, 'strength' and, as a file, 'protect', or one of them."
+        assert answer.json()["error"] == said
     for files, status in (
         ({"protect": ("p.png", b"no picture")}, 422),
         ({"protect": ("p.png", noise())}, 422),  # a photograph by mistake

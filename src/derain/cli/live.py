@@ -90,12 +90,14 @@ def live(
             frame_by_frame=frame_by_frame,
             finish=_finish(restore, protect),
             told=report.say,
+            idle=lambda: tell(newest) if newest is not None and report.due() else None,
         )
         writer: FrameWriter | None = None
         newest: Shown | None = None
 
         def tell(shown: Shown) -> None:
-            row = report.tell(loop.figures(), _rain(restore, shown))
+            figures = loop.figures()
+            row = report.tell(figures, _rain(restore, shown) if figures.frames else None)
             if shown_on is not None:
                 shown_on.tell(row)
 
@@ -181,8 +183,8 @@ class _Report:
         """Whether it is time for a report."""
         return time.monotonic() - self._told >= EVERY
 
-    def tell(self, figures: Figures, rain: Rain) -> dict[str, Any]:
-        """Reports on the time since the last report; returns the figures."""
+    def tell(self, figures: Figures, rain: Rain | None) -> dict[str, Any]:
+        """Reports on the time since the last report, `rain` if there was a frame; returns the figures."""
         now = time.monotonic()
         seconds, self._told = now - self._told, now
         self._count(figures)
@@ -194,13 +196,14 @@ class _Report:
             "reconnects": figures.reconnects,
             "latency_ms": round(1000 * mean, 1),
             "worst_latency_ms": round(1000 * figures.worst, 1),
-            "rain": rain.as_row(),
+            "rain": None if rain is None else rain.as_row(),
         }
         if self._as_json:
             print(json.dumps(row), file=self._lines, flush=True)
         if self._status:
             told = f"{row['frames_per_second']:5.1f} frames/s, {figures.dropped} dropped, "
-            told += f"latency {row['latency_ms']:.0f} ms, rain {100 * rain.share:.1f} %"
+            told += f"latency {row['latency_ms']:.0f} ms"
+            told += "" if rain is None else f", rain {100 * rain.share:.1f} %"
             print(f"\r\x1b[K{told}", end="", file=sys.stderr, flush=True)
         return row
 

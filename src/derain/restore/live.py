@@ -29,6 +29,7 @@ from derain.restore.video import Finish, finished
 
 FIRST_DELAY, LONGEST_DELAY = 1.0, 15.0  # seconds before a lost source is tried again
 CLOSING = 2.0  # seconds that a source has to shut down
+IDLE = 1.0  # seconds without a frame after which that is told
 TICKS = 1000  # of the times of frames, per second
 
 
@@ -148,6 +149,11 @@ class _Newest:
             self.over, self.error = True, error
             self.changed.notify_all()
 
+    def wait(self, seconds: float) -> bool:
+        """Whether there is a frame or the end within this time; returns as soon as there is."""
+        with self.changed:
+            return self.changed.wait_for(lambda: self.waiting is not None or self.over, seconds)
+
     def take(self) -> tuple[LiveStream, Any, float] | None:
         """The newest frame as soon as there is one; None at the end. Raises the source's error."""
         with self.changed:
@@ -178,6 +184,7 @@ class Live:
         frame_by_frame: bool = False,
         finish: Finish | None = None,
         told: Callable[[str], None] = lambda text: None,
+        idle: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[float], object] | None = None,
     ) -> None:
@@ -190,10 +197,12 @@ class Live:
                 `derain.restore.neighbours`: faster, but more rain stays.
             finish: makes the final frame from the rainy and the corrected one, both (1, 3, H, W).
             told: called with messages about the source.
+            idle: called between frames in the thread of the loop, once for each second in which none comes.
             clock: seconds that never go back.
             wait: waits for this many seconds; by default it returns early when the loop ends.
         """
         self._source, self._restore, self._told, self._clock = source, restore, told, clock
+        self._idle = idle
         self._following = None if frame_by_frame else Following()
         self._finish = finish
         self._stop = threading.Event()
@@ -214,7 +223,7 @@ class Live:
         reader.start()
         began = None
         try:
-            while (taken := self._newest.take()) is not None:
+            while (taken := self._next()) is not None:
                 stream, decoded, arrived = taken
                 began = arrived if began is None else began
                 yield self._shown(stream, decoded, round((arrived - began) * TICKS))
@@ -225,6 +234,11 @@ class Live:
         finally:
             self._stop.set()
             reader.join(CLOSING)  # it may be waiting for the network
+
+    def _next(self) -> tuple[LiveStream, Any, float] | None:
+        while not self._newest.wait(IDLE):
+            self._idle()
+        return self._newest.take()
 
     def _shown(self, stream: LiveStream, decoded: Any, time: int) -> Shown:
         facts = replace(stream.facts, time_base=Fraction(1, TICKS))

@@ -30,7 +30,8 @@ MIN_TURNED_SIGNAL_IN_RAIN = 0.025  # the same where it rains in the picture as i
 # With all three, 5 of 388 dry photographs are turned, and of 208 upright ones of rain one, in which it falls
 # at 60 degrees.
 MIN_RATIO = 14
-NOTE = "rain falls sideways, so the picture was turned by 90 degrees for the network"
+# What was done, not what is so: some dry pictures are taken for it.
+NOTE = "its rain seems to fall sideways, so it was restored on its side"
 
 
 def middle_of(height: int, width: int) -> tuple[slice, slice]:

@@ -9,24 +9,21 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
+from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException
 
 from derain.errors import DerainError
 from derain.serve.callbacks import Call, Callbacks
 from derain.serve.endpoints import CHECKS, Server, add_api, add_page
 from derain.serve.envelope import VERSION, Envelope
-from derain.serve.guard import COOKIE, Access, Guard, refusal
+from derain.serve.guard import COOKIE, Access, Guard
 from derain.serve.jobs import ServerJob, Store
-from derain.serve.limits import Limits, Refused
+from derain.serve.limits import Limits
 from derain.serve.metrics import Metrics
+from derain.serve.problems import say_problems
 from derain.serve.views import view
 from derain.serve.worker import Workers, WorkerSettings
-
-LONGEST_SHOWN = 80  # characters of an address that does not exist
 
 
 def create_app(
@@ -93,9 +90,7 @@ def create_app(
     )
     app.add_middleware(Guard, hosts=hosts, access=access)
     app.add_middleware(Envelope, responded=metrics.responded)  # the last one added is the outermost
-    app.add_exception_handler(DerainError, _say)
-    app.add_exception_handler(HTTPException, _say)
-    app.add_exception_handler(RequestValidationError, _say)
+    say_problems(app, "/docs lists the addresses of the API, and the page is at /.")
     add_page(app)
     add_api(app)
     app.openapi = lambda: _description(app, token is not None)  # type: ignore[method-assign]
@@ -106,33 +101,6 @@ async def _sweep(store: Store, every: float) -> None:
     while True:
         await asyncio.sleep(every)
         await run_in_threadpool(store.sweep)
-
-
-def _say(request: Request, error: Exception) -> Response:
-    if isinstance(error, Refused):
-        return refusal(error)
-    if isinstance(error, HTTPException):
-        said = refusal(Refused(error.status_code, _in_words(request, error)))
-        said.headers.update(error.headers or {})
-        return said
-    if isinstance(error, RequestValidationError):
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        return refusal(Refused(422, f"{where}: {first['msg']}."))
-    return refusal(Refused(422, str(error)))
-
-
-def _in_words(request: Request, error: HTTPException) -> str:
-    """What is wrong, and for addresses and methods that do not exist, which do."""
-    path = request.scope["asked"]
-    asked = path if len(path) <= LONGEST_SHOWN else f"{path[:LONGEST_SHOWN]}..."
-    lists = "/docs lists the addresses of the API, and the page is at /."
-    if error.status_code == 404:
-        return f"{asked}: there is no such address; {lists}"
-    if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "another method")
-        return f"{asked}: takes {allowed}, not {request.method}; {lists}"
-    return str(error.detail)
 
 
 def _description(app: FastAPI, guarded: bool) -> dict[str, Any]:

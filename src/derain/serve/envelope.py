@@ -10,9 +10,9 @@ from typing import Any
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from derain.serve.guard import refusal
 from derain.serve.limits import Refused
 from derain.serve.logs import log_event, request_id, short
+from derain.serve.problems import refusal
 
 API, VERSION = "/api", "/api/v1"
 ID = "X-Request-ID"

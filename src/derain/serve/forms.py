@@ -124,7 +124,7 @@ async def upload_form(
     Raises:
         Refused: 415 not a form, 413 too large, 408 too slow, 400 broken, 422 a field is wrong or unknown.
     """
-    async with _parts(request, limits, most) as parts:
+    async with _parts(request, limits, most, "a file in the field 'file'") as parts:
         files, given = _sorted_out(parts, "file", fields, most)
         if not files:
             raise Refused(422, "the field 'file' is missing, or its file is not complete.")
@@ -137,18 +137,22 @@ async def finish_form(request: Request, limits: Limits) -> AsyncIterator[tuple[f
 
     Arguments and errors are those of `upload_form`.
     """
-    async with _parts(request, limits, 1) as parts:
+    what = "'strength' and, as a file, 'protect', or one of them"
+    async with _parts(request, limits, 1, what) as parts:
         files, given = _sorted_out(parts, "protect", ("strength",), 1)
         yield _strength(given), files[0] if files else None
 
 
 @asynccontextmanager
 async def _parts(
-    request: Request, limits: Limits, most: int
+    request: Request, limits: Limits, most: int, what: str
 ) -> AsyncIterator[list[tuple[str, UploadFile | str]]]:
-    """The parts of a form, with at most one file more than this; they exist until the end of the block."""
+    """The parts of a form, with at most one file more than `most`; they exist until the end of the block.
+
+    `what` says what the form contains to who sends none.
+    """
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        raise Refused(415, "send multipart/form-data, a file in the field 'file'.")
+        raise Refused(415, f"send multipart/form-data, {what}.")
     try:
         async with asyncio.timeout(min(PATIENCE, limits.upload_seconds)) as timeout:
             parser = MultiPartParser(

@@ -10,15 +10,16 @@ from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from derain.serve.envelope import API, VERSION
 from derain.serve.limits import Refused
+from derain.serve.problems import refusal
 
 COOKIE = "derain_session"
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 # Everything except the page itself needs the token, if there is one.
-LOGIN = "/api/v1/login"
+LOGIN = f"{VERSION}/login"
 # How much more a refused client may send, so that it gets to read why.
 DRAIN_SECONDS = 10.0
 SILENCE = 1.0  # seconds after which it is taken to have stopped
@@ -118,7 +119,7 @@ class Guard:
         origin = headers.get("origin")
         if method not in ("GET", "HEAD") and origin is not None and not _is_of(host, origin):
             return Refused(403, "pages of other sites may not use this server.")
-        guarded = (path.startswith("/api/") and path != LOGIN) or path == "/metrics"
+        guarded = (path.startswith(f"{API}/") and path != LOGIN) or path == "/metrics"
         if guarded and not self._access.admits(headers):
             return Refused(401, "the token is missing or wrong; send it as 'Authorization: Bearer TOKEN'.")
         return None
@@ -129,14 +130,6 @@ def _is_of(host: str, origin: str) -> bool:
         return urlsplit(origin).netloc == host
     except ValueError:
         return False
-
-
-def refusal(refused: Refused) -> JSONResponse:
-    """The response to a refused request: one line, as JSON."""
-    extra = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "30"}, 503: {"Retry-After": "30"}}.get(
-        refused.status
-    )
-    return JSONResponse({"error": str(refused)}, refused.status, extra)
 
 
 def _name(host: str) -> str:

@@ -6,33 +6,36 @@ import asyncio
 import contextlib
 import json
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from fastapi import FastAPI, Response
-from fastapi.responses import HTMLResponse, StreamingResponse
+from fastapi.responses import FileResponse, StreamingResponse
 from numpy.typing import NDArray
 
 from derain.errors import Remedy
-from derain.serve.guard import LOOPBACK_NAMES, Access, Guard, refusal
+from derain.serve.envelope import Envelope
+from derain.serve.guard import LOOPBACK_NAMES, Access, Guard
 from derain.serve.limits import Refused
+from derain.serve.problems import refusal, say_problems
 from derain.serve.server import http_server, listen
 
 QUALITY = 85  # of the JPEG pictures
 VIEWERS = 16  # at once
 BOUNDARY = "frame"
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>derain live</title></head>
-<body><img src="live.mjpg" alt="Live pictures without their rain"></body></html>
-"""
+PART = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\n\r\n".encode()  # the head of a picture
+PAGE = Path(__file__).parent / "live"
+FILES = (PAGE / "live.css", PAGE / "live.js", Path(__file__).parent / "page" / "icon.svg")
 
 
 class LivePage:
     """Serves the newest picture to all viewers; a context that serves while it is open.
 
-    `/` is the page, `/live.mjpg` the pictures, `/live.jpg` the newest of them, `/live.json` the figures.
+    `/` is the page, `/live.mjpg` the pictures, `/live.jpg` the newest of them, `/live.json` the figures:
+    none before the first report, and no frames per second while the source is away.
 
     Attributes:
         address: of the page.
@@ -94,10 +97,15 @@ class LivePage:
 
         app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
         app.add_middleware(Guard, hosts=LOOPBACK_NAMES, access=Access(None))
+        app.add_middleware(Envelope, responded=lambda *_: None)
+        say_problems(app, "the page is at /.")
 
         @app.get("/")
         def page() -> Response:
-            return HTMLResponse(PAGE)
+            return FileResponse(PAGE / "index.html")
+
+        for path in FILES:
+            app.get(f"/{path.name}")(_file(path))
 
         @app.get("/live.mjpg")
         async def stream() -> Response:
@@ -119,20 +127,26 @@ class LivePage:
         return app
 
     async def _parts(self) -> AsyncIterator[bytes]:
-        """The newest picture again and again; a slow reader misses some."""
+        """The newest picture again and again; a slow reader misses some.
+
+        Each picture is followed at once by the head of the next one: Chromium shows a picture when that
+        arrives. So the head cannot say how long its picture will be.
+        """
         self._viewers += 1
         try:
+            yield PART
             while not self._closed:
                 fresh = self._fresh
                 if self._pixels is not None:
                     picture = await asyncio.to_thread(_jpeg, self._pixels)
-                    head = (
-                        f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
-                    )
-                    yield head.encode() + picture + b"\r\n"
+                    yield picture + b"\r\n" + PART
                 await fresh.wait()
         finally:
             self._viewers -= 1
+
+
+def _file(path: Path) -> Callable[[], Response]:
+    return lambda: FileResponse(path, headers={"Cache-Control": "no-cache"})
 
 
 def _jpeg(pixels: NDArray[np.uint8]) -> bytes:

@@ -18,7 +18,8 @@ from derain.serve.limits import Limits, Refused
 
 Kind = Literal["picture", "clip"]
 
-NAME_LENGTH, FOLDER_LENGTH = 100, 300
+NAME_BYTES = 200  # of a name without its extension; file systems take 255, and results get longer names
+FOLDER_LENGTH = 300
 FORBIDDEN = set('<>:"/\\|?*')  # in names of files, on one system or another
 
 
@@ -99,7 +100,7 @@ def safe_name(name: str, suffix: str | None = None) -> str:
     last = name.replace("\\", "/").rsplit("/", 1)[-1]
     kept = "".join("_" if sign in FORBIDDEN else sign for sign in last if sign.isprintable())
     path = Path(kept.strip(" .") or "picture")
-    stem = path.stem[:NAME_LENGTH].strip(" .") or "picture"
+    stem = path.stem.encode()[:NAME_BYTES].decode(errors="ignore").strip(" .") or "picture"
     return stem + (path.suffix[:10] if suffix is None else suffix)
 
 

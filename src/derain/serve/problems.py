@@ -1,0 +1,76 @@
+"""Errors as responses: each is one line, as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.routing import Match
+
+from derain.errors import DerainError
+from derain.serve.limits import Refused
+
+LONGEST_SHOWN = 80  # characters of an address that does not exist
+METHODS = ("GET", "POST", "PUT", "DELETE")
+
+
+def refusal(refused: Refused) -> JSONResponse:
+    """The response to a refused request: one line, as JSON."""
+    extra = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": "30"}, 503: {"Retry-After": "30"}}.get(
+        refused.status
+    )
+    return JSONResponse({"error": str(refused)}, refused.status, extra)
+
+
+def say_problems(app: FastAPI, addresses: str) -> None:
+    """Lets an application that `Envelope` surrounds answer every error in one line.
+
+    Args:
+        app: its routes say which addresses and methods there are.
+        addresses: where they are listed, for people; a sentence.
+    """
+    say = _saying(app, addresses)
+    for kind in (DerainError, HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, say)
+
+
+def _saying(app: FastAPI, addresses: str) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def say(request: Request, error: Exception) -> Response:
+        if isinstance(error, Refused):
+            return refusal(error)
+        if isinstance(error, HTTPException):
+            return _of_http(app, addresses, request, error)
+        if isinstance(error, RequestValidationError):
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            return refusal(Refused(422, f"{where}: {first['msg']}."))
+        return refusal(Refused(422, str(error)))
+
+    return say
+
+
+def _of_http(app: FastAPI, addresses: str, request: Request, error: HTTPException) -> Response:
+    """What is wrong, and for addresses and methods that do not exist, which do."""
+    path = request.scope["asked"]
+    asked = path if len(path) <= LONGEST_SHOWN else f"{path[:LONGEST_SHOWN]}..."
+    headers, words = dict(error.headers or {}), str(error.detail)
+    if error.status_code == 404:
+        words = f"{asked}: there is no such address; {addresses}"
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(_methods(app, request))
+        words = f"{asked}: takes {headers['Allow']}, not {request.method}; {addresses}"
+    said = refusal(Refused(error.status_code, words))
+    said.headers.update(headers)
+    return said
+
+
+def _methods(app: FastAPI, request: Request) -> list[str]:
+    """All methods of an address; its routes have one each, and the error names those of the first."""
+    return [
+        method
+        for method in METHODS
+        if any(route.matches({**request.scope, "method": method})[0] == Match.FULL for route in app.routes)
+    ]
