@@ -728,7 +728,7 @@ def test_files_before_the_login_and_a_full_store(tmp_path: Path) -> None:
         tab.run("document.querySelector('#token').value = 'wrong'")
         tab.press("Enter", 13)
         tab.until("!document.querySelector('#login-problem').hidden")
-        assert texts(tab, "#login-problem") == ["That is not the token."]
+        assert texts(tab, "#login-problem") == ["Wrong token."]
         tab.run("document.querySelector('#token').value = 'abc'")
         tab.press("Enter", 13)
         settled(tab, 1)

@@ -86,7 +86,7 @@ def test_mistakes_are_explained(photos: Path, changes: dict[str, Any], message: 
         ({"data": {"clean": "PHOTOS"}}, "'data.rainy' is not given.*'data.rain'"),
         ({"data": {"clean": "PHOTOS/no", "rain": "light"}}, "no: no such folder"),
         ({"data": {"clean": "PHOTOS", "rain": "lite"}}, "unknown rain preset 'lite'. Did you mean 'light'"),
-        ({"data": {"clean": "PHOTOS", "rain": "drops", "angle": [0, 9]}}, "angle 0 to 9: changes nothing"),
+        ({"data": {"clean": "PHOTOS", "rain": "drops", "angle": [0, 9]}}, "angle 0 to 9: has no effect"),
         ({"validation": {}}, "'validation.clean' is not given.*hold_out"),
         ({"stages": [{"patch": 16, "batch": 64}]}, "a batch of 64 is larger than the set of 10 pictures"),
         ({"network": "spanett"}, "unknown network 'spanett'. Did you mean 'spanet'"),
