@@ -157,7 +157,7 @@ def test_the_page_shows_the_newest_picture(weights: Path, tmp_path: Path) -> Non
         (["0"], 2, "nothing to do: give -o to record, --page to watch, or --json"),
         (["gopher://a/b", "--json"], 2, "unknown protocol 'gopher'"),
         (["/dev/video99", "--json"], 1, "/dev/video99: no such camera."),
-        (["absent.mp4"], 2, "absent.mp4: no such file."),
+        (["absent.mp4"], 2, "absent.mp4: no such file; give a camera, an address,"),
         (["absent.mp4", "--json", "--raw", "rgb24"], 2, "give - as the source"),
     ],
 )
