@@ -29,7 +29,7 @@ def export(
     precision: Annotated[
         str,
         typer.Option(
-            help="onnx, openvino: float32; or int8, two to three times as fast on "
+            help="onnx, openvino: float32; or int8, up to twice as fast on "
             "processors that support it, with results that agree with float32 to 45 dB or more."
         ),
     ] = "float32",
