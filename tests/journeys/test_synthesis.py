@@ -106,7 +106,7 @@ def test_weather_and_what_the_folder_says_of_itself(
         (("synth", "PHOTOS/p1.png", "-o", "PHOTOS/x"), 2, "p1.png: is a file; give its folder"),
         (("synth", "PHOTOS", "-o", "PHOTOS/x", "--angle", "1,2,3"), 2, "two as LOW,HIGH"),
         (("synth", "PHOTOS", "-o", "PHOTOS/x", "--density", "0"), 2, "density 0: give numbers above 0"),
-        (("synth", "PHOTOS", "-o", "x", "--preset", "dry", "--angle", "9"), 2, "angle 9: changes nothing"),
+        (("synth", "PHOTOS", "-o", "x", "--preset", "dry", "--angle", "9"), 2, "angle 9: has no effect"),
         (("synth", "PHOTOS", "-o", "PHOTOS"), 2, "PHOTOS: lies in the folder of clean pictures"),
         (("synth", "PHOTOS", "-o", "PHOTOS/x/y"), 2, "y: lies in the folder of clean pictures"),
         (("train",), 2, "give a recipe and the run's folder"),

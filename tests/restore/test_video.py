@@ -83,7 +83,7 @@ def test_another_network_does_not_go_on_with_the_parts(source: Path, tmp_path: P
     target = tmp_path / "out.mkv"
     with pytest.raises(KeyboardInterrupt):
         restore_video(source, target, Breaking(20), identity="spanet")
-    with pytest.raises(UsageError, match="another source, network or options"):
+    with pytest.raises(UsageError, match="a different source, network or options"):
         restore_video(source, target, Breaking(), identity="drsformer", resume=True)
     result = restore_video(source, target, Breaking(), identity="drsformer")
     assert (result.frames, result.resumed) == (30, 0)

@@ -75,7 +75,7 @@ def test_a_function_or_a_class_is_the_loss(photos: Path, folder: Path) -> None:
         ("my_losses", "as package.module:function"),
         ("no_such_module:x", "cannot import no_such_module"),
         ("my_losses:missing", "my_losses has no function missing"),
-        ("my_losses:picture", "returns a scalar tensor"),
+        ("my_losses:picture", "must return a scalar tensor"),
     ],
 )
 def test_what_is_wrong_with_it_is_said(photos: Path, folder: Path, target: str, message: str) -> None:
