@@ -26,7 +26,7 @@ from torch import Tensor
 from derain.atomic import new_file
 from derain.checkpoints import open_checkpoint
 from derain.checkpoints.bundled import bundled_names
-from derain.cores import cores
+from derain.cores import usable_threads
 from derain.errors import DerainError, UsageError
 from derain.export import TARGETS, is_exported
 from derain.methods import create_network, network_names
@@ -176,7 +176,7 @@ def measure(task: Task) -> Measurement:
     """
     environment = dict(os.environ)
     if task.threads is not None:
-        environment["OMP_NUM_THREADS"] = str(min(task.threads, cores()))
+        environment["OMP_NUM_THREADS"] = str(usable_threads(task.threads))
     command = [sys.executable, "-m", "derain.bench", json.dumps(asdict(task))]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
@@ -188,7 +188,7 @@ def measure(task: Task) -> Measurement:
 def measure_here(task: Task) -> Measurement:
     """Measures in this process, which should have done nothing else before."""
     if task.threads is not None:
-        torch.set_num_threads(min(task.threads, cores()))
+        torch.set_num_threads(usable_threads(task.threads))
     derainer = _derainer(task)
     derainer.restore(replace(task, height=WARM_UP, width=WARM_UP).picture(), bits=BITS, one_pass=True)
     picture = task.picture()

@@ -96,12 +96,11 @@ class ModelOptions:
         import cv2
         import torch
 
-        from derain.cores import cores
+        from derain.cores import usable_threads
         from derain.restore import Settings
         from derain.restore.threads import fastest_threads
 
-        # More threads than cores slow each other down, and too many end the process.
-        threads = min(self.threads or fastest_threads(torch.get_num_threads()), cores())
+        threads = usable_threads(self.threads or fastest_threads(torch.get_num_threads()))
         torch.set_num_threads(threads)
         cv2.setNumThreads(threads)
         return Settings(

@@ -98,18 +98,19 @@ def train(
 def _train(wanted: Recipe, output: Path, own_code: bool) -> None:
     from derain.training import train as run
 
-    last, updates = "", 0  # the figures of the last step, and how often there were any
+    last, begun_at = "", None  # the figures of the last step, and the steps that were done before
 
     with _progress() as progress:
 
         def shown(done: int, steps: int, note: str) -> None:
-            nonlocal last, updates
-            last, updates = f", {note}" if note else "", updates + 1
+            nonlocal last, begun_at
+            last = f", {note}" if note else ""
+            begun_at = done if begun_at is None else begun_at
             if progress:
                 progress(done, steps, note)
 
         run(wanted, output, shown, own_code)
-    if updates <= 1:  # the first only tells where it goes on: all was done before
+    if begun_at == wanted.steps:  # which has been said
         return
     say(f"{output}: {wanted.steps} steps done{last}; weights in {output / 'last.safetensors'}.")
 

@@ -208,20 +208,24 @@ class _Reading:
 
 
 class _Writing:
-    """What FFmpeg writes to; a pipe cannot be rewound. After an interruption, what comes is discarded."""
+    """What FFmpeg writes to; a pipe cannot be rewound.
+
+    Attributes:
+        is_interrupted: whether Ctrl-C came while it wrote; what comes after that is discarded.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         # Without a buffer, which Python would try to write at its end, however long nobody reads.
         self._file: Any = getattr(file, "raw", file)
-        self._is_interrupted = False
+        self.is_interrupted = False
 
     def write(self, content: bytes) -> int:
         rest = memoryview(content)
         try:
-            while rest and not self._is_interrupted:
+            while rest and not self.is_interrupted:
                 rest = rest[self._file.write(rest) :]
         except KeyboardInterrupt:
-            self._is_interrupted = True
+            self.is_interrupted = True
             raise _Interrupted from None
         return len(content)
 
@@ -376,7 +380,7 @@ class FrameWriter:
         if is_plain and (codec is not None or crf is not None):
             raise UsageError(f"{kind} frames are not encoded; leave out codec and crf.")
         self._name = target if isinstance(target, Path) else "standard output"
-        self.frames, self._last, self._was_interrupted = 0, -1, False
+        self.frames, self._last = 0, -1
         self._facts = replace(facts, time_base=1 / facts.rate) if is_plain else facts
         self._encoding = (
             _plain_encoding(kind, facts, raw_format) if is_plain else _live_encoding(kind, facts, codec, crf)
@@ -384,9 +388,10 @@ class FrameWriter:
         encoder = self._encoding.codec if is_plain else CODECS[self._encoding.codec][0]
         self._is_plain, self._to_stored = is_plain, VideoReformatter()
         container = self._encoding.container
+        self._pipe = None if isinstance(target, Path) else _Writing(target)
         try:
             self._container = av.open(
-                _Writing(target) if not isinstance(target, Path) else str(target),
+                str(target) if self._pipe is None else self._pipe,
                 "w",
                 format=container,
                 options={"strict": "-1", "flush_packets": "1", **_CONTAINERS.get(container, {})},
@@ -426,10 +431,8 @@ class FrameWriter:
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
         try:
-            yield
-        except _Interrupted:
-            self._was_interrupted = True  # while it wrote: FFmpeg fails from now on
-            raise KeyboardInterrupt from None
+            with _interruptible():
+                yield
         except BrokenPipeError:
             raise DerainError(f"{self._name}: closed by its reader after {self.frames} frames.") from None
         except (av.error.FFmpegError, OSError) as error:
@@ -440,7 +443,8 @@ class FrameWriter:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         ends_well = kind is None or issubclass(kind, KeyboardInterrupt)
-        if ends_well and not self._was_interrupted:
+        # After an interruption of its pipe, FFmpeg fails whatever it is asked to write.
+        if ends_well and not (self._pipe and self._pipe.is_interrupted):
             self.close()
             return
         with contextlib.suppress(DerainError):

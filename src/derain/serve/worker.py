@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 
 import torch
 
-from derain.cores import cores
+from derain.cores import usable_threads
 from derain.errors import DerainError, errors_of
 from derain.pictures import read_picture
 from derain.pictures.video_facts import video_facts
@@ -103,7 +103,7 @@ class Workers:
 
     def _run(self) -> None:
         if self._work.threads is not None:
-            torch.set_num_threads(min(self._work.threads, cores()))
+            torch.set_num_threads(usable_threads(self._work.threads))
         try:
             with self._lock:  # one after the other: loading takes more memory than keeping
                 networks = _open(self._work)
