@@ -213,7 +213,6 @@ class FeedForward:
 
     norm: ChannelNorm
     halves: tuple[Half, Half]
-    bias: Tensor | None  # of project_out, (C, 1, 1)
     halo: ClassVar = 4
     buffer_channels: ClassVar = 2 * PAIRS
 
@@ -221,8 +220,8 @@ class FeedForward:
     def of(cls, norm: ChannelNorm, ffn: plain.FeedForward) -> FeedForward:
         project_in = norm.absorbed_by(ffn.project_in.weight, ffn.project_in.bias)
         bias = ffn.project_out.bias
-        halves = Half.of(0, project_in, ffn, ffn.dwconv3x3_1), Half.of(1, project_in, ffn, ffn.dwconv5x5_1)
-        return cls(norm, halves, None if bias is None else bias.detach().view(-1, 1, 1))
+        first = Half.of(0, project_in, ffn, ffn.dwconv3x3_1, bias)
+        return cls(norm, (first, Half.of(1, project_in, ffn, ffn.dwconv5x5_1)))
 
     def __call__(self, x: Tensor, sides: Sides) -> Tensor:
         """A window with a halo of 4 -> its inside; x may be overwritten."""
@@ -230,7 +229,7 @@ class FeedForward:
         y = crop(x, sides, self.halo).contiguous(memory_format=torch.channels_last)
         for half in self.halves:
             y = half.add_to(y, z, sides)
-        return y if self.bias is None else y.add_(self.bias)
+        return y
 
 
 @dataclass(frozen=True)
@@ -248,16 +247,24 @@ class Half:
 
     pairs: tuple[Pairs, ...]
     shifted: bool  # h is odd
+    project_out: Convolution  # for each of the pairs: of their sums in a, then of those in b
 
     @classmethod
-    def of(cls, number: int, project_in: Parameters, ffn: plain.FeedForward, second: nn.Conv2d) -> Half:
+    def of(
+        cls,
+        number: int,
+        project_in: Parameters,
+        ffn: plain.FeedForward,
+        second: nn.Conv2d,
+        bias: Tensor | None = None,
+    ) -> Half:
         h = len(second.weight)
         own = torch.arange(number * h, number * h + h)
         wide = taken(project_in, own)
         first3 = taken((ffn.dwconv3x3.weight, ffn.dwconv3x3.bias), own)
         first5 = taken((ffn.dwconv5x5.weight, ffn.dwconv5x5.bias), own)
         second_a, second_b = torch.split(second.weight.flatten(0, 1).unsqueeze(1), h)
-        project_out = ffn.project_out.weight.transpose(0, 1)[own]
+        project_out = ffn.project_out.weight[:, own].transpose(0, 1)
 
         evens = torch.arange(0, h, 2)
         odds = (evens + 1) % h
@@ -277,29 +284,33 @@ class Half:
                 first5=depthwise_convolution(*taken(first5, channels)),
                 second_a=depthwise_convolution(rows(second_a, channels), bias_a),
                 second_b=depthwise_convolution(rows(second_b, channels), bias_b),
-                project_out=Convolution.of(rows(project_out, torch.cat([sum_a, sum_b])).transpose(0, 1)),
             )
 
-        parts = zip(*(_parts(x) for x in (evens, odds, sums_a, sums_b)), strict=True)
-        return cls(tuple(pairs(*part) for part in parts), bool(h % 2))
+        parts = list(zip(*(_parts(x) for x in (evens, odds, sums_a, sums_b)), strict=True))
+        in_order = torch.cat([torch.cat([sum_a, sum_b]) for _, _, sum_a, sum_b in parts])
+        out = Convolution.of(rows(project_out, in_order).transpose(0, 1), bias)
+        return cls(tuple(pairs(*part) for part in parts), bool(h % 2), out)
 
     def add_to(self, y: Tensor, z: Tensor, sides: Sides) -> Tensor:
         """y (1, C, h, w) plus this half's part of the result, for a window z with a halo of 4."""
+        count = self.pairs[0].second_a.groups  # sums of each of the pairs, in a and in b
+        shape = len(y), count * len(self.pairs), *y.shape[2:]
+        sums = torch.empty(shape, dtype=z.dtype, device=z.device, memory_format=torch.channels_last)
         after = None
-        for pairs in reversed(self.pairs):
+        for pairs, part in zip(reversed(self.pairs), reversed(sums.split(count, 1)), strict=True):
             a, b = pairs.mapped(z, y, sides)
             (a_even, a_odd), (b_even, b_odd) = a.chunk(2, 1), b.chunk(2, 1)
-            sums = torch.empty_like(a, memory_format=torch.channels_last)
-            p, q = sums.chunk(2, 1)
-            torch.add(a_even, a_odd, out=p)
+            of_a, of_b = part.chunk(2, 1)
+            torch.add(a_even, a_odd, out=of_a)
             if self.shifted:
-                torch.add(b_odd[:, :-1], b_even[:, 1:], out=q[:, :-1])
-                torch.add(b_odd[:, -1:], a_even[:, -1:] if after is None else after, out=q[:, -1:])
+                # The last sum is replaced by the next line; without it, odd counts take three times as long.
+                torch.add(b_odd, b[:, 1 : 1 + b_odd.shape[1]], out=of_b)
+                torch.add(b_odd[:, -1:], a_even[:, -1:] if after is None else after, out=of_b[:, -1:])
                 after = b_even[:, :1]
             else:
-                torch.add(b_odd, b_even, out=q)
-            y = pairs.project_out.add_to(y, sums.relu_())
-        return y
+                torch.add(b_odd, b_even, out=of_b)
+            part.relu_()
+        return self.project_out.add_to(y, sums)
 
 
 @dataclass(frozen=True)
@@ -311,7 +322,6 @@ class Pairs:
     first5: Convolution
     second_a: Convolution
     second_b: Convolution
-    project_out: Convolution  # of the pairs' sums in a, then of those in b
 
     def mapped(self, z: Tensor, inside: Tensor, sides: Sides) -> tuple[Tensor, Tensor]:
         """What the pairs' sums are made of, in a and in b: (1, evens and odds, h, w) each."""
@@ -376,16 +386,20 @@ class ExpertStep:
 
     def __call__(self, x: Tensor, weights: Tensor) -> Tensor:
         """(1, C, h, w) and (8,) -> (1, C, h, w)."""
-        scaled = [(w * e.end)[:, :, None, None] for w, e in zip(weights, self.experts, strict=True)]
-        ends = [Convolution.of(end) for end in scaled]
+        ends = torch.cat(
+            [weight * expert.end for weight, expert in zip(weights, self.experts, strict=True)], 1
+        )
+        products = self.experts[0].layers[0].dtype
+        end = Convolution.of(ends[:, :, None, None].to(products))
 
         def step(window: Tensor, sides: Sides) -> Tensor:
             inside = crop(window, sides, self.halo)
-            y = torch.zeros_like(inside, memory_format=torch.channels_last)
-            for expert, end in zip(self.experts, ends, strict=True):
-                features = expert.features(crop(window, sides, self.halo - expert.halo), sides)
-                y = end.add_to(y, crop_to(features, inside, sides))
-            return y.relu_().add_(inside)
+            z = window.to(products)
+            features = [
+                crop_to(expert.features(crop(z, sides, self.halo - expert.halo), sides), inside, sides)
+                for expert in self.experts
+            ]
+            return inside + end(torch.cat(features, 1), "relu")
 
         return by_windows(step, x, self.halo, x.shape[1], band_rows=BAND_ROWS)
 

@@ -41,6 +41,7 @@ from derain.methods.udr_s2former.window_attention import (
     SamplingAttention,
     from_windows,
 )
+from derain.nn.channel_attention import widened
 from derain.nn.convolution import Convolution, laid_out_by_precision, mixed_precision
 from derain.nn.pixels import as_map, as_pixels, as_rows
 
@@ -346,11 +347,13 @@ def _constraint(uncertainty: Tensor) -> Tensor:
 
 
 def _modulation(uncertainty: Tensor, window: int) -> Tensor:
-    """`ranking.modulation`, a few windows at a time."""
+    """`ranking.modulation`, a few windows at a time, ranked in float32, where entries are rarely equal."""
     slices, count = scrambled_windows(uncertainty, window), share_of(window * window)
     factors = slices.new_empty(len(slices), window * window, window * window)
-    for v, into in _pieces(WINDOWS_AT_ONCE, slices, factors):
-        into.copy_(factors_outside(torch.bmm(v, v.transpose(1, 2)), count, BOOST))
+    with torch.autocast(slices.device.type, enabled=False):
+        for v, into in _pieces(WINDOWS_AT_ONCE, slices, factors):
+            v = widened(v)
+            into.copy_(factors_outside(torch.bmm(v, v.transpose(1, 2)), count, BOOST))
     return factors
 
 
