@@ -15,7 +15,7 @@ from derain.methods.network import RainNetwork, Rows
 from derain.nn.padding import padded_rows, round_up
 from derain.notes import join_notes
 from derain.restore import memory
-from derain.restore.reduced import ROWS, enlarged_rows, halved_size, reduced, reduced_size
+from derain.restore.reduced import enlarged_rows, halved_size, reduced, reduced_size, rows_at_once
 from derain.restore.settings import Settings
 from derain.restore.test_time import Position, join_phases, split_phases, turned, turned_back
 from derain.restore.tiles import OVERLAP, Axis, even_axis, published_axis, run_tiles, tile_bands
@@ -156,8 +156,9 @@ class Inference:
         height, width = source.height, source.width
         found = _gathered(small, self._bands_as_it_is(small, dtype, with_maps, progress))
         change = found.image - small.rows(0, small.height)
-        for top in range(0, height, ROWS):
-            bottom = min(top + ROWS, height)
+        count = rows_at_once(height, width)
+        for top in range(0, height, count):
+            bottom = min(top + count, height)
             rainy = source.rows(top, bottom)
             image = enlarged_rows(change, height, width, top, bottom).add_(rainy).clamp_(0, 1)
             maps = {

@@ -18,8 +18,8 @@ from derain.methods.network import Rows
 # A picture only slightly larger than the working size is restored as it is: reducing it would blur thin
 # streaks and gain little.
 WORTHWHILE = 1.25
-ROWS = 256  # of the large picture that are read or enlarged at once
-WHOLE = 1 << 22  # pixels; pictures up to this size are reduced in one piece
+WHOLE = 1 << 22  # pixels; pictures up to this size are reduced and enlarged in one piece
+ROWS = 256  # of larger ones that are read or enlarged at once
 SHARPNESS = -0.75  # of cubic interpolation, as in OpenCV
 
 
@@ -42,6 +42,11 @@ def reduced_size(height: int, width: int, side: int | None) -> tuple[int, int] |
     return round(height * side / shorter), round(width * side / shorter)
 
 
+def rows_at_once(height: int, width: int) -> int:
+    """How many rows of a large picture are read or enlarged at once."""
+    return height if height * width <= WHOLE else min(ROWS, height)
+
+
 def halved_size(height: int, width: int) -> tuple[int, int]:
     """Half the height and half the width, rounded up."""
     return (height + 1) // 2, (width + 1) // 2
@@ -58,7 +63,7 @@ def reduced(rows: Rows, height: int, size: tuple[int, int]) -> Tensor:
     Returns:
         (B, C, *size).
     """
-    if height * rows(0, 1).shape[3] <= WHOLE:
+    if rows_at_once(height, rows(0, 1).shape[3]) == height:
         return _resized(rows(0, height), size, cv2.INTER_AREA)
     narrow = None
     for top in range(0, height, ROWS):
@@ -74,6 +79,8 @@ def reduced(rows: Rows, height: int, size: tuple[int, int]) -> Tensor:
 def enlarged_rows(small: Tensor, height: int, width: int, top: int, bottom: int) -> Tensor:
     """Rows `top` up to `bottom` of `small` (B, C, h, w) enlarged to `height` and `width`, by cubic
     interpolation; (B, C, bottom - top, width)."""
+    if bottom - top == height:
+        return _resized(small, (height, width), cv2.INTER_CUBIC)
     weights, first = _weights(small.shape[2], height, top, bottom)
     seen = small[:, :, first : first + weights.shape[1]].permute(0, 2, 3, 1)
     # (B, rows, w, C) in memory: the layout that `_resized` needs, so it copies nothing.
@@ -102,5 +109,5 @@ def _resized(pictures: Tensor, size: tuple[int, int], interpolation: int) -> Ten
     result = np.empty((batch, height, width, channels), np.float32)
     for picture, into in zip(pictures.permute(0, 2, 3, 1), result, strict=True):
         pixels: NDArray[np.float32] = np.ascontiguousarray(picture.cpu().numpy())
-        into[:] = cv2.resize(pixels, (width, height), interpolation=interpolation).reshape(into.shape)
+        cv2.resize(pixels, (width, height), into, interpolation=interpolation)
     return torch.from_numpy(result).permute(0, 3, 1, 2)
