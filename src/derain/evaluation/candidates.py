@@ -178,7 +178,7 @@ def with_option(candidate: Candidate, option: str) -> Candidate:
 
 def _is_own(path: Path) -> bool:
     """Whether this project exported an ONNX file, by its facts; damaged ones are left to their reader."""
-    from derain.export.facts import KEY
+    from derain.checkpoints.exported.facts import KEY
 
     try:
         return KEY.encode() in path.read_bytes()

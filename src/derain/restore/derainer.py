@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from derain.atomic import refuse_existing
 from derain.checkpoints import Checkpoint, Model, open_checkpoint
 from derain.checkpoints.bundled import find_model
+from derain.checkpoints.exported import is_exported
 from derain.errors import DerainError, UsageError, wrong_type
-from derain.export import is_exported
 from derain.methods import all_architectures
 from derain.methods.network import RainNetwork
 from derain.notes import join_notes
@@ -36,7 +36,7 @@ from derain.restore.inference import BandSource, Inference, Restored, joined, so
 from derain.restore.jobs import plan
 from derain.restore.precision import choose_precision, is_bfloat16_native
 from derain.restore.protecting import keep_map, refuse_other_size
-from derain.restore.rain import Change, Rain, measure_rain, threshold_of
+from derain.restore.rain import Change, Rain, measure_rain
 from derain.restore.settings import Changes, Settings, choose_device
 from derain.restore.sideways import ON_ITS_SIDE, falls_sideways, may_fall_sideways
 from derain.restore.test_time import positions, turned, turned_back
@@ -101,7 +101,7 @@ def load(
 def _opened(model: str | Path | None, own_code: bool) -> Model:
     path = find_model(model)
     if is_exported(path):
-        from derain.export.running import open_exported  # its runtimes load slowly
+        from derain.checkpoints.exported.running import open_exported  # its runtimes load slowly
 
         return open_exported(path)
     return open_checkpoint(path, own_code=own_code)
@@ -363,7 +363,7 @@ class Derainer:
     @property
     def rain_threshold(self) -> float | None:
         """The signal above which it rains, as measured for these weights; None where it was not measured."""
-        return threshold_of(self.checkpoint.facts) if self.checkpoint else None
+        return self.checkpoint.rain_threshold if self.checkpoint else None
 
     def rain(self, picture: Any) -> Rain:
         """How much rain there is in one picture.

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from derain.atomic import new_file
 from derain.checkpoints.bundled import find_model
+from derain.checkpoints.exported import is_exported
 from derain.errors import DerainError, Remedy, UsageError, errors_of
-from derain.export import is_exported
 from derain.notes import join_notes
 from derain.paths import exists
 from derain.pictures import (
