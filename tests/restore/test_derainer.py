@@ -317,6 +317,18 @@ def test_files_are_not_replaced_unasked(derainer: Derainer, pixels: np.ndarray, 
         derainer(rainy, output=rainy, overwrite=True)
 
 
+@pytest.mark.parametrize("pictures", [0, 1, 2])
+def test_a_folder_is_no_file(derainer: Derainer, pixels: np.ndarray, tmp_path: Path, pictures: int) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(pictures):
+        write_picture(folder / f"{number}.png", Picture(pixels))
+    for restore in (derainer, derainer.video):
+        with pytest.raises(UsageError, match=r"in: is a folder; .*restore_files"):
+            restore(folder)
+    assert len(list(tmp_path.rglob("*"))) == 1 + pictures
+
+
 def test_a_video(derainer: Derainer, tmp_path: Path) -> None:
     rainy = write_clip(tmp_path / "a.mkv", list(moving_scene(3, 16, 24)), codec="ffv1", pixel_format="bgr0")
     assert derainer(rainy) == tmp_path / "a-derained.mkv"

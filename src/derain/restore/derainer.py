@@ -25,7 +25,7 @@ from derain.errors import DerainError, UsageError, wrong_type
 from derain.methods import all_architectures
 from derain.methods.network import RainNetwork
 from derain.notes import join_notes
-from derain.paths import exists, path_of, same
+from derain.paths import exists, is_folder, path_of, same
 from derain.pictures import Picture, left_out, read_picture, to_tensor, write_picture
 from derain.pictures.kinds import VIDEO_KINDS, file_kind
 from derain.pictures.picture import grey_pixels, to_pixels
@@ -654,8 +654,10 @@ def _target(source: Path, output: str | Path | None, overwrite: bool) -> Path:
     """The file to write: `output`, or NAME-derained beside the source, in a format that is written.
 
     Raises:
-        UsageError: it is the source, or exists and may not be replaced.
+        UsageError: the source is a folder; or the file is the source, or exists and may not be replaced.
     """
+    if is_folder(source):
+        raise UsageError(f"{source}: is a folder; give one file, or use `derain.restore.restore_files`.")
     target = plan([source]).jobs[0].target if output is None else path_of("the output", output)
     if exists(target) and same(target, source):
         raise UsageError(f"{target}: the result would replace its source; give another output.")
