@@ -31,7 +31,14 @@ from derain.pictures.kinds import VIDEO_KINDS, file_kind
 from derain.pictures.picture import grey_pixels, to_pixels
 from derain.restore import sideways, wide_rain
 from derain.restore.blending import blended, blended_picture
-from derain.restore.in_memory import no_picture, picture_planes, restore_array, restore_pil, restore_tensor
+from derain.restore.in_memory import (
+    no_picture,
+    picture_planes,
+    restore_array,
+    restore_pil,
+    restore_tensor,
+    tensor_batch,
+)
 from derain.restore.inference import BandSource, Inference, Restored, joined, source_of
 from derain.restore.jobs import plan
 from derain.restore.precision import choose_precision, is_bfloat16_native
@@ -423,6 +430,8 @@ class Derainer:
     ) -> Restored:
         """Restores pictures (B, 3, H, W) float RGB in [0, 1], as many at once as fit in memory.
 
+        They may be of any float type and on any device; results are float32 on the CPU.
+
         Tiles if the settings ask for it, if the network's published protocol does, or if a picture
         would not fit in memory; if memory runs out nevertheless, halves the tile and starts the
         picture again. `progress(done, total)` counts tiles. `bits` is the depth of the
@@ -433,8 +442,10 @@ class Derainer:
         which must all be treated alike.
 
         Raises:
-            DerainError: values are not finite, or memory runs out at the smallest tile.
+            DerainError: they are no such tensor, values are not finite, or memory runs out at the smallest
+                tile.
         """
+        rainy = tensor_batch(rainy)
         if protect is not None:
             refuse_other_size(protect, rainy.shape[-2:])
         work = _Work(self.dtype_for(bits), with_maps, progress)
