@@ -23,10 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from derain.checkpoints import open_checkpoint, save_checkpoint
+from derain.checkpoints.exported import EXTENSIONS
+from derain.checkpoints.exported.running import open_exported
 from derain.errors import DerainError, unknown_name
-from derain.export import EXTENSIONS
 from derain.export.files import export
-from derain.export.running import open_exported
 from derain.extras import extra
 from derain.methods import create_network, network_names
 

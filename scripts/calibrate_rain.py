@@ -16,9 +16,10 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from derain.checkpoints.rain_threshold import FACT, calibration
 from derain.pictures import find, read_picture, to_tensor
 from derain.restore import Derainer, load
-from derain.restore.rain import FACT, calibration, measure_rain
+from derain.restore.rain import measure_rain
 from derain.tensors import read_tensors, save_checkpoint
 
 LARGEST = 1 << 20  # pixels; of larger pictures the middle is taken

@@ -31,6 +31,7 @@ from derain.evaluation.page import as_figure, write_report
 from derain.evaluation.report import Report, repeats_of, to_json
 from derain.evaluation.tables import make_table
 from derain.methods.self_supervision import FitOptions
+from derain.restore import Settings
 from derain.restore.adapting import adapt_one, learning_precision, preset, starting_point
 from derain.restore.test_time import TEST_TIME
 
@@ -120,7 +121,7 @@ def main() -> None:
 
 def networks(part: Part, official: Path | None, precision: str) -> Iterator[Candidate]:
     """The bundled weights and the published ones of SPANet."""
-    settings = {"device": "cpu", "precision": precision}
+    settings = Settings("cpu", precision)
     found = [candidate_of(name, settings) for name in derain.list_models(pretrained=True)]
     if official is not None:
         found.append(replace(candidate_of(official, settings), name="spanet-published"))

@@ -26,6 +26,7 @@ from derain.pictures.mp4_boxes import mark_spherical
 from derain.pictures.picture import ColourCode, Text
 from derain.pictures.video import VideoReader
 from derain.pictures.video_facts import video_facts
+from derain.restore import VideoOptions
 from derain.restore.video import restore_video
 
 FORMATS = {"PNG": ".png", "JPEG": ".jpg", "WebP": ".webp", "TIFF": ".tif", "BMP": ".bmp", "AVIF": ".avif"}
@@ -350,7 +351,7 @@ def clip_cell(suffix: str, name: str, folder: Path) -> str:
     before = look(source)
     assert before is not None, f"the clip for {name} lacks it"
     try:
-        notes = restore_video(source, target, lambda rainy: rainy, frame_by_frame=True).left_out
+        notes = restore_video(source, target, lambda rainy: rainy, VideoOptions(frame_by_frame=True)).left_out
     except DerainError:
         return "refused"
     if alike(look(target), before):

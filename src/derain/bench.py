@@ -26,9 +26,10 @@ from torch import Tensor
 from derain.atomic import new_file
 from derain.checkpoints import open_checkpoint
 from derain.checkpoints.bundled import bundled_names
+from derain.checkpoints.exported import is_exported
 from derain.cores import usable_threads
 from derain.errors import DerainError, UsageError
-from derain.export import TARGETS, is_exported
+from derain.export import TARGETS
 from derain.methods import create_network, network_names
 from derain.methods.network import RainNetwork
 from derain.nn.padding import pad_to, round_up

@@ -5,6 +5,7 @@ Each imports what it needs when called, so that scoring does not load the traini
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, get_args
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from derain.evaluation.candidates import Candidate
+    from derain.evaluation.cases import Case
     from derain.evaluation.levels import Quantise
     from derain.evaluation.report import Report
     from derain.evaluation.scores import SetScore
@@ -171,7 +173,8 @@ def evaluate(
         output: the folder of the report; gets `index.html`, `report.json`, tables, sheets, and the pictures.
             The next evaluation into it replaces these, but restored pictures of other models stay.
         quantise: how results become bytes.
-        device, precision, tile, ensemble: as for `derain.load`.
+        device, tile, ensemble: as for `derain.load`.
+        precision: as for `derain.load`, but "auto" is float32, so that figures do not depend on the machine.
         test_time: "flips", "turns" or "phases": measure every model with each of them, too.
         own_code: run the Python code of a custom network that the weights name, as for `derain.load`.
         on_picture: called with the number of pictures done and of all pictures, over all models.
@@ -186,18 +189,14 @@ def evaluate(
         DerainError: a picture has no partner, none could be read, restored and compared, or another
             process evaluates into the same folder.
     """
-    from derain.evaluation.candidates import (
-        candidate_of,
-        finished_results,
-        input_unchanged,
-        with_option,
-    )
+    from derain.evaluation.candidates import candidate_of
     from derain.evaluation.cases import find_cases
     from derain.evaluation.evaluate import evaluate as run
     from derain.evaluation.levels import Quantise
     from derain.evaluation.page import write_report
     from derain.evaluation.report import Report, repeats_of
     from derain.locks import exclusive_lock
+    from derain.restore import Settings
 
     refuse_unknown("way to quantise", quantise, get_args(Quantise))
     options = _listed("test_time", test_time)
@@ -210,23 +209,9 @@ def evaluate(
     folder = path_of("the folder of the report", output)
     names = (protocols,) if isinstance(protocols, str) else _listed("protocols", protocols)
     test_set = find_cases(path_of("the rainy folder", rainy), truth, marks, names, name)
-    settings = {
-        "device": device,
-        "precision": precision,
-        "tile": tile,
-        "ensemble": ensemble,
-        "own_code": own_code,
-    }
-    candidates = [input_unchanged(test_set.cases)]
-    for model in _listed("models", models):
-        title, opened = model if isinstance(model, tuple) else (None, model)
-        candidate = candidate_of(opened, settings, [c.name for c in candidates], title)
-        candidates += [candidate, *(with_option(candidate, option) for option in options)]
-    if not isinstance(results, Mapping | None):
-        raise wrong_type("results", results, "a dictionary {name: folder}")
-    for title, finished in (results or {}).items():
-        files = path_of(f"the results of {title}", finished)
-        candidates.append(finished_results(title, files, test_set.cases, [c.name for c in candidates]))
+    settings = Settings(device, precision, tile, ensemble=ensemble)
+    opened = functools.partial(candidate_of, settings=settings, own_code=own_code)
+    candidates = _candidates(models, results, options, test_set.cases, opened)
     used = ", ".join(dict.fromkeys(str(c.device) for c in candidates if c.restore))
     done, total = 0, len(candidates) * len(test_set.cases)
 
@@ -242,6 +227,36 @@ def evaluate(
         report = Report(test_set, found, folder, used, quantise, repeats)
         write_report(report)
     return report
+
+
+def _candidates(
+    models: Any,
+    results: Any,
+    options: Sequence[str],
+    cases: Sequence[Case],
+    opened: Callable[..., Candidate],
+) -> list[Candidate]:
+    """The unchanged input, every model as it is and with each of the options, and finished results.
+
+    Args:
+        models, results: see `evaluate`.
+        options: see `test_time` there.
+        cases: what is restored.
+        opened: makes a candidate of a model, whose name is not `taken`, or its `title`.
+    """
+    from derain.evaluation.candidates import finished_results, input_unchanged, with_option
+
+    found = [input_unchanged(cases)]
+    for given in _listed("models", models):
+        title, model = given if isinstance(given, tuple) else (None, given)
+        candidate = opened(model, taken=[c.name for c in found], title=title)
+        found += [candidate, *(with_option(candidate, option) for option in options)]
+    if not isinstance(results, Mapping | None):
+        raise wrong_type("results", results, "a dictionary {name: folder}")
+    for title, folder in (results or {}).items():
+        files = path_of(f"the results of {title}", folder)
+        found.append(finished_results(title, files, cases, [c.name for c in found]))
+    return found
 
 
 def _listed(what: str, given: Any) -> list[Any]:

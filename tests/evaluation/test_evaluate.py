@@ -339,15 +339,13 @@ def test_files_of_one_name_are_told_apart_by_their_folders(weights: Path, tmp_pa
         (tmp_path / run / "best.safetensors").write_bytes(weights.read_bytes())
     taken: list[str] = []
     for run in ("short", "long", "long"):
-        taken.append(candidate_of(tmp_path / run / "best.safetensors", {}, taken).name)
+        taken.append(candidate_of(tmp_path / run / "best.safetensors", taken=taken).name)
     assert taken == ["best", "long-best", "best-2"]
 
 
 def test_averages_stand_in_the_name_and_in_the_work() -> None:
     derainer = derain.load("everyday-small", device="cpu")
-    plain, averaged = (
-        candidate_of(derainer.with_settings(ensemble=ensemble), {}) for ensemble in (False, True)
-    )
+    plain, averaged = (candidate_of(derainer.with_settings(ensemble=ensemble)) for ensemble in (False, True))
     assert (plain.name, averaged.name) == ("everyday-small", "everyday-small+flips")
     assert averaged.multiply_adds(64, 64) == 4 * plain.multiply_adds(64, 64)
     with pytest.raises(derain.UsageError, match="both average"):
@@ -363,7 +361,7 @@ def test_an_onnx_file_of_anybody(cases: tuple[Case, ...], tmp_path: Path) -> Non
     graph = onnx.helper.make_graph(node, "same", [shape("x")], [shape("z")])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, tmp_path / "same.onnx")
-    found = candidate_of(str(tmp_path / "same.onnx"), {})
+    found = candidate_of(str(tmp_path / "same.onnx"))
     before, after = evaluate([input_unchanged(cases), found], cases, NAMES, tmp_path / "out")
     assert after.scores("matlab_y_uint8") == before.scores("matlab_y_uint8")
     (tmp_path / "bad.onnx").write_bytes(b"rain")

@@ -18,8 +18,8 @@ import torch
 from command_line import derain, environment
 from derain.checkpoints import Model, open_checkpoint, save_checkpoint
 from derain.checkpoints.bundled import find_model
+from derain.checkpoints.exported import EXTENSIONS
 from derain.errors import DerainError, UsageError
-from derain.export import EXTENSIONS
 from derain.export.files import TOLERANCE, compare, export
 from derain.export.integers import LEAST_DB
 from derain.methods import all_architectures, create_network

@@ -19,8 +19,8 @@ import torch
 
 from clips import content, moving_scene, write_clip
 from command_line import derain, environment
+from derain.checkpoints.rain_threshold import FACT
 from derain.methods import all_architectures
-from derain.restore.rain import FACT
 from derain.tensors import save_checkpoint
 
 

@@ -15,9 +15,9 @@ from PIL import Image
 
 from command_line import derain, environment
 from derain.checkpoints.bundled import DEFAULT, bundled
+from derain.checkpoints.rain_threshold import FACT, threshold_of
 from derain.methods import all_architectures
 from derain.pictures import read_picture, write_picture
-from derain.restore.rain import FACT, threshold_of
 from derain.tensors import read_tensors, save_checkpoint
 
 

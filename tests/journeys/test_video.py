@@ -15,6 +15,7 @@ from clips import Content, content, moving_scene, write_clip
 from command_line import derain_here
 from derain.methods import create_network
 from derain.pictures import Picture, read_picture, write_picture
+from derain.restore import VideoOptions
 from derain.restore.video import restore_video
 from derain.tensors import save_checkpoint
 
@@ -33,7 +34,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def restore(source: Path, target: Path, **options: Any) -> tuple[Content, Content]:
     """The content of the source and of its copy, with a network that changes nothing."""
-    result = restore_video(source, target, lambda rainy: rainy, frame_by_frame=True, **options)
+    asked = VideoOptions(frame_by_frame=True, **options)
+    result = restore_video(source, target, lambda rainy: rainy, asked)
     assert (result.shortfall, result.left_out) == ("", ())
     assert [path for path in target.parent.iterdir() if path.name.startswith(".")] == []
     return content(source), content(target)

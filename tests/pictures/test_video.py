@@ -13,6 +13,7 @@ from derain.pictures.video import VideoReader
 from derain.pictures.video_encoding import VideoEncoder, choose_encoding
 from derain.pictures.video_facts import video_facts
 from derain.pictures.video_writing import decode_times
+from derain.restore import VideoOptions
 from derain.restore.video import restore_video
 
 GAPS = st.lists(st.integers(1, 90), min_size=2, max_size=40)
@@ -56,7 +57,8 @@ def test_colours_are_read_by_the_matrix_and_range_of_the_file(
 
 def test_frames_survive_the_way_to_rgb_and_back(tmp_path: Path) -> None:
     source = write_clip(tmp_path / "a.mkv", list(moving_scene(4, 32, 48)))
-    restore_video(source, tmp_path / "b.mkv", lambda rainy: rainy, frame_by_frame=True, codec="ffv1")
+    options = VideoOptions(codec="ffv1", frame_by_frame=True)
+    restore_video(source, tmp_path / "b.mkv", lambda rainy: rainy, options)
     before, after = content(source), content(tmp_path / "b.mkv")
     assert after.pixel_format == "yuv420p"
     difference = np.abs(np.stack(before.frames).astype(int) - np.stack(after.frames))

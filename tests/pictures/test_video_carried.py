@@ -18,6 +18,7 @@ from derain.errors import DerainError
 from derain.pictures.mp4_boxes import mark_spherical
 from derain.pictures.video import Frame, VideoReader
 from derain.pictures.video_facts import VideoFacts, video_facts
+from derain.restore import VideoOptions
 from derain.restore.video import restore_video
 
 HDR = "master-display=G(13250,34500)B(7500,3000)R(34000,16000)WP(15635,16450)L(10000000,1):max-cll=1000,400"
@@ -29,7 +30,8 @@ def scene(count: int = 6, height: int = 64, width: int = 96) -> list[NDArray[np.
 
 def copied(source: Path, target: Path, **options: Any) -> tuple[VideoFacts, str]:
     """The facts of a copy, and what was said of it."""
-    result = restore_video(source, target, lambda rainy: rainy, frame_by_frame=True, **options)
+    asked = VideoOptions(frame_by_frame=True, **options)
+    result = restore_video(source, target, lambda rainy: rainy, asked)
     assert result.shortfall == ""
     return video_facts(target), "; ".join(result.left_out)
 
@@ -238,11 +240,12 @@ def test_interlaced_frames_are_refused_where_fields_are_to_be_kept(tmp_path: Pat
     source = write_clip(
         tmp_path / "a.mp4", list(moving_scene(4, 64, 96)), options={"x264-params": "tff=1:interlaced=1"}
     )
+    asked = VideoOptions(frame_by_frame=True, keep_fields=True)
     with pytest.raises(DerainError, match=r"a\.mp4: is interlaced.* leave out keep_fields"):
-        restore_video(source, tmp_path / "b.mp4", lambda rainy: rainy, frame_by_frame=True, keep_fields=True)
+        restore_video(source, tmp_path / "b.mp4", lambda rainy: rainy, asked)
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
     plain = write_clip(tmp_path / "c.mp4", list(moving_scene(2, 64, 96)))
-    restore_video(plain, tmp_path / "d.mp4", lambda rainy: rainy, frame_by_frame=True, keep_fields=True)
+    restore_video(plain, tmp_path / "d.mp4", lambda rainy: rainy, asked)
 
 
 def test_hdr10_is_kept_by_h265_h264_and_matroska_and_said_elsewhere(tmp_path: Path) -> None:

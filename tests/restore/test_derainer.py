@@ -304,6 +304,27 @@ def test_floats_of_another_range_are_refused(derainer: Derainer, kind: Any) -> N
         derainer(kind(levels))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_tensors_of_any_float_type_are_restored_in_float32(derainer: Derainer, dtype: torch.dtype) -> None:
+    rainy = torch.rand(2, 3, 16, 24, generator=torch.Generator().manual_seed(0)).to(dtype)
+    found, wanted = derainer.restore(rainy, with_maps=True), derainer.restore(rainy.float(), with_maps=True)
+    assert found.image.dtype == torch.float32
+    assert torch.equal(found.image, wanted.image)
+    assert all(torch.equal(found.maps[name], values) for name, values in wanted.maps.items())
+    same_kind = derainer(rainy)
+    assert same_kind.dtype == dtype
+    assert torch.equal(same_kind, wanted.image.to(dtype))
+
+
+@pytest.mark.parametrize(
+    "rainy", [torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.zeros(1, 1, 8, 8), torch.zeros(8, 8)]
+)
+def test_other_tensors_are_refused(derainer: Derainer, rainy: torch.Tensor) -> None:
+    for restore in (derainer, derainer.restore):
+        with pytest.raises(DerainError, match=r"\(B, 3, H, W\) in \[0, 1\] is needed"):
+            restore(rainy)
+
+
 def test_files_are_not_replaced_unasked(derainer: Derainer, pixels: np.ndarray, tmp_path: Path) -> None:
     rainy, dry = tmp_path / "a.png", tmp_path / "b.png"
     write_picture(rainy, Picture(pixels))
@@ -315,6 +336,18 @@ def test_files_are_not_replaced_unasked(derainer: Derainer, pixels: np.ndarray, 
     assert np.array_equal(read_picture(dry).pixels, derainer(pixels))
     with pytest.raises(UsageError, match="replace its source"):
         derainer(rainy, output=rainy, overwrite=True)
+
+
+@pytest.mark.parametrize("pictures", [0, 1, 2])
+def test_a_folder_is_no_file(derainer: Derainer, pixels: np.ndarray, tmp_path: Path, pictures: int) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(pictures):
+        write_picture(folder / f"{number}.png", Picture(pixels))
+    for restore in (derainer, derainer.video):
+        with pytest.raises(UsageError, match=r"in: is a folder; .*restore_files"):
+            restore(folder)
+    assert len(list(tmp_path.rglob("*"))) == 1 + pictures
 
 
 def test_a_video(derainer: Derainer, tmp_path: Path) -> None:

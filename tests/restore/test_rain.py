@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 import derain
+from derain.checkpoints.rain_threshold import FACT
 from derain.errors import DerainError
 from derain.restore.protecting import FEATHER, keep_map, protected
-from derain.restore.rain import FACT, calibration, measure_rain, threshold_of
+from derain.restore.rain import measure_rain
 from derain.tensors import save_checkpoint
 
 
@@ -58,29 +57,6 @@ def test_dry_and_large_and_tiny_pictures() -> None:
     large = [t.repeat_interleave(8, 2).repeat_interleave(8, 3) for t in (rainy, image)]
     assert measure_rain(*large).signal == pytest.approx(measure_rain(rainy, image).signal, rel=0.5)
     assert measure_rain(torch.rand(3, 1, 1), torch.rand(3, 1, 1)).share in (0.0, 1.0)
-
-
-@settings(max_examples=50)
-@given(st.lists(st.floats(0, 1), min_size=20, max_size=60), st.sampled_from([0.05, 0.1, 0.25]))
-def test_a_threshold_has_the_false_alarms_that_were_asked_for(dry: list[float], rate: float) -> None:
-    fact = calibration(dry, rate)
-    assert fact["alarms"] <= rate * len(dry)
-    assert fact["alarms"] == sum(signal > fact["threshold"] for signal in dry)
-    lower = [signal for signal in dry if signal < fact["threshold"]]
-    if lower:  # the next lower threshold would have too many
-        assert sum(signal > max(lower) for signal in dry) > rate * len(dry)
-
-
-def test_too_few_dry_pictures_tell_no_rate() -> None:
-    with pytest.raises(DerainError, match="19 dry pictures are too few"):
-        calibration([0.1] * 19, 0.05)
-
-
-def test_facts_that_are_no_threshold() -> None:
-    assert threshold_of({}) is None
-    assert threshold_of({FACT: "much"}) is None
-    assert threshold_of({FACT: {"threshold": "much"}}) is None
-    assert threshold_of({FACT: {"threshold": 1}}) == 1.0
 
 
 def test_every_kind_of_picture_has_the_same_rain(tmp_path: Path) -> None:

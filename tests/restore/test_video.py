@@ -2,6 +2,7 @@ import itertools
 import re
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from clips import content, moving_scene, write_clip
 from derain.errors import DerainError, UsageError
 from derain.locks import exclusive_lock
-from derain.restore import video
+from derain.restore import VideoOptions, video
 from derain.restore.prefetch import prefetch
 from derain.restore.video import restore_video
 
@@ -53,23 +54,24 @@ def test_a_frame_that_is_not_finite_is_an_error_and_not_a_black_frame(source: Pa
 @pytest.mark.parametrize(
     ("options", "reach"),
     [
-        ({"frame_by_frame": True}, 0),
-        ({"frame_by_frame": True, "temporal": True}, 2),
-        ({}, 2),
-        ({"temporal": True}, 4),
+        (VideoOptions(frame_by_frame=True), 0),
+        (VideoOptions(frame_by_frame=True, temporal=True), 2),
+        (VideoOptions(), 2),
+        (VideoOptions(temporal=True), 4),
     ],
 )
 def test_an_interrupted_run_goes_on_from_its_last_segment(
-    source: Path, tmp_path: Path, options: dict[str, bool], reach: int
+    source: Path, tmp_path: Path, options: VideoOptions, reach: int
 ) -> None:
     # A lossless codec: the H.264 encoder does not give the same bytes for the same frames twice.
+    lossless = replace(options, codec="ffv1")
     whole, target = tmp_path / "whole.mkv", tmp_path / "out.mkv"
-    restore_video(source, whole, Breaking(), **options, codec="ffv1")
+    restore_video(source, whole, Breaking(), lossless)
     with pytest.raises(KeyboardInterrupt):
-        restore_video(source, target, Breaking(21 + reach), **options, codec="ffv1")
+        restore_video(source, target, Breaking(21 + reach), lossless)
     assert not target.exists()
     network = Breaking()
-    result = restore_video(source, target, network, **options, codec="ffv1", resume=True)
+    result = restore_video(source, target, network, replace(lossless, resume=True))
     assert (result.frames, result.resumed) == (30, 16)
     assert network.seen == 14 + reach
     resumed, straight = content(target), content(whole)
@@ -84,7 +86,7 @@ def test_another_network_does_not_go_on_with_the_parts(source: Path, tmp_path: P
     with pytest.raises(KeyboardInterrupt):
         restore_video(source, target, Breaking(20), identity="spanet")
     with pytest.raises(UsageError, match="a different source, network or options"):
-        restore_video(source, target, Breaking(), identity="drsformer", resume=True)
+        restore_video(source, target, Breaking(), VideoOptions(resume=True), identity="drsformer")
     result = restore_video(source, target, Breaking(), identity="drsformer")
     assert (result.frames, result.resumed) == (30, 0)
 
@@ -166,7 +168,7 @@ def test_a_failed_run_names_its_finished_parts(source: Path, tmp_path: Path) -> 
         restore_video(source, tmp_path / "o.mkv", fail)
     parts = tmp_path / ".o.mkv.segments"
     assert str(failed.value).endswith(f"To go on from the finished parts in {parts}, set resume=True.")
-    assert restore_video(source, tmp_path / "o.mkv", Breaking(), resume=True).resumed > 0
+    assert restore_video(source, tmp_path / "o.mkv", Breaking(), VideoOptions(resume=True)).resumed > 0
     assert not parts.exists()
 
 

@@ -12,6 +12,7 @@ import torch
 
 from derain.checkpoints import hub
 from derain.checkpoints.bundled import find_model
+from derain.checkpoints.rain_threshold import threshold_of
 from derain.errors import DerainError, Remedy, UsageError, first_line
 from derain.methods import all_architectures, method_of
 from derain.methods.contract import Architecture, Method, StateDict
@@ -47,6 +48,11 @@ class Checkpoint:
     def name(self) -> str:
         """What users call the network: `everyday-small`; that of the architecture for an unusual size."""
         return self.architecture.called(self.variant)
+
+    @property
+    def rain_threshold(self) -> float | None:
+        """The signal above which it rains, as measured for these weights; None where it was not measured."""
+        return threshold_of(self.facts)
 
 
 class Model(NamedTuple):

@@ -25,7 +25,7 @@ from derain.own_code import own_function
 from derain.paths import is_file
 
 if TYPE_CHECKING:
-    from derain.restore import Derainer
+    from derain.restore import Derainer, Settings
 
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 UNCHANGED = "input unchanged"  # the candidate that does nothing: scores of the rainy pictures themselves
@@ -92,21 +92,28 @@ def _refuse_name(what: str, name: str, taken: Sequence[str]) -> None:
 
 
 def candidate_of(
-    model: Any, settings: Mapping[str, Any], taken: Sequence[str] = (), title: str | None = None
+    model: Any,
+    settings: Settings | None = None,
+    taken: Sequence[str] = (),
+    title: str | None = None,
+    *,
+    own_code: bool = False,
 ) -> Candidate:
     """A model of any type as a candidate with a name that is not `taken`.
 
     Args:
         model: a name or file of a model, "hf:OWNER/NAME", a `Derainer`, a `torch.nn.Module`, an ONNX file
             that maps pictures, "package.module:factory" (whose code is run), or a `Candidate`.
-        settings: as `derain.load` takes them; for models that are opened here and belong to this project.
+        settings: for models that are opened here and belong to this project; None for `Settings()`.
+        taken: names that other candidates have.
         title: what tables call it; None takes the name of the file, function or class.
+        own_code: as for `derain.load`.
 
     Raises:
         DerainError, UsageError: as `derain.load`, `from_factory` and `from_onnx`; or the title is taken.
     """
     from derain.checkpoints.hub import names_repository, repository
-    from derain.restore import Derainer, load
+    from derain.restore import Derainer, Settings, load
 
     if isinstance(model, Candidate):
         found = model
@@ -118,7 +125,11 @@ def candidate_of(
         found = from_network(model, type(model).__name__)
     else:
         _refuse_module(model)
-        derainer = model if isinstance(model, Derainer) else load(model, **settings)
+        derainer = (
+            model
+            if isinstance(model, Derainer)
+            else load(model, own_code=own_code, **vars(settings or Settings()))
+        )
         checkpoint = derainer.checkpoint
         if title is not None:
             name = title
@@ -178,7 +189,7 @@ def with_option(candidate: Candidate, option: str) -> Candidate:
 
 def _is_own(path: Path) -> bool:
     """Whether this project exported an ONNX file, by its facts; damaged ones are left to their reader."""
-    from derain.export.facts import KEY
+    from derain.checkpoints.exported.facts import KEY
 
     try:
         return KEY.encode() in path.read_bytes()

@@ -27,10 +27,10 @@ import derain
 from derain.atomic import replace_file
 from derain.checkpoints import Model
 from derain.checkpoints.cards import Card, card_of
+from derain.checkpoints.exported.running import onnx_model, onnx_session
 from derain.errors import DerainError, UsageError, reason
 from derain.export.files import compare, files_at
 from derain.export.graph import AXES, record
-from derain.export.running import onnx_model, onnx_session
 from derain.nn.padding import round_up
 
 TILE = 768  # darktable's own side of a tile

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from derain.atomic import new_file, replace_file
 from derain.checkpoints import Model
+from derain.checkpoints.exported.facts import KEY, Facts, exported_facts
+from derain.checkpoints.exported.running import onnx_network, openvino_network
 from derain.errors import DerainError, UsageError
 from derain.export import TARGETS
-from derain.export.facts import KEY, Facts, exported_facts
 from derain.export.graph import trace
 from derain.export.graph_memory import bytes_per_pixel
 from derain.export.integers import LEAST_DB, agreement, pieces, with_integers
-from derain.export.running import onnx_network, openvino_network
 from derain.extras import extra
 from derain.methods.network import RainNetwork
 from derain.nn.padding import round_up

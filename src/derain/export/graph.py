@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from derain.checkpoints.exported.facts import INPUT, OUTPUT
 from derain.errors import DerainError, first_line
-from derain.export.facts import INPUT, OUTPUT
 from derain.extras import extra
 from derain.methods.network import RainNetwork
 

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from derain.checkpoints.exported.facts import INPUT
 from derain.data.folders import pictures_in, read_rgb
 from derain.errors import UsageError
-from derain.export.facts import INPUT
 from derain.extras import extra
 from derain.methods.network import Spec
 from derain.nn.padding import pad_to_multiple

@@ -20,24 +20,31 @@ from torch import Tensor, nn
 from derain.atomic import refuse_existing
 from derain.checkpoints import Checkpoint, Model, open_checkpoint
 from derain.checkpoints.bundled import find_model
+from derain.checkpoints.exported import is_exported
 from derain.errors import DerainError, UsageError, wrong_type
-from derain.export import is_exported
 from derain.methods import all_architectures
 from derain.methods.network import RainNetwork
 from derain.notes import join_notes
-from derain.paths import exists, path_of, same
+from derain.paths import exists, is_folder, path_of, same
 from derain.pictures import Picture, left_out, read_picture, to_tensor, write_picture
 from derain.pictures.kinds import VIDEO_KINDS, file_kind
 from derain.pictures.picture import grey_pixels, to_pixels
 from derain.restore import sideways, wide_rain
 from derain.restore.blending import blended, blended_picture
-from derain.restore.in_memory import no_picture, picture_planes, restore_array, restore_pil, restore_tensor
+from derain.restore.in_memory import (
+    no_picture,
+    picture_planes,
+    restore_array,
+    restore_pil,
+    restore_tensor,
+    tensor_batch,
+)
 from derain.restore.inference import BandSource, Inference, Restored, joined, source_of
 from derain.restore.jobs import plan
 from derain.restore.precision import choose_precision, is_bfloat16_native
 from derain.restore.protecting import keep_map, refuse_other_size
-from derain.restore.rain import Change, Rain, measure_rain, threshold_of
-from derain.restore.settings import Changes, Settings, choose_device
+from derain.restore.rain import Change, Rain, measure_rain
+from derain.restore.settings import Changes, Settings, VideoOptions, choose_device
 from derain.restore.sideways import ON_ITS_SIDE, falls_sideways, may_fall_sideways
 from derain.restore.test_time import positions, turned, turned_back
 from derain.restore.wide_rain import wide_streaks_remain
@@ -101,7 +108,7 @@ def load(
 def _opened(model: str | Path | None, own_code: bool) -> Model:
     path = find_model(model)
     if is_exported(path):
-        from derain.export.running import open_exported  # its runtimes load slowly
+        from derain.checkpoints.exported.running import open_exported  # its runtimes load slowly
 
         return open_exported(path)
     return open_checkpoint(path, own_code=own_code)
@@ -295,8 +302,8 @@ class Derainer:
             output: the file to write; by default NAME-derained beside the source.
             overwrite: replace the output if it exists.
             protect: a mask of the frames' size; its white areas stay unchanged.
-            codec, crf, frame_by_frame, temporal, keep_fields, resume, progress: see
-                `derain.restore.video.restore_video`.
+            codec, crf, frame_by_frame, temporal, keep_fields, resume: see `derain.restore.VideoOptions`.
+            progress: called with the number of finished frames and their expected number, if known.
 
         Returns:
             What was done. `shortfall` states what is missing if the source is damaged.
@@ -305,26 +312,44 @@ class Derainer:
             UsageError: the output exists, or options do not fit together.
             DerainError: the source cannot be read, or the output cannot be written.
         """
+        source = path_of("a video", source)
+        options = VideoOptions(codec, crf, resume, frame_by_frame, temporal, keep_fields)
+        target = _target(source, output, overwrite)
+        return self.restore_video(source, target, options, protect=protect, progress=progress)
+
+    def restore_video(
+        self,
+        source: Path,
+        target: Path,
+        options: VideoOptions | None = None,
+        *,
+        protect: Any = None,
+        progress: FrameProgress | None = None,
+    ) -> VideoResult:
+        """As `video`, with the place and the options already decided.
+
+        Args:
+            source: see `video`.
+            target: the file to write, replaced if it exists.
+            options: how it is restored and written; None for `VideoOptions()`.
+            protect, progress: see `video`.
+
+        Raises:
+            UsageError, DerainError: as `video`.
+        """
         from derain.pictures.video_facts import video_facts  # PyAV takes a while to load
         from derain.restore.video import restore_video
 
-        source, keep = path_of("a video", source), self._keep(protect)
-        target, bits = _target(source, output, overwrite), video_facts(source).bits
-        identity = self.identity
+        bits, keep, identity = video_facts(source).bits, self._keep(protect), self.identity
         if keep is not None:
             identity += hashlib.sha256(keep.numpy().tobytes()).hexdigest()
         return restore_video(
             source,
             target,
             self.frame_restorer(bits),
-            codec=codec,
-            crf=crf,
+            options,
             batch=self.frames_at_once,
-            resume=resume,
-            frame_by_frame=frame_by_frame,
             finish=self.frame_finish(keep),
-            temporal=temporal,
-            keep_fields=keep_fields,
             identity=identity,
             progress=progress,
         )
@@ -363,7 +388,7 @@ class Derainer:
     @property
     def rain_threshold(self) -> float | None:
         """The signal above which it rains, as measured for these weights; None where it was not measured."""
-        return threshold_of(self.checkpoint.facts) if self.checkpoint else None
+        return self.checkpoint.rain_threshold if self.checkpoint else None
 
     def rain(self, picture: Any) -> Rain:
         """How much rain there is in one picture.
@@ -405,6 +430,8 @@ class Derainer:
     ) -> Restored:
         """Restores pictures (B, 3, H, W) float RGB in [0, 1], as many at once as fit in memory.
 
+        They may be of any float type and on any device; results are float32 on the CPU.
+
         Tiles if the settings ask for it, if the network's published protocol does, or if a picture
         would not fit in memory; if memory runs out nevertheless, halves the tile and starts the
         picture again. `progress(done, total)` counts tiles. `bits` is the depth of the
@@ -415,8 +442,10 @@ class Derainer:
         which must all be treated alike.
 
         Raises:
-            DerainError: values are not finite, or memory runs out at the smallest tile.
+            DerainError: they are no such tensor, values are not finite, or memory runs out at the smallest
+                tile.
         """
+        rainy = tensor_batch(rainy)
         if protect is not None:
             refuse_other_size(protect, rainy.shape[-2:])
         work = _Work(self.dtype_for(bits), with_maps, progress)
@@ -580,14 +609,13 @@ class Derainer:
         )
 
     def _restore_file(self, source: Path, output: str | Path | None, overwrite: bool, protect: Any) -> Path:
+        target = _target(source, output, overwrite)
         if _is_video(source):
-            result = self.video(source, output, overwrite=overwrite, protect=protect)
-            target = _place(source, output)
+            result = self.restore_video(source, target, protect=protect)
             for note in result.left_out:
                 log.warning("%s: %s", target, note)
             result.raise_if_damaged(source, target)
             return target
-        target = _target(source, output, overwrite)
         found = read_picture(source)
         restored = self.restore_picture(found, protect=self._keep(protect)).picture
         lost = write_picture(target, restored)
@@ -633,17 +661,15 @@ def _is_video(source: Path) -> bool:
     return kind.media == "video" if kind else source.suffix.lower() in VIDEO_KINDS
 
 
-def _place(source: Path, output: str | Path | None) -> Path:
-    """The file to write: `output`, or NAME-derained beside the source, in a format that is written."""
-    if output is not None:
-        return path_of("the output", output)
-    (job,) = plan([source]).jobs
-    return job.target
-
-
 def _target(source: Path, output: str | Path | None, overwrite: bool) -> Path:
-    """The file to write. Raises `UsageError` if it exists and may not be replaced."""
-    target = _place(source, output)
+    """The file to write: `output`, or NAME-derained beside the source, in a format that is written.
+
+    Raises:
+        UsageError: the source is a folder; or the file is the source, or exists and may not be replaced.
+    """
+    if is_folder(source):
+        raise UsageError(f"{source}: is a folder; give one file, or use `derain.restore.restore_files`.")
+    target = plan([source]).jobs[0].target if output is None else path_of("the output", output)
     if exists(target) and same(target, source):
         raise UsageError(f"{target}: the result would replace its source; give another output.")
     refuse_existing(target, overwrite)

@@ -68,7 +68,9 @@ def restore_tensor(tensor: Tensor, restore: Restore) -> Tensor:
     Raises:
         DerainError: its shape, type or values are others.
     """
-    image = restore(_tensor_batch(tensor), FLOATS)
+    batch = tensor_batch(tensor)
+    _refuse_beyond(batch)
+    image = restore(batch, FLOATS)
     return image.reshape(tensor.shape).to(tensor.device, tensor.dtype)
 
 
@@ -90,7 +92,8 @@ def picture_planes(picture: Any) -> tuple[Tensor, int]:
     if isinstance(picture, np.ndarray):
         return _array_planes(picture)
     if isinstance(picture, Tensor):
-        batch = _tensor_batch(picture)
+        batch = tensor_batch(picture)
+        _refuse_beyond(batch)
         if len(batch) == 1:
             return batch, FLOATS
         raise DerainError(f"a batch of {len(batch)} pictures; give them one by one.")
@@ -117,17 +120,19 @@ def _array_planes(array: NDArray[Any]) -> tuple[Tensor, int]:
     return planes.permute(2, 0, 1).expand(3, -1, -1)[None], FLOATS
 
 
-def _tensor_batch(tensor: Tensor) -> Tensor:
+def tensor_batch(tensor: Tensor) -> Tensor:
+    """(3, H, W) or (B, 3, H, W) of any float type, on any device, as (B, 3, H, W) float32 on the CPU.
+
+    Raises:
+        DerainError: its shape or type is another.
+    """
     if not tensor.numel():
         raise DerainError(f"a tensor of shape {tuple(tensor.shape)} is empty: it has no pixels.")
     is_picture = tensor.ndim in (3, 4) and tensor.shape[-3] == 3
     if not is_picture or not tensor.is_floating_point():
-        raise DerainError(
-            f"a {tensor.dtype} tensor {tuple(tensor.shape)}: float (3, H, W) or (B, 3, H, W) is needed."
-        )
-    batch = tensor.detach().cpu().float().reshape(-1, *tensor.shape[-3:])
-    _refuse_beyond(batch)
-    return batch
+        given = f"a {tensor.dtype} tensor {tuple(tensor.shape)}"
+        raise DerainError(f"{given}: float (3, H, W) or (B, 3, H, W) in [0, 1] is needed.")
+    return tensor.detach().cpu().float().reshape(-1, *tensor.shape[-3:])
 
 
 def _refuse_beyond(values: Tensor) -> None:

@@ -7,23 +7,18 @@ out, in the median of many cells, times how much more vertical than horizontal t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from derain.errors import DerainError
-
 LONGEST = 640  # pixels of the longer side at which it is measured
 WINDOW = 25  # pixels, side of the square that is a pixel's surroundings
 STANDS_OUT = 2 / 255  # change of luma, beyond that of the surroundings, above which a pixel counts
 CELLS = 6  # on each side
 NOISE = 4 / 255  # of the change's slope: weaker ones hardly affect the direction
-FACT = "rain"  # of weights: the result of `calibration`
 
 
 @dataclass(frozen=True)
@@ -57,7 +52,7 @@ def measure_rain(rainy: Tensor, image: Tensor, threshold: float | None = None) -
 
     Args:
         rainy, image: (1, 3, H, W) or (3, H, W) float RGB in [0, 1], before and after.
-        threshold: that of the weights, see `threshold_of`.
+        threshold: that of the weights, see `derain.checkpoints.rain_threshold`.
 
     Examples:
         >>> import torch
@@ -109,36 +104,6 @@ def _resized(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.f
     if size == values.shape[::-1]:
         return values
     return np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_AREA), np.float32)
-
-
-def threshold_of(facts: Mapping[str, Any]) -> float | None:
-    """The signal above which it rains, from the facts in a file of weights; None if there is none."""
-    fact = facts.get(FACT)
-    threshold = fact.get("threshold") if isinstance(fact, Mapping) else None
-    if not isinstance(threshold, int | float) or isinstance(threshold, bool) or not 0 <= threshold <= 1:
-        return None
-    return float(threshold)
-
-
-def calibration(dry: list[float], false_alarms: float = 0.05) -> dict[str, float | int]:
-    """The fact for weights: the lowest threshold with no more than this share of false alarms.
-
-    Args:
-        dry: signals of photographs without rain that the weights were not trained on.
-        false_alarms: the greatest share of them above the threshold.
-
-    Examples:
-        >>> calibration([0.1, 0.4, 0.2, 0.3], false_alarms=0.25)
-        {'threshold': 0.3, 'alarms': 1, 'dry': 4}
-
-    Raises:
-        DerainError: there are too few of them to tell.
-    """
-    allowed = int(false_alarms * len(dry))
-    if allowed < 1:
-        raise DerainError(f"{len(dry)} dry pictures are too few for a false-alarm rate of {false_alarms:g}.")
-    threshold = sorted(dry, reverse=True)[allowed]
-    return {"threshold": threshold, "alarms": sum(signal > threshold for signal in dry), "dry": len(dry)}
 
 
 def _luma(difference: Tensor) -> NDArray[np.float32]:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from derain.atomic import new_file
 from derain.checkpoints.bundled import find_model
+from derain.checkpoints.exported import is_exported
 from derain.errors import DerainError, Remedy, UsageError, errors_of
-from derain.export import is_exported
 from derain.notes import join_notes
 from derain.paths import exists
 from derain.pictures import (
@@ -29,7 +29,7 @@ from derain.restore.derainer import Derainer, RestoredPicture, load
 from derain.restore.jobs import Job, Made, Outcome, carry_out_in_stages, plan, prepare_folders
 from derain.restore.protecting import WITHOUT_MASK, Protection
 from derain.restore.sequence import restore_sequences
-from derain.restore.settings import Settings
+from derain.restore.settings import Settings, VideoOptions
 
 COMPARE, MAPS = "compare", "maps"
 # Called with the job at work, its tiles or frames done, and their number if known.
@@ -64,18 +64,6 @@ class PictureOptions:
                 f"{' and '.join(given)} {_is(given)} for single pictures, and not for the frames of a clip.",
                 Remedy("restore the frames", dict.fromkeys(given)),
             )
-
-
-@dataclass(frozen=True)
-class VideoOptions:
-    """How to write videos; see `derain.restore.video.restore_video`."""
-
-    codec: str | None = None
-    crf: int | None = None
-    resume: bool = False
-    frame_by_frame: bool = False
-    temporal: bool = False
-    keep_fields: bool = False
 
 
 @dataclass(frozen=True)
@@ -327,16 +315,10 @@ def _restore_video(
     protection: Protection | None,
     progress: JobProgress,
 ) -> Made:
-    result = derainer.video(
+    result = derainer.restore_video(
         job.source,
         job.target,
-        overwrite=True,  # asked before
-        codec=options.codec,
-        crf=options.crf,
-        resume=options.resume,
-        frame_by_frame=options.frame_by_frame,
-        temporal=options.temporal,
-        keep_fields=options.keep_fields,
+        options,
         protect=None if protection is None else protection.path(job.mask_name),
         progress=lambda done, total: progress(job, done, total),
     )

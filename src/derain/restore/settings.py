@@ -85,6 +85,27 @@ class Changes(TypedDict, total=False):
     full_size: bool
 
 
+@dataclass(frozen=True)
+class VideoOptions:
+    """How videos are restored and written.
+
+    Attributes:
+        codec: h264, h265, vp9, mpeg4, ffv1, prores or gif; None chooses by the container and the depth.
+        crf: quality of the codec, lower is better; None takes 18 for H.264, 20 for H.265, 24 for VP9.
+        resume: continue from the segments that an interrupted run left beside the result.
+        frame_by_frame: do not correct frames by their neighbours; see `derain.restore.neighbours`.
+        temporal: reduce flicker where neighbouring frames agree; see `derain.restore.temporal`.
+        keep_fields: refuse interlaced videos, which are deinterlaced otherwise.
+    """
+
+    codec: str | None = None
+    crf: int | None = None
+    resume: bool = False
+    frame_by_frame: bool = False
+    temporal: bool = False
+    keep_fields: bool = False
+
+
 def choose_device(name: str) -> torch.device:
     """The device that one of `DEVICES` stands for. Raises `UsageError` if it is not available."""
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}

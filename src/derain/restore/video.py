@@ -33,6 +33,7 @@ from derain.pictures.video_facts import VideoFacts, video_facts
 from derain.pictures.video_writing import refuse_misfit, write_video
 from derain.restore.neighbours import RADIUS, Seen, corrected
 from derain.restore.prefetch import prefetch
+from derain.restore.settings import VideoOptions
 from derain.restore.temporal import RADIUS as STEADY_RADIUS
 from derain.restore.temporal import steady
 
@@ -78,15 +79,10 @@ def restore_video(
     source: str | Path,
     target: str | Path,
     restore_batch: RestoreBatch,
+    options: VideoOptions | None = None,
     *,
-    codec: str | None = None,
-    crf: int | None = None,
     batch: int = 1,
-    resume: bool = False,
-    frame_by_frame: bool = False,
     finish: Finish | None = None,
-    temporal: bool = False,
-    keep_fields: bool = False,
     identity: str = "",
     progress: FrameProgress | None = None,
 ) -> VideoResult:
@@ -97,42 +93,37 @@ def restore_video(
         target: the file to write, replaced if it exists; its extension picks the container.
         restore_batch: maps rainy frames (B, 3, H, W), float32 RGB in [0, 1] on the CPU, upright, to
             restored ones of the same shape, on any device. Called from its own thread.
-        codec: h264, h265, vp9, mpeg4, ffv1, prores or gif; None chooses by the container and the depth.
-        crf: quality of the codec, lower is better; None takes 18 for H.264, 20 for H.265, 24 for VP9.
+        options: how it is restored and written; None for `VideoOptions()`.
         batch: frames that are restored at once.
-        resume: continue from the segments that an interrupted run left beside the target.
-        frame_by_frame: do not correct frames by their neighbours; see `derain.restore.neighbours`.
         finish: makes the final frame from the rainy and the corrected one, both (1, 3, H, W).
-        temporal: reduce flicker where neighbouring frames agree; see `derain.restore.temporal`.
-        keep_fields: refuse an interlaced video, which is deinterlaced otherwise.
         identity: names the network and its weights; a run is resumed only under the same one.
         progress: called with the number of finished frames and their expected number, if known.
 
     Raises:
         UsageError: options contradict each other, the container or the run to resume.
-        DerainError: the source cannot be read or is interlaced against `keep_fields`, the target cannot
+        DerainError: the source cannot be read or is interlaced against the options, the target cannot
             be written, or another process is writing it. Finished segments stay for `resume`.
     """
-    source, target = Path(source), Path(target)
+    source, target, options = Path(source), Path(target), options or VideoOptions()
     if same(target, source):
         raise UsageError(f"{target}: is the source itself; write to another file.")
     facts = video_facts(source)
-    if keep_fields and facts.interlaced:
+    if options.keep_fields and facts.interlaced:
         raise DerainError(
             f"{source}: is interlaced, and a progressive result cannot keep its fields.",
             Remedy("deinterlace it", {"keep_fields": None}),
         )
-    encoding = choose_encoding(facts, target, codec, crf)
+    encoding = choose_encoding(facts, target, options.codec, options.crf)
     refuse_misfit(facts, encoding, target)
-    made_from = _made_from(facts, encoding, frame_by_frame, temporal, identity)
-    with exclusive_lock(target), _Segments.open(target, made_from, resume) as segments:
+    made_from = _made_from(facts, encoding, options, identity)
+    with exclusive_lock(target), _Segments.open(target, made_from, options.resume) as segments:
         resumed = segments.frames
         # Frames that are only neighbours of those to come.
-        reach = (0 if frame_by_frame else RADIUS) + (STEADY_RADIUS if temporal else 0)
+        reach = (0 if options.frame_by_frame else RADIUS) + (STEADY_RADIUS if options.temporal else 0)
         surplus = min(resumed, reach)
         reader = VideoReader(facts, skip=resumed - surplus)
-        restored = restored_frames(reader, restore_batch, facts.bits, batch, frame_by_frame, finish)
-        if temporal:
+        restored = restored_frames(reader, restore_batch, facts.bits, batch, options.frame_by_frame, finish)
+        if options.temporal:
             restored = _steady(restored, facts.bits)
         restored = _from(surplus, restored)
         length = SEGMENT if encoding.codec != "gif" else None
@@ -158,7 +149,8 @@ def restored_frames(
     Args:
         reader: gives frames in the order of time.
         bits: the bits per channel of the frames.
-        restore_batch, batch, frame_by_frame, finish: see `restore_video`.
+        restore_batch, batch, finish: see `restore_video`.
+        frame_by_frame: see `VideoOptions`.
     """
     restored = _restored(reader, restore_batch, bits, batch)
     if not frame_by_frame:
@@ -261,16 +253,14 @@ def _encoded(
         yield encoded + encoder.finish()
 
 
-def _made_from(
-    facts: VideoFacts, encoding: Encoding, frame_by_frame: bool, temporal: bool, identity: str
-) -> str:
+def _made_from(facts: VideoFacts, encoding: Encoding, options: VideoOptions, identity: str) -> str:
     """Everything that affects the frames, as JSON."""
     state = facts.path.stat()
     content = {
         "source": [str(real(facts.path)), state.st_size, state.st_mtime_ns],
         "encoding": asdict(encoding),
-        "frame_by_frame": frame_by_frame,
-        "temporal": temporal,
+        "frame_by_frame": options.frame_by_frame,
+        "temporal": options.temporal,
         "identity": identity,
     }
     return json.dumps(content, sort_keys=True)

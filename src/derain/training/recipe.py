@@ -278,8 +278,8 @@ def checked(content: Mapping[str, Any], source: str) -> Recipe:
         recipe = Recipe.model_validate(with_current_keys(content))
     except ValidationError as error:
         raise UsageError(f"{source}: {explain(error, Recipe)}") from None
-    contradiction = _contradiction(recipe)
-    if contradiction:
+    contradiction = next(_contradictions(recipe), None)
+    if contradiction is not None:
         raise UsageError(f"{source}: {contradiction}")
     return recipe
 
@@ -378,44 +378,65 @@ def losses_of(recipe: Recipe) -> list[dict[str, Scalar]]:
     return [{**recipe.loss, **source.loss} for source in recipe.data.sources]
 
 
-def _contradiction(recipe: Recipe) -> str | None:
-    """The first rule broken that types cannot express."""
-    for name, part in (*sources_of(recipe).items(), ("validation", recipe.validation)):
-        if part is not None and part.rainy and part.rain:
-            return (
-                f"'{name}.rainy' names pairs and '{name}.rain' ({part.rain}) makes rain; only one can be. "
-                f"For pairs, set '{name}.rain' to null; to make rain, set '{name}.rainy' to null."
-            )
-        if isinstance(part, Data) and part.layers and (part.rainy or part.rain):
-            return f"'{name}.layers' excludes '{name}.rainy' and '{name}.rain': give one of the three."
-        if isinstance(part, Data) and part.angle and not part.rain:
-            return f"'{name}.angle' is that of synthetic rain; name its preset in '{name}.rain'."
-        if isinstance(part, Data) and part.angle and part.angle[0] > part.angle[1]:
-            return f"'{name}.angle': the smaller angle comes first."
-        if isinstance(part, Data) and part.zoom[0] > part.zoom[1]:
-            return f"'{name}.zoom': the smallest factor comes first."
-        if isinstance(part, Data) and part.zoom != NO_ZOOM and part.crop != "window":
-            return f"'{name}.zoom' works on windows only; set '{name}.crop' to window."
-    if recipe.validation and recipe.validation.clean and recipe.validation.hold_out:
-        return (
+def _contradictions(recipe: Recipe) -> Iterator[str]:
+    """The rules broken that types cannot express."""
+    sources = sources_of(recipe)
+    for place, source in sources.items():
+        yield from _of_rain(place, source)
+        yield from _of_source(place, source)
+    if recipe.validation:
+        yield from _of_validation(recipe.validation)
+    for place, source in sources.items():
+        if isinstance(source, MixtureSource) and "function" in source.loss:
+            yield f"'{place}.loss.function': all sources share one function; name it in 'loss'."
+    shares = shares_of(recipe)
+    if min(shares) * CYCLE < sum(shares):
+        yield f"'data.sources.{shares.index(min(shares))}.share' is below a thousandth of all shares."
+    yield from _of_optimizer(recipe.optimizer)
+    yield from _of_stages(recipe.stages, recipe.accumulate)
+
+
+def _of_rain(place: str, part: Data | Validation) -> Iterator[str]:
+    if part.rainy and part.rain:
+        yield (
+            f"'{place}.rainy' names pairs and '{place}.rain' ({part.rain}) makes rain; only one can be. "
+            f"For pairs, set '{place}.rain' to null; to make rain, set '{place}.rainy' to null."
+        )
+
+
+def _of_source(place: str, source: Data) -> Iterator[str]:
+    if source.layers and (source.rainy or source.rain):
+        yield f"'{place}.layers' excludes '{place}.rainy' and '{place}.rain': give one of the three."
+    if source.angle and not source.rain:
+        yield f"'{place}.angle' is that of synthetic rain; name its preset in '{place}.rain'."
+    if source.angle and source.angle[0] > source.angle[1]:
+        yield f"'{place}.angle': the smaller angle comes first."
+    if source.zoom[0] > source.zoom[1]:
+        yield f"'{place}.zoom': the smallest factor comes first."
+    if source.zoom != NO_ZOOM and source.crop != "window":
+        yield f"'{place}.zoom' works on windows only; set '{place}.crop' to window."
+
+
+def _of_validation(validation: Validation) -> Iterator[str]:
+    yield from _of_rain("validation", validation)
+    if validation.clean and validation.hold_out:
+        yield (
             "'validation.clean' names pictures and 'validation.hold_out' takes some of those for training, "
             "and only one of them can be. Set the other to null."
         )
-    for name, source in sources_of(recipe).items():
-        if isinstance(source, MixtureSource) and "function" in source.loss:
-            return f"'{name}.loss.function': all sources share one function; name it in 'loss'."
-    shares = shares_of(recipe)
-    if min(shares) * CYCLE < sum(shares):
-        return f"'data.sources.{shares.index(min(shares))}.share' is below a thousandth of all shares."
-    optimizer = recipe.optimizer
+
+
+def _of_optimizer(optimizer: Optimizer) -> Iterator[str]:
     if optimizer.momentum is not None and optimizer.name in ("adam", "adamw"):
-        return f"'optimizer.momentum' is not used by {optimizer.name}; it has 'betas'."
+        yield f"'optimizer.momentum' is not used by {optimizer.name}; it has 'betas'."
     if optimizer.betas != Optimizer.model_fields["betas"].default and optimizer.name == "sgd":
-        return "'optimizer.betas' is not used by sgd; it has 'momentum'."
-    for number, stage in enumerate(recipe.stages):
-        if stage.batch % recipe.accumulate:
+        yield "'optimizer.betas' is not used by sgd; it has 'momentum'."
+
+
+def _of_stages(stages: Sequence[Stage], accumulate: int) -> Iterator[str]:
+    for number, stage in enumerate(stages):
+        if stage.batch % accumulate:
             given = f"'stages.{number}.batch' is {stage.batch}"
-            return f"{given}, not a multiple of 'accumulate' {recipe.accumulate}."
-        if stage.steps is None and number + 1 < len(recipe.stages):
-            return f"'stages.{number}.steps' is missing; only the last stage may leave it out."
-    return None
+            yield f"{given}, not a multiple of 'accumulate' {accumulate}."
+        if stage.steps is None and number + 1 < len(stages):
+            yield f"'stages.{number}.steps' is missing; only the last stage may leave it out."

@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from derain.checkpoints import Checkpoint, Model
+from derain.checkpoints.exported.facts import INPUT, KEY, OUTPUT, Facts, read_facts
+from derain.checkpoints.recognise import Checkpoint, Model
 from derain.errors import DerainError, last_line, reason
-from derain.export.facts import INPUT, KEY, OUTPUT, Facts, read_facts
 from derain.extras import extra
 from derain.methods import all_architectures, method_of
 from derain.methods.network import RainNetwork

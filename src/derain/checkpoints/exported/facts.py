@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from derain.checkpoints import Model
+from derain.checkpoints.rain_threshold import FACT
+from derain.checkpoints.recognise import Model
 from derain.errors import DerainError
 from derain.methods.network import Spec, Tile
-from derain.restore.rain import FACT, threshold_of
 
 KEY = "derain"  # of the facts in a file's metadata
 INPUT, OUTPUT = "rainy", "image"
@@ -74,7 +74,7 @@ class Facts(BaseModel):
         )
 
     def of_weights(self) -> dict[str, Any]:
-        """These facts as a file of weights states them; see `derain.restore.rain`."""
+        """These facts as a file of weights states them; see `derain.checkpoints.rain_threshold`."""
         return {} if self.rain_threshold is None else {FACT: {"threshold": self.rain_threshold}}
 
 
@@ -95,7 +95,7 @@ def exported_facts(
         bytes_per_pixel=bytes_per_pixel,
         multiply_adds_per_pixel=network.multiply_adds(side, side) / side**2,
         precision=precision,
-        rain_threshold=threshold_of(checkpoint.facts),
+        rain_threshold=checkpoint.rain_threshold,
     )
 
 
