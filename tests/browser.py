@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -125,6 +126,20 @@ class Tab:
     def scheme(self, name: str) -> None:
         """light or dark"""
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": name}])
+
+    def violations(self) -> list[str]:
+        """What axe-core, a checker of accessibility, finds on the page; skips the test without it.
+
+        DERAIN_AXE names the file axe.min.js of the package axe-core.
+        """
+        axe = os.environ.get("DERAIN_AXE")
+        if axe is None:
+            pytest.skip("DERAIN_AXE does not name a file axe.min.js")
+        self.run(Path(axe).read_text("utf-8") + "; 0")
+        found: list[str] = self.run(
+            "axe.run().then((r) => r.violations.map((v) => [v.id, ...v.nodes.map((n) => n.html)].join(' ')))"
+        )
+        return found
 
     def screenshot(self, path: Path) -> None:
         shot = self.call("Page.captureScreenshot", captureBeyondViewport=True)

@@ -126,3 +126,18 @@ def test_the_page_fits_its_window_and_follows_the_scheme(tab: Tab, tmp_path: Pat
                 red = tab.run("getComputedStyle(document.body).backgroundColor.match(/[0-9]+/)[0]")
                 assert (int(red) > 200) == (scheme == "light")
                 tab.screenshot(shots / f"live-{width}-{scheme}.png")
+
+
+@pytest.mark.heavy
+def test_axe_finds_nothing(tab: Tab) -> None:
+    with LivePage(0) as page:
+        page.show(plain(200))
+        page.tell(row(24.8))
+        for width in (1280, 390):
+            for scheme in ("light", "dark"):
+                tab.size(width, 844, phone=width < 500)
+                tab.scheme(scheme)
+                visit(tab, page)
+                assert tab.violations() == []
+    tab.until("document.body.dataset.state === 'ended'")
+    assert tab.violations() == []

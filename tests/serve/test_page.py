@@ -11,6 +11,7 @@ import pytest
 
 import derain
 from derain.serve.endpoints import ASSETS, PAGE
+from derain.serve.models import offered
 
 FOUND = json.loads(ASSETS["words.json"].read_text("utf-8"))
 SCRIPTS = {name: path.read_text("utf-8") for name, path in ASSETS.items() if path.suffix == ".js"}
@@ -47,7 +48,9 @@ def test_french_signs_stay_with_their_words() -> None:
 
 def test_what_is_translated_is_what_the_server_says() -> None:
     """Each translated text is one of the package, with its {parts} in place of what varies."""
-    said = re.compile("|".join(sorted(set(_patterns()))))
+    titles = {model.title for model in offered(())}
+    assert titles <= {key.removeprefix("served:") for key in FOUND["words"]}
+    said = re.compile("|".join(sorted({*_patterns(), *map(re.escape, titles)})))
     for key, texts in FOUND["words"].items():
         text = key.removeprefix("served:")
         if text != key:

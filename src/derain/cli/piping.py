@@ -165,4 +165,4 @@ def restore_pipe(
         told = f"{done} frames restored in {duration(seconds)} with {derainer.name}"
         print(printable(told), file=sys.stderr)
     if stream.damaged:
-        raise DerainError("standard input: damaged in places; what could be read was restored.")
+        raise DerainError("standard input: damaged or cut off; what could be read was restored.")

@@ -119,7 +119,7 @@ class FrameStream:
         name: Path,
         raw: RawFrames | None = None,
         live: bool = False,
-        stop: threading.Event | None = None,
+        reading: _Reading | None = None,
     ) -> None:
         """
         Args:
@@ -127,7 +127,7 @@ class FrameStream:
             name: what messages call the source.
             raw: the format of raw frames.
             live: return each frame as soon as it arrives; decoding on several cores would delay some.
-            stop: ends the source when it is set, even while a thread waits for it.
+            reading: what the container reads from, if it is a pipe.
 
         Raises:
             DerainError: there is no video, or no frame of it can be read.
@@ -137,7 +137,8 @@ class FrameStream:
             stream.thread_type = "SLICE"
         if raw is not None:  # the usual place of halved chroma
             stream.codec_context.options = {"chroma_sample_location": "left"}
-        self._tally, self._to_rgb, self.frames, self._stop = Tally(), VideoReformatter(), 0, stop
+        self._tally, self._to_rgb, self.frames = Tally(), VideoReformatter(), 0
+        self._reading, self._format = reading, container.format.name
         frames = decoded_frames(container, stream, self._tally)
         first = next(frames, None)
         self.facts = facts_of(name, container, stream, first, None if raw is None else raw.rate)
@@ -147,13 +148,20 @@ class FrameStream:
 
     @property
     def damaged(self) -> bool:
-        """Whether something could not be decoded so far."""
-        return self._tally.damaged
+        """Whether something could not be decoded so far, or the last frame is incomplete."""
+        # FFmpeg is silent about the rest of a y4m stream that is too short for a frame.
+        is_cut = (
+            self._format == "yuv4mpegpipe"
+            and self._reading is not None
+            and self._reading.has_ended
+            and self._reading.length != self._tally.end
+        )
+        return self._tally.damaged or is_cut
 
     def stop(self) -> None:
         """Ends the frames of a pipe, even while another thread waits for the next one."""
-        if self._stop is not None:
-            self._stop.set()
+        if self._reading is not None:
+            self._reading.stop.set()
 
     def decoded(self) -> Iterator[VideoFrame]:
         """The decoded frames; `rgb` converts those that are wanted to pictures."""
@@ -180,7 +188,8 @@ class _Reading:
     """What FFmpeg reads from: returns the available bytes, without waiting for a whole block.
 
     Attributes:
-        is_empty: whether nothing has arrived so far.
+        length: how many bytes have arrived so far.
+        has_ended: whether the other side has closed the pipe.
         stop: set to end the stream, even while it waits.
     """
 
@@ -189,14 +198,17 @@ class _Reading:
         unbuffered: Any = getattr(file, "raw", file)
         self._read: Callable[[int], bytes] = unbuffered.read
         self._descriptor = _descriptor(unbuffered)
-        self.is_empty, self.stop = True, threading.Event()
+        self.length, self.has_ended, self.stop = 0, False, threading.Event()
 
     def read(self, size: int) -> bytes:
         try:
-            content = self._read(size) if self._is_ready() else b""
+            if not self._is_ready():
+                return b""
+            content = self._read(size)
         except KeyboardInterrupt:
             raise _Interrupted from None
-        self.is_empty = self.is_empty and not content
+        self.length += len(content)
+        self.has_ended = not content
         return content
 
     def _is_ready(self) -> bool:
@@ -275,7 +287,7 @@ def open_pipe(file: BinaryIO, raw: RawFrames | None = None, *, live: bool = Fals
             raise DerainError(f"{PIPE_NAME}: {_why_no_pipe(reading, error)}") from None
         with container:
             try:
-                stream = FrameStream(container, Path(PIPE_NAME), raw, live, reading.stop)
+                stream = FrameStream(container, Path(PIPE_NAME), raw, live, reading)
             except DerainError as error:
                 if "mp4" in container.format.name:
                     error.message = f"{error.message} MP4 from a pipe needs its index in front, or fragments."
@@ -284,7 +296,7 @@ def open_pipe(file: BinaryIO, raw: RawFrames | None = None, *, live: bool = Fals
 
 
 def _why_no_pipe(reading: _Reading, error: Exception) -> str:
-    if reading.is_empty:
+    if reading.length == 0:
         return "nothing arrived; check the output of the program before the pipe."
     return (
         f"no readable video ({why_not_opened(error)}); known are y4m, Matroska, WebM, NUT, MPEG-TS, MP4 with "

@@ -73,9 +73,11 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
 
 @dataclass
 class Tally:
-    """What was read so far: how many packets that were not empty, and whether any could not be decoded."""
+    """What was read so far: how many packets that were not empty, where in the source the last of them ends
+    in bytes, if known, and whether any could not be decoded."""
 
     packets: int = 0
+    end: int | None = None
     damaged: bool = False
 
 
@@ -87,7 +89,9 @@ def decoded_frames(container: InputContainer, stream: VideoStream, tally: Tally)
     while True:
         try:
             packet = next(packets)
-            tally.packets += packet.size > 0
+            if packet.size:
+                tally.packets += 1
+                tally.end = None if packet.pos is None else packet.pos + packet.size
         except StopIteration:
             return
         except av.error.FFmpegError:

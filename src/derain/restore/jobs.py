@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 from derain.atomic import refuse_unwritable
 from derain.errors import DerainError, Remedy, UsageError, errors_of
 from derain.notes import join_notes
-from derain.paths import RESULT, exists, is_folder, real, written_beside
+from derain.paths import RESULT, exists, is_folder, parts_of, real, written_beside
 from derain.pictures import EXTENSIONS, Found, Unread, find
 from derain.pictures.kinds import KNOWN_EXTENSIONS, VIDEO_KINDS
 from derain.restore.rain import Rain
@@ -21,6 +21,7 @@ from derain.restore.rain import Rain
 Status = Literal["restored", "skipped", "failed"]
 STATUSES: tuple[Status, ...] = ("restored", "skipped", "failed")
 EXISTS = "exists already, perhaps made with other settings."
+CUT_OFF = "exists already, but its source was cut off, or a run that was to replace it did not end."
 # Bytes above which a job is done alone: those of a picture of 50 megapixels and its result.
 MOST_HELD = 300 << 20
 
@@ -109,8 +110,11 @@ def failed(job: Job, error: DerainError) -> Outcome:
 
 
 def skipped(job: Job) -> Outcome:
-    """The outcome of a job whose result already exists."""
-    return Outcome(job, "skipped", EXISTS, Remedy("replace it", {"overwrite": True}), exists=True)
+    """The outcome of a job whose result already exists; that of a video may be unfinished."""
+    remedy = Remedy("replace it", {"overwrite": True})
+    if job.is_video and exists(parts_of(job.target)):
+        return Outcome(job, "failed", f"{job.target}: {CUT_OFF}", remedy)
+    return Outcome(job, "skipped", EXISTS, remedy, exists=True)
 
 
 @dataclass(frozen=True)

@@ -133,6 +133,9 @@ def restore_video(
         if (reader.transparent or (facts.alpha and resumed)) and not encoding.alpha:
             left_out.append(f"left out: its transparency ({target.suffix} with {encoding.codec} holds none)")
         segments.discard()
+    if reader.shortfall:
+        with contextlib.suppress(OSError):
+            parts_of(target).mkdir()  # by which a later run knows that it is not whole
     return VideoResult(segments.frames, resumed, reader.shortfall, tuple(left_out), facts.bits)
 
 

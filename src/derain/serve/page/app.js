@@ -302,7 +302,7 @@ document.addEventListener("keydown", (event) => {
 async function start() {
   const [models, allowed] = await Promise.all([api("/models"), api("/limits")]);
   limits = allowed;
-  byId("model").replaceChildren(...models.map((model) => new Option(model.title, model.name, false, model.default)));
+  byId("model").replaceChildren(...models.map((model) => new Option(served(model.title), model.name, false, model.default)));
   byId("files").accept = [...limits.formats.flatMap((format) => format.extensions), "video/*"].join();
   byId("limits").textContent = word("limits", {
     pictures: names("picture"),
