@@ -296,6 +296,65 @@ def test_the_next_is_read_and_the_last_is_written_during_the_work(tmp_path: Path
     assert [(o.job, o.note) for o in outcomes] == [(job, "written in time") for job in jobs]
 
 
+def test_several_are_worked_on_at_once_and_outcomes_keep_their_order(tmp_path: Path) -> None:
+    jobs, together = some_jobs(tmp_path, 6), threading.Barrier(3)
+
+    def work(_: Job, number: int) -> Callable[[], Made]:
+        together.wait(30)
+        return lambda: Made(f"{number}")
+
+    outcomes = list(
+        carry_out_in_stages(jobs, lambda job: int(job.name.name), work, {}, held=lambda _: 0, at_once=3)
+    )
+    assert [(o.job, o.note) for o in outcomes] == [(job, str(n)) for n, job in enumerate(jobs)]
+
+
+def test_large_pictures_are_not_worked_on_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs_room, "MOST_HELD", 10)
+    jobs, at_work, most = some_jobs(tmp_path, 6), list[Job](), list[int]()
+
+    def work(job: Job, _: int) -> Callable[[], Made]:
+        at_work.append(job)
+        most.append(len(at_work))
+        return lambda: at_work.remove(job) or Made()
+
+    list(carry_out_in_stages(jobs, lambda job: 11, work, {}, held=lambda size: size, at_once=3))
+    assert most == [1] * 6
+
+
+def test_what_is_no_longer_wanted_is_told_to_stop(tmp_path: Path) -> None:
+    jobs, stop, worked = some_jobs(tmp_path, 20), threading.Event(), list[Job]()
+
+    def work(job: Job, _: None) -> Callable[[], Made]:
+        worked.append(job)
+        if job is not jobs[0]:
+            assert stop.wait(30)
+        return Made
+
+    outcomes = carry_out_in_stages(jobs, lambda job: None, work, {}, held=lambda _: 0, at_once=2, stop=stop)
+    assert next(outcomes).job is jobs[0]
+    outcomes.close()
+    assert len(worked) < 6
+
+
+def test_pictures_at_once_are_those_one_by_one(derainer: Derainer, tmp_path: Path) -> None:
+    for number in range(5):
+        pixels = np.random.default_rng(number).integers(0, 256, (40, 30 + 8 * number, 3), np.uint8)
+        write_picture(tmp_path / "rainy" / f"{number}.png", Picture(pixels))
+    before = torch.get_num_threads()
+    try:
+        for threads, name in ((1, "one"), (3, "three")):
+            torch.set_num_threads(threads)
+            outcomes = restore_all(derainer, plan([tmp_path / "rainy"], tmp_path / name).jobs)
+            assert [o.status for o in outcomes] == ["restored"] * 5
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    for number in range(5):
+        one, three = (read_picture(tmp_path / name / f"{number}.png").pixels for name in ("one", "three"))
+        assert np.array_equal(one, three)
+
+
 def test_large_pictures_are_worked_on_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs_room, "MOST_HELD", 10)
     jobs, steps = some_jobs(tmp_path, 3), list[str]()

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+from types import SimpleNamespace
 
-from derain.restore.threads import fastest_threads, idle_cores
+import psutil
+import pytest
+import torch
+
+from derain.restore import memory
+from derain.restore.threads import divided_threads, fastest_threads, idle_cores, pictures_at_once
 
 START = {"user": 10.0, "nice": 2.0, "system": 3.0, "idle": 50.0, "iowait": 1.0, "guest": 4.0}
 
@@ -45,3 +50,22 @@ def test_low_priority_is_free_whoever_has_it() -> None:
 def test_the_user_chooses_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     assert fastest_threads(7) == 7
+
+
+def test_pictures_at_once_are_bounded_by_threads_pictures_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    available = 100 * memory.CPU_BUDGET
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=available))
+    assert [pictures_at_once(8, 200), pictures_at_once(8, 3), pictures_at_once(64, 200)] == [8, 3, 50]
+    available = memory.CPU_BUDGET
+    assert pictures_at_once(8, 200) == 1
+
+
+def test_threads_are_shared_out_and_given_back() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(5)
+    try:
+        with divided_threads(2):
+            assert torch.get_num_threads() == 2
+        assert torch.get_num_threads() == 5
+    finally:
+        torch.set_num_threads(before)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
+import threading
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -127,18 +128,25 @@ class Made:
     status: Status = "restored"
 
 
-def carry_out(jobs: Sequence[Job], work: Callable[[Job], Made], overwrite: bool = False) -> Iterator[Outcome]:
+def carry_out(
+    jobs: Sequence[Job],
+    work: Callable[[Job], Made],
+    overwrite: bool = False,
+    unwritable: Mapping[Path, DerainError] | None = None,
+) -> Iterator[Outcome]:
     """Does every job whose result does not exist yet; a failure does not stop the others.
 
     Args:
         jobs: see `plan`.
         work: makes the result of a job.
         overwrite: replace results that exist.
+        unwritable: folders that no results can be written to; None: `prepare_folders` finds them.
 
     Raises:
         DerainError: no result could be written; checked before the work.
     """
-    unwritable = prepare_folders(jobs, overwrite)
+    if unwritable is None:
+        unwritable = prepare_folders(jobs, overwrite)
     for job in jobs:
         found = begun(job, lambda job: None, overwrite, unwritable)
         yield found if isinstance(found, Outcome) else ended(job, work, job)
@@ -152,37 +160,49 @@ def carry_out_in_stages(
     overwrite: bool = False,
     *,
     held: Callable[[Item], int],
+    at_once: int = 1,
+    stop: threading.Event | None = None,
 ) -> Iterator[Outcome]:
-    """As `carry_out`, but while a job is worked on, the next is read and the previous one is written.
+    """As `carry_out`, but while jobs are worked on, the next is read and an earlier one is written.
 
-    Outcomes come in the order of the jobs, each after the work of the next job.
+    Outcomes come in the order of the jobs.
 
     Args:
         jobs, overwrite: see `carry_out`.
         read: returns what `work` takes; runs in its own thread.
-        work: returns a function that writes the result, which runs in its own thread.
+        work: returns a function that writes the result; both run in threads of their own.
         unwritable: folders that no results can be written to; see `prepare_folders`.
         held: bytes that a job occupies until it is written. One above `MOST_HELD` is done alone: the next
             is read once it is written.
+        at_once: jobs that are worked on at the same time.
+        stop: set where outcomes are no longer wanted, as after Ctrl-C; work may then end early.
     """
-    reading: Future[Item | Outcome] | None = None
-    writing: Future[Outcome] | None = None
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-        for job, following in itertools.zip_longest(jobs, jobs[1:]):
-            found = reading.result() if reading else begun(job, read, overwrite, unwritable)
-            is_alone = following is None or (not isinstance(found, Outcome) and held(found) > MOST_HELD)
-            reading = None if is_alone else reader.submit(begun, following, read, overwrite, unwritable)
+    stop, permits = stop or threading.Event(), threading.Semaphore(at_once)
+    at_work = deque[tuple[Future[Outcome], int]]()
+
+    def done(job: Job, found: Item | Outcome) -> Outcome:
+        with permits:
             worked = found if isinstance(found, Outcome) else _tried(job, work, job, found)
-            if writing is not None:
-                yield writing.result()
-            writing = None if isinstance(worked, Outcome) else writer.submit(ended, job, worked)
-            del found
-            if isinstance(worked, Outcome):
-                yield worked
-            del worked
-            if is_alone and writing is not None:
-                yield writing.result()
-                writing = None
+        return worked if isinstance(worked, Outcome) else ended(job, worked)
+
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(at_once + 1) as workers:
+        try:
+            reading: Future[Item | Outcome] | None = None
+            for job, following in itertools.zip_longest(jobs, jobs[1:]):
+                found = reading.result() if reading else begun(job, read, overwrite, unwritable)
+                size = 0 if isinstance(found, Outcome) else held(found)
+                is_alone = following is None or size > MOST_HELD
+                reading = None if is_alone else reader.submit(begun, following, read, overwrite, unwritable)
+                while at_work and sum(other for _, other in at_work) + size > at_once * MOST_HELD:
+                    yield at_work.popleft()[0].result()
+                at_work.append((workers.submit(done, job, found), size))
+                del found
+                while at_work and (is_alone or len(at_work) > at_once):
+                    yield at_work.popleft()[0].result()
+        finally:
+            stop.set()
+            for future, _ in at_work:
+                future.cancel()
 
 
 def begun(

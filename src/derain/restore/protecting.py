@@ -108,9 +108,10 @@ class Protection:
         path = self.path(name)
         if path is None:
             return None
-        if self._last[0] != path:  # all frames of a video share one
-            self._last = (path, read_mask(path))
-        keep = self._last[1]
+        read, keep = self._last
+        if read != path:  # all frames of a video share one
+            keep = read_mask(path)
+            self._last = (path, keep)
         refuse_other_size(keep, size, path)
         return keep
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import functools
 import itertools
 import shutil
+import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from derain.atomic import new_file
 from derain.checkpoints.bundled import find_model
@@ -26,10 +30,11 @@ from derain.pictures import (
 )
 from derain.pictures.writing import FORMATS
 from derain.restore.derainer import Derainer, RestoredPicture, load
-from derain.restore.jobs import Job, Made, Outcome, carry_out_in_stages, plan, prepare_folders
+from derain.restore.jobs import Job, Made, Outcome, carry_out, carry_out_in_stages, plan, prepare_folders
 from derain.restore.protecting import WITHOUT_MASK, Protection
 from derain.restore.sequence import restore_sequences
 from derain.restore.settings import Settings, VideoOptions
+from derain.restore.threads import divided_threads, pictures_at_once
 
 COMPARE, MAPS = "compare", "maps"
 # Called with the job at work, its tiles or frames done, and their number if known.
@@ -227,7 +232,7 @@ def restore_all(
     protection: Protection | None = None,
     progress: JobProgress = lambda job, done, total: None,
 ) -> Iterator[Outcome]:
-    """Restores one file after the other and reports the outcome of each.
+    """Restores files and reports the outcomes in their order; a CPU works on several pictures at once.
 
     A file that cannot be read or written has a failed outcome; the others go on.
 
@@ -252,26 +257,53 @@ def restore_all(
     frames = [job for job in jobs if pictures.sequence and not job.is_video]
     clips = restore_sequences(derainer, frames, unwritable, overwrite, protection, pictures.jpeg_quality)
 
-    def restore(job: Job, picture: Picture | None) -> Callable[[], Made]:
-        if picture is None:
-            made = _restore_video(derainer, job, videos, protection, progress)
-            return lambda: made
-        keep = None if protection is None else protection.keep(picture.size, job.mask_name)
-        told = functools.partial(progress, job)
-        restored = derainer.restore_picture(picture, pictures.maps, told, protect=keep)
-        unprotected = protection is not None and keep is None
-        precision = derainer.precision_for(picture.bits)
-        return functools.partial(_written, job, picture, restored, pictures, precision, unprotected)
+    def restore_videos(group: Sequence[Job]) -> Iterator[Outcome]:
+        made = functools.partial(
+            _restored_video, derainer, options=videos, protection=protection, progress=progress
+        )
+        return carry_out(group, made, overwrite, unwritable)
 
-    others = carry_out_in_stages(
-        [job for job in jobs if job.is_video or not pictures.sequence],
-        lambda job: None if job.is_video else read_picture(job.source),
-        restore,
-        unwritable,
-        overwrite,
-        held=lambda picture: 0 if picture is None else 2 * picture.pixels.nbytes,
-    )
-    return itertools.chain(clips, others)
+    def restore_pictures(group: Sequence[Job]) -> Iterator[Outcome]:
+        stop = threading.Event()
+
+        def told(job: Job, done: int, total: int | None) -> None:
+            if stop.is_set():
+                raise CancelledError
+            progress(job, done, total)
+
+        def restore(job: Job, picture: Picture) -> Callable[[], Made]:
+            keep = None if protection is None else protection.keep(picture.size, job.mask_name)
+            tiles = functools.partial(told, job)
+            restored = derainer.restore_picture(picture, pictures.maps, tiles, protect=keep)
+            unprotected = protection is not None and keep is None
+            precision = derainer.precision_for(picture.bits)
+            return functools.partial(_written, job, picture, restored, pictures, precision, unprotected)
+
+        at_once = _pictures_at_once(derainer, len(group))
+        with divided_threads(at_once):
+            yield from carry_out_in_stages(
+                group,
+                lambda job: read_picture(job.source),
+                restore,
+                unwritable,
+                overwrite,
+                held=lambda picture: 2 * picture.pixels.nbytes,
+                at_once=at_once,
+                stop=stop,
+            )
+
+    others = [job for job in jobs if job.is_video or not pictures.sequence]
+    groups = itertools.groupby(others, lambda job: job.is_video)
+    restored = ((restore_videos if is_video else restore_pictures)(list(group)) for is_video, group in groups)
+    return itertools.chain(clips, itertools.chain.from_iterable(restored))
+
+
+def _pictures_at_once(derainer: Derainer, count: int) -> int:
+    """How many of `count` pictures are restored at the same time."""
+    runs_exported = derainer.checkpoint is not None and is_exported(derainer.checkpoint.path)
+    if derainer.device.type != "cpu" or runs_exported:  # which share out their work themselves
+        return 1
+    return pictures_at_once(torch.get_num_threads(), count)
 
 
 def _written(
@@ -308,7 +340,7 @@ def _copied(job: Job, picture: Picture) -> str:
     return join_notes("no rain found, pixels left unchanged", left_out(lost))
 
 
-def _restore_video(
+def _restored_video(
     derainer: Derainer,
     job: Job,
     options: VideoOptions,

@@ -1,12 +1,17 @@
-"""How many CPU threads are fastest."""
+"""How many CPU threads are fastest, and what they share out among them."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
+import cv2
 import psutil
+import torch
+
+from derain.restore.memory import CPU_BUDGET
 
 SAMPLE = 0.1  # seconds
 
@@ -44,3 +49,25 @@ def idle_cores(
     spent = {name: after[name] - before[name] for name in after if not name.startswith("guest")}
     free = own + sum(spent.get(name, 0.0) for name in ("idle", "iowait", "nice"))
     return max(1, min(most, round(free / max(sum(spent.values()), 1e-9) * cores)))
+
+
+def pictures_at_once(threads: int, count: int) -> int:
+    """How many of `count` pictures a CPU restores at the same time, if memory allows: one in each thread.
+
+    Several threads for one picture gain less, as much of the work on it runs in one.
+    """
+    fitting = psutil.virtual_memory().available // 2 // CPU_BUDGET
+    return max(1, min(threads, count, fitting))
+
+
+@contextlib.contextmanager
+def divided_threads(parts: int) -> Iterator[None]:
+    """Each of so many parallel tasks gets an equal share of this process's threads."""
+    torch_threads, cv2_threads = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(max(1, torch_threads // parts))
+    cv2.setNumThreads(max(1, cv2_threads // parts))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(torch_threads)
+        cv2.setNumThreads(cv2_threads)
