@@ -1,7 +1,7 @@
 import itertools
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from clips import content, moving_scene, write_clip
 from derain.errors import DerainError, UsageError
 from derain.locks import exclusive_lock
 from derain.restore import VideoOptions, video
-from derain.restore.prefetch import prefetch
+from derain.restore.prefetch import mapped, prefetch
 from derain.restore.video import restore_video
 
 
@@ -214,3 +214,27 @@ def test_a_stage_that_is_closed_ends_the_stages_before_it() -> None:
     last = prefetch(collecting())
     assert next(last) == 0
     last.close()
+
+
+def test_frames_restored_at_once_are_those_one_by_one(source: Path, tmp_path: Path) -> None:
+    lossless, together = VideoOptions(codec="ffv1"), threading.Barrier(3)
+
+    def in_threes(rainy: Tensor) -> Tensor:
+        together.wait(30)
+        return rainy * 0.5
+
+    restore_video(source, tmp_path / "one.mkv", Breaking(), lossless)
+    restore_video(source, tmp_path / "three.mkv", in_threes, lossless, passes=3)
+    one, three = (content(tmp_path / f"{name}.mkv").frames for name in ("one", "three"))
+    assert np.array_equal(one, three)
+
+
+def test_frames_before_an_error_are_made_when_several_are_at_work() -> None:
+    def numbers() -> Generator[int]:
+        yield from range(5)
+        raise OSError("cut off")
+
+    made = mapped(lambda number: number**2, numbers(), at_once=3)
+    assert [next(made) for _ in range(5)] == [0, 1, 4, 9, 16]
+    with pytest.raises(OSError, match="cut off"):
+        next(made)

@@ -47,6 +47,7 @@ from derain.restore.rain import Change, Rain, measure_rain
 from derain.restore.settings import Changes, Settings, VideoOptions, choose_device
 from derain.restore.sideways import ON_ITS_SIDE, falls_sideways, may_fall_sideways
 from derain.restore.test_time import positions, turned, turned_back
+from derain.restore.threads import pictures_at_once
 from derain.restore.wide_rain import wide_streaks_remain
 
 if TYPE_CHECKING:
@@ -348,7 +349,8 @@ class Derainer:
             target,
             self.frame_restorer(bits),
             options,
-            batch=self.frames_at_once,
+            batch=self.frames_in_a_pass,
+            passes=self.passes_at_once(),
             finish=self.frame_finish(keep),
             identity=identity,
             progress=progress,
@@ -377,9 +379,23 @@ class Derainer:
         return finish
 
     @property
-    def frames_at_once(self) -> int:
-        """How many frames of a video make a batch; a CPU gains nothing from more than one."""
+    def frames_in_a_pass(self) -> int:
+        """How many frames of a video the network gets together; a CPU gains nothing from more than one."""
         return 1 if self.device.type == "cpu" else FRAMES_ON_GPU
+
+    def passes_at_once(self, most: int | None = None) -> int:
+        """How many pictures or frames are restored at the same time, each in its own thread.
+
+        One where the network shares out its work itself: on a GPU, and in an exported file.
+
+        Args:
+            most: the number of pictures; None if there are many.
+        """
+        runs_exported = self.checkpoint is not None and is_exported(self.checkpoint.path)
+        if self.device.type != "cpu" or runs_exported:
+            return 1
+        threads = torch.get_num_threads()
+        return pictures_at_once(threads, threads if most is None else most)
 
     def seen_size(self, height: int, width: int) -> tuple[int, int]:
         """The height and width at which the network sees a picture; see `derain.restore.reduced`."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
-from collections.abc import Generator, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import TypeVar
 
 Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 
 # Set once what the thread makes is no longer wanted. A thread begins with no value.
@@ -56,6 +60,31 @@ def prefetch(items: Iterator[Item], depth: int = 1) -> Generator[Item]:
                 finished.get(timeout=0.05)
             except queue.Empty:
                 continue
+
+
+def mapped(function: Callable[[Item], Made], items: Generator[Item], at_once: int) -> Generator[Made]:
+    """What a function makes of the items, in their order; of so many at once, each in its own thread.
+
+    An error of the items is raised after what came before it. When this iterator is closed, so are `items`.
+    """
+    at_work, errors = deque[Future[Made]](), list[Exception]()
+    with contextlib.closing(items), ThreadPoolExecutor(at_once) as pool:
+        for item in until_error(items, errors):
+            at_work.append(pool.submit(function, item))
+            if len(at_work) == at_once:
+                yield at_work.popleft().result()
+        while at_work:
+            yield at_work.popleft().result()
+    if errors:
+        raise errors[0]
+
+
+def until_error(items: Iterator[Item], errors: list[Exception]) -> Iterator[Item]:
+    """The items up to an error, which is added to `errors`."""
+    try:
+        yield from items
+    except Exception as error:
+        errors.append(error)
 
 
 def _next(

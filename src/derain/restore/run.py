@@ -11,8 +11,6 @@ from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from derain.atomic import new_file
 from derain.checkpoints.bundled import find_model
 from derain.checkpoints.exported import is_exported
@@ -34,7 +32,7 @@ from derain.restore.jobs import Job, Made, Outcome, carry_out, carry_out_in_stag
 from derain.restore.protecting import WITHOUT_MASK, Protection
 from derain.restore.sequence import restore_sequences
 from derain.restore.settings import Settings, VideoOptions
-from derain.restore.threads import divided_threads, pictures_at_once
+from derain.restore.threads import divided_threads
 
 COMPARE, MAPS = "compare", "maps"
 # Called with the job at work, its tiles or frames done, and their number if known.
@@ -279,7 +277,7 @@ def restore_all(
             precision = derainer.precision_for(picture.bits)
             return functools.partial(_written, job, picture, restored, pictures, precision, unprotected)
 
-        at_once = _pictures_at_once(derainer, len(group))
+        at_once = derainer.passes_at_once(len(group))
         with divided_threads(at_once):
             yield from carry_out_in_stages(
                 group,
@@ -296,14 +294,6 @@ def restore_all(
     groups = itertools.groupby(others, lambda job: job.is_video)
     restored = ((restore_videos if is_video else restore_pictures)(list(group)) for is_video, group in groups)
     return itertools.chain(clips, itertools.chain.from_iterable(restored))
-
-
-def _pictures_at_once(derainer: Derainer, count: int) -> int:
-    """How many of `count` pictures are restored at the same time."""
-    runs_exported = derainer.checkpoint is not None and is_exported(derainer.checkpoint.path)
-    if derainer.device.type != "cpu" or runs_exported:  # which share out their work themselves
-        return 1
-    return pictures_at_once(torch.get_num_threads(), count)
 
 
 def _written(

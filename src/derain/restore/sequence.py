@@ -108,9 +108,16 @@ class _Folder:
         with contextlib.closing(prefetch(self._frames(first))) as frames:
             alike = itertools.groupby(frames, key=lambda frame: (frame.pixels.shape, frame.pixels.itemsize))
             for (_, itemsize), clip in alike:
-                bits, batch = 8 * itemsize, self.derainer.frames_at_once
-                restore = self.derainer.frame_restorer(bits)
-                restored = restored_frames(clip, restore, bits, batch, frame_by_frame=False, finish=None)
+                bits, restorer = 8 * itemsize, self.derainer
+                restored = restored_frames(
+                    clip,
+                    restorer.frame_restorer(bits),
+                    bits,
+                    restorer.frames_in_a_pass,
+                    restorer.passes_at_once(),
+                    frame_by_frame=False,
+                    finish=None,
+                )
                 with contextlib.closing(prefetch(restored)) as source:
                     yield from source
 

@@ -16,6 +16,7 @@ def restore_stream(
     restore_batch: RestoreBatch,
     *,
     batch: int = 1,
+    passes: int = 1,
     frame_by_frame: bool = False,
     finish: Finish | None = None,
     progress: Callable[[int, int | None], None] = lambda done, total: None,
@@ -26,7 +27,8 @@ def restore_stream(
         stream: where frames come from.
         writer: where they go.
         restore_batch, finish: see `derain.restore.video.restore_video`.
-        batch: frames that are restored at once; waits until that many have arrived.
+        batch: frames that are restored in one pass, which waits until that many have arrived.
+        passes: that are made at the same time.
         frame_by_frame: do not wait for the next two frames to correct each by its neighbours.
         progress: called with the number of finished frames and their expected number, if known.
 
@@ -37,7 +39,7 @@ def restore_stream(
         DerainError: frames cannot be read or written.
     """
     facts, done = stream.facts, 0
-    frames = restored_frames(stream, restore_batch, facts.bits, batch, frame_by_frame, finish)
+    frames = restored_frames(stream, restore_batch, facts.bits, batch, passes, frame_by_frame, finish)
     with contextlib.closing(prefetch(frames)) as restored:
         try:
             for frame in restored:

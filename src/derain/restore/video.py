@@ -32,10 +32,11 @@ from derain.pictures.video_encoding import EncodedFrame, Encoding, VideoEncoder,
 from derain.pictures.video_facts import VideoFacts, video_facts
 from derain.pictures.video_writing import refuse_misfit, write_video
 from derain.restore.neighbours import RADIUS, Seen, corrected
-from derain.restore.prefetch import prefetch
+from derain.restore.prefetch import mapped, prefetch
 from derain.restore.settings import VideoOptions
 from derain.restore.temporal import RADIUS as STEADY_RADIUS
 from derain.restore.temporal import steady
+from derain.restore.threads import divided_threads
 
 SEGMENT = 120  # frames
 
@@ -82,6 +83,7 @@ def restore_video(
     options: VideoOptions | None = None,
     *,
     batch: int = 1,
+    passes: int = 1,
     finish: Finish | None = None,
     identity: str = "",
     progress: FrameProgress | None = None,
@@ -92,9 +94,10 @@ def restore_video(
         source: a video that `derain.pictures.kinds` knows.
         target: the file to write, replaced if it exists; its extension picks the container.
         restore_batch: maps rainy frames (B, 3, H, W), float32 RGB in [0, 1] on the CPU, upright, to
-            restored ones of the same shape, on any device. Called from its own thread.
+            restored ones of the same shape, on any device. Called from threads of their own.
         options: how it is restored and written; None for `VideoOptions()`.
-        batch: frames that are restored at once.
+        batch: frames that are restored in one pass.
+        passes: that are made at the same time.
         finish: makes the final frame from the rainy and the corrected one, both (1, 3, H, W).
         identity: names the network and its weights; a run is resumed only under the same one.
         progress: called with the number of finished frames and their expected number, if known.
@@ -122,7 +125,9 @@ def restore_video(
         reach = (0 if options.frame_by_frame else RADIUS) + (STEADY_RADIUS if options.temporal else 0)
         surplus = min(resumed, reach)
         reader = VideoReader(facts, skip=resumed - surplus)
-        restored = restored_frames(reader, restore_batch, facts.bits, batch, options.frame_by_frame, finish)
+        restored = restored_frames(
+            reader, restore_batch, facts.bits, batch, passes, options.frame_by_frame, finish
+        )
         if options.temporal:
             restored = _steady(restored, facts.bits)
         restored = _from(surplus, restored)
@@ -144,25 +149,28 @@ def restored_frames(
     restore_batch: RestoreBatch,
     bits: int,
     batch: int,
+    passes: int,
     frame_by_frame: bool,
     finish: Finish | None,
 ) -> Generator[Frame]:
-    """The frames of a video, restored; reading, restoring and correcting have a thread each.
+    """The frames of a video, restored; reading, restoring and correcting run in parallel.
 
     Args:
         reader: gives frames in the order of time.
         bits: the bits per channel of the frames.
-        restore_batch, batch, finish: see `restore_video`.
+        restore_batch, batch, passes, finish: see `restore_video`.
         frame_by_frame: see `VideoOptions`.
     """
-    restored = _restored(reader, restore_batch, bits, batch)
-    if not frame_by_frame:
-        restored = _corrected(prefetch(restored))
-    with contextlib.closing(restored):
-        for frame, pixels in restored:
-            if finish is not None:
-                pixels = finished(finish, frame.pixels, pixels, bits)
-            yield replace(frame, pixels=pixels)
+    threads = torch.get_num_threads()
+    with divided_threads(passes):
+        restored = _restored(reader, restore_batch, bits, batch, passes)
+        if not frame_by_frame:
+            restored = _corrected(prefetch(restored), threads)
+        with contextlib.closing(restored):
+            for frame, pixels in restored:
+                if finish is not None:
+                    pixels = finished(finish, frame.pixels, pixels, bits)
+                yield replace(frame, pixels=pixels)
 
 
 def finished(finish: Finish, rainy: Pixels, corrected: Pixels, bits: int) -> Pixels:
@@ -172,20 +180,26 @@ def finished(finish: Finish, rainy: Pixels, corrected: Pixels, bits: int) -> Pix
 
 
 def _restored(
-    reader: Iterable[Frame], restore_batch: RestoreBatch, bits: int, batch: int
+    reader: Iterable[Frame], restore_batch: RestoreBatch, bits: int, batch: int, passes: int
 ) -> Generator[tuple[Frame, Pixels]]:
     """The frames as read, and restored one by one."""
-    for frames, rainy in prefetch(_batches(reader, batch)):
+
+    def restore(read: tuple[list[Frame], Tensor]) -> list[tuple[Frame, Pixels]]:
+        frames, rainy = read
         with torch.inference_mode():
             images = restore_batch(rainy)
         assert images.shape == rainy.shape, f"{tuple(rainy.shape)} became {tuple(images.shape)}"
-        for frame, image in zip(frames, images, strict=True):
-            yield frame, frame_from_tensor(image, bits)
+        pixels = [frame_from_tensor(image, bits) for image in images]
+        return list(zip(frames, pixels, strict=True))
+
+    with contextlib.closing(mapped(restore, prefetch(_batches(reader, batch)), passes)) as restored:
+        for pairs in restored:
+            yield from pairs
 
 
-def _corrected(restored: Generator[tuple[Frame, Pixels]]) -> Generator[tuple[Frame, Pixels]]:
+def _corrected(restored: Generator[tuple[Frame, Pixels]], threads: int) -> Generator[tuple[Frame, Pixels]]:
     """The same, corrected by their neighbours."""
-    corrector = functools.partial(corrected, workers=torch.get_num_threads())
+    corrector = functools.partial(corrected, workers=threads)
     with contextlib.closing(
         _beside(restored, lambda pair: Seen(pair[0].pixels, pair[1]), corrector)
     ) as pairs:
