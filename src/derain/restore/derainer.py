@@ -392,22 +392,29 @@ class Derainer:
         protect: Tensor | None = None,
         one_pass: bool = False,
     ) -> Restored:
-        """Restores pictures (B, 3, H, W) float RGB in [0, 1], as many at once as fit in memory.
+        """Restores pictures in memory, as many at once as fit there.
 
-        They may be of any float type and on any device; results are float32 on the CPU.
+        Tiles if the settings ask for it, if the network's published protocol does, or if a picture would not
+        fit in memory; if memory runs out nevertheless, halves the tile and starts the picture again.
 
-        Tiles if the settings ask for it, if the network's published protocol does, or if a picture
-        would not fit in memory; if memory runs out nevertheless, halves the tile and starts the
-        picture again. `progress(done, total)` counts tiles. `bits` is the depth of the
-        file that the values come from; 32 for floats, which "auto" restores in float32. `protect` states
-        how much of each pixel stays unchanged, see `derain.restore.protecting.keep_map`. Pictures in which
-        rain falls sideways are restored turned (`derain.restore.sideways`), and wide streaks are found in a
-        copy of half the size (`derain.restore.wide_rain`); `one_pass` skips both, as for frames of a clip,
-        which must all be treated alike.
+        Args:
+            rainy: (B, 3, H, W) or (3, H, W) RGB in [0, 1], of any float type and on any device.
+            with_maps: return the network's rain mask or uncertainty as well.
+            progress: called with the number of tiles done and of all.
+            bits: the depth of the file that the values come from; 32 for floats, which the precision "auto"
+                restores in float32.
+            protect: how much of each pixel stays unchanged, (1, 1, H, W); see
+                `derain.restore.protecting.keep_map`.
+            one_pass: do not look for rain that falls sideways (`derain.restore.sideways`), nor for wide
+                streaks in a copy of half the size (`derain.restore.wide_rain`); as for frames of a clip,
+                which must all be treated alike.
+
+        Returns:
+            The pictures (B, 3, H, W) float32, on the CPU.
 
         Raises:
-            DerainError: they are no such tensor, values are not finite, or memory runs out at the smallest
-                tile.
+            DerainError: they are no such tensor, values are not finite, the mask has another size, or memory
+                runs out at the smallest tile.
         """
         rainy = tensor_batch(rainy)
         if protect is not None:
