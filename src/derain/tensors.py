@@ -1,4 +1,4 @@
-"""Reading tensors out of untrusted files, and writing our own.
+"""Reading tensors out of untrusted files, and writing files of this project.
 
 Formats: safetensors; PyTorch files old (consecutive pickles) and new (zip), always through the
 restricted unpickler (`weights_only=True`), so no code in a file can run. Nor can a file demand

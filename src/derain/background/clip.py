@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from derain.errors import DerainError, Remedy, UsageError, reason
 from derain.paths import is_folder, real
 from derain.pictures import EXTENSIONS, Picture, read_picture, to_rgb8
+from derain.pictures.finding import nothing_found
 from derain.pictures.video import VideoReader
 from derain.pictures.video_facts import VideoFacts, video_facts
 
@@ -88,7 +89,7 @@ def open_clip(path: str | Path, limit: int | None = None) -> Clip:
     else:
         return Clip(path, _without_blanks(path.stem), video_facts(path), limit)
     if not files:
-        raise UsageError(f"{path}: no pictures found; looked for {' '.join(EXTENSIONS)}.")
+        raise nothing_found([path])
     ordered = _in_order(files)
     if limit is not None and len(ordered) < limit:
         raise _too_few(path, len(ordered), limit)

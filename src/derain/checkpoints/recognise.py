@@ -68,7 +68,7 @@ class Model(NamedTuple):
 
 
 def open_checkpoint(model: str | Path, *, own_code: bool | None = False) -> Model:
-    """Opens an official or own checkpoint of any known network.
+    """Opens a checkpoint of any known network, from its authors or from this project.
 
     Examples:
         >>> import derain

@@ -21,7 +21,7 @@ app = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode=None)
 
 @app.callback()
 def _group() -> None:
-    """Public and own data sets."""
+    """Public data sets, and your own."""
 
 
 @app.command(cls=Command)

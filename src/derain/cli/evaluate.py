@@ -227,8 +227,8 @@ def _figures(found: Table, places: range, title: str, with_intervals: bool) -> S
                 continue
             interval = interval_text(column, cell) if with_intervals else ""
             cells.append(f"{value_text(column, cell)} {interval}".strip())
-        own = [c.published for c in _at(line, places) if c and c.published is not None]
-        published = " / ".join(f"{value:g}" for value in own)
+        theirs = [c.published for c in _at(line, places) if c and c.published is not None]
+        published = " / ".join(f"{value:g}" for value in theirs)
         source = line.source or "measured here" + (f"; published {published}" if published else "")
         style = None if line.source else "bold"
         shown.add_row(printable(line.name), *cells, *[printable(source)] * sourced, style=style)

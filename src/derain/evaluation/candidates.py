@@ -119,17 +119,14 @@ def candidate_of(
         found = model
     elif isinstance(model, str) and _FACTORY.fullmatch(model) and not names_repository(model):
         found = from_factory(model)
-    elif isinstance(model, str | Path) and Path(model).suffix == ".onnx" and not _is_own(Path(model)):
+    elif isinstance(model, str | Path) and _is_foreign_onnx(Path(model)):
         found = from_onnx(Path(model))
     elif isinstance(model, nn.Module) and not hasattr(model, "outputs"):
         found = from_network(model, type(model).__name__)
     else:
         _refuse_module(model)
-        derainer = (
-            model
-            if isinstance(model, Derainer)
-            else load(model, own_code=own_code, **vars(settings or Settings()))
-        )
+        how = vars(settings or Settings())
+        derainer = model if isinstance(model, Derainer) else load(model, own_code=own_code, **how)
         checkpoint = derainer.checkpoint
         if title is not None:
             name = title
@@ -187,14 +184,17 @@ def with_option(candidate: Candidate, option: str) -> Candidate:
     )
 
 
-def _is_own(path: Path) -> bool:
-    """Whether this project exported an ONNX file, by its facts; damaged ones are left to their reader."""
+def _is_foreign_onnx(path: Path) -> bool:
+    """Whether this is an ONNX file that this project did not export; one that cannot be read is left to
+    whoever opens it."""
     from derain.checkpoints.exported.facts import KEY
 
+    if path.suffix != ".onnx":
+        return False
     try:
-        return KEY.encode() in path.read_bytes()
+        return KEY.encode() not in path.read_bytes()
     except OSError:
-        return True
+        return False
 
 
 def from_derainer(derainer: Derainer, name: str) -> Candidate:

@@ -94,7 +94,7 @@ class Report:
     @property
     def title(self) -> str:
         """What pages call the set."""
-        return self.dataset or folder_of([str(real(case.rainy)) for case in self.cases]).name or "an own set"
+        return self.dataset or folder_of([str(real(case.rainy)) for case in self.cases]).name or "unnamed set"
 
     @property
     def settings(self) -> str:
@@ -172,7 +172,7 @@ def multiply_adds(result: Result) -> int | None:
         return None
 
 
-def own_figures(report: Report, result: Result, name: str) -> Baseline | None:
+def figures_for(report: Report, result: Result, name: str) -> Baseline | None:
     """What the authors of a network publish for it on this set under a protocol."""
     found = (b for b in published(report.dataset, name) if _word(b.method) == _word(result.candidate.method))
     return next(found, None)
@@ -216,13 +216,13 @@ def to_json(report: Report) -> dict[str, Any]:
 
 
 def _scored(report: Report, result: Result, name: str) -> dict[str, Any]:
-    own = own_figures(report, result, name)
+    theirs = figures_for(report, result, name)
     return {
         **result.scores(name).to_json(),
         "interval": report.intervals(result, name),
         "best_on": report.wins(name)[result.candidate.name],
         "better_than_input_on": report.better_than_input(result, name),
-        "published_for_it": None if own is None else _published(own),
+        "published_for_it": None if theirs is None else _published(theirs),
     }
 
 

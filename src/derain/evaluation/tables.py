@@ -330,11 +330,11 @@ def _cell(scored: Json | None, measure: str) -> Cell | None:
     if not measure:
         return Cell(scored["best_on"])
     mean, interval = scored["mean"][measure], scored["interval"][measure]
-    own = scored["published_for_it"]
+    theirs = scored["published_for_it"]
     return Cell(
         math.inf if mean is None else mean,
         None if interval is None else tuple(interval),
-        published=None if own is None else own.get(measure),
+        published=None if theirs is None else theirs.get(measure),
     )
 
 

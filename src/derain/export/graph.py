@@ -81,7 +81,7 @@ def record(
 
 
 def _with_functions(onnx: Any, model: Any, functions: Sequence[str]) -> Any:
-    """The model with our own nodes replaced by their definitions."""
+    """The model with the nodes of the domain "derain" replaced by their definitions."""
     if not functions:
         return model
     inliner = extra("onnx.inliner", "onnx")

@@ -34,8 +34,8 @@ class Spec:
 
     Attributes:
         multiple_of: height and width must be multiples of this many pixels.
-        receptive_field: an output pixel depends on inputs at most this many pixels away (per axis);
-            None when it is unlimited (global attention, recurrent sweeps).
+        receptive_field: its radius: an output pixel depends on inputs at most this many pixels away (per
+            axis); None when it is unlimited (global attention, recurrent sweeps).
         working_side: in pixels: a picture whose shorter side is clearly longer is restored from what the
             network finds in a copy reduced to it, see `derain.restore.reduced`; None for any size.
         tile: the tile of the published test protocol where the result depends on it, else None.

@@ -67,10 +67,7 @@ def find(inputs: Sequence[str | Path]) -> tuple[list[Found], list[Unread]]:
                 continue
             first = places.setdefault(found.relative, found)
             if not same(first.source, found.source):
-                raise UsageError(
-                    f"{first.source} and {found.source} would both be written as {found.relative}; "
-                    "restore them one after the other, into different folders."
-                )
+                raise one_result_of_two(first.source, found.source, found.relative)
     return list(places.values()), unread
 
 
@@ -87,9 +84,24 @@ def find_pictures(inputs: Sequence[str | Path]) -> list[Found]:
             raise DerainError(f"{entry.source}: {entry.advice}.")
     pictures = [entry for entry in found if not entry.is_video or entry.source in map(Path, inputs)]
     if not pictures:
-        looked = ", ".join(map(str, inputs)) or "no input"
-        raise UsageError(f"{looked}: no pictures found; looked for {' '.join(EXTENSIONS)}.")
+        raise nothing_found(inputs)
     return pictures
+
+
+def nothing_found(inputs: Sequence[str | Path], videos: bool = False) -> UsageError:
+    """The error for inputs without any picture, or, with `videos`, without any video either."""
+    looked = ", ".join(map(str, inputs)) or "no input"
+    wanted = "pictures or videos" if videos else "pictures"
+    kinds = (*EXTENSIONS, *VIDEO_KINDS) if videos else EXTENSIONS
+    return UsageError(f"{looked}: no {wanted} found; looked for {' '.join(kinds)}.")
+
+
+def one_result_of_two(one: Path, other: Path, target: Path) -> UsageError:
+    """The error for two sources whose results would be the same file."""
+    return UsageError(
+        f"{one} and {other} would both be written as {target}; "
+        "restore them one after the other, into different folders."
+    )
 
 
 def _below(given: Path) -> Iterator[Found | Unread]:

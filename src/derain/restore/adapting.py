@@ -121,7 +121,8 @@ def apply(
 ) -> Tensor:
     """A network's result for a picture (1, 3, H, W) of any size, in [0, 1].
 
-    Large ones go through it in tiles of `TILE`, whatever its published tests do: it is not being compared.
+    Large ones go through it in tiles of `TILE` pixels, not in those of the published tests: nothing is
+    compared with published figures here.
     """
     height, width = picture.shape[2:]
     multiple = network.spec.multiple_of

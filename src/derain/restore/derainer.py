@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-import functools
 import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 import numpy as np
 import torch
@@ -24,12 +23,9 @@ from derain.checkpoints.exported import is_exported
 from derain.errors import DerainError, UsageError, wrong_type
 from derain.methods import all_architectures
 from derain.methods.network import RainNetwork
-from derain.notes import join_notes
 from derain.paths import exists, is_folder, path_of, same
 from derain.pictures import Picture, left_out, read_picture, to_tensor, write_picture
 from derain.pictures.kinds import VIDEO_KINDS, file_kind
-from derain.pictures.picture import grey_pixels, to_pixels
-from derain.restore import sideways, wide_rain
 from derain.restore.blending import blended, blended_picture
 from derain.restore.in_memory import (
     no_picture,
@@ -39,16 +35,15 @@ from derain.restore.in_memory import (
     restore_tensor,
     tensor_batch,
 )
-from derain.restore.inference import BandSource, Inference, Restored, joined, source_of
+from derain.restore.inference import Inference, Restored, joined
 from derain.restore.jobs import plan
+from derain.restore.looks import PICTURES, TENSORS, Form, Looks, Work, seen_in
 from derain.restore.precision import choose_precision, is_bfloat16_native
 from derain.restore.protecting import keep_map, refuse_other_size
-from derain.restore.rain import Change, Rain, measure_rain
+from derain.restore.rain import Rain
 from derain.restore.settings import Changes, Settings, VideoOptions, choose_device
-from derain.restore.sideways import ON_ITS_SIDE, falls_sideways, may_fall_sideways
-from derain.restore.test_time import positions, turned, turned_back
+from derain.restore.test_time import positions
 from derain.restore.threads import pictures_at_once
-from derain.restore.wide_rain import wide_streaks_remain
 
 if TYPE_CHECKING:
     from derain.restore.video import Finish, FrameProgress, RestoreBatch, VideoResult
@@ -58,7 +53,7 @@ log = logging.getLogger("derain")
 FRAMES_ON_GPU = 4  # of a video per batch
 
 Kind = TypeVar("Kind", Path, Image.Image, NDArray[Any], Tensor)
-Result = TypeVar("Result")
+Seen = TypeVar("Seen")
 
 
 def load(
@@ -130,36 +125,6 @@ class RestoredPicture:
     maps: Mapping[str, Picture]
     rain: Rain
     note: str
-
-
-class _Work(NamedTuple):
-    """How one picture is restored; see `Inference.restore`."""
-
-    dtype: torch.dtype
-    with_maps: bool = False
-    progress: Callable[[int, int], None] = lambda done, total: None
-
-
-@dataclass(frozen=True)
-class _Look(Generic[Result]):
-    """What was found in a picture, and how.
-
-    Attributes:
-        result: what the network made of the picture as it was seen.
-        rain: how much there was.
-        is_turned: whether it was seen on its side.
-        notes: what a user should know about that.
-    """
-
-    result: Result
-    rain: Rain
-    is_turned: bool = False
-    notes: tuple[str, ...] = ()
-
-    @property
-    def is_first(self) -> bool:
-        """Whether the first look was the best."""
-        return not self.notes
 
 
 class Derainer:
@@ -358,7 +323,7 @@ class Derainer:
 
     def frame_restorer(self, bits: int) -> RestoreBatch:
         """What restores the frames of a clip, of this many bits per channel, at full strength."""
-        work = _Work(self.dtype_for(bits))
+        work = Work(self.dtype_for(bits))
         return lambda rainy: self._restore_once(rainy, work).image
 
     def frame_finish(self, protect: Tensor | None = None) -> Finish | None:
@@ -421,8 +386,7 @@ class Derainer:
             DerainError: as for restoring.
         """
         rainy, bits = self._planes(picture)
-        work = _Work(self.dtype_for(bits))
-        return self._best_of_tensor(rainy, self._restore_once(rainy, work), work).rain
+        return self._looks(TENSORS, Work(self.dtype_for(bits))).best(rainy).rain
 
     def _keep(self, protect: Any) -> Tensor | None:
         return None if protect is None else keep_map(self._planes(protect)[0])
@@ -444,69 +408,54 @@ class Derainer:
         protect: Tensor | None = None,
         one_pass: bool = False,
     ) -> Restored:
-        """Restores pictures (B, 3, H, W) float RGB in [0, 1], as many at once as fit in memory.
+        """Restores pictures in memory, as many at once as fit there.
 
-        They may be of any float type and on any device; results are float32 on the CPU.
+        Tiles if the settings ask for it, if the network's published protocol does, or if a picture would not
+        fit in memory; if memory runs out nevertheless, halves the tile and starts the picture again.
 
-        Tiles if the settings ask for it, if the network's published protocol does, or if a picture
-        would not fit in memory; if memory runs out nevertheless, halves the tile and starts the
-        picture again. `progress(done, total)` counts tiles. `bits` is the depth of the
-        file that the values come from; 32 for floats, which "auto" restores in float32. `protect` states
-        how much of each pixel stays unchanged, see `derain.restore.protecting.keep_map`. Pictures in which
-        rain falls sideways are restored turned (`derain.restore.sideways`), and wide streaks are found in a
-        copy of half the size (`derain.restore.wide_rain`); `one_pass` skips both, as for frames of a clip,
-        which must all be treated alike.
+        Args:
+            rainy: (B, 3, H, W) or (3, H, W) RGB in [0, 1], of any float type and on any device.
+            with_maps: return the network's rain mask or uncertainty as well.
+            progress: called with the number of tiles done and of all.
+            bits: the depth of the file that the values come from; 32 for floats, which the precision "auto"
+                restores in float32.
+            protect: how much of each pixel stays unchanged, (1, 1, H, W); see
+                `derain.restore.protecting.keep_map`.
+            one_pass: do not look for rain that falls sideways (`derain.restore.sideways`), nor for wide
+                streaks in a copy of half the size (`derain.restore.wide_rain`); as for frames of a clip,
+                which must all be treated alike.
+
+        Returns:
+            The pictures (B, 3, H, W) float32, on the CPU.
 
         Raises:
-            DerainError: they are no such tensor, values are not finite, or memory runs out at the smallest
-                tile.
+            DerainError: they are no such tensor, values are not finite, the mask has another size, or memory
+                runs out at the smallest tile.
         """
         rainy = tensor_batch(rainy)
         if protect is not None:
             refuse_other_size(protect, rainy.shape[-2:])
-        work = _Work(self.dtype_for(bits), with_maps, progress)
+        work = Work(self.dtype_for(bits), with_maps, progress)
         found = self._restore_once(rainy, work) if one_pass else self._restore_best(rainy, work)
         return replace(found, image=blended(rainy, found.image, self.settings.strength, protect))
 
-    def _restore_once(self, rainy: Tensor, work: _Work) -> Restored:
+    def _restore_once(self, rainy: Tensor, work: Work) -> Restored:
         return self._inference.restore(rainy, *work)
 
-    def _restore_best(self, rainy: Tensor, work: _Work) -> Restored:
-        """The best of up to three looks at each of the pictures (B, 3, H, W), at full strength."""
+    def _restore_best(self, rainy: Tensor, work: Work) -> Restored:
+        """The best look at each of the pictures (B, 3, H, W), at full strength."""
         found = self._restore_once(rainy, work)
         if self.rain_threshold is None:
             return found
-        looks = [self._best_of_tensor(rainy[at : at + 1], found.part(at), work) for at in range(len(rainy))]
-        if all(look.is_first for look in looks):
+        looks, parts = self._looks(TENSORS, work), rainy.split(1)
+        firsts = [seen_in(part, found.part(at), self.rain_threshold) for at, part in enumerate(parts)]
+        bests = [looks.best(part, first) for part, first in zip(parts, firsts, strict=True)]
+        if all(best is first for best, first in zip(bests, firsts, strict=True)):
             return found
-        return joined([look.result for look in looks])
+        return joined([Restored(b.image, b.maps, b.note, (0,) if b.is_turned else ()) for b in bests])
 
-    def _best_of_tensor(self, rainy: Tensor, found: Restored, work: _Work) -> _Look[Restored]:
-        """The best look at a picture (1, 3, H, W), of which the first `found` this."""
-
-        def look_at(seen: Tensor, restored: Restored, is_turned: bool = False) -> _Look[Restored]:
-            return _Look(restored, measure_rain(seen, restored.image, self.rain_threshold), is_turned)
-
-        def on_its_side() -> _Look[Restored]:
-            side = turned(rainy, ON_ITS_SIDE)
-            return look_at(side, self._restore_once(side, work), is_turned=True)
-
-        def at_half(result: Restored, _: BandSource) -> Restored:
-            again = self._halved.restore(result.image, work.dtype, work.with_maps)
-            maps = {name: torch.maximum(values, again.maps[name]) for name, values in result.maps.items()}
-            return Restored(again.image, maps, join_notes(result.note, again.note))
-
-        def shown(result: Restored) -> BandSource:
-            return source_of(result.image)
-
-        first = look_at(rainy, found)
-        look = self._best(source_of(rainy), work.dtype, first, on_its_side, shown, at_half)
-        result = replace(look.result, note=join_notes(*look.notes, look.result.note))
-        if look.is_turned:
-            image = turned_back(result.image, ON_ITS_SIDE)
-            maps = {name: turned_back(values, ON_ITS_SIDE) for name, values in result.maps.items()}
-            result = Restored(image, maps, result.note, (0,))
-        return replace(look, result=result)
+    def _looks(self, form: Form[Seen], work: Work) -> Looks[Seen]:
+        return Looks(form, self._inference, work, self.rain_threshold)
 
     def restore_picture(
         self,
@@ -528,101 +477,11 @@ class Derainer:
         """
         if protect is not None:
             refuse_other_size(protect, picture.size)
-        found = self._best_of_picture(picture, _Work(self.dtype_for(picture.bits), with_maps, progress))
-        pixels = blended_picture(picture, found.picture, self.settings.strength, protect)
-        return replace(found, picture=pixels)
-
-    def _best_of_picture(self, picture: Picture, work: _Work) -> RestoredPicture:
-        """The best of up to three looks at a picture, at full strength."""
-        source = _source(picture)
-
-        def on_its_side() -> _Look[RestoredPicture]:
-            side = replace(picture, pixels=np.rot90(picture.pixels, -1), alpha=None)
-            found = self._restore_picture(self._inference, side, _source(side), work)
-            return _Look(found, found.rain, is_turned=True)
-
-        def shown(result: RestoredPicture) -> BandSource:
-            return _source(result.picture)
-
-        def at_half(result: RestoredPicture, seen: BandSource) -> RestoredPicture:
-            quiet = _Work(work.dtype, work.with_maps)
-            again = self._restore_picture(self._halved, result.picture, seen, quiet)
-            maps = {name: _lighter(values, again.maps[name]) for name, values in result.maps.items()}
-            return RestoredPicture(again.picture, maps, result.rain, join_notes(result.note, again.note))
-
-        found = self._restore_picture(self._inference, picture, source, work)
-        look = self._best(source, work.dtype, _Look(found, found.rain), on_its_side, shown, at_half)
-        result = replace(look.result, note=join_notes(*look.notes, look.result.note))
-        if look.is_turned:
-            upright = replace(_turned_back(result.picture), alpha=picture.alpha)
-            maps = {name: _turned_back(values) for name, values in result.maps.items()}
-            result = replace(result, picture=upright, maps=maps)
-        return result
-
-    def _best(
-        self,
-        source: BandSource,
-        dtype: torch.dtype,
-        first: _Look[Result],
-        on_its_side: Callable[[], _Look[Result]],
-        shown: Callable[[Result], BandSource],
-        at_half: Callable[[Result, BandSource], Result],
-    ) -> _Look[Result]:
-        """The best of up to three looks at a picture: as it stands; on its side, if rain falls sideways; and
-        again at half the size, if wide streaks remain.
-
-        Args:
-            source: the picture.
-            dtype: that the network computes in.
-            first: what was found in it as it stands.
-            on_its_side: restores it turned.
-            shown: the picture in a result.
-            at_half: restores a result, and the picture in it, again from a copy of half the size.
-        """
-        inference, threshold = self._inference, self.rain_threshold
-        trial, look = functools.partial(inference.restore, dtype=dtype), first
-        if threshold is None:
-            return look
-        if may_fall_sideways(first.rain, lambda: inference.at_working_size(source), trial, threshold):
-            side = on_its_side()
-            if falls_sideways(side.rain, first.rain, threshold):
-                look = replace(side, notes=(sideways.NOTE,))
-        if look.rain.is_raining and inference.chooses_size:
-            result = shown(look.result)
-            half, size = (
-                self._halved.at_working_size(result),
-                inference.seen_size(result.height, result.width),
-            )
-            if wide_streaks_remain(look.rain, half, size, trial, threshold):
-                again = at_half(look.result, result)
-                look = replace(look, result=again, notes=(*look.notes, wide_rain.NOTE))
-        return look
-
-    @functools.cached_property
-    def _halved(self) -> Inference:
-        return replace(self._inference, halved=True)
-
-    def _restore_picture(
-        self, inference: Inference, picture: Picture, source: BandSource, work: _Work
-    ) -> RestoredPicture:
-        """As it stands, in bands of rows of its `source`."""
-        height, width = picture.size
-        pixels, maps, note = np.empty_like(picture.pixels), dict[str, NDArray[np.uint8]](), ""
-        change = Change(height, width)
-        for band in inference.bands(source, *work):
-            rows, note = slice(band.top, band.bottom), band.note
-            change.add(band.top, band.rainy, band.image)
-            pixels[rows] = to_pixels(picture, band.image)
-            for name, values in band.maps.items():
-                if name not in maps:
-                    maps[name] = np.empty((height, width, 1), np.uint8)
-                maps[name][rows] = grey_pixels(values)
-        return RestoredPicture(
-            replace(picture, pixels=pixels),
-            {name: Picture(values) for name, values in maps.items()},
-            change.measured(self.rain_threshold),
-            note,
-        )
+        work = Work(self.dtype_for(picture.bits), with_maps, progress)
+        best = self._looks(PICTURES, work).best(picture)
+        upright = replace(best.image, alpha=picture.alpha)
+        restored = blended_picture(picture, upright, self.settings.strength, protect)
+        return RestoredPicture(restored, best.maps, best.rain, best.note)
 
     def _restore_file(self, source: Path, output: str | Path | None, overwrite: bool, protect: Any) -> Path:
         target = _target(source, output, overwrite)
@@ -649,20 +508,6 @@ class Derainer:
         """
         model = Model(self.network, self.checkpoint) if self.checkpoint else self.network
         return Derainer(model, replace(self.settings, **changes))
-
-
-def _source(picture: Picture) -> BandSource:
-    return BandSource(*picture.size, lambda first, end: to_tensor(picture, first, end))
-
-
-def _lighter(one: Picture, other: Picture) -> Picture:
-    """The larger value of both in every pixel."""
-    return replace(one, pixels=np.maximum(one.pixels, other.pixels))
-
-
-def _turned_back(picture: Picture) -> Picture:
-    """A quarter turn anticlockwise."""
-    return replace(picture, pixels=np.ascontiguousarray(np.rot90(picture.pixels)))
 
 
 def _name(network: nn.Module, checkpoint: Checkpoint | None) -> str:

@@ -16,7 +16,7 @@ from derain.pictures import Picture, to_tensor, with_pixels
 
 # (B, 3, H, W) float RGB in [0, 1] of the given bits per channel, to the same
 Restore = Callable[[Tensor, int], Tensor]
-FLOATS = 32
+FLOATS = 32  # bits per channel that floats count as
 
 
 def restore_pil(picture: Image.Image, restore: Restore) -> Image.Image:

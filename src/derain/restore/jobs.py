@@ -16,6 +16,7 @@ from derain.errors import DerainError, Remedy, UsageError, errors_of
 from derain.notes import join_notes
 from derain.paths import RESULT, exists, is_folder, parts_of, real, written_beside
 from derain.pictures import EXTENSIONS, Found, Unread, find
+from derain.pictures.finding import nothing_found, one_result_of_two
 from derain.pictures.kinds import KNOWN_EXTENSIONS, VIDEO_KINDS
 from derain.restore.rain import Rain
 
@@ -301,10 +302,7 @@ def plan(
         found, unread = _outside_output(found, unread, inputs, output)
         jobs = mirrored(found, output, suffix)
     if not jobs and not unread:
-        looked = ", ".join(map(str, inputs)) or "no input"
-        kinds = (*EXTENSIONS, *VIDEO_KINDS) if videos else EXTENSIONS
-        wanted = "pictures or videos" if videos else "pictures"
-        raise UsageError(f"{looked}: no {wanted} found; looked for {' '.join(kinds)}.")
+        raise nothing_found(inputs, videos)
     _refuse_clashes(jobs)
     return Plan(tuple(jobs), tuple(unread))
 
@@ -357,13 +355,10 @@ def _refuse_clashes(jobs: Sequence[Job]) -> None:
     first: dict[Path, Job] = {}
     for job in jobs:
         if real(job.target) in sources:
-            raise UsageError(f"{job.target}: the result would replace it; give another output.")
+            raise UsageError(f"{job.target}: the result would replace a source; give another output.")
         earlier = first.setdefault(job.target, job)
         if earlier.source != job.source:
-            raise UsageError(
-                f"{earlier.source} and {job.source} would both be written as {job.target}; "
-                "restore them one after the other, into different folders."
-            )
+            raise one_result_of_two(earlier.source, job.source, job.target)
 
 
 def _with_suffix(job: Job, suffix: str) -> Job:

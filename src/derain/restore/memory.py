@@ -9,7 +9,7 @@ from derain.methods.network import RainNetwork
 
 # On a CPU larger tiles are not faster, so a photograph never takes more than this. It is what
 # SPANet, whose result changes with tiles, needs for 12 megapixels in one piece.
-CPU_BUDGET = 9 << 28
+CPU_BUDGET = 9 << 28  # bytes: 2.25 GiB
 SMALLEST_TILE = 64
 
 

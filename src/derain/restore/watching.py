@@ -93,7 +93,7 @@ def watch(
     wait: Callable[[float], object] = time.sleep,
     **options: Any,
 ) -> Iterator[Outcome]:
-    """Restores what is in a folder and what arrives there, for ever.
+    """Restores what is in a folder and what arrives there, without end.
 
     Args:
         derainer: the network.

@@ -1,0 +1,209 @@
+"""The best of up to three looks at a picture: as it stands; on its side, where its rain falls sideways; and
+again at half the size, where wide streaks remain.
+
+Written once for both forms in which pictures are restored: tensors, and files' integers in bands of rows.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Generic, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from derain.notes import join_notes
+from derain.pictures import Picture, to_tensor
+from derain.pictures.picture import grey_pixels, to_pixels
+from derain.restore import sideways, wide_rain
+from derain.restore.inference import BandSource, Inference, Restored, source_of
+from derain.restore.rain import Change, Rain, measure_rain
+from derain.restore.sideways import ON_ITS_SIDE, falls_sideways, may_fall_sideways
+from derain.restore.test_time import turned, turned_back
+from derain.restore.wide_rain import wide_streaks_remain
+
+Image = TypeVar("Image")
+
+
+class Work(NamedTuple):
+    """How one picture is restored; see `Inference.restore`."""
+
+    dtype: torch.dtype
+    with_maps: bool = False
+    progress: Callable[[int, int], None] = lambda done, total: None
+
+
+@dataclass(frozen=True)
+class Look(Generic[Image]):
+    """What a network made of a picture.
+
+    Attributes:
+        image: the restored picture.
+        maps: {"mask" or "uncertainty": grey}; empty if not asked for.
+        rain: how much there was.
+        note: what a user should know about how it was done, or "".
+        is_turned: whether the network saw it on its side.
+    """
+
+    image: Image
+    maps: Mapping[str, Image]
+    rain: Rain
+    note: str
+    is_turned: bool = False
+
+
+@dataclass(frozen=True)
+class Form(Generic[Image]):
+    """A form in which a picture and its maps are held: what can be done with one in it.
+
+    Attributes:
+        source: the rows of a picture, as the network takes them.
+        turned: by `ON_ITS_SIDE`.
+        turned_back: the reverse.
+        lighter: the larger value of two in every pixel.
+        look: what a network makes of a picture, whose `source` is given as well; with the threshold of rain.
+    """
+
+    source: Callable[[Image], BandSource]
+    turned: Callable[[Image], Image]
+    turned_back: Callable[[Image], Image]
+    lighter: Callable[[Image, Image], Image]
+    look: Callable[[Inference, Image, BandSource, Work, float | None], Look[Image]]
+
+
+def seen_in(rainy: Tensor, found: Restored, threshold: float | None) -> Look[Tensor]:
+    """The look in which a network `found` this in a picture (1, 3, H, W)."""
+    return Look(found.image, found.maps, measure_rain(rainy, found.image, threshold), found.note)
+
+
+def _tensor_look(
+    inference: Inference, image: Tensor, _: BandSource, work: Work, threshold: float | None
+) -> Look[Tensor]:
+    return seen_in(image, inference.restore(image, *work), threshold)
+
+
+def _picture_source(picture: Picture) -> BandSource:
+    return BandSource(*picture.size, lambda first, end: to_tensor(picture, first, end))
+
+
+def _picture_turned(picture: Picture) -> Picture:
+    return replace(picture, pixels=np.rot90(picture.pixels, -1), alpha=None)
+
+
+def _picture_turned_back(picture: Picture) -> Picture:
+    return replace(picture, pixels=np.ascontiguousarray(np.rot90(picture.pixels)))
+
+
+def _lighter_picture(one: Picture, other: Picture) -> Picture:
+    return replace(one, pixels=np.maximum(one.pixels, other.pixels))
+
+
+def _picture_look(
+    inference: Inference, picture: Picture, source: BandSource, work: Work, threshold: float | None
+) -> Look[Picture]:
+    """In bands of rows."""
+    height, width = picture.size
+    pixels, maps, note = np.empty_like(picture.pixels), dict[str, NDArray[np.uint8]](), ""
+    change = Change(height, width)
+    for band in inference.bands(source, *work):
+        rows, note = slice(band.top, band.bottom), band.note
+        change.add(band.top, band.rainy, band.image)
+        pixels[rows] = to_pixels(picture, band.image)
+        for name, values in band.maps.items():
+            if name not in maps:
+                maps[name] = np.empty((height, width, 1), np.uint8)
+            maps[name][rows] = grey_pixels(values)
+    return Look(
+        replace(picture, pixels=pixels),
+        {name: Picture(values) for name, values in maps.items()},
+        change.measured(threshold),
+        note,
+    )
+
+
+# Pictures (1, 3, H, W) and maps (1, C, H, W), float in [0, 1].
+TENSORS = Form(
+    source_of,
+    functools.partial(turned, position=ON_ITS_SIDE),
+    functools.partial(turned_back, position=ON_ITS_SIDE),
+    torch.maximum,
+    _tensor_look,
+)
+# In integers, with no more floats in memory than the network needs; without transparency once turned.
+PICTURES = Form(_picture_source, _picture_turned, _picture_turned_back, _lighter_picture, _picture_look)
+
+
+@dataclass(frozen=True)
+class Looks(Generic[Image]):
+    """How a picture in some form is looked at.
+
+    Attributes:
+        form: of the picture.
+        inference: the network.
+        work: how it is restored.
+        threshold: of rain; None if it was not measured for the weights.
+    """
+
+    form: Form[Image]
+    inference: Inference
+    work: Work
+    threshold: float | None
+
+    def best(self, image: Image, first: Look[Image] | None = None) -> Look[Image]:
+        """The best look at a picture, at full strength.
+
+        Args:
+            image: the picture.
+            first: the look as it stands, where it was taken already; returned itself if it is the best.
+        """
+        source = self.form.source(image)
+        first = first or self._look(image, source)
+        if self.threshold is None:  # nothing tells which is better
+            return first
+        side = self._on_its_side(image, source, first, self.threshold)
+        look, notes = (first, ()) if side is None else (side, (sideways.NOTE,))
+        again = self._at_half(look, self.threshold)
+        if again is not None:
+            look, notes = again, (*notes, wide_rain.NOTE)
+        if not notes:
+            return first
+        look = replace(look, note=join_notes(*notes, look.note))
+        return self._upright(look) if look.is_turned else look
+
+    def _look(self, image: Image, source: BandSource) -> Look[Image]:
+        return self.form.look(self.inference, image, source, self.work, self.threshold)
+
+    def _on_its_side(
+        self, image: Image, source: BandSource, first: Look[Image], threshold: float
+    ) -> Look[Image] | None:
+        """The picture turned; None where its rain does not fall sideways."""
+        seen = functools.partial(self.inference.at_working_size, source)
+        if not may_fall_sideways(first.rain, seen, self._trial, threshold):
+            return None
+        side = self.form.turned(image)
+        found = self._look(side, self.form.source(side))
+        return replace(found, is_turned=True) if falls_sideways(found.rain, first.rain, threshold) else None
+
+    def _at_half(self, look: Look[Image], threshold: float) -> Look[Image] | None:
+        """A look whose result was restored again at half the size; None where no wide streaks remain."""
+        if not (look.rain.is_raining and self.inference.chooses_size):
+            return None
+        halved, seen = replace(self.inference, halved=True), self.form.source(look.image)
+        size = self.inference.seen_size(seen.height, seen.width)
+        if not wide_streaks_remain(look.rain, halved.at_working_size(seen), size, self._trial, threshold):
+            return None
+        quiet = Work(self.work.dtype, self.work.with_maps)
+        again = self.form.look(halved, look.image, seen, quiet, threshold)
+        maps = {name: self.form.lighter(values, again.maps[name]) for name, values in look.maps.items()}
+        return replace(look, image=again.image, maps=maps, note=join_notes(look.note, again.note))
+
+    def _trial(self, rainy: Tensor) -> Restored:
+        return self.inference.restore(rainy, self.work.dtype)
+
+    def _upright(self, look: Look[Image]) -> Look[Image]:
+        maps = {name: self.form.turned_back(values) for name, values in look.maps.items()}
+        return replace(look, image=self.form.turned_back(look.image), maps=maps)
