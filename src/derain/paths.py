@@ -38,7 +38,7 @@ def written_beside(files: Iterable[Path]) -> set[Path]:
 
 def parts_of(target: Path) -> Path:
     """The hidden folder beside a video that is not whole, with its finished parts; empty if its source was
-    cut off."""
+    damaged or cut off."""
     return target.with_name(f".{target.name}.segments")
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from clips import moving_scene, write_clip
+from derain.paths import parts_of
 from derain.pictures.kinds import VIDEO_KINDS
 from derain.pictures.video_facts import video_facts
 from derain.restore.video import restore_video
@@ -86,18 +87,19 @@ def use(source: Path, output: Path) -> None:
     if suffix not in TARGETS or source.stat().st_size % 2:
         suffix = TARGETS[source.stat().st_size // 2 % len(TARGETS)]
     target = output / f"result{suffix}"
+    parts = parts_of(target)
     try:
         result = restore_video(source, target, unchanged)
+        assert parts.exists() == bool(result.shortfall), result
     finally:
-        # What is there is whole; segments for a resumed run are no part of it.
+        # Beside what can be read, there may be segments for another run, or the mark of a damaged source.
         if target.exists():
             video_facts(target)
-        else:
-            for file in output.glob(".*.segments/*"):
+        if parts.exists():
+            for file in parts.iterdir():
                 assert ".part" not in file.name, file
                 file.unlink()
-            for folder in output.glob(".*.segments"):
-                folder.rmdir()
+            parts.rmdir()
     assert target.exists(), result
 
 

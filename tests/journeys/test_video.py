@@ -16,7 +16,7 @@ from command_line import derain_here
 from derain.methods import create_network
 from derain.pictures import Picture, read_picture, write_picture
 from derain.restore import VideoOptions
-from derain.restore.jobs import CUT_OFF
+from derain.restore.jobs import NOT_WHOLE
 from derain.restore.video import restore_video
 from derain.tensors import save_checkpoint
 
@@ -166,7 +166,7 @@ def test_a_cut_off_file_gives_what_can_be_read_and_an_error(weights: Path, tmp_p
     assert_same_but_pixels(before, after)
     again = derain_here("run", cut, "-o", tmp_path / "out.mkv", "--weights", weights)
     assert again.returncode == 1
-    assert f"{CUT_OFF} To" in again.stderr
+    assert f"{NOT_WHOLE} To" in again.stderr
     assert "give --overwrite" in again.stderr
     cut.write_bytes(whole.read_bytes())
     done = derain_here("run", cut, "-o", tmp_path / "out.mkv", "--weights", weights, "--overwrite")

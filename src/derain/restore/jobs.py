@@ -23,7 +23,9 @@ from derain.restore.rain import Rain
 Status = Literal["restored", "skipped", "failed"]
 STATUSES: tuple[Status, ...] = ("restored", "skipped", "failed")
 EXISTS = "exists already, perhaps made with other settings."
-CUT_OFF = "exists already, but its source was cut off, or a run that was to replace it did not end."
+NOT_WHOLE = (
+    "exists already, but its source was damaged or cut off, or a run that was to replace it did not end."
+)
 # Bytes above which a job is done alone: those of a picture of 50 megapixels and its result.
 MOST_HELD = 300 << 20
 
@@ -112,10 +114,10 @@ def failed(job: Job, error: DerainError) -> Outcome:
 
 
 def skipped(job: Job) -> Outcome:
-    """The outcome of a job whose result already exists; that of a video may be unfinished."""
+    """The outcome of a job whose result already exists; that of a video may not be whole."""
     remedy = Remedy("replace it", {"overwrite": True})
     if job.is_video and exists(parts_of(job.target)):
-        return Outcome(job, "failed", f"{job.target}: {CUT_OFF}", remedy)
+        return Outcome(job, "failed", f"{job.target}: {NOT_WHOLE}", remedy)
     return Outcome(job, "skipped", EXISTS, remedy, exists=True)
 
 
