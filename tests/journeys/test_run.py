@@ -126,7 +126,7 @@ def test_wrong_usage_is_told_in_one_line(weights: Path, tmp_path: Path) -> None:
     wrong = {
         ("run", "none.png", "-o", "out"): "none.png",
         ("run", "bare", "-o", "out"): "bare",
-        ("run", "a.png", "-o", "a.png", "--weights", str(weights)): "replace it",
+        ("run", "a.png", "-o", "a.png", "--weights", str(weights)): "replace a source",
         ("run", "a.png", "--model", "spanett"): "Did you mean 'spanet'",
         ("run", "a.png", "--device", "tpu"): "tpu",
         ("run", "a.png", "--tile", "32", "--overlap", "40"): "overlap 40",
