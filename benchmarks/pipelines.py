@@ -1,23 +1,24 @@
 """What files cost beside the network: a folder of photographs, or clips, against the network alone.
 
-    python benchmarks/pipelines.py INPUT... [--model everyday] [--precision auto] [--wall]
+    python benchmarks/pipelines.py INPUT... [--model everyday] [--precision auto] [--wall] [--threads 2]
 
-In CPU seconds of one process with one thread, so that other work on the machine matters little. With a second
-core, reading and writing happen beside the network; `--wall` measures that: wall seconds of everything in one
-go, with the network in one thread, against those of the network alone, on a machine that does nothing else.
+In CPU seconds of one process with one thread, so that other work on the machine matters little. `--wall`
+measures wall seconds, on a machine that does nothing else, with so many threads for pictures and frames; the
+network alone runs in as many at the same time.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import av
+import cv2
 import torch
 
 import derain
@@ -25,6 +26,7 @@ from derain.pictures import read_picture
 from derain.restore import Derainer
 from derain.restore.jobs import Job, plan
 from derain.restore.run import restore_all
+from derain.restore.threads import divided_threads
 
 ROUNDS = 5  # of the network alone
 
@@ -45,21 +47,23 @@ def seconds(work: Callable[[], object], clock: Callable[[], float]) -> float:
 
 
 def network_alone(derainer: Derainer, height: int, width: int, clock: Callable[[], float]) -> float:
-    """Seconds of a picture of that size, or of its reduced copy, in bands of rows; a median."""
+    """Seconds for each picture of that size, or its reduced copy, in bands of rows, one in every thread."""
     multiple = derainer.network.spec.multiple_of
     height, width = derainer.seen_size(height, width)
     height, width = (-(-side // multiple) * multiple for side in (height, width))
     rainy = torch.rand(1, 3, height, width).contiguous(memory_format=torch.channels_last)
     dtype = derainer.dtype_for(8)
 
-    def run() -> None:
+    def run(_: int) -> None:
         with torch.no_grad(), torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
             for _ in derainer.network.in_bands(
                 lambda first, end: rainy[:, :, first:end], height, width, with_maps=False
             ):
                 pass
 
-    return statistics.median(seconds(run, clock) for _ in range(ROUNDS))
+    passes = derainer.passes_at_once()
+    with divided_threads(passes), ThreadPoolExecutor(passes) as pool:
+        return seconds(lambda: list(pool.map(run, range(ROUNDS * passes))), clock) / (ROUNDS * passes)
 
 
 def restored(derainer: Derainer, jobs: Sequence[Job]) -> None:
@@ -74,8 +78,10 @@ def main() -> None:
     parser.add_argument("--model", default="everyday")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--wall", action="store_true")
+    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
+    cv2.setNumThreads(options.threads)
     derainer = derain.load(options.model, device="cpu", precision=options.precision)
     with tempfile.TemporaryDirectory() as folder:
         jobs = plan(options.inputs, Path(folder) / "out").jobs
