@@ -112,7 +112,8 @@ def test_who_follows_or_waits_is_told_that_the_server_stops(tmp_path: Path, stop
             job = submit(client, "a.png", large)
             waiting = threading.Thread(target=wait, args=[address])
             waiting.start()
-            until(lambda: "derain_jobs_waiting 1" in client.get("/metrics").text)
+            at_work = "derain_jobs_waiting 1", "derain_jobs_running 1"
+            until(lambda: all(fact in client.get("/metrics").text.splitlines() for fact in at_work))
             stream = stack.enter_context(client.stream("GET", "/api/events", params={"id": job}))
             lines = stream.iter_lines()
             assert next(lines) == "event: job"
