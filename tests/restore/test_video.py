@@ -238,3 +238,22 @@ def test_frames_before_an_error_are_made_when_several_are_at_work() -> None:
     assert [next(made) for _ in range(5)] == [0, 1, 4, 9, 16]
     with pytest.raises(OSError, match="cut off"):
         next(made)
+
+
+def test_a_frame_that_is_done_does_not_wait_for_as_many_as_are_made_at_once() -> None:
+    was_made, given = threading.Semaphore(0), list[int]()
+
+    def numbers() -> Generator[int]:
+        for number in range(8):
+            given.append(number)
+            yield number
+            assert was_made.acquire(timeout=30)
+
+    def square(number: int) -> int:
+        was_made.release()
+        return number**2
+
+    made = mapped(square, numbers(), at_once=8)
+    assert next(made) == 0
+    assert len(given) < 8
+    made.close()

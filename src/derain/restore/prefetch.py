@@ -65,13 +65,14 @@ def prefetch(items: Iterator[Item], depth: int = 1) -> Generator[Item]:
 def mapped(function: Callable[[Item], Made], items: Generator[Item], at_once: int) -> Generator[Made]:
     """What a function makes of the items, in their order; of so many at once, each in its own thread.
 
-    An error of the items is raised after what came before it. When this iterator is closed, so are `items`.
+    Where several are made at once, each waits for the item after it, but for no more. When this iterator is
+    closed, so are `items`. An error of theirs is raised after what came before it.
     """
     at_work, errors = deque[Future[Made]](), list[Exception]()
     with contextlib.closing(items), ThreadPoolExecutor(at_once) as pool:
         for item in until_error(items, errors):
             at_work.append(pool.submit(function, item))
-            if len(at_work) == at_once:
+            while at_work and (len(at_work) == at_once or at_work[0].done()):
                 yield at_work.popleft().result()
         while at_work:
             yield at_work.popleft().result()
