@@ -154,7 +154,7 @@ def restore_pipe(
                 writer,
                 derainer.frame_restorer(stream.facts.bits),
                 batch=derainer.frames_in_a_pass,
-                passes=1 if options.frame_by_frame else derainer.passes_at_once(),
+                passes=derainer.passes_at_once(),
                 frame_by_frame=options.frame_by_frame,
                 finish=derainer.frame_finish(),
                 progress=progress.reach,

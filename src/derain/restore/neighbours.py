@@ -19,8 +19,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from derain.restore.prefetch import until_error
-
 RADIUS = 2  # neighbours before a frame and after it
 PIXELS = 1 << 17  # of the frames that are compared; larger ones are reduced, which also evens out noise
 SMALLEST_SIDE = 32  # pixels; flow finds nothing in smaller frames
@@ -94,7 +92,7 @@ def corrected(frames: Iterator[Seen], workers: int = 1) -> Generator[Pixels]:
     clip, at_work, errors = _Window(), deque[Future[Pixels]](), list[Exception]()
     # Tasks wait only for earlier ones, and a pool starts them in their order.
     with ThreadPoolExecutor(workers) as pool:
-        for frame in until_error(frames, errors):
+        for frame in _until_error(frames, errors):
             clip.add(_prepared(frame), pool)
             most = max(1, min(workers, MAX_BYTES_AT_WORK // (frame.rainy.nbytes + frame.restored.nbytes)))
             while clip.is_ready():
@@ -148,6 +146,13 @@ def _too_large(frame: Seen) -> bool:
 
 def _kind(frame: Seen) -> tuple[Any, ...]:
     return frame.rainy.shape, frame.rainy.dtype
+
+
+def _until_error(frames: Iterator[Seen], errors: list[Exception]) -> Iterator[Seen]:
+    try:
+        yield from frames
+    except Exception as error:
+        errors.append(error)
 
 
 class _Window:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import TypeVar
 
@@ -62,30 +61,20 @@ def prefetch(items: Iterator[Item], depth: int = 1) -> Generator[Item]:
                 continue
 
 
-def mapped(function: Callable[[Item], Made], items: Generator[Item], at_once: int) -> Generator[Made]:
+def mapped(function: Callable[[Item], Made], items: Iterator[Item], at_once: int) -> Generator[Made]:
     """What a function makes of the items, in their order; of so many at once, each in its own thread.
 
-    Where several are made at once, each waits for the item after it, but for no more. When this iterator is
-    closed, so are `items`. An error of theirs is raised after what came before it.
+    The items are made in another thread, at most that many ahead. An error of theirs is raised after what
+    came before it. When this iterator is closed, so are `items`, and what is not at work is left.
     """
-    at_work, errors = deque[Future[Made]](), list[Exception]()
-    with contextlib.closing(items), ThreadPoolExecutor(at_once) as pool:
-        for item in until_error(items, errors):
-            at_work.append(pool.submit(function, item))
-            while at_work and (len(at_work) == at_once or at_work[0].done()):
-                yield at_work.popleft().result()
-        while at_work:
-            yield at_work.popleft().result()
-    if errors:
-        raise errors[0]
-
-
-def until_error(items: Iterator[Item], errors: list[Exception]) -> Iterator[Item]:
-    """The items up to an error, which is added to `errors`."""
+    pool = ThreadPoolExecutor(at_once)
     try:
-        yield from items
-    except Exception as error:
-        errors.append(error)
+        at_work = prefetch((pool.submit(function, item) for item in items), at_once)
+        with contextlib.closing(at_work):
+            for made in at_work:
+                yield made.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _next(

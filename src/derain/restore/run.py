@@ -6,7 +6,7 @@ import functools
 import itertools
 import shutil
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
@@ -255,45 +255,69 @@ def restore_all(
     frames = [job for job in jobs if pictures.sequence and not job.is_video]
     clips = restore_sequences(derainer, frames, unwritable, overwrite, protection, pictures.jpeg_quality)
 
-    def restore_videos(group: Sequence[Job]) -> Iterator[Outcome]:
+    def restored(group: Sequence[Job], are_videos: bool) -> Iterator[Outcome]:
+        if not are_videos:
+            return _restored_pictures(derainer, group, pictures, unwritable, overwrite, protection, progress)
         made = functools.partial(
             _restored_video, derainer, options=videos, protection=protection, progress=progress
         )
         return carry_out(group, made, overwrite, unwritable)
 
-    def restore_pictures(group: Sequence[Job]) -> Iterator[Outcome]:
-        stop = threading.Event()
-
-        def told(job: Job, done: int, total: int | None) -> None:
-            if stop.is_set():
-                raise CancelledError
-            progress(job, done, total)
-
-        def restore(job: Job, picture: Picture) -> Callable[[], Made]:
-            keep = None if protection is None else protection.keep(picture.size, job.mask_name)
-            tiles = functools.partial(told, job)
-            restored = derainer.restore_picture(picture, pictures.maps, tiles, protect=keep)
-            unprotected = protection is not None and keep is None
-            precision = derainer.precision_for(picture.bits)
-            return functools.partial(_written, job, picture, restored, pictures, precision, unprotected)
-
-        at_once = derainer.passes_at_once(len(group))
-        with divided_threads(at_once):
-            yield from carry_out_in_stages(
-                group,
-                lambda job: read_picture(job.source),
-                restore,
-                unwritable,
-                overwrite,
-                held=lambda picture: 2 * picture.pixels.nbytes,
-                at_once=at_once,
-                stop=stop,
-            )
-
     others = [job for job in jobs if job.is_video or not pictures.sequence]
     groups = itertools.groupby(others, lambda job: job.is_video)
-    restored = ((restore_videos if is_video else restore_pictures)(list(group)) for is_video, group in groups)
-    return itertools.chain(clips, itertools.chain.from_iterable(restored))
+    outcomes = (restored(list(group), are_videos) for are_videos, group in groups)
+    return itertools.chain(clips, itertools.chain.from_iterable(outcomes))
+
+
+def _restored_pictures(
+    derainer: Derainer,
+    jobs: Sequence[Job],
+    options: PictureOptions,
+    unwritable: Mapping[Path, DerainError],
+    overwrite: bool,
+    protection: Protection | None,
+    progress: JobProgress,
+) -> Iterator[Outcome]:
+    """As many pictures at once as the machine takes."""
+    stop = threading.Event()
+
+    def told(job: Job, done: int, total: int | None) -> None:
+        if stop.is_set():
+            raise CancelledError
+        progress(job, done, total)
+
+    def restore(job: Job, picture: Picture) -> Callable[[], Made]:
+        return _restored_picture(derainer, job, picture, options, protection, told)
+
+    at_once = derainer.passes_at_once(len(jobs))
+    with divided_threads(at_once):
+        yield from carry_out_in_stages(
+            jobs,
+            lambda job: read_picture(job.source),
+            restore,
+            unwritable,
+            overwrite,
+            held=lambda picture: 2 * picture.pixels.nbytes,
+            at_once=at_once,
+            stop=stop,
+        )
+
+
+def _restored_picture(
+    derainer: Derainer,
+    job: Job,
+    picture: Picture,
+    options: PictureOptions,
+    protection: Protection | None,
+    progress: JobProgress,
+) -> Callable[[], Made]:
+    """Restores a picture; returns what writes it."""
+    keep = None if protection is None else protection.keep(picture.size, job.mask_name)
+    tiles = functools.partial(progress, job)
+    restored = derainer.restore_picture(picture, options.maps, tiles, protect=keep)
+    unprotected = protection is not None and keep is None
+    precision = derainer.precision_for(picture.bits)
+    return functools.partial(_written, job, picture, restored, options, precision, unprotected)
 
 
 def _written(

@@ -108,13 +108,13 @@ class _Folder:
         with contextlib.closing(prefetch(self._frames(first))) as frames:
             alike = itertools.groupby(frames, key=lambda frame: (frame.pixels.shape, frame.pixels.itemsize))
             for (_, itemsize), clip in alike:
-                bits, restorer = 8 * itemsize, self.derainer
+                bits = 8 * itemsize
                 restored = restored_frames(
                     clip,
-                    restorer.frame_restorer(bits),
+                    self.derainer.frame_restorer(bits),
                     bits,
-                    restorer.frames_in_a_pass,
-                    restorer.passes_at_once(),
+                    self.derainer.frames_in_a_pass,
+                    self.derainer.passes_at_once(),
                     frame_by_frame=False,
                     finish=None,
                 )

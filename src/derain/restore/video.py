@@ -192,7 +192,7 @@ def _restored(
         pixels = [frame_from_tensor(image, bits) for image in images]
         return list(zip(frames, pixels, strict=True))
 
-    with contextlib.closing(mapped(restore, prefetch(_batches(reader, batch)), passes)) as restored:
+    with contextlib.closing(mapped(restore, _batches(reader, batch), passes)) as restored:
         for pairs in restored:
             yield from pairs
 
