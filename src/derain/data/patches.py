@@ -25,7 +25,7 @@ from torch.utils.data import Dataset
 
 from derain.data.folders import read_rgb
 from derain.data.synthesis import make_pair, preset
-from derain.data.synthesis.layers import lay_over
+from derain.data.synthesis.layers import FILMED, LayerRanges, lay_over
 from derain.data.synthesis.weather import ORDINARY, Weather
 from derain.errors import DerainError
 from derain.pictures import Picture, to_tensor
@@ -97,13 +97,15 @@ def rain_of_preset(name: str, weather: Weather = ORDINARY) -> Rainmaker:
     return functools.partial(make_pair, kinds=weather.applied_to(preset(name)))
 
 
-def rain_of_layers(layers: Pictures) -> Rainmaker:
+def rain_of_layers(layers: Pictures, ranges: LayerRanges = FILMED) -> Rainmaker:
     """Lays a piece of one of the layers, streaks on black, over any clean picture."""
-    return functools.partial(_rain_of_one_layer, layers)
+    return functools.partial(_rain_of_one_layer, layers, ranges)
 
 
-def _rain_of_one_layer(layers: Pictures, rng: np.random.Generator, clean: Levels) -> tuple[Levels, Levels]:
-    return lay_over(rng, clean, layers[int(rng.integers(len(layers)))])
+def _rain_of_one_layer(
+    layers: Pictures, ranges: LayerRanges, rng: np.random.Generator, clean: Levels
+) -> tuple[Levels, Levels]:
+    return lay_over(rng, clean, layers[int(rng.integers(len(layers)))], ranges)
 
 
 class SyntheticPairs(Dataset[Item]):

@@ -34,6 +34,7 @@ from derain.data.patches import (
     rain_of_preset,
 )
 from derain.data.synthesis import preset
+from derain.data.synthesis.layers import ADDED, FILMED
 from derain.data.synthesis.weather import ORDINARY, Weather
 from derain.errors import DerainError, UsageError
 from derain.evaluation import protocol
@@ -145,7 +146,8 @@ def _source(
         return TrainingSource(pictures(clean), rain_of_preset(part.rain, weather))
     assert isinstance(part, Data)
     assert part.layers is not None
-    return TrainingSource(pictures(clean), rain_of_layers(pictures(pictures_in(part.layers))))
+    layers = pictures(pictures_in(part.layers))
+    return TrainingSource(pictures(clean), rain_of_layers(layers, ADDED if part.added else FILMED))
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,8 @@ class Data(_Part):
         angle: smallest and largest angle of that rain's fall, degrees from vertical; null leaves them to the
             preset.
         layers: folder of pictures of streaks on black, which are laid over the clean ones instead.
+        added: layers are added to the clean pictures as they are, as most public sets are made; otherwise
+            scenes are darkened first, and layers lie over them in several ways, as real rain does.
         crop: "window" cuts a patch; "resized" cuts 80 to 100 % of the area with an aspect ratio of
             3/4 to 4/3 and resizes it to the patch, as SPANet does.
         turns: "none"; "mirror" left-right; "flips_and_rotations", all eight positions of a square,
@@ -105,6 +107,7 @@ class Data(_Part):
     rain: str | None = None
     angle: tuple[Angle, Angle] | None = None
     layers: str | None = None
+    added: bool = False
     crop: Crop = "window"
     turns: Annotated[Turns, BeforeValidator(_current_turns)] = "flips_and_rotations"
     saturation: bool = False
@@ -407,6 +410,8 @@ def _of_rain(place: str, part: Data | Validation) -> Iterator[str]:
 def _of_source(place: str, source: Data) -> Iterator[str]:
     if source.layers and (source.rainy or source.rain):
         yield f"'{place}.layers' excludes '{place}.rainy' and '{place}.rain': give one of the three."
+    if source.added and not source.layers:
+        yield f"'{place}.added' is about layers; name their folder in '{place}.layers'."
     if source.angle and not source.rain:
         yield f"'{place}.angle' is that of synthetic rain; name its preset in '{place}.rain'."
     if source.angle and source.angle[0] > source.angle[1]:

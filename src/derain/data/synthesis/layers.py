@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -13,15 +14,37 @@ from derain.data.synthesis.mixing import Mixing, mix
 from derain.data.synthesis.pixels import FloatArray
 from derain.data.synthesis.scene import SceneRanges, expose, set_scene
 
-SCALES = (0.6, 1.8)  # of the layer
-LEAN = 15.0  # degrees to either side
-STRENGTH = (0.15, 1.0)
-MIXINGS: tuple[Mixing, ...] = ("additive", "screen", "linear")
 SCENE = SceneRanges()
 
 
+@dataclass(frozen=True)
+class LayerRanges:
+    """The ranges that each pair is drawn from, uniformly.
+
+    Attributes:
+        scale: of the layer.
+        lean: angle by which the layer is turned, degrees.
+        strength: factor on its brightness.
+        mixings: ways in which it lies over the picture.
+        scene: how the picture is changed first, into a darker one with stripes and noise; None leaves it.
+    """
+
+    scale: tuple[float, float] = (0.6, 1.8)
+    lean: tuple[float, float] = (-15.0, 15.0)
+    strength: tuple[float, float] = (0.15, 1.0)
+    mixings: tuple[Mixing, ...] = ("additive", "screen", "linear")
+    scene: SceneRanges | None = SCENE
+
+
+FILMED = LayerRanges()
+# As most public sets are made: rendered streaks are added to the picture as it is.
+ADDED = LayerRanges(
+    scale=(0.8, 1.6), lean=(-20.0, 20.0), strength=(0.35, 1.2), mixings=("additive",), scene=None
+)
+
+
 def lay_over(
-    rng: np.random.Generator, clean: NDArray[np.uint8], layer: NDArray[np.uint8]
+    rng: np.random.Generator, clean: NDArray[np.uint8], layer: NDArray[np.uint8], ranges: LayerRanges = FILMED
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """A pair made of a clean picture and a piece of a layer, mirrored, turned and scaled at random.
 
@@ -29,23 +52,33 @@ def lay_over(
         rng: all randomness; the same state gives the same pair.
         clean: (H, W, 3) RGB uint8.
         layer: (h, w) or (h, w, 3) uint8, streaks on black, of any size.
+        ranges: what the pair is drawn from.
 
     Returns:
         The rainy picture and the clean one that belongs to it, (H, W, 3) RGB uint8.
     """
-    dry = set_scene(rng, clean.astype(np.float32) / np.float32(255), SCENE)
-    streaks = _piece(rng, layer, clean.shape[0], clean.shape[1]) * np.float32(rng.uniform(*STRENGTH))
-    rainy = mix(dry, streaks, MIXINGS[rng.integers(len(MIXINGS))])
-    rainy, dry = expose(rng, (rainy, dry), SCENE)
+    dry = clean.astype(np.float32) / np.float32(255)
+    if ranges.scene:
+        dry = set_scene(rng, dry, ranges.scene)
+    streaks = _piece(rng, layer, clean.shape[0], clean.shape[1], ranges)
+    streaks *= np.float32(rng.uniform(*ranges.strength))
+    rainy = mix(dry, streaks, ranges.mixings[rng.integers(len(ranges.mixings))])
+    if ranges.scene:
+        rainy, dry = expose(rng, (rainy, dry), ranges.scene)
     return to_levels(rainy), to_levels(dry)
 
 
-def _piece(rng: np.random.Generator, layer: NDArray[np.uint8], height: int, width: int) -> FloatArray:
+def _piece(
+    rng: np.random.Generator, layer: NDArray[np.uint8], height: int, width: int, ranges: LayerRanges
+) -> FloatArray:
     """A random piece of a layer, (height, width) in [0, 1]; beyond its edges it is mirrored."""
-    scale, lean = rng.uniform(*SCALES), np.deg2rad(rng.uniform(-LEAN, LEAN))
-    middle = rng.uniform(0, 1, 2) * (layer.shape[1], layer.shape[0])
+    scale, lean = rng.uniform(*ranges.scale), np.deg2rad(rng.uniform(*ranges.lean))
     across = np.array([np.cos(lean), np.sin(lean)]) / scale * (1 if rng.random() < 0.5 else -1)
     down = np.array([-np.sin(lean), np.cos(lean)]) / scale
+    # The piece lies within the layer if it fits.
+    whole = np.array([layer.shape[1], layer.shape[0]], np.float64)
+    half = np.minimum((np.abs(across) * width + np.abs(down) * height) / 2, whole / 2)
+    middle = rng.uniform(half, whole - half)
     # The map takes a place in the piece to the place in the layer that it shows.
     start = middle - across * width / 2 - down * height / 2
     place = np.stack([across, down, start], 1)
