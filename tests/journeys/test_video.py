@@ -168,6 +168,8 @@ def test_a_cut_off_file_gives_what_can_be_read_and_an_error(weights: Path, tmp_p
     assert again.returncode == 1
     assert f"{NOT_WHOLE} To" in again.stderr
     assert "give --overwrite" in again.stderr
+    planned = derain_here("run", cut, "-o", tmp_path / "out.mkv", "--weights", weights, "--dry-run")
+    assert planned.stdout.endswith("(exists already, but is not whole, would fail)\n")
     cut.write_bytes(whole.read_bytes())
     done = derain_here("run", cut, "-o", tmp_path / "out.mkv", "--weights", weights, "--overwrite")
     assert done.returncode == 0

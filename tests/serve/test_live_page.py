@@ -16,7 +16,7 @@ from PIL import Image
 
 from browser import Tab, chromium
 from clips import moving_scene
-from derain.serve.live_page import LivePage
+from derain.serve.live_page import FILES, LivePage
 
 PART = b"--frame\r\nContent-Type: image/jpeg\r\n\r\n"
 RAIN = {"share": 0.0912, "contrast": 0.1, "signal": 0.02, "is_raining": True}
@@ -54,7 +54,7 @@ def test_a_picture_is_complete_as_soon_as_it_is_shown() -> None:
 def test_refusals_are_one_line_and_head_is_answered() -> None:
     with LivePage(0) as page:
         page.show(plain(200))
-        for path in ("/", "/live.css", "/live.js", "/live.json", "/live.jpg", "/live.mjpg"):
+        for path in ("/", *FILES, "/live.json", "/live.jpg", "/live.mjpg"):
             head = ask(page, path, "HEAD")
             assert (head.status, head.read()) == (200, b""), path
         for method, path, status, said in (
@@ -106,6 +106,19 @@ def test_a_browser_shows_the_newest_picture_and_what_is_known(tab: Tab, tmp_path
         tab.until("document.body.dataset.state === 'live'")
         assert tab.problems() == []
     tab.until(f"{said} === 'Ended '")
+
+
+def test_the_page_speaks_the_language_of_the_browser(tab: Tab) -> None:
+    with LivePage(0) as page:
+        page.show(plain(200))
+        page.tell(row(24.8))
+        tab.call("Page.addScriptToEvaluateOnNewDocument", source="localStorage['derain-language'] = 'de'")
+        visit(tab, page)
+        said = "document.querySelector('p').textContent"
+        tab.until(f"{said} === 'Live 24,8 Bilder pro Sekunde, Regen auf 9,1 % des Bildes'")
+        assert tab.run("document.documentElement.lang") == "de"
+        assert tab.run("document.querySelector('img').alt") == "Livebilder ohne ihren Regen"
+        assert tab.problems() == []
 
 
 def test_the_page_fits_its_window_and_follows_the_scheme(tab: Tab, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 import derain
 from derain.serve.endpoints import ASSETS, PAGE
+from derain.serve.live_page import FILES
 from derain.serve.models import offered
 
 FOUND = json.loads(ASSETS["words.json"].read_text("utf-8"))
@@ -27,7 +28,7 @@ def test_every_word_is_there_in_every_language() -> None:
 
 
 def test_the_words_are_those_that_the_page_asks_for() -> None:
-    code = "".join(SCRIPTS.values())
+    code = "".join([*SCRIPTS.values(), FILES["/live.js"].read_text("utf-8")])
     asked = set(re.findall(r'word\("(\w+)"', code)) | set(re.findall(r'data-(?:word|label)="(\w+)"', HTML))
     asked |= set(re.findall(r'"(key_\w+)"', code)) | set(re.findall(r'"(\w+)" : "(?:\w+)"\)', code))
     for chosen in re.findall(r'word\([^()"]+\? "(\w+)" : "(\w+)"', code):

@@ -54,11 +54,21 @@ def follow(outcomes: Iterable[Outcome], progress: Bar, as_json: bool, advance: b
     return done
 
 
+# Of a target, by what would become of it.
+PLANNED: Mapping[str, str] = {
+    "restored": "",
+    "skipped": " (exists already, would be skipped)",
+    "failed": " (exists already, but is not whole, would fail)",
+}
+
+
 def print_plan(planned: Plan, overwrite: bool, as_json: bool, protection: Protection | None = None) -> None:
     """Prints what would happen to each file, and with which mask."""
+    from derain.restore.jobs import skipped
+
     rows = []
     for job in planned.jobs:
-        status = "skipped" if exists(job.target) and not overwrite else "restored"
+        status = skipped(job).status if exists(job.target) and not overwrite else "restored"
         row = {"source": str(job.source), "target": str(job.target), "status": status}
         if protection is not None:
             row["mask"] = str(protection.path(job.name) or "")
@@ -67,7 +77,7 @@ def print_plan(planned: Plan, overwrite: bool, as_json: bool, protection: Protec
         typer.echo(json.dumps({"planned": rows}, indent=2))
         return
     for row in rows:
-        there = " (exists already, would be skipped)" if row["status"] == "skipped" else ""
+        there = PLANNED[row["status"]]
         mask = f" (mask: {row['mask'] or 'none found'})" if "mask" in row else ""
         typer.echo(printable(f"{row['source']} -> {row['target']}{there}{mask}"))
     for entry in planned.unread:

@@ -27,8 +27,16 @@ QUALITY = 85  # of the JPEG pictures
 VIEWERS = 16  # at once
 BOUNDARY = "frame"
 PART = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\n\r\n".encode()  # the head of a picture
-PAGE = Path(__file__).parent / "live"
-FILES = (PAGE / "live.css", PAGE / "live.js", Path(__file__).parent / "page" / "icon.svg")
+HERE = Path(__file__).parent
+PAGE = HERE / "live" / "index.html"
+# The files of the page, by their addresses; some are shared with the page of the server.
+FILES = {
+    "/live.css": HERE / "live" / "live.css",
+    "/live.js": HERE / "live" / "live.js",
+    "/icon.svg": HERE / "page" / "icon.svg",
+    "/page/words.js": HERE / "page" / "words.js",
+    "/page/words.json": HERE / "page" / "words.json",
+}
 
 
 class LivePage:
@@ -102,10 +110,10 @@ class LivePage:
 
         @app.get("/")
         def page() -> Response:
-            return FileResponse(PAGE / "index.html")
+            return FileResponse(PAGE)
 
-        for path in FILES:
-            app.get(f"/{path.name}")(_file(path))
+        for address, path in FILES.items():
+            app.get(address)(_file(path))
 
         @app.get("/live.mjpg")
         async def stream() -> Response:

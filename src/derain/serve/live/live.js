@@ -1,21 +1,26 @@
 // The line below the picture: what the server says once a second. It ends with the pictures.
 
+import { language, word } from "./page/words.js";
+
 const EVERY = 1000; // milliseconds
-const WORDS = { live: "Live", waiting: "Waiting for the source", ended: "Ended" };
+const STATES = { live: word("live_now"), waiting: word("live_waiting"), ended: word("live_ended") };
 
 const state = document.querySelector("#state");
 const figures = document.querySelector("#figures");
 
+const tenths = (number) => number.toLocaleString(language, { minimumFractionDigits: 1, maximumFractionDigits: 1 });
+
 function show(name, text) {
   document.body.dataset.state = name;
-  if (state.value !== WORDS[name]) state.value = WORDS[name]; // screen readers say each change
+  if (state.value !== STATES[name]) state.value = STATES[name]; // screen readers say each change
   figures.textContent = text;
 }
 
 function told(row) {
   if (!row.frames_per_second) return show("waiting", "");
-  const rain = row.rain ? `, rain on ${(100 * row.rain.share).toFixed(1)} % of the picture` : "";
-  return show("live", `${row.frames_per_second.toFixed(1)} frames a second${rain}`);
+  const parts = [word("live_rate", { frames: tenths(row.frames_per_second) })];
+  if (row.rain) parts.push(word("live_rain", { share: tenths(100 * row.rain.share) }));
+  show("live", parts.join(", "));
 }
 
 async function ask() {
@@ -29,4 +34,6 @@ async function ask() {
   setTimeout(ask, EVERY);
 }
 
+document.documentElement.lang = language;
+document.querySelector("img").alt = word("live_picture");
 ask();

@@ -2,14 +2,14 @@
 
 const CHOSEN = "derain-language"; // in the browser's storage
 
-const { languages, words } = await (await fetch("/page/words.json")).json();
+const { languages, words } = await (await fetch(new URL("words.json", import.meta.url))).json();
 
 function preferred() {
   const wanted = [localStorage.getItem(CHOSEN), ...navigator.languages.map((name) => name.slice(0, 2))];
   return wanted.find((name) => name in languages) ?? "en";
 }
 
-let language = preferred();
+export const language = preferred();
 
 // The text of a key, with {names} replaced.
 export function word(key, values = {}) {
