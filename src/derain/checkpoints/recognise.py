@@ -18,7 +18,7 @@ from derain.methods import all_architectures, method_of
 from derain.methods.contract import Architecture, Method, StateDict
 from derain.methods.network import RainNetwork
 from derain.methods.own import is_own, own_method
-from derain.nn.unfilled import unfilled
+from derain.nn.unfilled import to_be_loaded, unfilled
 from derain.tensors import Tensors, parts, read_tensors, save_checkpoint
 
 
@@ -222,7 +222,8 @@ def _load(architecture: Architecture, config: dict[str, Any], tensors: Tensors, 
     bad = [name for name, tensor in tensors.state.items() if not torch.isfinite(tensor).all()]
     if bad:
         raise DerainError(f"{source}: {bad[0]} holds values that are not finite.")
-    network = architecture.build(**config)
+    with to_be_loaded():
+        network = architecture.build(**config)
     network.load_state_dict(tensors.state, strict=True)
     return network.eval()
 

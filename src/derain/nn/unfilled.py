@@ -1,4 +1,4 @@
-"""Modules without values: to be filled from a checkpoint, or to count parameters and operations."""
+"""Modules without values: to be loaded from a checkpoint, or to count parameters and operations."""
 
 from __future__ import annotations
 
@@ -21,9 +21,16 @@ def unfilled() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def to_be_loaded() -> Iterator[None]:
+    """Parameters of modules created inside have memory but no values; a checkpoint must give all of them."""
+    with _LeftUnfilled():
+        yield
+
+
 class _LeftUnfilled(TorchFunctionMode):
-    """Skips drawing random numbers: for tensors without values PyTorch would load its whole compiler to
-    do so, which takes longer than anything else at the start of a program."""
+    """Skips drawing random numbers, which takes long for a large network, and for tensors without memory
+    loads PyTorch's whole compiler."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
