@@ -22,6 +22,7 @@ from derain.data.patches import (
     rain_of_preset,
     take,
 )
+from derain.data.synthesis.layers import ADDED
 from derain.data.synthesis.weather import Weather
 from derain.errors import DerainError
 
@@ -153,6 +154,22 @@ def test_layers_lie_over_clean_pictures(folder: Path, tmp_path: Path) -> None:
     assert added.amin() > -0.2  # compression rings a little
     wet = (added.amax(1) > 0.1).float().mean()
     assert 0.01 < wet < 0.6
+
+
+def test_added_layers_leave_the_picture_as_it_is_below_the_rain(tmp_path: Path) -> None:
+    layer = np.zeros((200, 120), np.uint8)
+    layer[:, ::12] = 90
+    cv2.imwrite(str(tmp_path / "a.png"), layer)
+    rain = rain_of_layers(Pictures([tmp_path / "a.png"]), ADDED)
+    clean = np.random.default_rng(3).integers(0, 256, (48, 48, 3), np.uint8)
+    for seed in range(20):
+        rainy, dry = rain(np.random.default_rng(seed), clean)
+        assert (dry == clean).all()
+        added = rainy.astype(int) - clean
+        assert added.min() >= 0
+        below_white = (rainy < 255).all(2)
+        assert (np.ptp(added, axis=2)[below_white] <= 1).all()
+        assert 2 < added[below_white].mean() < 40
 
 
 def test_rain_from_any_side_turns_the_pair_together(folder: Path) -> None:

@@ -165,6 +165,8 @@ def test_layers_are_a_source_and_exclude_other_rain(photos: Path, tmp_path: Path
         recipe(photos, data=source | {"rain": "light"})
     with pytest.raises(DerainError, match="no-such-folder"):
         open_sources(recipe(photos, data=source | {"layers": str(tmp_path / "no-such-folder")}))
+    with pytest.raises(UsageError, match="is about layers"):
+        recipe(photos, data={"clean": str(photos), "rain": "light", "added": True})
 
 
 def test_a_source_has_its_own_options_of_the_loss(photos: Path, mixture: dict[str, Any]) -> None:
