@@ -71,10 +71,10 @@ class Cut:
         turns: "none"; "mirror" left-right; "flips_and_rotations", all eight positions of a square, equally
             likely; "upright_twice_as_likely", the same with no turn twice as likely (Chen et al., NeRD-Rain).
         saturation: with probability 1/3 make colours up to 20 % stronger or weaker (the same).
-        sideways: share of synthetic pairs that are turned again once the rain is on them, so that rain
+        sideways: share of synthetic pairs that are rotated again after the rain was added, so that rain
             comes from any side.
-        zoom: smallest and largest factor by which pairs are enlarged (below 1: reduced), rain and all; a
-            window is so much smaller. All factors are equally likely on a logarithmic scale.
+        zoom: smallest and largest factor by which pairs are enlarged (below 1: reduced), together with their
+            rain; a window is so much smaller. All factors are equally likely on a logarithmic scale.
     """
 
     patch: int

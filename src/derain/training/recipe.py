@@ -95,9 +95,9 @@ class Data(_Part):
             equally likely; "upright_twice_as_likely", the same with no turn twice as likely, as
             NeRD-Rain does.
         saturation: with probability 1/3, colours are made up to 20 % stronger or weaker.
-        sideways: share of synthetic pairs that are turned again once the rain is on them.
-        zoom: smallest and largest factor by which pairs are enlarged (below 1: reduced), rain and all; for
-            crops of the kind "window".
+        sideways: share of synthetic pairs that are rotated again after the rain was added.
+        zoom: smallest and largest factor by which pairs are enlarged (below 1: reduced), together with their
+            rain; for crops of the kind "window".
         keep: keep decoded pictures in memory, up to 1 GiB of each folder in each process that makes
             patches.
     """
