@@ -109,7 +109,7 @@ def http_server(app: FastAPI, stopping: Callable[[], None] = lambda: None) -> uv
 
 
 class Stopping(uvicorn.Server):
-    """A server that announces that it is stopping; some responses would otherwise go on as long as jobs do."""
+    """A server that announces that it is stopping; some responses would otherwise last as long as jobs."""
 
     def __init__(self, config: uvicorn.Config, stopping: Callable[[], None]) -> None:
         super().__init__(config)
