@@ -19,21 +19,21 @@ from derain.background.frame_store import FrameStore
 from derain.background.histories import Modes, Plane, modes, sort_histories
 from derain.background.stability import Stability, measure_stability
 
-TILE = 32_768  # samples of a plane: enough to hide the cost of a call, few enough for the cache
-TILE_BYTES = 64 * 2**20  # of all planes of a tile, which limits TILE for very long clips
-BAND_BYTES = 192 * 2**20  # read from the store at once, so that a disk reads long stretches
+TILE = 32_768  # samples of a plane: enough to amortise the cost of a call, few enough for the cache
+TILE_BYTES = 64 * 2**20  # limit for all planes of a tile, which reduces TILE for very long clips
+BAND_BYTES = 192 * 2**20  # read from the store at once, so that disk reads are long
 
 NEAR = 4  # levels within which a frame agrees with the result
-APART = 12  # levels between the mode and another state of the pixel
+APART = 12  # least distance in levels between the mode and another state of the pixel
 STEADY = 6  # levels within which that other state must stay
-LASTING = 0.2  # share of the frames that it must last
+LASTING = 0.2  # share of the frames for which it must last
 
 PixelProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class CleanFrame:
-    """The result, and what shows whether to trust it.
+    """The result, and what helps to decide whether to trust it.
 
     Attributes:
         picture: (H, W, 3) uint8 RGB.
@@ -45,7 +45,7 @@ class CleanFrame:
         disagreement: (H, W) uint8, the largest difference of a channel from the temporal median.
         two_states: (H, W) bool, pixels where another luma, at least 12 levels from the most
             frequent one, lasts for a fifth of the frames: something stood there for a while.
-        stability: exposure and movement of the camera.
+        stability: how constant exposure and camera were.
     """
 
     picture: NDArray[np.uint8]
@@ -65,14 +65,14 @@ def clean_frame(
     tile: int = TILE,
     progress: PixelProgress | None = None,
 ) -> CleanFrame:
-    """The clean picture of a clip.
+    """Computes the clean picture of a clip.
 
     Args:
         frames: pictures (H, W, 3) uint8 RGB of one size, 1 to 65,535 of them; read once.
         variant: "fixed" (all-integer) or "official" (bit parity with the published notebook).
         scratch: folder for a temporary file when the clip does not fit in memory.
         tile: samples of a plane that are processed at once; the result does not depend on it.
-        progress: called with the pixels done and those to do; each counts twice, once for
+        progress: called with the pixels done and their total; each pixel counts twice, once for
             the vote and once for the result.
 
     Raises:

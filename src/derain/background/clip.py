@@ -26,8 +26,8 @@ class Clip:
     """A clip whose frames can be read any number of times.
 
     Attributes:
-        path: what the user named.
-        name: for files made from it, without blanks.
+        path: the path that the user gave.
+        name: a name for files made from the clip, without spaces.
         source: the facts of a video, or the picture files in their order.
         limit: use only this many frames; None uses all.
     """
@@ -46,7 +46,7 @@ class Clip:
         return expected if self.limit is None or expected is None else min(expected, self.limit)
 
     def frames(self) -> Iterator[NDArray[np.uint8]]:
-        """The frames, (H, W, 3) uint8 RGB; deeper ones are rounded to 8 bits.
+        """The frames, (H, W, 3) uint8 RGB; frames of more bits are rounded to 8.
 
         Raises:
             DerainError: a frame cannot be read, or there are fewer than `limit`.
@@ -68,7 +68,7 @@ class Clip:
 def open_clip(path: str | Path, limit: int | None = None) -> Clip:
     """A clip from a video, a folder of numbered pictures, or a pattern such as `rain_%04d.png`.
 
-    Pictures come in the order of the last number in their names; gaps in the numbers do not matter.
+    Pictures are ordered by the last number in their names; gaps in the numbers do not matter.
 
     Args:
         path: see above.

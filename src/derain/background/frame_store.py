@@ -1,4 +1,4 @@
-"""The frames of a clip, kept in memory if they fit, else in a scratch file."""
+"""The frames of a clip, kept in memory if they fit, otherwise in a scratch file."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class FrameStore:
     """All frames of one clip; any stretch of pixels can be read across all of them.
 
     Attributes:
-        height, width: of a frame.
-        frames: how many there are.
+        height, width: the size of a frame.
+        frames: the number of frames.
     """
 
     def __init__(self, frames: Iterable[NDArray[np.uint8]], scratch: Path | None = None) -> None:

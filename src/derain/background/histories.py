@@ -70,7 +70,7 @@ class Modes:
 
 def modes(ordered: list[Plane]) -> Modes:
     """The modes of sorted histories (at most `MAX_FRAMES` planes of one length each)."""
-    # Ranks only grow along the scan, so "set where" is a product with the condition and a maximum.
+    # Ranks only grow along the scan, so a masked assignment is a product with the condition and a maximum.
     kind = np.uint8 if len(ordered) <= 256 else np.uint16
     start, last, longest, run, rank = np.zeros((5, ordered[0].size), kind)
     condition = np.empty(ordered[0].size, bool)

@@ -13,7 +13,7 @@ from derain.background.clean_frame import CleanFrame
 from derain.errors import DerainError
 from derain.pictures import Picture, write_picture
 
-# Beyond these the result deserves a look.
+# Beyond these, someone should look at the result.
 MAX_DRIFT = 0.05
 MAX_SHIFT = 0.5
 MAX_TWO_STATES = 0.01
@@ -25,7 +25,7 @@ MIN_AGREEING = 25
 
 
 def facts(result: CleanFrame) -> dict[str, Any]:
-    """The numbers of the report, ready for JSON; no confidence where there are fewer than `MIN_FRAMES`."""
+    """The numbers of the report, ready for JSON; without confidence for fewer than `MIN_FRAMES` frames."""
     ranking = np.argsort(-result.votes, kind="stable")
     confidence = round(float(result.confidence.mean()), 2)
     voters = max(1, int(result.votes.max()))
@@ -51,7 +51,7 @@ def facts(result: CleanFrame) -> dict[str, Any]:
 
 
 def warnings(result: CleanFrame) -> list[str]:
-    """Warnings of where the method may have failed; empty if there are none."""
+    """Warnings about where the method may have failed; empty if there are none."""
     found = []
     if result.frames < MIN_FRAMES:
         found.append(f"only {result.frames} frames; use {MIN_FRAMES} or more for a reliable result.")
@@ -78,9 +78,9 @@ def warnings(result: CleanFrame) -> list[str]:
 
 
 def refuse_movement(clip: str | Path, result: CleanFrame) -> None:
-    """Raises `DerainError` if the camera moves most of the time: the result is then not the scene."""
+    """Raises `DerainError` if the camera moves most of the time, as the result is then not the scene."""
     agree = float(result.confidence.mean())
-    # A fast camera is found at no place again, but hardly two frames agree.
+    # A fast camera cannot be tracked and so seems to be still, but then hardly any two frames agree.
     if result.stability.still < MIN_STILL or (result.frames >= MIN_FRAMES and agree < MIN_AGREEING):
         raise DerainError(
             f"{clip}: there is no background to find, as the camera, or most of what it shows, moves most of "

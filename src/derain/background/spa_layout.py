@@ -32,11 +32,11 @@ def write_pairs(
 
     `real_world/NAME_00001.png`, ... are the rainy frames, `real_world_gt/` holds the clean picture under
     the same names (as links to one file where the disk allows it), and `real_world.txt` has a line
-    `rainy clean` for every pair, with paths from the folder. A note says who made them.
+    `rainy clean` for every pair, with paths relative to the folder. A note says what made them.
 
     Args:
-        folder: made if it is not there; earlier pairs of other clips stay.
-        name: of the clip, without blanks.
+        folder: created if it does not exist; earlier pairs of other clips are kept.
+        name: the name of the clip, without spaces.
         frames: pictures (H, W, 3) uint8 RGB.
         clean: (H, W, 3) uint8 RGB.
 

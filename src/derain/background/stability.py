@@ -11,23 +11,23 @@ from numpy.typing import NDArray
 from derain.background.frame_store import FrameStore
 
 MOMENTS = 12  # at most, evenly spread over the clip
-FRAMES = 5  # in a row, whose median is free of most of the rain
-WINDOW = 512  # pixels, side of the centre that is looked at
-DARKEST = 0.01  # a gain that stands for black, so that the drift stays finite
-SMALLEST = 16  # pixels, side of a picture in which movement can be found
-STILL = 1.0  # pixels from the middle position within which the camera counts as standing still
+FRAMES = 5  # consecutive frames at each, whose median is free of most of the rain
+WINDOW = 512  # pixels: side of the central part that is compared
+DARKEST = 0.01  # the gain that stands for black, so that the drift stays finite
+SMALLEST = 16  # pixels: least side of a picture in which movement can be measured
+STILL = 1.0  # pixels from the median position within which the camera counts as still
 
 View = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Stability:
-    """What was measured at moments evenly spread over the clip, against the clean picture.
+    """What was measured against the clean picture at moments evenly spread over the clip.
 
     Attributes:
-        moments: the first frame of each, from 0.
-        gains: brightness, 1 where it equals the clean picture, at least 0.01.
-        shifts: where the camera was, (right, down), pixels.
+        moments: the first frame of each moment, counted from 0.
+        gains: brightness relative to the clean picture, at least 0.01.
+        shifts: the position of the camera, (right, down), in pixels.
     """
 
     moments: tuple[int, ...]
@@ -41,24 +41,24 @@ class Stability:
 
     @property
     def shift(self) -> float:
-        """The largest distance between two positions of the camera, pixels."""
+        """The largest distance between two positions of the camera, in pixels."""
         places = np.array(self.shifts)
         return float(np.linalg.norm(places[:, None] - places, axis=2).max())
 
     @property
     def still(self) -> float:
-        """The share of the moments at which the camera rests where it mostly is, 0 to 1."""
+        """The share of the moments at which the camera is at its usual position, 0 to 1."""
         places = np.array(self.shifts)
         away = np.linalg.norm(places - np.median(places, axis=0), axis=1)
         return float((away <= STILL).mean())
 
 
 def measure_stability(store: FrameStore, clean: NDArray[np.uint8]) -> Stability:
-    """How brightness and camera vary over a clip.
+    """Measures how brightness and the camera's position vary over a clip.
 
     Args:
-        store: its frames.
-        clean: (H, W, 3) uint8, what they are compared with.
+        store: the frames of the clip.
+        clean: (H, W, 3) uint8, the picture with which they are compared.
     """
     last = max(0, store.frames - FRAMES)
     moments = sorted({int(n) for n in np.linspace(0, last, min(MOMENTS, 1 + last // FRAMES))})
@@ -82,7 +82,7 @@ def _green_centre(picture: NDArray[np.uint8]) -> View:
 
 
 def _shift(reference: View, view: View) -> tuple[float, float]:
-    """The movement by phase correlation; none where the one is not found in the other."""
+    """The movement by phase correlation; zero where one view is not found in the other."""
     if min(view.shape) < SMALLEST:
         return 0.0, 0.0
     window = cv2.createHanningWindow(view.shape[::-1], cv2.CV_32F)

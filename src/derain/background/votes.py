@@ -82,7 +82,7 @@ def voters(height: int, width: int, variant: Variant) -> NDArray[np.bool_]:
 @dataclass(frozen=True)
 class Ballot:
     """Turns the ranks of a mode into votes: a mode on ranks a to b votes for the percentiles
-    `start[a]` to `stop[b]`, both included; none when they are in reverse order."""
+    `start[a]` to `stop[b]`, inclusive, or for none if `start[a]` is above `stop[b]`."""
 
     start: Counts
     stop: Counts

@@ -1,4 +1,4 @@
-"""Opens any checkpoint safely, recognises its network, and writes files of this project."""
+"""Opens any checkpoint safely, recognises its network, and writes this project's own files."""
 
 from derain.checkpoints.models import create_model, list_models
 from derain.checkpoints.recognise import Checkpoint, Model, identify, open_checkpoint, save_model

@@ -22,8 +22,8 @@ def bundled_names() -> tuple[str, ...]:
 def find_model(model: str | Path | None) -> Path:
     """The file of a model as users name it: None for the default, a bundled name, a path or "hf:OWNER/NAME".
 
-    Raises `UsageError` for a name that does not exist or has no bundled weights, and for what is neither a
-    name nor a path; does not check whether a path exists.
+    Raises `UsageError` for a name that does not exist or has no bundled weights, and for anything that is
+    neither a name nor a path. It does not check whether a path exists.
     """
     if model is None:
         return bundled(DEFAULT)
@@ -41,8 +41,8 @@ def bundled(name: str) -> Path:
     """The file of bundled weights.
 
     Raises:
-        UsageError: there is no model of this name, or its weights are not bundled; then the message says
-            where its authors publish them.
+        UsageError: there is no model of this name, or its weights are not bundled; the message then says
+            where their authors publish them.
     """
     from derain.methods import method_of, network_names
 

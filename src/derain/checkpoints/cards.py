@@ -1,4 +1,4 @@
-"""The card of weights: a Markdown file beside them, NAME.md, on what they are and were trained on."""
+"""The card of weights: a Markdown file beside them, NAME.md, about what they are and were trained on."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from derain.errors import DerainError, reason
 
 @dataclass(frozen=True)
 class Card:
-    """What a card says; empty where there is none.
+    """What a card says; all empty if there is none.
 
     Attributes:
-        text: all of it, Markdown.
+        text: the whole card, as Markdown.
         title: its heading.
         rows: {name: value} of the table below the heading ("trained on", "licence", ...).
         limits: the text of the section "Limits", as one paragraph.
@@ -55,5 +55,5 @@ def read_card(text: str) -> Card:
 
 
 def _plain(markdown: str) -> str:
-    """On one line, without Markdown's marks of code and emphasis."""
+    """The text on one line, without Markdown's marks for code and emphasis."""
     return " ".join(re.sub(r"[`*]", "", markdown).split())

@@ -6,8 +6,8 @@ A repository holds three files, and only these are ever asked for:
     config.json         {"network": ..., "config": {hyper-parameters}, "derain": version}
     README.md           the card, for people
 
-The hub library downloads, caches, and works from its cache without a network; where the cache lies, the
-hub's address and the user's token are its own settings (HF_HOME, HF_ENDPOINT, HF_TOKEN).
+The hub library downloads and caches files, and uses its cache when offline; the place of the cache, the hub's
+address and the user's token are its own settings (HF_HOME, HF_ENDPOINT, HF_TOKEN).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Repository:
 
 @dataclass(frozen=True)
 class Download:
-    """Files of a repository in the cache, both of one commit."""
+    """Two files of a repository in the cache, both from the same commit."""
 
     repository: Repository
     weights: Path
@@ -67,7 +67,7 @@ def repository(text: str | Path) -> Repository:
     """The repository that "hf:OWNER/NAME", with or without @REVISION, names; "hf:" may be left out.
 
     Raises:
-        UsageError: it is not written like this.
+        UsageError: the text has another form.
     """
     text = Path(text).as_posix()
     found = _REPOSITORY.fullmatch(text.removeprefix(PREFIX))
@@ -87,7 +87,7 @@ def download(source: Repository) -> Download:
         from huggingface_hub import hf_hub_download
 
         config = Path(hf_hub_download(source.id, CONFIG, revision=source.revision))
-        # The folder is named after the commit; the weights are taken from the same one.
+        # The folder is named after the commit, from which the weights are then taken as well.
         weights = Path(hf_hub_download(source.id, WEIGHTS, revision=config.parent.name))
     with weights.open("rb") as file:
         head = file.read(9)
@@ -97,10 +97,10 @@ def download(source: Repository) -> Download:
 
 
 def check_config(found: Download, network: str, config: dict[str, Any]) -> None:
-    """Compares config.json with what the weights were recognised as.
+    """Compares config.json with the network that was recognised from the weights.
 
     Raises:
-        DerainError: they say different things.
+        DerainError: they disagree.
     """
     recognised = {"network": network, "config": json.loads(json.dumps(config))}
     for key, value in recognised.items():
@@ -123,7 +123,7 @@ def _read_config(source: Repository, path: Path) -> dict[str, Any]:
 
 @contextmanager
 def hub_errors(source: Repository) -> Iterator[None]:
-    """Turns each error of the hub library into one line."""
+    """Turns every error of the hub library into a one-line message."""
     huggingface_hub = extra("huggingface_hub", "hub")
     import httpx2
     from huggingface_hub import errors

@@ -1,4 +1,4 @@
-"""Models by name: which there are, and a new one of each."""
+"""Models by name: lists them, and creates new ones."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
         pretrained: only those whose weights come with the package.
 
     Raises:
-        UsageError: the pattern is no text.
+        UsageError: the pattern is not text.
     """
     if not isinstance(pattern, str):
         raise wrong_type("a pattern", pattern, "text, such as 'nerd*'")
@@ -45,7 +45,7 @@ def create_model(name: str, *, pretrained: bool = False, **config: Any) -> nn.Mo
 
     Args:
         name: one of `list_models()`.
-        pretrained: load the weights that come with the package; otherwise they are fresh.
+        pretrained: load the weights that come with the package; otherwise they are random.
         config: keyword arguments of the network that replace those of the variant.
 
     Raises:

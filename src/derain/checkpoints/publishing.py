@@ -1,4 +1,4 @@
-"""`derain publish`: weights as a repository of the Hugging Face Hub, see `hub`."""
+"""`derain publish`: uploads weights to a repository of the Hugging Face Hub; see `hub`."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def publish(
     """Creates the repository if there is none, and commits weights, configuration and card together.
 
     Args:
-        card: text of README.md; by default `default_card`.
-        private: make a repository that only its owner sees.
-        overwrite: the repository may already hold weights; they stay in its history.
+        card: the text of README.md; by default that of `default_card`.
+        private: create a repository that only its owner can see.
+        overwrite: whether the repository may already hold weights; they stay in its history.
 
     Returns:
         The address of the commit.
@@ -34,7 +34,7 @@ def publish(
     Raises:
         UsageError: a revision is named, the repository holds weights and `overwrite` is not set, or it is
             public and should be `private`.
-        DerainError: as `hub.hub_errors` tells them.
+        DerainError: see `hub.hub_errors`.
     """
     if target.revision is not None:
         raise UsageError(f"{target}: what is published becomes the newest revision; leave @... out.")
@@ -74,7 +74,7 @@ def configuration(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def default_card(model: Model, target: Repository) -> str:
-    """A model card with what the weights alone tell."""
+    """A model card with what can be told from the weights alone."""
     network, checkpoint = model
     parameters = sum(p.numel() for p in network.parameters())
     options = ", ".join(f"`{key}` {value}" for key, value in checkpoint.config.items())

@@ -1,4 +1,4 @@
-"""The threshold of rain: a fact that a file of weights states, measured on photographs without rain."""
+"""The rain threshold: a fact that a file of weights states, measured on photographs without rain."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FACT = "rain"  # its name in the file; its value is a `calibration`
 
 
 def threshold_of(facts: Mapping[str, Any]) -> float | None:
-    """The signal above which it rains, see `derain.restore.rain`; None where the facts do not state it."""
+    """The signal above which a picture counts as rainy, see `derain.restore.rain`; None if not stated."""
     fact = facts.get(FACT)
     threshold = fact.get("threshold") if isinstance(fact, Mapping) else None
     if not isinstance(threshold, int | float) or isinstance(threshold, bool) or not 0 <= threshold <= 1:
@@ -23,7 +23,7 @@ def calibration(dry: Sequence[float], false_alarms: float = 0.05) -> dict[str, f
     """The fact for weights: the lowest threshold with no more than this share of false alarms.
 
     Args:
-        dry: signals of photographs without rain that the weights were not trained on.
+        dry: signals for photographs without rain on which the weights were not trained.
         false_alarms: the greatest share of them above the threshold.
 
     Examples:
@@ -31,7 +31,7 @@ def calibration(dry: Sequence[float], false_alarms: float = 0.05) -> dict[str, f
         {'threshold': 0.3, 'alarms': 1, 'dry': 4}
 
     Raises:
-        DerainError: there are too few of them to tell.
+        DerainError: there are too few signals to decide.
     """
     allowed = int(false_alarms * len(dry))
     if allowed < 1:

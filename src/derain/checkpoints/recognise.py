@@ -1,4 +1,4 @@
-"""Opens checkpoints: the network that a state dict belongs to is recognised by its names and shapes."""
+"""Opens checkpoints: recognises the network of a state dict by the names and shapes of its tensors."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from derain.tensors import Tensors, parts, read_tensors, save_checkpoint
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What is known of a checkpoint file.
+    """What is known about a checkpoint file.
 
     Attributes:
         path: the file.
-        method: the published system it belongs to.
+        method: the published system to which it belongs.
         architecture: its kind of network.
         variant: the name of the variant with the same hyper-parameters, None if there is none.
-        config: hyper-parameters; `architecture.build(**config)` is such a network.
-        nest: the dotted key under which the weights were in the file, "" at the top.
-        facts: what the file says about itself (training step, ...).
+        config: hyper-parameters; `architecture.build(**config)` makes such a network.
+        nest: the dotted key of the weights in the file; "" if they are at the top level.
+        facts: what the file states about itself (training step, ...).
     """
 
     path: Path
@@ -46,17 +46,17 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
-        """What users call the network: `everyday-small`; that of the architecture for an unusual size."""
+        """What users call the network, e.g. `everyday-small`; the architecture's name for an unusual size."""
         return self.architecture.called(self.variant)
 
     @property
     def rain_threshold(self) -> float | None:
-        """The signal above which it rains, as measured for these weights; None where it was not measured."""
+        """The signal above which a picture counts as rainy; None if it was not measured for these weights."""
         return threshold_of(self.facts)
 
 
 class Model(NamedTuple):
-    """A network with its weights, and the checkpoint that they come from.
+    """A network with its weights, and the checkpoint from which they come.
 
     Attributes:
         network: the network, with the weights loaded (strictly), in eval mode, on the CPU.
@@ -81,13 +81,14 @@ def open_checkpoint(model: str | Path, *, own_code: bool | None = False) -> Mode
     Args:
         model: a file; the name of bundled weights; or "hf:OWNER/NAME" or "hf:OWNER/NAME@REVISION" for a
             repository, see `hub`.
-        own_code: where the file holds a network of the user's own (`package.module:name` of a recipe),
-            run that code with all rights of this process. None refuses as False does, but the error does not
-            say how to allow it.
+        own_code: if the file holds a network of the user's own (`package.module:name` of a recipe), run that
+            code with all rights of this process. None refuses like False, but the error does not say how to
+            allow it.
 
     Raises:
         UsageError: no weights have this name, or they are of a network whose code may not run.
-        DerainError: unreadable, unsafe, unknown or not matching its network; says what was seen.
+        DerainError: the file is unreadable, unsafe, unknown or does not match its network; the message says
+            what was found.
     """
     if hub.names_repository(model):
         found = hub.download(hub.repository(model))
@@ -146,10 +147,10 @@ def _own_config(tensors: Tensors) -> dict[str, Any]:
 
 
 def _recognised(tensors: Tensors, source: str) -> tuple[Architecture, dict[str, Any], Tensors]:
-    """A known network in a file: all of its tensors, or one of several networks that lie side by side.
+    """A known network in a file: all of its tensors, or one of several networks stored side by side.
 
     Raises:
-        DerainError: as `identify`.
+        DerainError: see `identify`.
     """
     for state in (tensors.state, *parts(tensors.state)):
         with suppress(DerainError):
@@ -167,7 +168,7 @@ def _matched(state: StateDict) -> tuple[Architecture, dict[str, Any]] | None:
         except (IndexError, ValueError, ZeroDivisionError) as error:
             if isinstance(error, DerainError):
                 raise DerainError(f"looks like {architecture.name}, but {error}") from None
-            config = None  # names of this network on tensors of another shape
+            config = None  # names of this network, but tensors of other shapes
         if config is not None:
             return architecture, config
     return None
@@ -177,7 +178,7 @@ def identify(state: StateDict, source: str = "state dict") -> tuple[Architecture
     """The architecture of a state dict and its hyper-parameters.
 
     Raises:
-        DerainError: no known network has such names; names the nearest and the first keys seen.
+        DerainError: no known network has such names; the message states the nearest and the first keys found.
     """
     found = _matched(state)
     if found is not None:

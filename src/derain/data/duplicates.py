@@ -1,7 +1,7 @@
 """Near-duplicates: the same scene in a training and in a test set, or twice in one set.
 
-Each picture is reduced to a small grey thumbnail without its mean and contrast. Those of the same scene
-correlate almost fully in spite of compression, a cropped edge, light rain or mirroring.
+Each picture is reduced to a small grey thumbnail with its mean and contrast normalised. Thumbnails of the
+same scene correlate almost fully despite compression, a cropped edge, light rain or mirroring.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from derain.pictures import read_picture, to_rgb8
 
-SIDE = 24  # of the thumbnail, pixels
+SIDE = 24  # pixels: side of a thumbnail
 ALIKE = 0.97  # correlation above which two pictures count as one scene
 _BLOCK = 4096  # thumbnails that are compared at once
 
@@ -38,11 +38,11 @@ def find_duplicates(
     workers: int = 1,
     on_picture: Callable[[], None] = lambda: None,
 ) -> list[Duplicate]:
-    """Pictures of `first` that are also in `second`, each with its most similar one.
+    """Pictures of `first` that are also in `second`, each with the most similar picture there.
 
     Args:
-        first, second: picture files of any size; a file that occurs in both is one scene, too.
-        workers: threads that read pictures.
+        first, second: picture files of any size; a file that is in both is also reported.
+        workers: the number of threads that read pictures.
         on_picture: called after each picture.
 
     Raises:
@@ -66,11 +66,11 @@ def find_duplicates(
 
 
 def find_repeats(paths: Sequence[Path], workers: int = 1) -> list[Duplicate]:
-    """Pictures that show the scene of an earlier one of the same set, each with the earliest such.
+    """Pictures that show the same scene as an earlier one of the set, each with the earliest of these.
 
     Args:
         paths: picture files of any size.
-        workers: threads that read pictures.
+        workers: the number of threads that read pictures.
 
     Raises:
         DerainError: a picture cannot be read.
@@ -104,12 +104,12 @@ def _thumbnails(
 
 
 def _mirrored(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Thumbnails (N, SIDE * SIDE) with left and right exchanged."""
+    """Thumbnails (N, SIDE * SIDE), mirrored left-right."""
     return rows.reshape(-1, SIDE, SIDE)[:, :, ::-1].reshape(len(rows), -1)
 
 
 def _thumbnail(path: Path) -> NDArray[np.float32]:
-    """(SIDE * SIDE,) float32 of length 1; zero for a flat picture, which resembles none."""
+    """(SIDE * SIDE,) float32 with a norm of 1; zeros for a uniform picture, which resembles no other."""
     grey = cv2.cvtColor(to_rgb8(read_picture(path)), cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey.astype(np.float32), (SIDE, SIDE), interpolation=cv2.INTER_AREA).ravel()
     row: NDArray[np.float32] = (small - small.mean()).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Pictures in a folder: found, and read as 8-bit RGB."""
+"""Finds the pictures in a folder, and reads them as 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from derain.pictures import find_pictures, read_picture, to_rgb8
 
 
 def refuse_no_folder(path: Path) -> None:
-    """Raises `UsageError` unless the path is that of a folder."""
+    """Raises `UsageError` unless the path is a folder."""
     if not is_folder(path):
         raise UsageError(f"{path}: {'is a file; give its folder' if exists(path) else 'no such folder'}.")
 
 
 def pictures_in(folder: str | Path) -> list[Path]:
-    """The pictures of a folder and of all below it, sorted; hidden ones are left out.
+    """The pictures of a folder and its subfolders, sorted; hidden ones are left out.
 
     Raises:
-        UsageError: not a folder, no picture in it, or made pairs in it, whose rainy pictures would count as
-            clean ones.
-        DerainError: one that cannot be listed.
+        UsageError: it is not a folder, holds no picture, or holds pairs that this project made, whose rainy
+            pictures would count as clean ones.
+        DerainError: a folder cannot be listed.
     """
     refuse_no_folder(Path(folder))
     found = find_pictures([folder])

@@ -1,9 +1,9 @@
-"""The public rain sets as people unpack them: which one a folder holds, and whether it is complete.
+"""The public rain sets in the folders that people unpack: which set one holds, and whether it is complete.
 
 Pairs of folders are found by their names (`rain/X2` beside `norain`, `input` beside `target`, ...), or by the
-names of the files where rainy and clean pictures share a folder. The path says which set they are; where it
-does not, file names that only one set uses do. Renamed sets cannot be recognised, and are checked as sets
-without a name.
+names of the files where rainy and clean pictures share a folder. The path says which set it is, or else file
+names that only one set uses. Renamed sets cannot be recognised, and are checked without knowing which they
+are.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class PublicSet:
     """A published set.
 
     Attributes:
-        name: as tables print it.
+        name: as printed in tables.
         words: what its folder may be called, in lower case without punctuation.
-        sizes: rainy pictures in each split, e.g. {"train": 1800, "test": 200}.
-        protocol: by which most published figures on it were computed.
-        side_by_side: published with the rainy and the clean picture as two halves of one file.
+        sizes: the number of rainy pictures in each split, e.g. {"train": 1800, "test": 200}.
+        protocol: the one by which most published figures on the set were computed.
+        side_by_side: whether the rainy and the clean picture are published as two halves of one file.
     """
 
     name: str
@@ -99,10 +99,11 @@ class Split:
 
     Attributes:
         rainy, clean: their folders; the same where the two share one.
-        pairing: which belongs to which, and what is left over.
-        sets: the public sets that it may be; empty when none is recognised.
-        purpose: "train", "test", "test_a", ... as the folders say, or as the count says; else None.
-        made: how this project made it, in words; "" for sets of other origin.
+        pairing: which clean picture belongs to which rainy one, and what is left over.
+        sets: the public sets that it may be; empty if none is recognised.
+        purpose: "train", "test", "test_a", ... according to the folders, or to the number of pairs; None if
+            neither tells.
+        made: how this project made it, in words; "" for sets from elsewhere.
     """
 
     rainy: Path
@@ -120,7 +121,7 @@ class Split:
 
     @property
     def dataset(self) -> str:
-        """What published tables call the pictures, "" when the set is not known for certain."""
+        """What published tables call the pictures; "" if the set is not known for certain."""
         if len(self.sets) != 1:
             return ""
         name, kind = self.sets[0].name, RAINDS_KINDS.get(_word(self.rainy))
@@ -130,7 +131,7 @@ class Split:
 
     @property
     def expected(self) -> tuple[int, ...]:
-        """How many pairs the public set has: in this split, or in each if the split is not known."""
+        """How many pairs the public set has: in this split, or in each of its splits if this is not known."""
         in_split = [s.sizes[self.purpose] for s in self.sets if self.purpose and self.purpose in s.sizes]
         return tuple(dict.fromkeys(in_split or (size for s in self.sets for size in s.sizes.values())))
 
@@ -139,7 +140,7 @@ def find_splits(root: Path, required: bool = True) -> list[Split]:
     """Every pair of rainy and clean pictures below a folder, by path.
 
     Raises:
-        UsageError: the folder does not exist, or nothing below it looks like one and one is `required`.
+        UsageError: the folder does not exist, or it is `required` that a pair is found and none is.
     """
     refuse_no_folder(root)
     splits = list(_below(root))
@@ -163,11 +164,11 @@ def find_splits(root: Path, required: bool = True) -> list[Split]:
 
 @dataclass(frozen=True)
 class MadeClips:
-    """Rainy clips with the clean picture behind each, as `derain synth` makes them.
+    """Rainy clips, each with its clean picture, as `derain synth` makes them.
 
     Attributes:
-        made: how, in words.
-        clips: names of those that have their clean picture.
+        made: how they were made, in words.
+        clips: the names of those that have their clean picture.
         problems: what is missing, one line each.
     """
 
@@ -177,7 +178,7 @@ class MadeClips:
 
 
 def made_clips(folder: Path) -> MadeClips | None:
-    """The clips that this project made into a folder; None where it holds anything else."""
+    """The clips that this project wrote to a folder; None if it holds anything else."""
     made = read_note(folder)
     rainy = {path.stem for path in (folder / "rainy").glob("*.mkv")} if made else set()
     if not rainy:
@@ -189,11 +190,11 @@ def made_clips(folder: Path) -> MadeClips | None:
 
 
 def split_of(rainy: Path, clean: Path) -> Split:
-    """Two folders as a split; pictures without a partner are in its pairing.
+    """Two folders as a split; its pairing lists pictures without a partner.
 
     Raises:
         UsageError: one of them does not exist or holds no picture.
-        DerainError: a name occurs with two extensions.
+        DerainError: a name occurs with two different extensions.
     """
     inputs, truths = pictures_below(rainy), pictures_below(clean)
     if clean in rainy.parents:
@@ -202,7 +203,7 @@ def split_of(rainy: Path, clean: Path) -> Split:
 
 
 def problems(split: Split, on_pair: Callable[[], None] = lambda: None) -> list[str]:
-    """What is missing, unpaired or unsuitable in a split, one line each; reads headers, not pixels."""
+    """What is missing, unpaired or unsuitable in a split, one line each; reads only headers."""
     found = []
     pairs, expected = split.pairing.pairs, split.expected
     if expected and len(pairs) not in expected:
@@ -265,7 +266,7 @@ def _split(rainy: Path, clean: Path) -> Split | None:
 
 
 def _sharing(folder: Path) -> Split | None:
-    """A folder that holds both, told apart by names that a rule turns into one another."""
+    """A folder that holds both kinds, told apart by a rule that turns rainy names into clean ones."""
     pictures = {f.name: f for f in sorted(folder.iterdir()) if _is_picture(f)}
     stems = {path.stem for path in pictures.values()}
     clean = {
@@ -305,7 +306,7 @@ def _set_of(folder: Path) -> PublicSet | None:
 
 
 def _split_word(folder: Path) -> str:
-    """The last part of a folder's name that states its purpose: Rain200L_test -> test."""
+    """The end of a folder's name that states its purpose: Rain200L_test -> test."""
     word = _word(folder)
     if word in SPLITS:
         return word
@@ -326,12 +327,12 @@ def _is_picture(path: Path) -> bool:
 
 
 def _size(path: Path) -> tuple[int, int]:
-    """(width, height) as the header says.
+    """(width, height) according to the header.
 
     Raises:
-        DerainError: there is no header of a known format.
+        DerainError: it has no header of a known format.
     """
-    if not is_file(path):  # a pipe would not end
+    if not is_file(path):  # reading a pipe might never end
         raise DerainError(f"{path.name}: not a regular file")
     try:
         with Image.open(path, formats=["PNG", "JPEG", "WEBP", "TIFF", "BMP", "AVIF"]) as picture:
@@ -343,11 +344,11 @@ def _size(path: Path) -> tuple[int, int]:
 def pictures_to_compare(
     folder: Path, splits: Sequence[Split], against: Path | None
 ) -> tuple[list[Path], list[Path]]:
-    """The clean pictures of training and of testing, which should have no scene in common.
+    """The clean pictures for training and for testing, which should have no scene in common.
 
     Args:
-        folder: the folder that `splits` were found in; all its pictures count where there are none.
-        against: a folder with the pictures that are tested on; None takes the training and the test
+        folder: the folder in which `splits` were found; without any, all its pictures count.
+        against: a folder with the pictures used for testing; None takes the training and the test
             splits of `folder`.
 
     Raises:

@@ -1,8 +1,8 @@
-"""Several streams of training items mixed by shares.
+"""Several streams of training items, mixed in given shares.
 
-The order in which the sources take turns is fixed: it repeats every `CYCLE` items, within which every source
-has its share exactly and as evenly spread as can be. So item i needs no history, and every batch holds the
-sources in proportion, to within a few items.
+The order in which the sources take turns is fixed: it repeats every `CYCLE` items, in which every source has
+exactly its share, spread as evenly as possible. So item i does not depend on earlier ones, and every batch
+has the sources in proportion, to within a few items.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ CYCLE = 1000  # items; shares are rounded to a thousandth
 
 @dataclass(frozen=True)
 class Interleaving:
-    """Which source gives which item.
+    """Which source provides which item.
 
     Attributes:
-        counts: items of every source in a cycle.
-        source: (CYCLE,) the source of each place in a cycle.
-        rank: (CYCLE,) the items of that source before it in the cycle.
+        counts: the number of items from each source in a cycle.
+        source: (CYCLE,) the source of each item in a cycle.
+        rank: (CYCLE,) how many items from the same source come before it in the cycle.
     """
 
     counts: NDArray[np.int64]
@@ -59,7 +59,7 @@ def interleave(shares: Sequence[float]) -> Interleaving:
 
 
 class Mixture(Dataset[Item]):
-    """Items of several endless streams in fixed shares; each has the number of its stream as `source`."""
+    """Items from several endless streams in fixed shares; each has the number of its stream as `source`."""
 
     def __init__(self, streams: Sequence[Dataset[Item]], shares: Sequence[float]) -> None:
         self.streams, self.order = list(streams), interleave(shares)

@@ -1,7 +1,7 @@
-"""Which file of one folder belongs to which of another: by name, never by order.
+"""Which file in one folder belongs to which in another: decided by name, never by order.
 
 Sorted lists do not pair: `norain-10.png` and `rain-10x2.png` sort differently, and one stray or missing file
-silently shifts every later pair. So one naming rule must fit a whole folder, or it is refused.
+silently shifts every later pair. So one naming rule must fit a whole folder; otherwise the folder is refused.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class NameRule:
     partner: str
 
     def partner_stem(self, stem: str) -> str | None:
-        """The stem of the partner, None where the rule does not apply."""
-        match = re.fullmatch(self.pattern, stem, re.DOTALL)  # names may have line ends
+        """The stem of the partner; None if the rule does not apply."""
+        match = re.fullmatch(self.pattern, stem, re.DOTALL)  # names may contain line breaks
         return match.expand(self.partner) if match else None
 
 
@@ -55,7 +55,7 @@ RULES = (
 class Pair:
     """A picture and its partner in another folder: a clean or rainy picture, a result or a mask.
 
-    `name` is the path of the picture below its folder.
+    `name` is the path of the picture relative to its folder.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Pairing:
     Attributes:
         rule: the one that was used.
         pairs: in natural order of the pictures (2 before 10).
-        unmatched: pictures without a partner, paths below their folder, in natural order.
+        unmatched: pictures without a partner, as paths relative to their folder, in natural order.
         unmatched_partners: the same for partners without a picture.
     """
 
@@ -81,10 +81,10 @@ class Pairing:
 
 
 def pair_folders(folder: Path, partners: Path) -> tuple[Pair, ...]:
-    """Pairs two folders, with all below them, by the first rule that leaves nothing unmatched.
+    """Pairs two folders, with their subfolders, by the first rule that leaves nothing unmatched.
 
     Raises:
-        DerainError: as `pictures_below` and `refuse_leftovers`.
+        DerainError: see `pictures_below` and `refuse_leftovers`.
     """
     pairing = best_pairing(pictures_below(folder), pictures_below(partners))
     refuse_leftovers(pairing, folder, partners)
@@ -113,10 +113,10 @@ def refuse_leftovers(pairing: Pairing, folder: Path, partners: Path) -> None:
 
 
 def pictures_below(folder: Path) -> dict[str, Path]:
-    """{path below the folder: path} of its pictures, in natural order.
+    """{relative path: path} of the pictures in a folder, in natural order.
 
     Raises:
-        DerainError: there is none, or a name occurs with two extensions.
+        DerainError: there is none, or a name occurs with two different extensions.
     """
     found = {picture.relative.as_posix(): picture.source for picture in find_pictures([folder])}
     names = sorted(found, key=natural_order)
@@ -129,7 +129,7 @@ def pictures_below(folder: Path) -> dict[str, Path]:
 
 
 def best_pairing(pictures: Mapping[str, Path], partners: Mapping[str, Path]) -> Pairing:
-    """The rule that leaves the fewest files unmatched; on ties the first of `RULES`."""
+    """The pairing that leaves the fewest files unmatched; on ties, that of the first of `RULES`."""
     return min(
         (_pair(rule, pictures, partners) for rule in RULES),
         key=lambda p: len(p.unmatched) + len(p.unmatched_partners),

@@ -1,7 +1,7 @@
 """Training patches: endless streams of (rainy, clean) pairs.
 
-Item i is a pure function of (seed, i), whatever the loader and the number of its workers or of
-processes, so a training run resumes exactly from a step number. Every pass over the pictures takes
+Item i is a pure function of (seed, i), whatever the loader, its number of workers or the number of
+processes, so a training run can resume exactly from a step number. Every pass over the pictures takes
 them in a new order. An item is a dict of `rainy` and `clean`, (3, patch, patch) float32 RGB in
 [0, 1], and `name`, the picture's file. The streams have no length: give the loader a sampler, e.g.
 `DataLoader(pairs, batch_size=8, sampler=range(8000))`.
@@ -36,11 +36,11 @@ Crop = Literal["window", "resized"]
 Turns = Literal["none", "mirror", "flips_and_rotations", "upright_twice_as_likely"]
 POSITIONS = {"none": 1, "mirror": 2, "flips_and_rotations": 8, "upright_twice_as_likely": 9}
 NO_ZOOM = (1.0, 1.0)
-KEPT = 2**30  # bytes of pictures, for each folder in each process
+KEPT = 2**30  # bytes of pictures kept, for each folder in each process
 
 
 class Pictures:
-    """Files read as uint8 RGB; up to `room` bytes of them stay in memory."""
+    """Picture files, read as uint8 RGB; up to `room` bytes of them are kept in memory."""
 
     def __init__(self, paths: Sequence[Path], room: int = KEPT) -> None:
         self.paths = list(paths)
@@ -70,11 +70,11 @@ class Cut:
             resized to the patch (Wang et al., SPANet).
         turns: "none"; "mirror" left-right; "flips_and_rotations", all eight positions of a square, equally
             likely; "upright_twice_as_likely", the same with no turn twice as likely (Chen et al., NeRD-Rain).
-        saturation: with probability 1/3 make colours up to 20 % stronger or weaker (the same).
-        sideways: share of synthetic pairs that are rotated again after the rain was added, so that rain
-            comes from any side.
-        zoom: smallest and largest factor by which pairs are enlarged (below 1: reduced), together with their
-            rain; a window is so much smaller. All factors are equally likely on a logarithmic scale.
+        saturation: with probability 1/3, make colours up to 20 % stronger or weaker (same source).
+        sideways: share of synthetic pairs that are rotated again after rain was added, so that rain comes
+            from any side.
+        zoom: smallest and largest factor by which pairs are enlarged (below 1: reduced) together with their
+            rain; the window is smaller by the same factor. Factors are drawn log-uniformly.
     """
 
     patch: int
@@ -89,7 +89,7 @@ Rainmaker = Callable[[np.random.Generator, Levels], tuple[Levels, Levels]]
 
 
 def rain_of_preset(name: str, weather: Weather = ORDINARY) -> Rainmaker:
-    """Adds the rain of a preset of `data.synthesis`, in this weather.
+    """A function that adds the rain of a preset of `data.synthesis`, in this weather.
 
     Raises:
         UsageError: the name is unknown, or the weather changes nothing in this preset.
@@ -98,7 +98,7 @@ def rain_of_preset(name: str, weather: Weather = ORDINARY) -> Rainmaker:
 
 
 def rain_of_layers(layers: Pictures, ranges: LayerRanges = FILMED) -> Rainmaker:
-    """Lays a piece of one of the layers, streaks on black, over any clean picture."""
+    """A function that lays a piece of one of the layers, streaks on black, over a clean picture."""
     return functools.partial(_rain_of_one_layer, layers, ranges)
 
 
@@ -109,13 +109,13 @@ def _rain_of_one_layer(
 
 
 class SyntheticPairs(Dataset[Item]):
-    """Patches of clean pictures, with synthetic rain on each.
+    """Patches of clean pictures, each with synthetic rain.
 
     Args:
         clean: the pictures.
         rain: makes a pair, a rainy picture and the clean one that belongs to it, from a clean picture.
-        cut: how patches are taken; the clean patch is turned before the rain is added.
-        seed: of everything.
+        cut: how patches are taken; the clean patch is turned before rain is added.
+        seed: the seed of all randomness.
     """
 
     def __init__(self, clean: Pictures, rain: Rainmaker, cut: Cut, seed: int = 0) -> None:
@@ -138,12 +138,12 @@ class SyntheticPairs(Dataset[Item]):
 
 
 class PairedPatches(Dataset[Item]):
-    """Patches at the same random place of a rainy and a clean picture.
+    """Patches from the same random place in a rainy and a clean picture.
 
     Args:
         rainy, clean: pictures in the same order.
         cut: how patches are taken.
-        seed: of everything.
+        seed: the seed of all randomness.
     """
 
     def __init__(self, rainy: Pictures, clean: Pictures, cut: Cut, seed: int = 0) -> None:
@@ -171,7 +171,7 @@ def read_pair(rainy: Pictures, clean: Pictures, number: int) -> tuple[Levels, Le
 
 
 def picture_number(seed: int, index: int, count: int) -> int:
-    """The picture that item `index` is cut from: each once per pass, in a new order."""
+    """The picture from which item `index` is cut: each once per pass, in a new order."""
     rounds, place = divmod(index, count)
     return int(_order(seed, rounds, count)[place])
 
@@ -200,15 +200,15 @@ ENLARGING = (cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4)  # from soft
 
 
 def window_before_zoom(rng: np.random.Generator, cut: Cut) -> Cut:
-    """The same cut with the patch that `zoomed` makes into one of the right size."""
+    """The same cut with a patch size that `zoomed` brings to the right one, by a factor drawn at random."""
     if cut.zoom == NO_ZOOM:
-        return cut  # and nothing is drawn
+        return cut  # without drawing a random number
     low, high = np.log(cut.zoom)
     return replace(cut, patch=max(1, round(cut.patch / math.exp(rng.uniform(low, high)))))
 
 
 def zoomed(rng: np.random.Generator, cut: Cut, *patches: Levels) -> list[Levels]:
-    """Square patches, resized alike to the size of the cut."""
+    """Square patches, all resized in the same way to the size of the cut."""
     side = len(patches[0])
     if side == cut.patch:
         return list(patches)
@@ -231,8 +231,8 @@ def rectangle(
 ) -> tuple[int, int, int, int]:
     """Top, left, height and width of a rectangle: 80 to 100 % of a picture's area, aspect ratio 3/4 to 4/3.
 
-    After ten draws that do not fit, the centred square of the shorter side. `uniform` draws a number
-    between two, `below` a whole number from 0; with those of Python's `random`, the published draws.
+    After ten draws that do not fit, it is the centred square of the shorter side. `uniform` draws a number
+    between two others, `below` an integer from 0; those of Python's `random` give the published draws.
     """
     for _ in range(10):
         area, aspect = uniform(0.8, 1) * width * height, uniform(3 / 4, 4 / 3)
@@ -246,7 +246,7 @@ def rectangle(
 
 
 def resized(patch: int, place: tuple[int, int, int, int], pictures: Sequence[Levels]) -> list[Levels]:
-    """A rectangle of each picture as a square of `patch` pixels a side, by anti-aliased bicubic."""
+    """A rectangle of each picture, resized to `patch` x `patch` pixels (anti-aliased bicubic)."""
     top, left, tall, wide = place
     windows = [picture[top : top + tall, left : left + wide] for picture in pictures]
     return [np.array(Image.fromarray(w).resize((patch, patch), Image.Resampling.BICUBIC)) for w in windows]
@@ -258,7 +258,7 @@ def _saturated(patch: Levels, factor: float) -> Levels:
 
 
 def turned(patch: Levels, position: int) -> Levels:
-    """One of the 8 positions of a square: odd ones are mirrored, position // 2 quarter turns."""
+    """One of the 8 positions of a square: position // 2 quarter turns, mirrored if it is odd."""
     rotated = np.rot90(patch, position // 2)
     return np.ascontiguousarray(rotated[:, ::-1] if position % 2 else rotated)
 

@@ -1,4 +1,4 @@
-"""The published protocols, exact, as pure functions and as a class that accumulates a set's scores."""
+"""The published protocols, reproduced exactly, as pure functions and as a class that accumulates scores."""
 
 from derain.evaluation.no_reference import brisque_live, brisque_stable, niqe_live, niqe_stable
 from derain.evaluation.protocols import (

@@ -1,8 +1,8 @@
-"""Published scores and costs, as their tables print them, to stand beside measured ones.
+"""Published scores and costs, as printed in their tables, to be shown beside measured ones.
 
 `baselines.csv` holds the scores: only rows of one data set and one protocol may be compared; an empty
 protocol means that its source does not state it. `costs.csv` holds parameters and multiply-adds of one
-256 x 256 picture; counting tools disagree by up to a factor of 3.7, so the latter are rough.
+256 x 256 picture; as counting tools disagree by up to a factor of 3.7, the latter are rough.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ class Baseline:
     """A published score.
 
     Attributes:
-        dataset: as tables print it.
-        protocol: by which it was computed, "" where its source does not say.
-        psnr: dB.
-        ssim: None where it was not printed.
+        dataset: the data set, as printed in tables.
+        protocol: the one by which it was computed; "" if its source does not say.
+        psnr: PSNR in dB.
+        ssim: None if it was not printed.
         setting: what is unusual about it, if anything.
-        source: where it was read.
+        source: where it was taken from.
     """
 
     dataset: str
@@ -37,7 +37,7 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Cost:
-    """Published size and work of a method, at 256 x 256 pixels; None where it was not printed."""
+    """Published size and cost of a method, at 256 x 256 pixels; None for what was not printed."""
 
     parameters: int | None
     multiply_adds: float | None
@@ -75,7 +75,7 @@ def costs() -> dict[str, Cost]:
 
 
 def published(dataset: str, protocol: str) -> tuple[Baseline, ...]:
-    """The scores of a data set under a protocol, best PSNR first; an empty protocol: not stated."""
+    """The scores of a data set under a protocol, best PSNR first; "" if the source states none."""
     rows = (b for b in baselines() if b.dataset == dataset and b.protocol == protocol)
     return tuple(sorted(rows, key=lambda b: -b.psnr))
 

@@ -1,4 +1,4 @@
-"""A page for choosing between results of the same crop by eye, without knowing whose they are.
+"""A page for comparing results of the same crop by eye, without knowing which network made which.
 
 The page is one file that needs no server. The browser keeps the choices, so that one can continue later.
 """
@@ -29,7 +29,7 @@ from derain.pictures import Picture, encode_picture, read_picture, to_rgb8
 
 @dataclass(frozen=True)
 class Trial:
-    """One choice: a picture, and the results on the left and on the right, by their place in the list."""
+    """One choice: a picture, and the results on the left and on the right, by their indices."""
 
     picture: str
     left: int
@@ -38,20 +38,20 @@ class Trial:
 
 @dataclass(frozen=True)
 class ComparisonPage:
-    """A page, and why some pictures are not on it."""
+    """A page, and the reasons why some pictures are missing from it."""
 
     html: str
     failed: tuple[str, ...]
 
 
 def make_trials(pictures: Sequence[str], results: int, count: int, seed: int) -> tuple[Trial, ...]:
-    """Choices in random order; every two results meet equally often, within one, and sides are random.
+    """Choices in random order; all pairs of results meet equally often, to within one, on random sides.
 
     Args:
-        pictures: names.
-        results: how many there are to compare, at least two.
-        count: choices at most; no two results meet twice on one picture.
-        seed: of the order.
+        pictures: the names of the pictures.
+        results: how many results there are to compare, at least two.
+        count: the largest number of choices; no two results meet twice on one picture.
+        seed: the seed of the order.
     """
     random = np.random.default_rng(seed)
     pairs = list(itertools.combinations(range(results), 2))
@@ -81,13 +81,14 @@ def comparison_page(
     Args:
         results: {name: folder}.
         rainy: folder of the rainy pictures, to be shown between the two.
-        blind: names appear only when all choices are made.
-        count: choices at most.
-        side: of the crops, pixels; the place where the two results differ most.
-        seed: of the order.
+        blind: show names only once all choices are made.
+        count: the largest number of choices.
+        side: side of the crops in pixels; they are taken where the two results differ most.
+        seed: the seed of the order.
 
     Raises:
-        UsageError: fewer than two folders, no picture in all of them, or `count` or `side` too small.
+        UsageError: there are fewer than two folders or no picture that is in all of them, or `count` or
+            `side` is too small.
         DerainError: every picture is left out.
     """
     if len(results) < 2:
@@ -111,7 +112,7 @@ def comparison_page(
         if not wrong:
             break
     data = {"names": list(results), "blind": blind, "trials": content}
-    text = json.dumps(data).replace("<", "\\u003c")  # nothing in a name can end the script
+    text = json.dumps(data).replace("<", "\\u003c")  # so that no name can end the script
     identity = hashlib.sha256(text.encode()).hexdigest()[:16]
     template = Template((files("derain.evaluation") / "blind.html").read_text(encoding="utf-8"))
     return ComparisonPage(template.substitute(data=text, identity=identity), tuple(map(str, failed.values())))
@@ -123,9 +124,9 @@ def _content(
     before: Mapping[str, Path],
     images: Callable[..., list[str]],
 ) -> tuple[list[dict[str, Any]], dict[str, DerainError]]:
-    """What the page shows of each trial, and the pictures that cannot be shown.
+    """What the page shows for each trial, and the errors of pictures that cannot be shown.
 
-    `images` makes the crops of the given files, embedded in text.
+    `images` makes crops of the given files, embedded as text.
     """
     content, wrong = [], dict[str, DerainError]()
     for trial in trials:
@@ -142,7 +143,7 @@ def _content(
 
 
 def _shared(folders: Sequence[Path]) -> list[dict[str, Path]]:
-    """{name in the first folder: file} for each folder, of the pictures that all have."""
+    """{name in the first folder: file} for each folder, for the pictures that are in all of them."""
     first = pictures_below(folders[0])
     found = [first, *(_partners(first, folder) for folder in folders[1:])]
     names = [name for name in first if all(name in partners for partners in found)]
@@ -154,7 +155,7 @@ def _partners(first: Mapping[str, Path], folder: Path) -> dict[str, Path]:
 
 
 def _crops(paths: Sequence[Path], side: int) -> list[Array]:
-    """The square where the first two pictures differ most, of all pictures."""
+    """Crops of all pictures, from the square in which the first two differ most."""
     pictures = [to_rgb8(read_picture(path)) for path in paths]
     for path, picture in zip(paths, pictures, strict=True):
         if picture.shape != pictures[0].shape:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from derain.restore import Derainer, Settings
 
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-UNCHANGED = "input unchanged"  # the candidate that does nothing: scores of the rainy pictures themselves
+UNCHANGED = "input unchanged"  # the candidate that does nothing, for scores of the rainy pictures themselves
 
 
 @dataclass(frozen=True)
@@ -37,16 +37,16 @@ class Candidate:
 
     Attributes:
         name: a folder name; unique in an evaluation.
-        restore: (1, 3, H, W) float32 RGB in [0, 1] -> the same, on the CPU. None where the results
+        restore: maps (1, 3, H, W) float32 RGB in [0, 1] to the same, on the CPU. None where the results
             are `finished`.
         identity: what the result depends on (hash of the weights, settings).
         method: the name of the network and size, by which its published figures are found; "" for a
             size that was not published.
-        parameters: how many it has; None where unknown.
-        multiply_adds: of one (height, width) picture; None where unknown.
-        finished: result files by the name of their case.
-        device: that it computes on, and whose memory is measured.
-        precision: that it computes in; "" where unknown.
+        parameters: the number of its parameters; None where unknown.
+        multiply_adds: returns those for one picture of a given height and width; None where unknown.
+        finished: result files by the names of their cases.
+        device: the device on which it computes, and whose memory is measured.
+        precision: the precision in which it computes; "" where unknown.
     """
 
     name: str
@@ -61,16 +61,16 @@ class Candidate:
 
 
 def input_unchanged(cases: Sequence[Case]) -> Candidate:
-    """The pictures as they are, so that a table shows what was gained or lost."""
+    """The unchanged pictures, so that a table shows what was gained or lost."""
     return Candidate(UNCHANGED, None, finished={case.name: case.rainy for case in cases})
 
 
 def finished_results(name: str, folder: Path, cases: Sequence[Case], taken: Sequence[str] = ()) -> Candidate:
-    """Results of another program: pictures with the names of the rainy ones.
+    """Results of another program: pictures with the same names as the rainy ones.
 
     Raises:
         UsageError: the name is `taken`, or cannot be a file name.
-        DerainError: a case has no result in the folder; names it.
+        DerainError: a case has no result in the folder; the message names it.
     """
     _refuse_name(f"results '{name}'", name, taken)
     results = pictures_below(folder)
@@ -80,7 +80,7 @@ def finished_results(name: str, folder: Path, cases: Sequence[Case], taken: Sequ
         missing = next(case.name for case in cases if case.name not in found)
         raise DerainError(f"{folder}: no result for {missing}; results need the names of the rainy pictures.")
     finished = {case.name: found[case.name] for case in cases}
-    # No identity: the files stand for themselves, and one name is one row on any set.
+    # No identity: the files stand for themselves, and one name makes one row on any set.
     return Candidate(name, None, finished=finished)
 
 
@@ -105,7 +105,7 @@ def candidate_of(
         model: a name or file of a model, "hf:OWNER/NAME", a `Derainer`, a `torch.nn.Module`, an ONNX file
             that maps pictures, "package.module:factory" (whose code is run), or a `Candidate`.
         settings: for models that are opened here and belong to this project; None for `Settings()`.
-        taken: names that other candidates have.
+        taken: the names of other candidates.
         title: what tables call it; None takes the name of the file, function or class.
         own_code: as for `derain.load`.
 
@@ -145,7 +145,7 @@ def candidate_of(
 
 
 def _refuse_module(model: Any) -> None:
-    """Raises `UsageError` for Python code in place of a model: a module without its function."""
+    """Raises `UsageError` for a Python module without its function in place of a model."""
     if not isinstance(model, str | Path) or str(model) in ("", *list_models()):
         return
     text = str(model)
@@ -158,13 +158,13 @@ def _refuse_module(model: Any) -> None:
 
 
 def _with_folder(model: Any, name: str) -> list[str]:
-    """The name with that of the folder before it: many runs have a `best.safetensors`."""
+    """The name preceded by that of the folder, as many runs have a `best.safetensors`."""
     is_file = isinstance(model, str | Path) and Path(model).is_file()
     return [f"{Path(model).resolve().parent.name}-{name}"] if is_file else []
 
 
 def with_option(candidate: Candidate, option: str) -> Candidate:
-    """The candidate with an option of `derain.restore.test_time.TEST_TIME`, as a new candidate.
+    """A new candidate: this one with an option of `derain.restore.test_time.TEST_TIME`.
 
     Raises:
         UsageError: there is no such option.
@@ -185,8 +185,8 @@ def with_option(candidate: Candidate, option: str) -> Candidate:
 
 
 def _is_foreign_onnx(path: Path) -> bool:
-    """Whether this is an ONNX file that this project did not export; one that cannot be read is left to
-    whoever opens it."""
+    """Whether this is an ONNX file that this project did not export; one that cannot be read is not decided
+    here but reported when it is opened."""
     from derain.checkpoints.exported.facts import KEY
 
     if path.suffix != ".onnx":
@@ -198,7 +198,7 @@ def _is_foreign_onnx(path: Path) -> bool:
 
 
 def from_derainer(derainer: Derainer, name: str) -> Candidate:
-    """A network that this project restores with, all settings included; averages stand in the name."""
+    """A network of this project with all its settings; averages are part of the name."""
     from derain.methods import network_names
     from derain.restore.test_time import FLIPS, PLAIN, TURNS
 
@@ -228,9 +228,9 @@ def from_factory(target: str) -> Candidate:
 
     THE CODE OF THAT MODULE IS RUN, with all rights of this process. The factory takes no arguments and
     returns a function or `torch.nn.Module` that maps (1, 3, H, W) float32 RGB in [0, 1] to the same, or
-    to a list whose last, or a dictionary whose "image", is the result. A module is set to evaluation and
-    runs whole pictures in float32 on the CPU. Where it only takes multiples of some number of pixels, it says
-    so in an attribute `multiple_of`; pictures are then extended by reflection and cut.
+    to a list whose last entry, or a dictionary whose "image", is the result. A module is put in evaluation
+    mode and runs whole pictures in float32 on the CPU. If it takes only multiples of some number of pixels,
+    an attribute `multiple_of` must say so; pictures are then padded by reflection, and the results cropped.
 
     Raises:
         UsageError: there is no such module or factory, or its result cannot be called.
@@ -251,7 +251,7 @@ def from_factory(target: str) -> Candidate:
 
 
 def from_network(network: Callable[[Tensor], Any], name: str) -> Candidate:
-    """A network of any kind, given as an object; see `from_factory` for what it must map."""
+    """A network of any kind, given as an object; see `from_factory` for what it must take and return."""
     count = None
     if isinstance(network, nn.Module):
         network.eval()
@@ -266,7 +266,7 @@ def from_network(network: Callable[[Tensor], Any], name: str) -> Candidate:
 
 
 def from_onnx(path: Path) -> Candidate:
-    """Any ONNX file: one input (1, 3, H, W) float32 RGB in [0, 1], the first output its result.
+    """Any ONNX file with one input, (1, 3, H, W) float32 RGB in [0, 1], whose first output is the result.
 
     Height and width may be fixed; pictures of other sizes are then refused.
 
@@ -317,7 +317,7 @@ def _whole(network: Callable[[Tensor], Any], rainy: Tensor, multiple: int, name:
 
 
 def _counter(network: nn.Module, multiple: int) -> Callable[[int, int], int]:
-    """Counts the matrix products and convolutions of one picture, on zeros of its size."""
+    """A function that counts the matrix products and convolutions for one picture, on zeros of its size."""
     from torch.utils.flop_counter import FlopCounterMode
 
     def count(height: int, width: int) -> int:
@@ -330,7 +330,7 @@ def _counter(network: nn.Module, multiple: int) -> Callable[[int, int], int]:
 
 
 def _digest(network: Any, content: bytes = b"") -> str:
-    """Changes with the weights and with `content`."""
+    """A hash that changes with the weights and with `content`."""
     digest = hashlib.sha256(content)
     if isinstance(network, nn.Module):
         for key, tensor in sorted(network.state_dict().items()):

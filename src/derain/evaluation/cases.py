@@ -1,4 +1,4 @@
-"""What an evaluation runs on: rainy pictures with their truth, with rain masks, or with neither."""
+"""What an evaluation runs on: rainy pictures with clean ones, with rain masks, or with neither."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from derain.evaluation.registry import protocol
 
 @dataclass(frozen=True)
 class Case:
-    """A rainy picture, called `name`, and the files that it is judged by, if there are any."""
+    """A rainy picture, called `name`, and the files by which its result is scored, if there are any."""
 
     name: str
     rainy: Path
@@ -27,13 +27,13 @@ class TestSet:
     """Pictures to evaluate on.
 
     Attributes:
-        dataset: as published tables call it, else the name that a table shows; "" for none.
-        cases: in natural order; frames of a clip follow each other.
-        protocols: names, by which they are scored.
+        dataset: its name in published tables, otherwise the name that a table shows; "" for none.
+        cases: the pictures in natural order, so that frames of a clip follow each other.
+        protocols: the names of the protocols by which they are scored.
         notes: what a reader must know before comparing.
     """
 
-    __test__ = False  # no test of pytest's
+    __test__ = False  # not a test of pytest's
 
     dataset: str
     cases: tuple[Case, ...]
@@ -54,9 +54,9 @@ def find_cases(
         rainy: a public set as unpacked, or a folder of rainy pictures.
         clean: the folder of their clean pictures, paired by name.
         masks: the folder of their rain masks, of the same names.
-        protocols: names; by default the one usual for a public set, `real_rain` where there are masks
-            alone. Those that need no truth are enough for rainy pictures alone.
-        name: what tables call the set; by default that of the public set.
+        protocols: their names; by default the usual one for a public set, or `real_rain` where there are
+            only masks. Rainy pictures alone can be scored only by those that need no clean ones.
+        name: what tables call the set; by default the name of the public set.
 
     Raises:
         UsageError: a protocol is not known or needs something that is not given, or there is not exactly

@@ -1,4 +1,4 @@
-"""Clips to score: their frames, as pictures in a temporary folder."""
+"""Clips to be scored: their frames are written as pictures to a temporary folder."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from derain.pictures.video_facts import video_facts
 def with_frames(paths: Mapping[str, Path | None]) -> Iterator[dict[str, Path | None]]:
     """Paths with a folder of frames in place of every video: `00001.png`, `00002.png`, ... of 8 bits.
 
-    The frames are as they are shown, upright, and lie in the system's folder for temporary files; they
-    are removed at the end. Files other than videos stay as they are.
+    The frames are upright, as they are displayed, and are kept in the system's folder for temporary files
+    until the end of the block. Paths of other files stay the same.
 
     Raises:
         DerainError: a video cannot be read to its end, videos have different numbers of frames, or the

@@ -1,6 +1,6 @@
-"""Runs candidates over a set of pictures and keeps each outcome, so that it can resume.
+"""Runs candidates over a set of pictures and saves each outcome, so that it can resume.
 
-Every finished picture is a line of `records.jsonl` and a restored PNG; a second run reuses the lines made
+Every finished picture is a line in `records.jsonl` and a restored PNG; a second run reuses the lines made
 with the same weights, settings, files and protocols, and does only the rest.
 """
 
@@ -34,10 +34,11 @@ class Record:
     """What one candidate did with one picture.
 
     Attributes:
-        key: hash of all that the values depend on.
-        scores: {protocol: {measure: value}}; without those that compare with the frame before, for
-            the first frame of a clip.
-        seconds, cpu_seconds: of restoring, without reading, scoring and writing; None for finished results.
+        key: hash of everything that the values depend on.
+        scores: {protocol: {measure: value}}; for the first frame of a clip, without the protocols that
+            compare with the frame before.
+        seconds, cpu_seconds: time taken by restoring, without reading, scoring and writing; None for
+            finished results.
         pixels: height times width.
         peak_bytes: peak memory of the device meanwhile, above what was in use before; None where
             unknown.
@@ -59,7 +60,7 @@ class Result:
 
     Attributes:
         failed: why pictures, or single protocols on them, are missing; one message each. What fails with
-            one candidate is missing from the records of all, so that their means compare.
+            one candidate is missing from the records of all, so that their means can be compared.
     """
 
     candidate: Candidate
@@ -67,7 +68,7 @@ class Result:
     failed: tuple[str, ...] = ()
 
     def scores(self, name: str) -> SetScore:
-        """Of all pictures under a protocol."""
+        """The scores of all pictures under a protocol."""
         found = (PictureScore(r.name, r.scores[name]) for r in self.records if name in r.scores)
         return SetScore(name, tuple(found))
 
@@ -79,7 +80,7 @@ class Result:
 
     @property
     def cpu_seconds_per_megapixel(self) -> float | None:
-        """Median over the pictures: the first one also pays for what a process does once."""
+        """Median over the pictures, as the first one also includes what a process does only once."""
         known = [r.cpu_seconds / r.pixels * 1e6 for r in self.records if r.cpu_seconds is not None]
         return statistics.median(known) if known else None
 
@@ -109,8 +110,8 @@ def evaluate(
         on_picture: called after each picture of each candidate, including those done before.
 
     Raises:
-        DerainError: under some protocol no picture could be read, restored, compared and written; names
-            the first.
+        DerainError: under some protocol no picture could be read, restored, compared and written; the
+            message names the first.
         UsageError: a protocol compares frames, and there are no consecutive ones.
     """
     chosen = [protocol(name) for name in dict.fromkeys(protocols)]
@@ -120,7 +121,7 @@ def evaluate(
         if not before:
             raise UsageError("these protocols compare frames of a clip, and there is only one picture.")
     records_file = folder / "records.jsonl"
-    # The latest of each: the restored picture beside it comes from the same run.
+    # The latest record of each: the restored picture beside it comes from the same run.
     done = {(record.candidate, record.name): record for record in _load(records_file)}
     found: list[dict[str, Record]] = []
     failed: list[list[DerainError]] = []
@@ -164,7 +165,7 @@ def _comparable(
     found: Sequence[Mapping[str, Record]],
     failed: Sequence[Sequence[DerainError]],
 ) -> tuple[Result, ...]:
-    """The records of the pictures and protocols that all candidates have."""
+    """The results, with only those pictures and protocols that all candidates have records of."""
     shared = {
         c.name: [records[c.name] for records in found] for c in cases if all(c.name in r for r in found)
     }
@@ -191,7 +192,7 @@ def _comparable(
 
 
 def restored_file(folder: Path, candidate: Candidate, case: Case) -> Path:
-    """The path of a case's restored picture; finished ones stay where they are."""
+    """The path of a case's restored picture; finished results stay in their own folder."""
     if candidate.finished:
         return candidate.finished[case.name]
     return folder / "restored" / candidate.name / PurePath(case.name).with_suffix(".png")
@@ -209,7 +210,7 @@ def _run(
     """Restores, or reads the finished result, and scores; `earlier` is the clip's previous frame.
 
     Returns:
-        The record, and why scores are missing in it.
+        The record, and why scores are missing from it.
     """
     rainy = read_picture(case.rainy)
     partners = _partners(case, earlier, {need for p in protocols for need in p.needs})
@@ -248,7 +249,7 @@ def _run(
 
 
 def _partners(case: Case, earlier: Case | None, needs: Set[str]) -> dict[str, Array]:
-    """What a picture is compared with, as bytes; (H, W, 3), the mask as its file has it."""
+    """What a picture is compared with, as bytes (H, W, 3); the mask has the shape that its file gives."""
     files = {"clean": case.clean, "mask": case.mask, "rainy": case.rainy}
     if earlier is not None:
         files |= {"previous_clean": earlier.clean, "previous_rainy": earlier.rainy}
@@ -273,7 +274,7 @@ def _refuse_other_size(rainy: Path, size: tuple[int, int], other: str, other_siz
 
 
 def _key(candidate: Candidate, case: Case, earlier: Case | None, quantise: Quantise) -> str:
-    """Changes with the weights, the settings and the files."""
+    """A hash that changes with the weights, the settings and the files."""
     facts = [candidate.name, candidate.identity, quantise]
     files = [path for c in (case, earlier) if c for path in (c.rainy, c.clean, c.mask) if path]
     files += [candidate.finished[c.name] for c in (case, earlier) if c and candidate.finished]
@@ -294,7 +295,7 @@ def recorded(folder: Path) -> set[str]:
 def _load(path: Path) -> Iterator[Record]:
     """The records of earlier runs."""
     for fields in read_records(path):
-        with suppress(TypeError):  # of a version that kept other figures
+        with suppress(TypeError):  # written by a version that kept other figures
             yield Record(**fields)
 
 

@@ -1,8 +1,8 @@
 """How much a clip flickers: changes from one frame to the next that should not be there.
 
-Each function takes a restored frame and the one before it, and gives the mean absolute change of luma
+Each function takes a restored frame and the one before it, and returns the mean absolute change of luma
 (0.299 R + 0.587 G + 0.114 B of bytes), in levels of 8 bits. Falling rain flickers by itself, so compare
-with the unchanged input.
+the figures with those of the unchanged input.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from derain.evaluation.levels import AnyPicture, Array, Quantise, as_rgb, byte_p
 from derain.evaluation.luma import full_range_luma, full_range_luma_bytes
 
 ASTRAY = 1.0  # pixels by which the flow there and back may miss its start and still be trusted
-SMALLEST = 32  # pixels a side in which movement can be found
+SMALLEST = 32  # pixels: least side of a frame in which movement can be measured
 
 
 def flicker_truth(
@@ -29,7 +29,8 @@ def flicker_truth(
 ) -> float:
     """Change of the error against the clean frame from one frame to the next; any camera.
 
-    Mean |(O_t - T_t) - (O_t-1 - T_t-1)|: changes of the truth itself, movement included, cancel out.
+    Mean |(O_t - T_t) - (O_t-1 - T_t-1)|, so that changes in the clean frames themselves, movement included,
+    cancel out.
     """
     now, before = (
         np.subtract(*(full_range_luma(as_rgb(x)) for x in byte_pair(a, b, 1, quantise)))
@@ -53,7 +54,7 @@ def flicker_warped(
 ) -> float:
     """Change from one frame to the next along the movement of the rainy frames; for a moving camera.
 
-    The movement is found by dense inverse search in both directions; pixels where the two disagree by
+    The movement is estimated by dense inverse search in both directions; pixels where the two disagree by
     more than one pixel, or whose origin lies outside, are left out. It is the same for all networks.
 
     Raises:
@@ -76,7 +77,8 @@ def movement(now: Array, before: Array) -> tuple[Array, Array]:
         now, before: (H, W) uint8.
 
     Returns:
-        (H, W, 2) float32 of (right, down) in pixels to add to a place, and (H, W) bool: where to trust it.
+        The flow (H, W, 2) float32, (right, down) in pixels, to be added to each position; and (H, W) bool,
+        where to trust it.
     """
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     flow: Any = None  # no initial flow

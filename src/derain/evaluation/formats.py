@@ -15,11 +15,11 @@ from string import Template
 from derain.evaluation.measures import figure
 from derain.evaluation.tables import COSTS, Cell, Column, ColumnGroup, Line, Table, cost_text, costs_shown
 
-LATEX_COLUMNS = 12  # columns of figures that are legible side by side on a landscape page
+LATEX_COLUMNS = 12  # columns of figures that stay legible side by side on a landscape page
 
 
 def legend(table: Table) -> str:
-    """What the marks of a table mean, of those that it has."""
+    """The meaning of the marks that occur in a table."""
     cells = [cell for line in table.lines for cell in line.cells if cell]
     parts = []
     if any(cell.place for cell in cells):
@@ -43,20 +43,20 @@ def value_text(column: Column, cell: Cell) -> str:
 
 
 def interval_text(column: Column, cell: Cell) -> str:
-    """ "[33.10, 34.90]", "" where there is none."""
+    """The interval as "[33.10, 34.90]"; "" where there is none."""
     if cell.interval is None:
         return ""
     return "[" + ", ".join(figure(column.measure, end) for end in cell.interval) + "]"
 
 
 def source_text(line: Line, scores: bool = True, costs: bool = True) -> str:
-    """The source of a published row's scores or costs; "" for what was measured."""
+    """The source of a published row's scores or costs; "" if they were measured."""
     sizes = costs and line.cost_source
     return "; ".join([line.source] * scores + [f"size: {line.cost_source}"] * bool(sizes))
 
 
 def as_markdown(table: Table) -> str:
-    """Columns of pipes; the best figure is bold, the second best italic."""
+    """A pipe table; the best figure is bold, the second best italic."""
     costs = costs_shown(table)
     with_source = bool(table.published)
     head = ["network", *(f"{c.dataset} ({c.pictures}), {c.protocol}, {c.title}" for c in table.columns)]
@@ -98,12 +98,12 @@ def as_csv(table: Table) -> str:
 
 
 def as_latex(table: Table) -> str:
-    """A document that compiles as it is; what is between the rules can be used elsewhere.
+    """A document that compiles without changes; the table between its rules can be copied elsewhere.
 
-    A table wider than `LATEX_COLUMNS` figures is split into parts, one under another, with the costs in
-    the last.
+    A table of more than `LATEX_COLUMNS` columns of figures is split into parts, one below another, with the
+    costs in the last.
     """
-    letters: dict[str, str] = {}  # of sources, in the order of their rows
+    letters: dict[str, str] = {}  # the letters of sources, in the order of their rows
     caption = _latex(" ".join((*table.settings, legend(table))).strip())
     parts: list[str] = []
     for groups, places, costs in _latex_parts(table):
@@ -136,7 +136,7 @@ def as_latex(table: Table) -> str:
 
 
 def _latex_parts(table: Table) -> list[tuple[list[ColumnGroup], range, list[str]]]:
-    """The groups of columns that are set side by side, the places of their columns, and the costs there."""
+    """For each part, its groups of columns, the indices of their columns, and the costs in it."""
     parts: list[tuple[list[ColumnGroup], range, list[str]]] = []
     for group in table.groups:
         start = parts[-1][1].stop if parts else 0
@@ -156,7 +156,7 @@ def _latex_parts(table: Table) -> list[tuple[list[ColumnGroup], range, list[str]
 def _tabular(
     table: Table, groups: Sequence[ColumnGroup], places: range, costs: Sequence[str], letters: dict[str, str]
 ) -> list[str]:
-    """Some columns of a table, with the rows that have something there; new sources get letters."""
+    """Some columns of a table, with the rows that have entries there; new sources get letters."""
 
     def row(line: Line) -> str:
         source = source_text(line, bool(places), bool(costs))
@@ -213,7 +213,7 @@ def style() -> str:
 
 
 def html_table(table: Table) -> str:
-    """The table alone, of several sets one under another; classes: `best`, `second`, `published`, `n`."""
+    """The table alone, with several sets one below another; classes: `best`, `second`, `published`, `n`."""
     sets = [list(groups) for _, groups in itertools.groupby(table.groups, lambda group: group.dataset)]
     costs = costs_shown(table)
     if len(sets) == 1:
@@ -227,7 +227,7 @@ def html_table(table: Table) -> str:
 
 
 def _html_part(table: Table, groups: Sequence[ColumnGroup], places: range, costs: Sequence[str]) -> str:
-    """Some columns of a table, with the rows that have something there."""
+    """Some columns of a table, with the rows that have entries there."""
     lines = [line for line in table.lines if _has_some(line, places, costs)]
     with_source = any(line.source for line in lines)
     rest = f"<th colspan={len(costs) + with_source}></th>" if costs or with_source else ""
@@ -285,7 +285,7 @@ _LATEX = {
 
 
 def _latex(text: str) -> str:
-    """Text for LaTeX: special characters are escaped, and those that its fonts lack become question marks."""
+    """Text for LaTeX: special characters are escaped, those missing in its fonts become question marks."""
     known = "".join(c if c in _LATEX or ord(c) < 0x250 else "?" for c in text)
     return re.sub("|".join(map(re.escape, _LATEX)), lambda found: _LATEX[found[0]], known)
 

@@ -44,8 +44,8 @@ def float_pair(
 ) -> tuple[Array, Array]:
     """Both pictures as unrounded grey levels, (H, W, 3) or (H, W).
 
-    Two pictures of bytes stay uint8; else both are float64 in [0, 255], or beyond where `clamp` is off
-    and the restored picture leaves [0, 1]. Raises as `byte_pair` does.
+    Two pictures of bytes stay uint8; otherwise both are float64 in [0, 255], or beyond it where `clamp` is
+    off and the restored picture leaves [0, 1]. Raises as `byte_pair` does.
     """
     a, b = _checked(restored, clean, smallest)
     if a.dtype == b.dtype == np.uint8:
@@ -68,7 +68,7 @@ def mask_of(picture: AnyPicture) -> Array:
 
     Raises:
         DerainError: the type is neither bytes nor float, a value is not finite, or most of the picture has
-            many levels between dark and bright: probably a photograph that was given by mistake.
+            many levels between dark and bright, and so is probably a photograph that was given by mistake.
     """
     levels = single(picture, 1)
     brightest = levels if levels.ndim == 2 else levels.max(axis=2)

@@ -12,8 +12,8 @@ class Measure:
     """A figure of a picture.
 
     Attributes:
-        title: heading of a column.
-        digits: decimals that tables print.
+        title: the heading of its column.
+        digits: how many decimals tables print.
         ideal: the best value; infinite where higher, or lower, is always better.
     """
 
@@ -22,7 +22,7 @@ class Measure:
     ideal: float
 
     def distance(self, value: float) -> float:
-        """Distance from the ideal, for sorting; the best is the lowest."""
+        """Distance from the ideal, for sorting; the lowest is the best."""
         if math.isinf(self.ideal):
             return math.copysign(1, -self.ideal) * value
         return abs(value - self.ideal)

@@ -1,8 +1,8 @@
 """NIQE and BRISQUE: scores of a picture without a reference; lower is better.
 
 Both measure how far the statistics of locally normalised brightness are from those of natural pictures.
-`*_live` follow the Matlab releases of the LIVE laboratory. Where a neighbourhood is exactly flat, rounding
-noise decides them; `*_stable` set that noise to zero, and are the ones to report.
+`*_live` follow the Matlab releases of the LIVE laboratory. Where a neighbourhood is exactly flat, they are
+determined by rounding noise; `*_stable` set that noise to zero, and are the ones to report.
 
 Sources: Mittal, Soundararajan, Bovik, "Making a Completely Blind Image Quality Analyzer", 2012; Mittal,
 Moorthy, Bovik, "No-Reference Image Quality Assessment in the Spatial Domain", 2012. The model numbers in
@@ -22,7 +22,7 @@ from derain.errors import DerainError
 from derain.evaluation.levels import AnyPicture, Array, Quantise, single
 from derain.evaluation.luma import matlab_grey
 
-BLOCK = 96  # side of the blocks whose statistics NIQE compares, pixels
+BLOCK = 96  # pixels: side of the blocks whose statistics NIQE compares
 NOISE = 1e-6  # normalised brightness below this is rounding noise
 
 _WINDOW = np.exp(-((np.arange(7) - 3.0) ** 2) / (2 * (7 / 6) ** 2))

@@ -27,13 +27,13 @@ from derain.evaluation.report import Report, sheet, to_json
 from derain.evaluation.tables import Table, make_table
 from derain.pictures import Picture, encode_picture
 
-COLOURS = tuple(f"var(--c{i})" for i in range(5))  # of the template; the first is the unchanged input
+COLOURS = tuple(f"var(--c{i})" for i in range(5))  # in the template; the first is for the unchanged input
 
 
 def write_report(report: Report) -> Path:
     """Writes `report.json`, `sheet-NAME.png` for each network, tables and `index.html`; returns the last.
 
-    Sheets of networks that an earlier evaluation into the folder had and this one has not are removed.
+    Sheets left in the folder by an earlier evaluation of other networks are removed.
 
     Raises:
         DerainError: a file cannot be written, or a picture of the run is missing.
@@ -124,7 +124,7 @@ def _pictures(report: Report) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], last_is_text: bool = False) -> str:
-    """A column of text followed by columns of figures."""
+    """An HTML table: a column of text followed by columns of figures."""
 
     def line(cells: Sequence[str], tag: str) -> str:
         text = {0, len(cells) - 1} if last_is_text else {0}
@@ -139,7 +139,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], last_is_text: boo
 
 
 def _chart(report: Report, name: str) -> str:
-    """The first measure of every picture as dots, pictures in the order of their scores before."""
+    """The first measure of every picture as dots, in the order of the unchanged input's scores."""
     measure = protocol(name).measures[0]
     scored = {r.candidate.name: r.scores(name).pictures for r in report.results}
     series = {label: [p.values[measure] for p in pictures] for label, pictures in scored.items()}

@@ -44,7 +44,7 @@ def matlab_y_double(restored: AnyPicture, clean: AnyPicture, quantise: Quantise 
     """Studio luma of bytes, not rounded; Wang's 2009 SSIM, which shrinks large pictures first.
 
     DID-Data and DDN-Data in the tables of DRSformer and NeRD-Rain; Rain100L/H, Rain12 and Rain1400 in
-    PReNet's. The published script fails on grey pictures, and so does this.
+    PReNet's. Like the published script, this fails on grey pictures.
     """
     a, b = byte_pair(restored, clean, 11, quantise)
     if a.ndim == 2:

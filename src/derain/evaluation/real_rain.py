@@ -1,4 +1,4 @@
-"""Scores of real pictures without clean truth, where a mask marks the rain.
+"""Scores of real pictures without a clean one, where a mask marks the rain.
 
 Luma is 0.299 R + 0.587 G + 0.114 B of bytes. The mask dilated by a 5 x 5 square is *near* rain, the rest
 is *dry*. The background of a picture is the mean of its dry pixels in a 25 x 25 window, known where at
@@ -17,19 +17,19 @@ from derain.errors import DerainError
 from derain.evaluation.levels import AnyPicture, Array, Quantise, as_rgb, byte_pair, mask_of
 from derain.evaluation.luma import full_range_luma
 
-NEAR = 5  # side of the square that dilates the mask, pixels
-WINDOW = 25  # side of the window of the background, pixels
-KNOWN = 0.15  # share of dry pixels above which the background counts as known
+NEAR = 5  # pixels: side of the square by which the mask is dilated
+WINDOW = 25  # pixels: side of the window of the background
+KNOWN = 0.15  # least share of dry pixels with which the background counts as known
 
 
 class RealRain(NamedTuple):
     """What happened to the rain of a real picture, and to the rest.
 
     Attributes:
-        removed: share of the rain's contrast that is gone: 0 unchanged, 1 the rain no longer stands out,
-            above 1 it left marks darker than their surroundings.
+        removed: share of the rain's contrast that is gone: 0 if unchanged, 1 if rain no longer stands out,
+            above 1 if marks are left that are darker than their surroundings.
         harm: mean absolute change of luma at dry pixels, in levels of 8 bits.
-        detail: mean gradient of luma between dry pixels, relative to the rainy picture: below 1 smoother.
+        detail: mean gradient of luma between dry pixels, relative to the rainy picture; below 1 if smoother.
         brightness: mean change of luma at dry pixels, in levels of 8 bits.
     """
 
@@ -44,7 +44,7 @@ def real_rain(
 ) -> RealRain:
     """Rain contrast removed inside a mask, and change outside it; for real rain without truth.
 
-    The mask marks rain in its upper half (128 of bytes, 0.5 of floats).
+    Rain is where the mask is in the upper half of its range (from 128 for bytes, from 0.5 for floats).
 
     Raises:
         DerainError: the sizes differ, the mask is a photograph, it marks no rain whose background is known,
@@ -78,13 +78,13 @@ def real_rain(
 
 
 def _window_sum(plane: Array) -> Array:
-    """Sum of a window around each pixel, OpenCV's reflection without the edge beyond the picture."""
+    """Sum over a window around each pixel; beyond the edges, OpenCV's reflection without the edge pixels."""
     total: Array = cv2.boxFilter(plane, cv2.CV_64F, (WINDOW, WINDOW), normalize=False)
     return total
 
 
 def _gradient(luma: Array, dry: Array) -> float:
-    """Mean length of (dx, dy), differences with the next pixel, where all three pixels are dry."""
+    """Mean length of (dx, dy), the differences from the next pixels, where all three pixels are dry."""
     here = luma[:-1, :-1]
     length = np.hypot(luma[:-1, 1:] - here, luma[1:, :-1] - here)
     inside = dry[:-1, :-1] & dry[:-1, 1:] & dry[1:, :-1]

@@ -56,9 +56,9 @@ class Protocol:
     Attributes:
         name: e.g. "matlab_y_uint8".
         summary: what it does, in one line.
-        measures: the figures it gives, e.g. ("psnr", "ssim").
+        measures: the figures it yields, e.g. ("psnr", "ssim").
         needs: what the restored picture is compared with, keys of `NOUNS` in the function's order.
-        reads_bytes: it scores bytes, so `quantise` decides how floats become bytes.
+        reads_bytes: whether it scores bytes, so that `quantise` decides how floats become bytes.
         function: the pure function behind it.
     """
 
@@ -71,16 +71,16 @@ class Protocol:
 
     @property
     def needs_truth(self) -> bool:
-        """It compares with the clean picture."""
+        """Whether it compares with the clean picture."""
         return "clean" in self.needs
 
     @property
     def needs_frames(self) -> bool:
-        """It compares a frame of a clip with the one before it."""
+        """Whether it compares a frame of a clip with the one before it."""
         return "previous" in self.needs
 
     def distance(self, values: Mapping[str, float]) -> float:
-        """Distance of a picture or a mean from the best, by the first measure; for sorting."""
+        """Distance of a picture or a mean from the ideal, by the first measure; for sorting."""
         measure = self.measures[0]
         return MEASURES[measure].distance(values[measure])
 
@@ -100,7 +100,7 @@ class Protocol:
             others: whatever else it needs, by the keys of `NOUNS`; what it does not need is ignored.
 
         Raises:
-            UsageError: something that the protocol compares with was not given.
+            UsageError: a picture with which the protocol compares was not given.
         """
         given = {"clean": clean, **others}
         for need in self.needs:
@@ -139,7 +139,7 @@ def protocol(name: str) -> Protocol:
     """The protocol of that name.
 
     Raises:
-        UsageError: there is none; suggests the nearest.
+        UsageError: there is none; the message suggests the nearest.
     """
     refuse_unknown("protocol", name, PROTOCOLS)
     return PROTOCOLS[name]

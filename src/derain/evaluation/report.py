@@ -1,4 +1,4 @@
-"""The findings of an evaluation: figures with intervals, published ones beside them, JSON, sheets."""
+"""The findings of an evaluation: figures with intervals and published ones beside them; JSON; sheets."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class Report:
     Attributes:
         test_set: the pictures, and the protocols; the sheets show the best and the worst by the first.
         results: one per candidate, *input unchanged* first.
-        folder: where everything was written and the report goes.
-        device: that the networks ran on.
+        folder: where everything was written, and where the report is written.
+        device: the device on which the networks ran.
         quantise: how results became bytes.
-        repeats: (name, name of the earlier case of the same scene).
+        repeats: pairs (name, name of the earlier case of the same scene).
     """
 
     test_set: TestSet
@@ -56,7 +56,7 @@ class Report:
 
     @property
     def cases(self) -> tuple[Case, ...]:
-        """Those that all candidates have a record of."""
+        """The cases that all candidates have a record of."""
         kept = {record.name for record in self.results[0].records}
         return tuple(case for case in self.test_set.cases if case.name in kept)
 
@@ -71,7 +71,7 @@ class Report:
 
     @property
     def networks(self) -> tuple[Result, ...]:
-        """The results without those of the unchanged input."""
+        """The results, without that of the unchanged input."""
         return tuple(result for result in self.results if result.candidate.name != UNCHANGED)
 
     @property
@@ -93,7 +93,7 @@ class Report:
 
     @property
     def title(self) -> str:
-        """What pages call the set."""
+        """The name of the set on pages."""
         return self.dataset or folder_of([str(real(case.rainy)) for case in self.cases]).name or "unnamed set"
 
     @property
@@ -135,8 +135,9 @@ def in_one_line(quantise: str, precisions: Iterable[str], device: str, versions:
 
     Args:
         quantise: how results became bytes: "round" or "floor".
-        precisions: of the networks; "" for results of other programs.
-        device, versions: that they ran on, and of PyTorch; several are separated by commas.
+        precisions: the precisions of the networks; "" for results of other programs.
+        device, versions: the device on which they ran, and the version of PyTorch; several are separated by
+            commas.
     """
     how = {"round": "rounded", "floor": "cut off"}[quantise]
     known = dict.fromkeys(precision for precision in precisions if precision)
@@ -146,7 +147,7 @@ def in_one_line(quantise: str, precisions: Iterable[str], device: str, versions:
 
 
 def folder_of(files: Sequence[str]) -> Path:
-    """The folder that all of the files are in."""
+    """The folder that holds all of the files."""
     return Path(os.path.commonpath([Path(file).parent for file in files]))
 
 
@@ -164,7 +165,7 @@ def repeats_of(cases: Sequence[Case]) -> tuple[tuple[str, str], ...]:
 
 
 def multiply_adds(result: Result) -> int | None:
-    """Of one picture of `SIDE` x `SIDE`; None where unknown or where the network does not take that size."""
+    """Those for one picture of `SIDE` x `SIDE`; None if unknown or if the network does not take that size."""
     count = result.candidate.multiply_adds
     try:
         return count(SIDE, SIDE) if count else None
@@ -179,7 +180,7 @@ def figures_for(report: Report, result: Result, name: str) -> Baseline | None:
 
 
 def to_json(report: Report) -> dict[str, Any]:
-    """All that tables need: scores, intervals, wins, costs, published figures."""
+    """Everything that tables need: scores, intervals, wins, costs and published figures."""
     return {
         "dataset": report.dataset,
         "pictures": len(report.cases),
@@ -245,7 +246,7 @@ def sheet(report: Report, result: Result) -> Array:
     name = report.protocols[0]
     order = ranked(result, name, report.cases)
     places = {len(order) - 1: "worst", (len(order) - 1) // 2: "median"}
-    places[0] = "best"  # where there are so few that it is the median or the worst, too
+    places[0] = "best"  # even if there are so few that it is also the median or the worst
     before = {record.name: record for record in report.results[0].records}
     rows = []
     for place in sorted(places):

@@ -1,4 +1,4 @@
-"""Scores of a set: gathered picture by picture, summarised under the protocol's name."""
+"""Scores of a set: collected picture by picture, and summarised under the protocol's name."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class SetScore:
 
     Attributes:
         protocol: its name.
-        pictures: those that could be scored.
-        failed: why others could not; one message each.
+        pictures: the scores of pictures that could be scored.
+        failed: why others could not be; one message each.
     """
 
     protocol: str
@@ -40,7 +40,7 @@ class SetScore:
 
     @property
     def infinite(self) -> int:
-        """Pictures equal to their truth, whose PSNR is infinite."""
+        """The number of pictures equal to their clean ones, whose PSNR is infinite."""
         return sum(not _finite(picture) for picture in self.pictures)
 
     @property
@@ -55,8 +55,8 @@ class SetScore:
         return _mean(finite) if finite else None
 
     def to_json(self) -> dict[str, Any]:
-        """`pictures`, `mean`, `count`, `infinite`; `mean_finite` too where a value is infinite, `failed`
-        where a picture could not be scored.
+        """`pictures`, `mean`, `count`, `infinite`; also `mean_finite` if a value is infinite, and `failed`
+        if a picture could not be scored.
 
         JSON has no infinity: an infinite value is null.
         """
@@ -100,12 +100,12 @@ class Scores:
         """Adds a picture, or a batch (B, 3, H, W) of them; names are counted from 1 unless given.
 
         Args:
-            restored, clean: as the protocol takes them.
-            names: of the pictures.
+            restored, clean: pictures in a form that the protocol takes.
+            names: the names of the pictures.
             others: what else the protocol compares with, such as `rainy` and `mask`.
 
         Raises:
-            DerainError: the pictures cannot be compared; then nothing of the batch is added.
+            DerainError: the pictures cannot be compared; nothing of the batch is then added.
             UsageError: the numbers of pictures or of names differ.
         """
         is_batch = restored.ndim == 4
@@ -130,7 +130,7 @@ class Scores:
         """The scores so far.
 
         Raises:
-            UsageError: no picture was added yet.
+            UsageError: no picture has been added yet.
         """
         if not self._pictures:
             raise UsageError(f"{self.protocol.name}: there are no pictures to average over.")

@@ -1,6 +1,6 @@
-"""Scores of picture files: read once, scored under several protocols, on all cores.
+"""Scores picture files: each is read once and scored under several protocols, on all cores.
 
-Threads are enough: decoding and arithmetic happen outside Python's lock.
+Threads suffice, as decoding and arithmetic release Python's global interpreter lock.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PLURALS = {"clean": "clean pictures", "rainy": "rainy pictures", "mask": "rain m
 class Item:
     """A file to score, called `name` in the result, and what it is compared with.
 
-    `partners` are files by what they are, keys of `derain.evaluation.registry.NOUNS`.
+    `partners` are files by their role, a key of `derain.evaluation.registry.NOUNS`.
     """
 
     name: str
@@ -53,15 +53,16 @@ def plan_scoring(
     rainy: Path | None = None,
     masks: Path | None = None,
 ) -> tuple[Item, ...]:
-    """What there is to score: one file or a folder, with its counterparts or without.
+    """What there is to score: one file or a folder, with or without its counterparts.
 
     Args:
         restored: a picture or a folder of them; `clean`, `rainy` and `masks` are of the same kind.
-        protocols: names; they decide which of the others are needed.
+        protocols: their names; they decide which of the others are needed.
 
     Raises:
-        UsageError: an unknown protocol, none at all, one that compares with pictures that are not given,
-            pictures that none compares with, a file against a folder, or a path without pictures.
+        UsageError: a protocol is unknown or compares with pictures that are not given, there is no protocol,
+            no protocol compares with pictures that are given, or a file is to be compared with a folder, or
+            a path holds no pictures.
         DerainError: a picture has no partner; see `derain.data.pairing`.
     """
     if not protocols:
@@ -97,14 +98,14 @@ def plan_scoring(
 
 
 def plan_of(places: Mapping[str, Path | None], protocols: Sequence[str]) -> tuple[Item, ...]:
-    """`plan_scoring` of the paths restored, clean, rainy and masks of `evaluation.clips.with_frames`."""
+    """`plan_scoring` for paths "restored", "clean", "rainy" and "masks", as from `with_frames`."""
     restored = places["restored"]
     assert restored is not None
     return plan_scoring(restored, places["clean"], protocols, rainy=places["rainy"], masks=places["masks"])
 
 
 def _after(before: Item, item: Item) -> Item:
-    """A frame with the previous one of its clip, which lies in the same folder."""
+    """A frame and the previous one of its clip, which is in the same folder."""
     if before.restored.parent != item.restored.parent:
         return item
     earlier = {f"previous_{kind}": path for kind, path in before.partners.items() if "_" not in kind}
@@ -161,7 +162,7 @@ _Value = dict[str, float] | DerainError | None
 
 
 def _score(item: Item, chosen: Sequence[Protocol], crop_to_common: bool) -> tuple[list[_Value], list[str]]:
-    """What each protocol gives, and what to know about the files."""
+    """The scores by each protocol, and what the user should know about the files."""
     try:
         with errors_of(item.restored, *item.partners.values()):
             restored, partners, notes = _read(item, crop_to_common)
@@ -170,7 +171,7 @@ def _score(item: Item, chosen: Sequence[Protocol], crop_to_common: bool) -> tupl
     values: list[_Value] = []
     for p in chosen:
         try:
-            # The messages of protocols say what is wrong, but not with which pictures.
+            # The messages of protocols say what is wrong, but not which pictures it is wrong with.
             with errors_of(" and ".join(map(str, (item.restored, *item.partners.values())))):
                 values.append(_figures(p, restored, partners))
         except DerainError as error:
@@ -179,7 +180,7 @@ def _score(item: Item, chosen: Sequence[Protocol], crop_to_common: bool) -> tupl
 
 
 def _read(item: Item, crop_to_common: bool) -> tuple[Array, dict[str, Array], list[str]]:
-    """The picture, what it is compared with, and what to know about the files."""
+    """The picture, what it is compared with, and what the user should know about the files."""
     restored, notes = read_levels(item.restored)
     partners: dict[str, Array] = {}
     for kind, path in item.partners.items():
@@ -207,7 +208,7 @@ def read_levels(path: Path) -> tuple[Array, list[str]]:
     """(H, W, 3) or (H, W) uint8 of a file, and notes on what was left out.
 
     Raises:
-        DerainError: unreadable, or of 16 bits.
+        DerainError: it cannot be read, or has 16 bits per channel.
     """
     picture = read_picture(path)
     if picture.pixels.dtype != np.uint8:
@@ -217,7 +218,7 @@ def read_levels(path: Path) -> tuple[Array, list[str]]:
 
 
 def _common_centre(*pictures: Array) -> list[Array]:
-    """The centres of all, in the largest size that fits in each."""
+    """The centres of all pictures, of the largest size that fits in each."""
     height, width = (min(sides) for sides in zip(*(x.shape[:2] for x in pictures), strict=True))
     cut = []
     for picture in pictures:

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from derain.evaluation.levels import Array
 
-BRIGHTEST = 48  # grey levels of difference that the map shows as its brightest colour
+BRIGHTEST = 48  # grey levels of difference that the map shows in its brightest colour
 TITLES = ("rainy", "restored", "clean", f"error, 0 to {BRIGHTEST} grey levels")
 TITLES_WITHOUT_TRUTH = ("rainy", "restored", f"change, 0 to {BRIGHTEST} grey levels")
 GAP, PAPER, INK, FAINT = 12, (255, 255, 255), (30, 30, 30), (110, 110, 110)
@@ -19,7 +19,7 @@ GAP, PAPER, INK, FAINT = 12, (255, 255, 255), (30, 30, 30), (110, 110, 110)
 
 @dataclass(frozen=True)
 class Row:
-    """One picture of the sheet: caption, and (H, W, 3) uint8 RGB each; `clean` where it is known."""
+    """One picture of the sheet: its caption, and its pictures (H, W, 3) uint8 RGB; `clean` if it is known."""
 
     caption: str
     rainy: Array
@@ -28,19 +28,19 @@ class Row:
 
     @property
     def pictures(self) -> tuple[Array, ...]:
-        """The columns: with the truth and the error, or with the change alone."""
+        """The columns: with the clean picture and the error, or with the change alone."""
         if self.clean is None:
             return self.rainy, self.restored, coloured(difference(self.restored, self.rainy))
         return self.rainy, self.restored, self.clean, coloured(difference(self.restored, self.clean))
 
 
 def contact_sheet(title: str, rows: Sequence[Row], width: int = 1920) -> Array:
-    """One row per picture, on white: rainy, restored, clean, error map; without truth the map of changes.
+    """One row per picture, on white: rainy, restored, clean, error map; without clean ones, a map of changes.
 
     Args:
-        title: of the whole.
-        rows: all with their truth, or all without.
-        width: of the sheet in pixels.
+        title: the title of the sheet.
+        rows: all with clean pictures, or all without.
+        width: the width of the sheet in pixels.
 
     Returns:
         (H, width, 3) uint8 RGB.
@@ -71,7 +71,7 @@ def contact_sheet(title: str, rows: Sequence[Row], width: int = 1920) -> Array:
 
 
 def difference(restored: Array, other: Array) -> Array:
-    """(H, W, 3) bytes twice -> (H, W) uint8: the largest absolute difference of the channels."""
+    """The largest absolute difference of the channels, (H, W) uint8, of two pictures (H, W, 3) of bytes."""
     largest: Array = np.abs(restored.astype(np.int16) - other).max(axis=2)
     return largest.astype(np.uint8)
 

@@ -2,11 +2,11 @@
 
     S = (2 m1 m2 + C1)(2 v12 + C2) / ((m1^2 + m2^2 + C1)(v1 + v2 + C2)),  C1 = (0.01 L)^2, C2 = (0.03 L)^2
 
-with weighted means m, variances v and covariance v12 of a window about each pixel. Source: Wang et al.,
+with weighted means m, variances v and covariance v12 over a window around each pixel. Source: Wang et al.,
 "Image Quality Assessment: From Error Visibility to Structural Similarity", 2004.
 
-Only v1 + v2 enters, so four planes are blurred (a, b, a^2 + b^2, ab) and not five; the Gaussian is
-separable; and the map is made and summed in strips of rows, so memory does not grow with the height.
+Only v1 + v2 is needed, so four planes are blurred (a, b, a^2 + b^2, ab) instead of five; the Gaussian is
+separable; and the map is computed and summed in strips of rows, so memory does not grow with the height.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ import numpy as np
 from derain.evaluation.levels import Array
 
 Border = Literal["valid", "replicate", "zero"]
-Blur = Callable[[Array, Array], None]  # of a float64 plane into another of its size
+Blur = Callable[[Array, Array], None]  # blurs a float64 plane into another of the same size
 
 GAUSSIAN = np.exp(-((np.arange(11) - 5.0) ** 2) / (2 * 1.5**2))
 GAUSSIAN /= GAUSSIAN.sum()
 _BORDERS = {"replicate": cv2.BORDER_REPLICATE, "zero": cv2.BORDER_CONSTANT}
-_STRIP = 64  # rows of the map that are made at once
+_STRIP = 64  # rows of the map that are computed at once
 
 
 def psnr(a: Array, b: Array, peak: float = 255) -> float:
@@ -40,7 +40,7 @@ def gaussian_ssim(a: Array, b: Array, border: Border = "valid", peak: float = 25
 
     Args:
         a, b: (H, W) or (H, W, C); the mean runs over channels too.
-        border: "valid" keeps a map of (H-10) x (W-10), the others all of it with the edges extended
+        border: "valid" keeps (H-10) x (W-10) pixels of the map, the others all of it, with the edges extended
             by replication or by zeros.
         peak: L of the formula.
     """
@@ -50,7 +50,7 @@ def gaussian_ssim(a: Array, b: Array, border: Border = "valid", peak: float = 25
 def volume_ssim(a: Array, b: Array, peak: float = 255) -> float:
     """Mean SSIM of (H, W, 3) pictures taken as volumes: an 11 x 11 x 11 Gaussian, edges replicated.
 
-    The colour axis is blurred too. It has three entries and replicated ends, so that is a 3 x 3 matrix.
+    The colour axis is blurred, too. As it has three entries and replicated ends, that is a 3 x 3 matrix.
     """
     across = np.zeros((3, 3))
     for channel in range(3):
@@ -67,7 +67,7 @@ def volume_ssim(a: Array, b: Array, peak: float = 255) -> float:
 def uniform_ssim(a: Array, b: Array, peak: float = 255) -> float:
     """Mean SSIM under a 7 x 7 box, sample variances (49/48), without 3 pixels at each edge.
 
-    Arguments as `gaussian_ssim`.
+    The arguments are those of `gaussian_ssim`.
     """
     return _mean_ssim(a, b, _box_blur, 3, 49 / 48, peak)
 
@@ -75,8 +75,8 @@ def uniform_ssim(a: Array, b: Array, peak: float = 255) -> float:
 def _mean_ssim(a: Array, b: Array, blur: Blur, margin: int, correction: float, peak: float) -> float:
     """Mean of the map without `margin` at each edge; variances are multiplied by `correction`.
 
-    The map is made in place, in buffers of one strip: at this size the time goes into memory, not sums.
-    A common factor of 4 is left to the end, and the correction moves into C2.
+    The map is computed in place, in buffers of one strip: at this size the time is spent on memory traffic,
+    not on arithmetic. A common factor of 4 is left to the end, and the correction is moved into C2.
     """
     c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2 / correction
     rows = a.shape[0] - 2 * margin

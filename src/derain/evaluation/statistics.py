@@ -11,19 +11,19 @@ import numpy as np
 
 LEVEL = 0.95
 RESAMPLES = 4000
-FEWEST = 5  # scenes below which an interval says nothing
+FEWEST = 5  # with fewer scenes, an interval says nothing
 
 
 def bootstrap_interval(
     values: Sequence[float], scenes: Sequence[int] | None = None, seed: int = 0
 ) -> tuple[float, float] | None:
-    """95 % interval of the mean: percentiles of means over scenes drawn with replacement.
+    """The 95 % interval of the mean: percentiles of means over scenes drawn with replacement.
 
     Args:
         values: one per picture.
         scenes: the scene of each picture, as any number; pictures of one scene are drawn together.
-            None: every picture is a scene.
-        seed: of the draws, so that a table is reproducible.
+            With None, every picture is its own scene.
+        seed: the seed of the draws, so that a table is reproducible.
 
     Returns:
         (low, high), or None for fewer than five scenes or values that are not finite.

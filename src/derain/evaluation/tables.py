@@ -1,7 +1,7 @@
 """One table of one or more evaluations: a row per network, columns by set, protocol and measure.
 
-It is made from what `derain.evaluation.report.to_json` gives, so that reports of other days and machines can
-stand in it too.
+It is made from what `derain.evaluation.report.to_json` returns, so it can include reports from other days and
+machines.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Column:
 
     @property
     def title(self) -> str:
-        """With an arrow that shows which way is better."""
+        """The heading, with an arrow that shows which way is better."""
         if not self.measure:
             return "best on"
         found = MEASURES[self.measure]
@@ -62,10 +62,10 @@ class Cell:
     """A figure.
 
     Attributes:
-        value: infinite where pictures equal their truth.
+        value: the value; infinite if pictures equal their clean ones.
         interval: 95 % interval of the mean, None where there is none.
-        place: 1 or 2 for the best and the second best of the measured networks, else 0.
-        published: what the network's authors publish for it, None if nothing.
+        place: 1 or 2 for the best and the second best of the measured networks, otherwise 0.
+        published: the figure that the network's authors publish; None if there is none.
     """
 
     value: float
@@ -76,7 +76,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """A row; costs are None where unknown, `source` is that of the scores, "" for what was measured."""
+    """A row; costs are None where unknown, and `source` is that of the scores, "" if they were measured."""
 
     name: str
     cells: tuple[Cell | None, ...]
@@ -113,7 +113,7 @@ class Table:
 
     @property
     def groups(self) -> list[ColumnGroup]:
-        """From left to right."""
+        """The groups of columns, from left to right."""
         key = attrgetter("dataset", "pictures", "protocol")
         return [
             ColumnGroup(f"{dataset} ({pictures})", protocol, len(list(columns)))
@@ -137,7 +137,7 @@ def costs_shown(table: Table) -> list[str]:
 
 
 def cost_text(line: Line, name: str) -> str:
-    """A cost of a line in the unit of its column, "" where unknown; two digits of what would round to 0."""
+    """A cost of a line in the unit of its column, "" if unknown; with two digits if it would round to 0."""
     value, digits = getattr(line, name), COST_DIGITS[name]
     if not value:
         return ""
@@ -168,8 +168,8 @@ def read_report(folder: Path) -> dict[str, Any]:
 def make_table(reports: Sequence[Json]) -> Table:
     """One table of one or more reports, see `to_json`.
 
-    Networks of one name share a row; where their weights or settings differ, they get numbers. Reports of the
-    same pictures share columns unless their names differ, and the wins are counted again.
+    Networks of the same name share a row; if their weights or settings differ, their names are numbered.
+    Reports of the same pictures share columns unless their names differ, and the wins are counted again.
     """
     reports = _joined([_with_own_names(report, reports[:i]) for i, report in enumerate(reports)])
     titles = _titles(reports)
@@ -195,7 +195,7 @@ def make_table(reports: Sequence[Json]) -> Table:
 
 
 def _titles(reports: Sequence[Json]) -> list[str]:
-    """The names of the sets; of those without one, their folders', with parents where these are alike."""
+    """The names of the sets; without one, that of the folder, with its parents where folders are alike."""
     folders = [None if report["dataset"] else folder_of(report["files"]) for report in reports]
     found: list[str] = []
     for report, folder in zip(reports, folders, strict=True):
@@ -211,7 +211,7 @@ def _titles(reports: Sequence[Json]) -> list[str]:
 
 
 def _settings(titles: Sequence[str], reports: Sequence[Json]) -> tuple[str, ...]:
-    """How the figures were made; where reports differ, with the sets that it is true for."""
+    """How the figures were made; where reports differ, with the sets to which each applies."""
     sets: dict[str, list[str]] = {}
     for title, report in zip(titles, reports, strict=True):
         sets.setdefault(report["settings"], []).append(title)
@@ -238,7 +238,7 @@ def _with_own_names(report: Json, earlier: Sequence[Json]) -> Json:
 
 
 def _joined(reports: Sequence[Json]) -> list[Json]:
-    """Reports of the same pictures as one, unless their names differ or something failed."""
+    """Reports of the same pictures joined into one, unless their names differ or something failed."""
     joined: list[Json] = []
     for report in reports:
         place = next((i for i, earlier in enumerate(joined) if _are_of_one_set(earlier, report)), None)
@@ -281,7 +281,7 @@ def _both(first: Json, second: Json) -> dict[str, Any]:
 
 
 def _each_once(first: str, second: str) -> str:
-    """Two lists, separated by commas, as one."""
+    """Two comma-separated lists as one, without repeats."""
     return ", ".join(dict.fromkeys(part for part in (*first.split(", "), *second.split(", ")) if part))
 
 
@@ -347,9 +347,9 @@ def _marked(line: Line, places: Sequence[Mapping[str, int]]) -> Line:
 
 
 def _places(column: Column, lines: Sequence[Line], i: int) -> dict[str, int]:
-    """{name: 1 or 2} of the best and the second best network; none that is worse than the unchanged input.
+    """{name: 1 or 2} of the best and the second best network, unless they are worse than the unchanged input.
 
-    The unchanged input does no harm and keeps all detail by definition; there it is not compared.
+    By definition, the unchanged input does no harm and keeps all detail, so it is not compared there.
     """
     if not column.measure:
         return {}
@@ -367,7 +367,7 @@ def _places(column: Column, lines: Sequence[Line], i: int) -> dict[str, int]:
 
 
 def _published(reports: Sequence[Json]) -> Iterator[Line]:
-    """The published rows, a method and setting each, best first by the earliest column that has them."""
+    """The published rows, one per method and setting, best first by the earliest column that has them."""
     groups = [found for report in reports for found in report["protocols"].values()]
     methods: dict[tuple[str, str], dict[int, Json]] = {}
     for i, found in enumerate(groups):
@@ -392,8 +392,8 @@ def _published(reports: Sequence[Json]) -> Iterator[Line]:
 
 
 def _shared_scenes(titles: Sequence[str], reports: Sequence[Json]) -> Iterator[str]:
-    """A sentence for every two sets that share scenes; sets whose files are missing are left out, and so is
-    a set that is a part of the other."""
+    """A sentence for every two sets that share scenes, unless the files of one are missing or it is a part of
+    the other."""
     present = [
         (title, [Path(file) for file in report["files"]])
         for title, report in zip(titles, reports, strict=True)

@@ -1,4 +1,4 @@
-"""Networks as files for other programs: writing them, and checking them against PyTorch."""
+"""Exports networks as files for other programs, and checks them against PyTorch."""
 
 from derain.checkpoints.exported import EXTENSIONS
 

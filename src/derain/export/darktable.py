@@ -1,7 +1,7 @@
 """darktable's model package: a network as a neural filter of the photo editor.
 
-A zip with one folder: `config.json`, `model.onnx` and text files. darktable cuts a picture into tiles that
-overlap, gives each to the graph in sRGB, and blends the results.
+A zip of one folder with `config.json`, `model.onnx` and text files. darktable cuts a picture into overlapping
+tiles, passes each to the graph in sRGB, and blends the results.
 """
 
 from __future__ import annotations
@@ -33,13 +33,14 @@ from derain.export.files import compare, files_at
 from derain.export.graph import AXES, record
 from derain.nn.padding import round_up
 
-TILE = 768  # darktable's own side of a tile
-# Pixels, odd. Whether something wider is rain depends on what lies beyond the tile; brightness would jump.
+TILE = 768  # pixels: darktable's own side of a tile
+# Pixels, odd. Whether something wider is rain depends on what lies beyond the tile, so that brightness would
+# jump between tiles.
 WIDEST = 15
 INPUT, OUTPUT = "input", "output"
 REQUIRED = ("id", "name", "description", "task", "backend", "version")
 NOT_STATED = "not stated"
-# Of a package's contents, unpacked; far above any network that runs in an editor.
+# Limits for a package's unpacked contents; far above any network that runs in an editor.
 MOST_BYTES, MOST_ENTRIES = 1 << 30, 100
 # What Python raises for archives that are damaged, encrypted or compressed in an unusual way.
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
@@ -50,10 +51,10 @@ class Package:
     """A package that was written.
 
     Attributes:
-        path: of the file.
-        tile: side of the only tile that the graph takes, in pixels; None for any size.
+        path: the file.
+        tile: side in pixels of the only tile that the graph takes; None for any size.
         difference: largest absolute difference from PyTorch over the test pictures.
-        config: content of config.json.
+        config: the content of config.json.
     """
 
     path: Path
@@ -63,9 +64,9 @@ class Package:
 
 
 class InEditor(nn.Module):
-    """A network as an editor calls it: any finite numbers in, (1, 3, H, W) of any size; [0, 1] out.
+    """A network as an editor calls it: maps any finite numbers, (1, 3, H, W) of any size, to [0, 1].
 
-    What the network removes stays where it is wider and higher than `WIDEST` pixels.
+    What the network would remove is kept where it is wider and higher than `WIDEST` pixels.
     """
 
     def __init__(self, network: nn.Module, multiple_of: int) -> None:
@@ -75,7 +76,7 @@ class InEditor(nn.Module):
     def forward(self, picture: Tensor) -> Tensor:
         height, width = picture.shape[-2:]
         right, bottom = (-length % self.multiple_of for length in (width, height))
-        # Repeating the edge, unlike reflection, works for a picture of one pixel, too.
+        # Repeating the edge, unlike reflection, also works for a picture of one pixel.
         padded = F.pad(picture.clamp(0, 1), (0, right, 0, bottom), mode="replicate")
         image: Tensor = self.network(padded)
         change = padded - image
@@ -84,7 +85,7 @@ class InEditor(nn.Module):
 
 
 def _wide(change: Tensor) -> Tensor:
-    """The part of a change, (1, 3, H, W), that is positive, wider and higher than `WIDEST` pixels; smooth.
+    """The positive part of a change, (1, 3, H, W), that is wider and higher than `WIDEST` pixels, smoothed.
 
     A morphological opening.
     """
@@ -111,7 +112,7 @@ def export_package(model: Model, path: Path, tile: int | None = TILE) -> Package
 
     Raises:
         UsageError: the network's result depends on the whole picture, or the name does not fit.
-        DerainError: as `derain.export.files.export`.
+        DerainError: see `derain.export.files.export`.
     """
     files_at("dtmodel", path)
     if not _is_id(path.stem):
@@ -156,7 +157,7 @@ def export_package(model: Model, path: Path, tile: int | None = TILE) -> Package
 
 
 def _is_id(name: str) -> bool:
-    """Whether a name is a safe part of a path on every system."""
+    """Whether a name is safe as part of a path on every system."""
     return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) is not None and not name.endswith(".")
 
 
@@ -172,10 +173,10 @@ def configuration(
     """The content of config.json.
 
     Args:
-        card: of the weights; what is missing from it becomes "not stated".
-        identifier: of the model.
-        tile: side of the tiles in pixels, None for any size.
-        graph: the content of model.onnx, which the version is made from.
+        card: the card of the weights; what it lacks becomes "not stated".
+        identifier: the model's id.
+        tile: side of the tiles in pixels; None for any size.
+        graph: the content of model.onnx, from which the version is derived.
     """
     network, checkpoint = model
     name = checkpoint.name
@@ -184,7 +185,7 @@ def configuration(
         "id": identifier,
         "name": f"Rain removal ({name})",
         "description": "Removes rain from photographs.",
-        "task": "denoise",  # the one of darktable's tasks that maps a picture to a picture
+        "task": "denoise",  # darktable's task that maps a picture to a picture
         "backend": "onnx",
         "version": f"{derain.__version__}+{digest[:12]}",
         "arch": checkpoint.architecture.name,
@@ -208,7 +209,7 @@ def configuration(
 
 
 def _packed(identifier: str, config: Mapping[str, Any], graph: bytes, card: Card) -> bytes:
-    """The zip; the same for the same content."""
+    """The zip, byte for byte the same for the same content."""
     ours = importlib.metadata.distribution("derain").read_text("licenses/LICENSE")
     licence = f"The weights: {config['model_card']['license']}\n\nThe network's code, derain:\n\n{ours}"
     contents = {
@@ -229,8 +230,8 @@ def _packed(identifier: str, config: Mapping[str, Any], graph: bytes, card: Card
 def check_package(file: Path | io.BytesIO, source: str | None = None) -> dict[str, Any]:
     """Checks what darktable's tools check in a package of any origin; returns its config.json.
 
-    The archive holds one folder, named after the model's id, with `config.json` in it; the required keys are
-    there; every graph opens in ONNX Runtime on the CPU; `model.onnx` maps a picture to a picture.
+    The archive must hold one folder, named after the model's id, with a `config.json` that has the required
+    keys; every graph must open in ONNX Runtime on the CPU; and `model.onnx` must map a picture to a picture.
 
     Args:
         file: the package.

@@ -1,4 +1,4 @@
-"""Writing a network as a file for another runtime, and checking that it computes the same there."""
+"""Writes a network as a file for another runtime, and checks that it computes the same there."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from derain.extras import extra
 from derain.methods.network import RainNetwork
 from derain.nn.padding import round_up
 
-# Half a level of an 8-bit picture: more than rounding, less than is visible.
+# Half a level of an 8-bit picture: more than rounding errors, less than is visible.
 TOLERANCE = 0.5 / 255
-TRIES = 4  # tries per size, if a picture cannot be compared
+TRIES = 4  # pictures that are tried per size, if one cannot be compared
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class Exported:
     """A file that was written.
 
     Attributes:
-        path: of the file; OpenVINO's weights lie beside it, as .bin.
+        path: the file; OpenVINO's weights are beside it, as .bin.
         difference: largest absolute difference from PyTorch over the test pictures, see `compare`; 0 for
             8-bit integers, for which `agreement` is measured.
         shapes: (batch, height, width) of the test pictures.
-        agreement: of 8-bit integers with PyTorch: PSNR in dB of the worst picture; else None.
+        agreement: for 8-bit integers, the PSNR in dB against PyTorch on the worst picture; otherwise None.
     """
 
     path: Path
@@ -90,7 +90,7 @@ def export(model: Model, target: str, path: Path, calibrate: Path | None = None)
         done = _checked(network, onnx_network(content, str(path)), compared, path)
         replace_file(path, content)
         return done
-    # The new files wait beside their places while they are checked.
+    # The new files are checked beside their final places.
     with new_file(places[0]) as xml, new_file(places[1]) as weights:
         _save_openvino(graph, facts, xml)
         xml.with_suffix(".bin").replace(weights)
@@ -99,7 +99,7 @@ def export(model: Model, target: str, path: Path, calibrate: Path | None = None)
 
 
 def _checked(network: RainNetwork, exported: RainNetwork, compared: Sequence[Tensor], path: Path) -> Exported:
-    """What is to be reported on a file. Raises `DerainError` where its results differ too much."""
+    """The report on a file. Raises `DerainError` if its results differ too much."""
     shapes = _shapes(network.spec.multiple_of)
     if not compared:
         return Exported(path, compare(network, exported, shapes, path), shapes)
@@ -140,7 +140,7 @@ def compare(
     Pictures on which rounding alone changes PyTorch's own result are replaced by others.
 
     Raises:
-        DerainError: it is above `TOLERANCE`, or no picture of a size can be compared.
+        DerainError: the difference is above `TOLERANCE`, or no picture of some size can be compared.
     """
     generator = torch.Generator().manual_seed(0)
     most = 0.0
@@ -166,7 +166,7 @@ def compare(
 
 
 def _shapes(multiple: int) -> tuple[tuple[int, int, int], ...]:
-    """(batch, height, width), unlike those of the tracing."""
+    """(batch, height, width) of test pictures, which differ from those used for tracing."""
     unit = round_up(32, multiple)
     return (
         (1, multiple, 2 * multiple),
@@ -185,9 +185,10 @@ def _pictures(shape: tuple[int, int, int], generator: torch.Generator) -> Tensor
 
 
 def _jumps(network: nn.Module, rainy: Tensor, wanted: Tensor, generator: torch.Generator) -> bool:
-    """Whether noise as small as rounding changes PyTorch's own result by nearly as much as is allowed.
+    """Whether noise as small as rounding errors changes PyTorch's own result by nearly as much as is allowed.
 
-    Networks that rank (DRSformer, UDR-S2Former) do so where two entries at the cut are nearly equal.
+    It does in networks that select the largest entries (DRSformer, UDR-S2Former) where two entries at the
+    cut-off are nearly equal.
     """
     for _ in range(4):
         noise = 1e-6 * torch.randn(rainy.shape, generator=generator)

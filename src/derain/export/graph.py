@@ -1,7 +1,7 @@
 """A network as an ONNX graph; named dimensions (batch, height, width) are free.
 
-The graph is recorded by tracing the plain form. What has no operation in such graphs, such as a
-recurrence, is a node of the domain "derain"; the network's spec defines it.
+The graph is recorded by tracing the plain form. Operations that such graphs lack, such as a recurrence,
+become nodes of the domain "derain", which the network's spec defines.
 """
 
 from __future__ import annotations
@@ -46,20 +46,20 @@ def record(
     """The `onnx.ModelProto` of a module, from one picture to another of the same shape.
 
     Args:
-        module: is set to eval mode.
-        example: (B, 3, H, W), the picture that it is traced with.
-        input_name, output_name: of the graph.
+        module: the module; it is set to eval mode.
+        example: (B, 3, H, W), the picture with which it is traced.
+        input_name, output_name: the names in the graph.
         axes: {number: name} of the dimensions that stay free; the others are those of the example.
         functions: as in `Spec.onnx_functions`.
 
     Raises:
-        DerainError: as `trace`.
+        DerainError: see `trace`.
     """
     onnx = extra("onnx", "onnx")
     module = module.eval().requires_grad_(False)
     file = io.BytesIO()
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tracing warns about every size that Python reads
+        warnings.simplefilter("ignore")  # tracing warns about every size that Python code reads
         try:
             torch.onnx.export(
                 module,

@@ -1,4 +1,4 @@
-"""How much memory a graph's intermediate values take: those alive at once when nodes run in order."""
+"""How much memory a graph's intermediate values take: those alive together when nodes run in order."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ SIDE = 256
 
 
 def bytes_per_pixel(model: Any, multiple_of: int) -> float:
-    """Most bytes alive at once, per pixel of a picture of about `SIDE` x `SIDE`.
+    """The most bytes alive at the same time, per pixel of a picture of about `SIDE` x `SIDE`.
 
     Args:
         model: `onnx.ModelProto` with the dimensions `AXES`.
-        multiple_of: of the pictures.
+        multiple_of: the sides of pictures must be multiples of this.
     """
     side = round_up(SIDE, multiple_of)
     graph = _with_fixed_size(model, side).graph
@@ -54,7 +54,7 @@ def _with_fixed_size(model: Any, side: int) -> Any:
         options.optimized_model_filepath = str(fixed)
         try:
             runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the runtime's own classes, also where the file cannot be written
+        except Exception as error:  # the runtime's own exception classes, also if the file cannot be written
             raise DerainError(
                 f"ONNX Runtime refuses the network, or the disk of {folder} is full ({first_line(error)})."
             ) from error

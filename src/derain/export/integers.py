@@ -29,25 +29,25 @@ from derain.restore.inference import source_of
 from derain.restore.reduced import reduced, reduced_size
 
 LEAST_DB = 45.0
-SIDE = 256  # of the crops that are used
-MOST = 32  # of them
+SIDE = 256  # pixels: side of the crops that are used
+MOST = 32  # crops that are used at most
 CHECKED = 4  # one in this many is held out, to compare with PyTorch
-# Of the values in a place of the graph, in percent, that its 8 bits must represent: a few far out would make
+# Percentage of the values at a point of the graph that its 8 bits must represent: a few outliers would make
 # the steps coarse for all others.
 REPRESENTED = 99.999
-# The share of the convolutions that stays in float32 at each end of the network: their rounding errors, close
-# to the picture, show most.
+# The share of the convolutions that stays in float32 at each end of the network, where rounding errors are
+# most visible.
 EDGE = 1 / 8
 
 
 def pieces(folder: Path, spec: Spec) -> tuple[list[Tensor], list[Tensor]]:
-    """The centres of a folder's pictures, (1, 3, H, W) in [0, 1]: to measure on, and to compare on.
+    """The centres of a folder's pictures, (1, 3, H, W) in [0, 1]: some to measure on, others to compare on.
 
-    At the size at which the network sees them; see `derain.restore.reduced`.
+    They have the size at which the network sees them; see `derain.restore.reduced`.
 
     Raises:
-        UsageError: there are fewer than `CHECKED`.
-        DerainError: no such folder, or a picture that cannot be read.
+        UsageError: there are fewer than `CHECKED` pictures.
+        DerainError: there is no such folder, or a picture cannot be read.
     """
     files = pictures_in(folder)
     if len(files) < CHECKED:
@@ -72,8 +72,8 @@ def with_integers(graph: Any, measured: Sequence[Tensor]) -> Any:
     """An `onnx.ModelProto` with its convolutions in 8-bit integers.
 
     Args:
-        graph: in float32, from `INPUT`.
-        measured: pictures (1, 3, H, W) that the range of values is measured on.
+        graph: the graph in float32, with the input `INPUT`.
+        measured: pictures (1, 3, H, W) on which the ranges of values are measured.
     """
     onnx = extra("onnx", "onnx")
     quantization = extra("onnxruntime.quantization", "onnx")
@@ -90,7 +90,7 @@ def with_integers(graph: Any, measured: Sequence[Tensor]) -> Any:
             op_types_to_quantize=["Conv"],
             nodes_to_exclude=[*convolutions[:edge], *convolutions[-edge:]],
             calibrate_method=quantization.CalibrationMethod.Percentile,
-            # Strided, by one picture at a time: otherwise it holds all values of all pictures in memory.
+            # One picture at a time: otherwise it holds all values of all pictures in memory.
             extra_options={"CalibPercentile": REPRESENTED, "CalibStridedMinMax": 1},
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
@@ -120,7 +120,7 @@ def _reader(base: type, measured: Sequence[Tensor]) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Up to warnings: the quantizer prints its progress, and gives advice to its own users."""
+    """Silences everything up to warnings, as the quantizer prints progress and advice to its own users."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

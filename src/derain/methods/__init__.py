@@ -1,6 +1,6 @@
 """The registry: every folder beside this file is one system and exports `METHOD`.
 
-Other distributions add theirs through an entry point of the group "derain.methods" that names a `Method`.
+Other distributions add their own through an entry point in the group "derain.methods" that names a `Method`.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from derain.errors import UsageError, first_line, log, refuse_unknown
 from derain.methods.contract import Architecture, Method
 from derain.methods.network import RainNetwork
 
-GROUP = "derain.methods"  # of entry points
+GROUP = "derain.methods"  # the group of entry points
 
 
 @functools.cache
 def all_methods() -> tuple[Method, ...]:
     """The methods of this package, in alphabetical order of folders, then those of other distributions.
 
-    One of another distribution that cannot be loaded, or whose names are taken, is left out with a warning.
+    A foreign method that cannot be loaded, or whose names are taken, is left out with a warning.
     """
     methods = [importlib.import_module(f"{__name__}.{folder}").METHOD for folder in folders()]
     for entry in importlib.metadata.entry_points(group=GROUP):
         try:
             methods.append(_added(entry, methods))
-        except Exception as error:  # whatever a third-party package raises on import
+        except Exception as error:  # a third-party package may raise anything on import
             log.warning("the method %s (%s) is skipped: %s.", entry.name, entry.value, error)
     return tuple(methods)
 
@@ -56,7 +56,7 @@ def all_architectures() -> tuple[Architecture, ...]:
 
 
 def method_of(architecture: Architecture) -> Method:
-    """The method that an architecture of the registry belongs to."""
+    """The method to which an architecture of the registry belongs."""
     return next(method for method in all_methods() if architecture in method.architectures)
 
 
@@ -72,7 +72,7 @@ def network_names() -> dict[str, tuple[Architecture, str]]:
 
 
 def create_network(name: str, **overrides: Any) -> RainNetwork:
-    """A network with fresh weights.
+    """A network with random weights.
 
     Args:
         name: "spanet", "drsformer", "drsformer-light", ...; see `derain models`.
@@ -85,7 +85,7 @@ def create_network(name: str, **overrides: Any) -> RainNetwork:
     architecture, variant = network_names()[name]
     try:
         return architecture.build(**{**architecture.variants[variant], **overrides})
-    except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # the last for lack of memory
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # the last if memory runs out
         if not overrides:
             raise
         raise UsageError(f"{name} with {overrides}: {first_line(error).rstrip('.')}.") from error

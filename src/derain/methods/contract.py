@@ -20,15 +20,15 @@ StateDict = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Loss:
-    """A training loss: a frozen dataclass, whose fields are what recipes may give under `loss`."""
+    """A training loss: a frozen dataclass, whose fields are the options that recipes may set under `loss`."""
 
     def __call__(self, outputs: Mapping[str, Tensor], clean: Tensor, rainy: Tensor) -> dict[str, Tensor]:
         """The terms, {name: scalar}, each with its weight applied; the loss is their sum.
 
         Args:
-            outputs: of the network's `plain`.
+            outputs: the outputs of the network's `plain`.
             clean: (B, 3, H, W) in [0, 1].
-            rainy: what the network was given, of the same shape.
+            rainy: the network's input, of the same shape.
         """
         raise NotImplementedError
 
@@ -58,16 +58,16 @@ class Architecture:
     """One kind of network: how it is built, and how its checkpoints are recognised.
 
     Attributes:
-        name: as users type it, e.g. "drsformer".
+        name: what users type, e.g. "drsformer".
         build: the network's class, called with plain keyword arguments.
         variants: {variant name: keyword arguments}; the first one is the default. Users name the
             default variant by the architecture alone and the others as "architecture-variant".
         recognise: keyword arguments for `build`, inferred from the names and shapes of a state dict,
             or None if the state dict belongs to another network. Raises `DerainError` if it
-            is ours but something needed is missing.
+            belongs to this one but lacks something needed.
         tiny: keyword arguments of a network small enough for tests.
         figures: published scores.
-        unused_parameters: parts of the names of parameters that the published network carries but
+        unused_parameters: parts of the names of parameters that the published network has but
             that never influence its output.
         loss: its training loss; None if the network is not trained with pairs.
     """
@@ -92,7 +92,7 @@ class Method:
     """One published system: a folder below `methods/` that exports this as `METHOD`.
 
     Attributes:
-        name: of the folder.
+        name: the name of the folder.
         title: the system and where it was published.
         paper: authors and title.
         architectures: its networks.

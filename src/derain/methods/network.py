@@ -35,14 +35,15 @@ class Spec:
     Attributes:
         multiple_of: height and width must be multiples of this many pixels.
         receptive_field: its radius: an output pixel depends on inputs at most this many pixels away (per
-            axis); None when it is unlimited (global attention, recurrent sweeps).
-        working_side: in pixels: a picture whose shorter side is clearly longer is restored from what the
-            network finds in a copy reduced to it, see `derain.restore.reduced`; None for any size.
-        tile: the tile of the published test protocol where the result depends on it, else None.
+            axis); None if it is unlimited (global attention, recurrent sweeps).
+        working_side: in pixels. If the shorter side of a picture is clearly longer, rain is found in a copy
+            reduced to it, see `derain.restore.reduced`; None to restore every picture at its own size.
+        tile: the tile of the published test protocol, if the result depends on it, otherwise None.
         refused_precisions: {"bfloat16": why, ...} for precisions that spoil the result.
-        safe_in_bfloat16: with published weights, results in bfloat16 are on average within half a level of
-            8 bits of those in float32, so that it may be chosen for 8-bit pictures, as it is faster.
-        stored_precision: what an exported file computes in; "" for networks, whose precision is chosen.
+        safe_in_bfloat16: whether, with published weights, results in bfloat16 are on average within half a
+            level of 8 bits of those in float32, so that this faster type may be chosen for 8-bit pictures.
+        stored_precision: the precision in which an exported file computes; "" for networks, whose precision
+            can be chosen.
         maps: names of the outputs besides `image` that a user may want to see, (B, 1 or 3, H, W).
         onnx_functions: what the nodes of the domain "derain" in its exported graph mean, each as the
             text of an ONNX function.
@@ -66,13 +67,13 @@ class RainNetwork(nn.Module):
     the picture can be computed faster without gradients, it also writes `fast`.
 
     Attributes:
-        spec: that of the class, or set by `__init__` where it depends on the arguments.
+        spec: set by the class, or by `__init__` if it depends on the arguments.
     """
 
     spec: Spec = Spec()
 
     def plain(self, rainy: Tensor) -> dict[str, Tensor]:
-        """Everything the network computes for its loss or for inspection; `image` is the result."""
+        """Everything that the network computes for its loss or for inspection; `image` is the result."""
         raise NotImplementedError
 
     def fast(self, rainy: Tensor) -> dict[str, Tensor]:
@@ -94,16 +95,16 @@ class RainNetwork(nn.Module):
     def in_bands(
         self, rainy: Rows, height: int, width: int, with_maps: bool = True
     ) -> Iterator[dict[str, Tensor]]:
-        """The same for a picture that is read in rows, without gradients.
+        """As `outputs`, for a picture that is read in rows, without gradients.
 
         Args:
-            rainy: returns rows of the picture; some are asked for more than once.
-            height, width: of the picture.
-            with_maps: otherwise, maps that cost time may be missing.
+            rainy: returns rows of the picture; some are requested more than once.
+            height, width: the size of the picture.
+            with_maps: whether all maps are needed; otherwise, maps that cost time may be missing.
 
         Returns:
-            The outputs in bands of rows, from the top to the bottom; in one band, unless a network needs
-            less memory in several.
+            The outputs in bands of rows, from top to bottom; in a single band, unless a network needs less
+            memory for several.
 
         Raises:
             DerainError: height or width is 0 or not a multiple of `spec.multiple_of`.
@@ -121,17 +122,17 @@ class RainNetwork(nn.Module):
             )
 
     def forward(self, rainy: Tensor) -> Tensor:
-        """The restored picture, (B, 3, H, W) RGB; values may leave [0, 1] slightly."""
+        """The restored picture, (B, 3, H, W) RGB; values may be slightly outside [0, 1]."""
         return self.outputs(rainy)["image"]
 
     def in_channels_last(self) -> Self:
-        """Itself, with its weights in the memory layout that is fastest without gradients."""
+        """This network, with its weights in the memory layout that is fastest without gradients."""
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self
 
     def activation_bytes(self, height: int, width: int) -> int:
-        """Most bytes of intermediate values that one `forward` on a (1, 3, height, width) float32
-        picture holds at once, without gradients; tiles are chosen by it.
+        """The most bytes of intermediate values that one `forward` on a (1, 3, height, width) float32
+        picture holds at the same time, without gradients; it determines the size of tiles.
 
         Counted for `plain` on tensors without data. A network whose `fast` takes less overrides this.
         """
@@ -143,7 +144,7 @@ class RainNetwork(nn.Module):
         return counter.most
 
     def band_bytes(self, height: int, width: int) -> int:
-        """As `activation_bytes`, of `in_bands`, without the rows that it has returned."""
+        """As `activation_bytes`, for `in_bands`, without the rows that it has already returned."""
         return self.activation_bytes(height, width)
 
     def multiply_adds(self, height: int, width: int) -> int:

@@ -1,4 +1,4 @@
-"""The user's own networks: `package.module:name` in place of a name of the registry."""
+"""The user's own networks: `package.module:name` in place of a name from the registry."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def own_method(target: str) -> Method:
     def build(**config: Any) -> RainNetwork:
         try:
             network = make(**config)
-        except Exception as error:  # it may do anything
+        except Exception as error:  # the user's code may raise anything
             raise UsageError(f"{target}: {with_class(error)}") from error
         if not isinstance(network, RainNetwork):
             raise UsageError(
@@ -41,7 +41,7 @@ def own_method(target: str) -> Method:
         name=target,
         build=build,
         variants={"own": {}},
-        recognise=lambda state: None,  # names and shapes do not tell whose code it takes
+        recognise=lambda state: None,  # names and shapes do not tell which code is needed
         tiny={},
         loss=AbsoluteError,
     )

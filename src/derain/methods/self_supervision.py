@@ -14,7 +14,7 @@ from torch import Tensor
 from derain.methods.network import RainNetwork
 
 Bytes = NDArray[np.uint8]
-Progress = Callable[[int, int], None]  # steps done, and their number
+Progress = Callable[[int, int], None]  # steps done, and their total
 
 
 class References(Protocol):
@@ -26,11 +26,11 @@ class References(Protocol):
 
 @dataclass(frozen=True)
 class Target:
-    """What a rainy picture tells about its clean version.
+    """What a rainy picture reveals about its clean version.
 
     Attributes:
         rainy: (1, 3, H, W) in [0, 1].
-        rain_map: (H, W) uint8, where the method sees rain.
+        rain_map: (H, W) uint8, where the method finds rain.
         references: several guesses of the clean picture, or None.
         mean: (1, 3, H, W) in [0, 1], the best guess.
         suspected: (1, 1, H, W) bool, whether a pixel may change.
@@ -50,9 +50,9 @@ class Fit:
     """A network that was fitted to targets.
 
     Attributes:
-        network: on the CPU, in eval mode.
-        ended: why it ended: "steps", "time" or "settled" (the loss no longer falls).
-        losses: of every step.
+        network: the network, on the CPU, in eval mode.
+        ended: why fitting ended: "steps", "time" or "settled" (the loss no longer falls).
+        losses: the loss of every step.
         seconds_to_restore: an estimate for all targets together.
     """
 
@@ -63,7 +63,7 @@ class Fit:
 
     @property
     def note(self) -> str:
-        """What a user should know about how it ended, or ""."""
+        """What a user should know about how fitting ended, or ""."""
         count = len(self.losses)
         return (
             f"time was up after {count} {'step' if count == 1 else 'steps'}" if self.ended == "time" else ""
@@ -75,12 +75,12 @@ class FitOptions:
     """How to fit.
 
     Attributes:
-        together: one network for many pictures, else for one.
-        trained: the network is already trained, else it has fresh weights.
+        together: whether one network is fitted to many pictures rather than to one.
+        trained: whether the network is already trained; otherwise its weights are random.
         seconds: end early enough for all targets to be restored within this time, but not before the
-            first step if a network is fitted `together`; None: no limit.
-        device: to compute on.
-        precision: to learn in; weights stay float32.
+            first step if a network is fitted `together`; None for no limit.
+        device: the device on which to compute.
+        precision: the precision in which to learn; weights stay float32.
         progress: called after each step.
     """
 
@@ -102,12 +102,12 @@ class SelfSupervision(Protocol):
 
     @property
     def takes_trained(self) -> bool:
-        """Whether an already trained network may be the start."""
+        """Whether it may start from an already trained network."""
         ...
 
     @property
     def safe_in_bfloat16(self) -> bool:
-        """Whether learning in bfloat16 gives results as good, so that it is used where it is faster."""
+        """Whether results are as good when learning in bfloat16, so that it is used where it is faster."""
         ...
 
     @property
@@ -117,7 +117,7 @@ class SelfSupervision(Protocol):
 
     @property
     def seed(self) -> int:
-        """Of fresh weights."""
+        """The seed of random weights."""
         ...
 
     @property
@@ -130,7 +130,7 @@ class SelfSupervision(Protocol):
         ...
 
     def target(self, rainy: Tensor, derained: Tensor | None = None) -> Target:
-        """What a picture (1, 3, H, W) in [0, 1] tells.
+        """What a picture (1, 3, H, W) in [0, 1] reveals about its clean version.
 
         Args:
             rainy: the picture.
@@ -142,7 +142,7 @@ class SelfSupervision(Protocol):
         ...
 
     def fit(self, targets: Sequence[Target], network: RainNetwork, options: FitOptions) -> Fit:
-        """Fits a network, fresh or trained, to targets; it is changed in place.
+        """Fits a network, untrained or trained, to targets; it is changed in place.
 
         Raises:
             DerainError: the loss is no longer finite.

@@ -2,7 +2,7 @@
 
 On a CPU, PyTorch includes oneDNN's kernels, which take weights in their own layout, and can apply an
 activation or add to a tensor while the result is still in the processor's registers. `F.conv2d` converts
-weights at each call, and on one thread sends 1x1 convolutions to a general matrix product. oneDNN's product
+weights in each call, and on one thread turns 1x1 convolutions into a general matrix product. oneDNN's product
 of pixels and a packed matrix takes a tenth to a third less time than its 1x1 convolution. Larger
 convolutions across channels are left to `F.conv2d`: which layout of their weights is best depends on the size
 of the map, and from another one, as on maps of 8x8 pixels, oneDNN converts them in ten to thirty times the
@@ -38,10 +38,10 @@ class Convolution:
             products are taken in its type.
         bias: (C',) or None.
         side: k.
-        groups: of channels.
+        groups: number of groups of channels.
         dilation: distance of the pixels that it reads.
-        packed: whether the weight is; then only maps on the CPU are accepted.
-        exact: whether it keeps its type in `multiplying_in`.
+        packed: whether the weight is packed; only maps on the CPU are then accepted.
+        exact: whether `multiplying_in` leaves its type unchanged.
     """
 
     weight: Tensor
@@ -54,17 +54,17 @@ class Convolution:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the operands of its products, and of its results."""
+        """The type of the operands of its products, and of its results."""
         return self.weight.dtype
 
     @property
     def is_matrix(self) -> bool:
-        """Whether it treats each pixel by itself and alike."""
+        """Whether it treats each pixel by itself, all in the same way."""
         return self.side == 1 and self.groups == 1
 
     @property
     def halo(self) -> int:
-        """Pixels around a result that it depends on, to each side."""
+        """How many pixels on each side a result depends on."""
         return self.dilation * (self.side // 2)
 
     @classmethod
@@ -76,7 +76,7 @@ class Convolution:
         dilation: int = 1,
         exact: bool = False,
     ) -> Convolution:
-        """From (C', C / groups, k, k) and (C',) or None."""
+        """A convolution from a weight (C', C / groups, k, k) and a bias (C',) or None."""
         side = weight.shape[-1]
         bias = None if bias is None else bias.detach()
         weight = weight.detach()
@@ -95,7 +95,7 @@ class Convolution:
 
     @classmethod
     def like(cls, layer: nn.Module, exact: bool = False) -> Convolution:
-        """With the weight, bias, groups and dilation of an `nn.Conv2d` of stride 1."""
+        """A convolution with the weight, bias, groups and dilation of an `nn.Conv2d` of stride 1."""
         assert isinstance(layer, nn.Conv2d)
         return cls.of(layer.weight, layer.bias, layer.groups, layer.dilation[0], exact)
 
@@ -106,7 +106,7 @@ class Convolution:
 
         Args:
             x: the input.
-            activation: of the result; GELU is the exact one.
+            activation: applied to the result; GELU is the exact form.
             padding: zeros around rows and columns, for results of another height and width.
         """
         around, spread = list(padding or [self.halo] * 2), [self.dilation] * 2
@@ -159,7 +159,7 @@ class Convolution:
         return y
 
     def multiplying_in(self, dtype: torch.dtype) -> Convolution:
-        """The same with weights, and so with operands of its products, of this type."""
+        """The same convolution with weights, and so operands of its products, of this type."""
         if self.exact:
             return self
         weight = self.weight.to_dense() if self.packed else self.weight
@@ -203,7 +203,7 @@ def laid_out_by_precision(
 
 
 def mixed_precision(device: str) -> torch.dtype | None:
-    """The type that `torch.autocast` asks for on such a device, None where it is off."""
+    """The type that `torch.autocast` asks for on such a device; None if it is off."""
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
 
 

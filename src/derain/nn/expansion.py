@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from derain.errors import DerainError
 
-PUBLISHED = 2.66  # of Restormer, DRSformer and NeRD-Rain
+PUBLISHED = 2.66  # the factor of Restormer, DRSformer and NeRD-Rain
 
 
 def expansion_factor(widths: Sequence[int], hidden: Sequence[int]) -> float:
-    """A factor f with int(width * f) equal to the hidden width, for all: the published one if it fits,
-    else a short decimal number.
+    """A factor f for which int(width * f) equals the hidden width, for all pairs: the published one if it
+    fits, otherwise a short decimal number.
 
     Raises:
         DerainError: no factor does that.

@@ -2,7 +2,7 @@
 
 PyTorch's own kernels are fast for 3x3 depthwise convolutions without dilation. For 1x1 depthwise ones, for
 groups of several channels, and for gradients of larger or dilated kernels they take two to twenty times as
-long as what is made of products and 3x3 convolutions here.
+long as the combinations of products and 3x3 convolutions here.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class GroupedConv2d(nn.Conv2d):
 def every_nth(x: Tensor, count: int) -> tuple[Tensor, ...]:
     """(B, n C, H, W) -> n times (B, C, H, W): channels 0, n, 2 n ..., then 1, n + 1 ...
 
-    Taken apart pixel by pixel, so that the gradient comes in one piece and in channels-last memory; slices
-    of channels would each fill a gradient of their own with zeros, in the other layout.
+    Split pixel by pixel, so that the gradient comes in one piece and in channels-last memory; slices of
+    channels would each fill their own gradient with zeros, in the other layout.
     """
     if count == 1:
         return (x,)
@@ -65,7 +65,7 @@ def depthwise(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
 
 
 class _Depthwise(torch.autograd.Function):
-    """A depthwise convolution whose gradients are made of fast convolutions."""
+    """A depthwise convolution whose gradients are computed by fast convolutions."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, dilation: int) -> Tensor:

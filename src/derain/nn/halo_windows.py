@@ -1,12 +1,12 @@
 """Local operations applied window by window, with the same result as on the whole picture.
 
 A chain of convolutions reads a few pixels around each pixel that it writes (its halo). Cut into
-windows that overlap by the halo, a wide layer needs buffers of a few MiB however large the picture
-is, and they stay in the processor's cache, where depthwise convolutions run two to four times
+windows that overlap by the halo, a wide layer needs buffers of only a few MiB however large the picture
+is, and these stay in the processor's cache, where depthwise convolutions run two to four times
 faster than from memory. Sides of a window on the picture's border keep their zero padding; at the others
 real neighbours take its place, so only the order of the work changes.
 
-While gradients are recorded every intermediate is kept anyway, so the whole picture is one window.
+While gradients are recorded, all intermediate results are kept anyway, so the whole picture is one window.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from derain.nn.tracing import constant, is_tracing
 CPU_NUMBERS = 2**20
 GPU_NUMBERS = 2**26
 SMALLEST_SIDE = 16
-BAND_ROWS = 12  # per row of halo, that a band has at least
+BAND_ROWS = 12  # rows that a band has at least, per row of halo
 
 
 class Sides(NamedTuple):
@@ -52,10 +52,10 @@ def by_windows(
             the same window of the others; its result is without the halo. Its convolutions use `conv`,
             or the padding that `padding` gives.
         x: (B, C, H, W).
-        halo: pixels that the result depends on, to each side.
-        channels: of the widest buffer inside the function.
+        halo: how many pixels on each side a result depends on.
+        channels: the channels of the widest buffer inside the function.
         others: further maps (B, any, H, W) that the function takes.
-        band_rows: per row of halo, that a window as wide as the picture has at least.
+        band_rows: how many rows a window as wide as the picture has at least, per row of halo.
 
     Returns:
         (B, C', H, W) in channels-last memory.
@@ -92,7 +92,7 @@ def _window_shape(x: Tensor, halo: int, channels: int, band_rows: int) -> tuple[
     """Rows and columns of a window without its halo.
 
     Bands as wide as the picture, which are contiguous in memory, so that nothing needs to be copied;
-    squares where a band would be so low that its halo costs too much.
+    squares if a band would have so few rows that its halo costs too much.
     """
     pixels = _numbers(x) // (channels * len(x))
     width = x.shape[3]

@@ -27,9 +27,9 @@ def doubled(x: Tensor) -> Tensor:
 class Joining:
     """reduction([upsample(x); skip]), a 1x1 convolution, without the two tensors in between.
 
-    The part of the reduction applied to upsample(x) is merged into its kernel, and what the part applied to
-    skip makes is added to the result. Both stay exact: what they take and make is not standardised, so that
-    most digits of it are common to all pixels.
+    The part of the reduction applied to upsample(x) is merged into its kernel, and the result of the part
+    applied to skip is added. Both stay exact: their inputs and outputs are not standardised, so most of their
+    digits are common to all pixels.
     """
 
     enlarging: Convolution  # to four pixels' channels, in the order row, column, channel
@@ -37,7 +37,7 @@ class Joining:
 
     @classmethod
     def of(cls, upsample: Upsample, reduction: nn.Conv2d) -> Joining:
-        """From the two layers that it replaces."""
+        """Made from the two layers that it replaces."""
         kernel = upsample.body[0].weight
         assert isinstance(kernel, Tensor)
         quadruple, inputs = kernel.shape[:2]

@@ -34,7 +34,7 @@ def is_bias_free(layer_norm_type: str) -> bool:
 
 
 class ChannelNorm(nn.Module):
-    """(B, C, H, W) -> (B, C, H, W) in channels-last memory; each pixel by itself.
+    """(B, C, H, W) -> (B, C, H, W) in channels-last memory; each pixel on its own.
 
     The state dict has `body.weight` (C) and, with bias, `body.bias` (C).
 
@@ -59,7 +59,7 @@ class ChannelNorm(nn.Module):
         return _centred(pixels, len(self.body.weight)).permute(0, 3, 1, 2)
 
     def absorbed_by(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """What a 1x1 convolution needs to make of `standardised(x)` what it made of this norm of x.
+        """Weights with which a 1x1 convolution of `standardised(x)` gives what it gave for this norm of x.
 
         Args:
             weight: (C', C, 1, 1).

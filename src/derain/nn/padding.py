@@ -1,4 +1,4 @@
-"""Pictures continued beyond their edges."""
+"""Pads pictures beyond their edges."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def round_up(length: int, multiple: int) -> int:
 def padded_rows(
     rows: Callable[[int, int], Tensor], there: int, height: int, width: int
 ) -> Callable[[int, int], Tensor]:
-    """`pad_to(picture, height, width)` for a picture of `there` rows, given and wanted as rows from the
-    first up to the last + 1."""
+    """`pad_to(picture, height, width)` for a picture of `there` rows, where both the picture and the result
+    are functions that return rows from the first up to the last + 1."""
     source = _reflected(there, height).tolist()
 
     def padded(first: int, end: int) -> Tensor:

@@ -25,7 +25,7 @@ def as_map(pixels: Tensor, like: Tensor) -> Tensor:
 def halves(x: Tensor) -> tuple[Tensor, Tensor]:
     """(B, 2C, H, W) -> twice (B, C, H, W): the first channels and the last, channels-last in memory.
 
-    Each has memory of its own, as functions of single values such as GELU take twice as long on parts.
+    Each has its own memory, as elementwise functions such as GELU take twice as long on views.
     """
     first, last = x.chunk(2, 1)
     layout = torch.channels_last

@@ -1,4 +1,4 @@
-"""What is computed from a network's weights once, and again only after they have changed."""
+"""Values that are computed from a network's weights once, and again only after these have changed."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def once_per_weights(prepare: Callable[[Network], Prepared]) -> Callable[[Networ
     """A decorator: `prepare(network)` runs again only when a parameter has changed since the last call.
 
     Parameters that were replaced, moved, cast, loaded or written in place are noticed; writes through
-    `parameter.data` or by another process are not. Results are kept beside the network: copies, pickles
-    and the state dict do not contain them, and they are freed with it.
+    `parameter.data` or by another process are not. Results are stored outside the network: copies,
+    pickles and the state dict do not contain them, and they are freed with it.
     """
     kept: WeakKeyDictionary[Network, tuple[list[Any], Prepared]] = WeakKeyDictionary()
 

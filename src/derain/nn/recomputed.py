@@ -1,4 +1,4 @@
-"""Activations that are computed again for the gradients instead of being kept until then."""
+"""Activations that are recomputed for the gradients instead of being stored until then."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from derain.nn.tracing import is_tracing
 
 
 def recomputed(module: nn.Module, x: Tensor) -> Tensor:
-    """module(x), of whose intermediate results none is kept: a second pass makes them for the gradients.
+    """module(x) without storing intermediate results: a second pass recomputes them for the gradients.
 
-    For modules that compute quickly what takes much memory. Results and gradients stay the same; the module
-    must not draw random numbers.
+    For modules whose intermediate results are quick to compute but take much memory. Results and gradients
+    stay the same; the module must not draw random numbers.
     """
     if not torch.is_grad_enabled() or is_tracing():
         y: Tensor = module(x)

@@ -17,9 +17,9 @@ def constant(weight: Tensor) -> Tensor:
     """The same numbers; an exported graph stores them as constants instead of the steps that made them."""
     if not _is_exporting():
         return weight
-    return torch.from_numpy(weight.detach().numpy().copy())  # the tracer cannot follow through NumPy
+    return torch.from_numpy(weight.detach().numpy().copy())  # the tracer cannot see through NumPy
 
 
 def _is_exporting() -> bool:
-    # PyTorch loads its exporter where it is first named; until it is loaded, nothing is exported.
+    # PyTorch loads its exporter when it is first named; until then, nothing is being exported.
     return "torch.onnx" in sys.modules and torch.onnx.is_in_onnx_export()

@@ -40,6 +40,6 @@ def transformer_blocks(
     feed_forward: Callable[[], nn.Module],
     bias_free_norm: bool,
 ) -> nn.Sequential:
-    """A number of blocks, one after the other, each with parts of its own; see `TransformerBlock`."""
+    """`count` blocks, one after the other, each with its own parts; see `TransformerBlock`."""
     made = (TransformerBlock(channels, attention(), feed_forward(), bias_free_norm) for _ in range(count))
     return nn.Sequential(*made)

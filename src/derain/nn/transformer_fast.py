@@ -21,10 +21,10 @@ class Attention(Protocol):
 
     @property
     def bias(self) -> Tensor | None:
-        """Of the projection after attention, (C,)."""
+        """The bias of the projection after attention, (C,)."""
 
     def __call__(self, x: Tensor, /) -> tuple[Tensor, Tensor]:
-        """(B, C, h, w) -> V of the same shape, and the matrix that it meets, (B, C, C)."""
+        """(B, C, h, w) -> V of the same shape, and the matrix by which it is multiplied, (B, C, C)."""
 
 
 class FeedForward(Protocol):
@@ -32,14 +32,14 @@ class FeedForward(Protocol):
 
     @property
     def halo(self) -> int:
-        """Pixels of halo that it needs on each side of a window."""
+        """How many pixels of halo it needs on each side of a window."""
 
     @property
     def buffer_channels(self) -> int:
-        """That it holds at once."""
+        """How many channels its buffers hold at the same time."""
 
     def __call__(self, x: Tensor, sides: Sides, /) -> Tensor:
-        """A window with a halo -> its inside; the window may be overwritten."""
+        """Maps a window with a halo to its inside; the window may be overwritten."""
 
 
 MakeAttention = Callable[[ChannelNorm, Any], Attention]

@@ -1,4 +1,4 @@
-"""Modules without values: to be loaded from a checkpoint, or to count parameters and operations."""
+"""Modules without values, to be loaded from a checkpoint or to count parameters and operations."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def unfilled() -> Iterator[None]:
 
 @contextmanager
 def to_be_loaded() -> Iterator[None]:
-    """Parameters of modules created inside have memory but no values; a checkpoint must give all of them."""
+    """Parameters of modules created inside have memory but no values, which a checkpoint must provide."""
     with _LeftUnfilled():
         yield
 
 
 class _LeftUnfilled(TorchFunctionMode):
-    """Skips drawing random numbers, which takes long for a large network, and for tensors without memory
-    loads PyTorch's whole compiler."""
+    """Skips drawing random numbers, which takes long for a large network, and loads PyTorch's whole compiler
+    for tensors without memory."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

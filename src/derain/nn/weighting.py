@@ -1,4 +1,4 @@
-"""Weighted maps side by side, without keeping them twice for the gradients."""
+"""Concatenates weighted maps without storing them twice for the gradients."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from derain.nn.tracing import is_tracing
 def weighted_cat(maps: Sequence[Tensor], weights: Tensor) -> Tensor:
     """[w_1 m_1; w_2 m_2; ...]: N maps (B, C, H, W) and (B, N) -> (B, N C, H, W).
 
-    The gradient of a weight follows from the product, which is kept, so that the maps need not be.
+    The gradient of a weight follows from the product, which is stored, so that the maps need not be.
     """
     if not torch.is_grad_enabled() or is_tracing():
         return _weighted(maps, weights)

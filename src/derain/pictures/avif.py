@@ -1,6 +1,6 @@
 """AVIF: boxes of ISO/IEC 14496-12 and 23008-12, and what they carry. Pillow decodes and encodes.
 
-An `nclx` box states what the values of its pixels mean; Pillow neither reads nor writes it, so this is done
+An `nclx` box states what the values of the pixels mean; Pillow neither reads nor writes it, so that is done
 here.
 """
 
@@ -23,7 +23,7 @@ SRGB = ColourCode(1, 13)
 
 
 def read(content: bytes, name: str, max_pixels: int) -> Picture:
-    """An AVIF file's picture, as stored, not yet turned."""
+    """An AVIF file's picture as stored, not yet turned upright."""
     colour, lost, lossless = None, [], False
     for kind, start, end in _boxes(content, 0, len(content), 0):
         body = content[start : min(end, start + 4096)]
@@ -72,7 +72,7 @@ def takes(exif: bytes) -> bool:
     try:
         read.load(exif)
         read.tobytes()
-    except Exception:  # whatever an unusual type causes
+    except Exception:  # an unusual type may raise anything
         return False
     return True
 
@@ -84,7 +84,7 @@ def _items(body: bytes) -> list[str]:
 
 
 def _boxes(content: bytes, at: int, end: int, depth: int) -> Iterator[tuple[bytes, int, int]]:
-    """(type, start, end of the content) of all boxes, those inside `CONTAINERS` too."""
+    """(type, start, end of the content) of all boxes, including those inside `CONTAINERS`."""
     for _ in range(1000):
         if at + 8 > end:
             return

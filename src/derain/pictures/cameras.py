@@ -20,10 +20,10 @@ BgrPixels = NDArray[np.uint8]  # (H, W, 3), in OpenCV's order
 
 
 class CameraStream:
-    """The frames of an open camera, as `FrameStream` gives those of other sources.
+    """The frames of an open camera, like those that `FrameStream` yields from other sources.
 
     Attributes:
-        facts: its size, and the rate that it states.
+        facts: its frame size, and the frame rate that it states.
     """
 
     def __init__(self, capture: cv2.VideoCapture, name: str) -> None:
@@ -62,7 +62,7 @@ class CameraStream:
             yield np.asarray(frame, np.uint8)
 
     def rgb(self, frame: BgrPixels) -> Frame:
-        """A picture of one of the frames."""
+        """One of the frames as a picture."""
         return Frame(np.ascontiguousarray(frame[..., ::-1]), 0, 0)
 
 

@@ -13,10 +13,10 @@ WIDTH, HEIGHT, MARGIN = 960, 340, (70, 24, 24, 40)  # left, top, right, bottom o
 
 
 def chart_sheet(charts: Sequence[tuple[str, Sequence[Line]]]) -> Image.Image:
-    """Charts below one another, 960 x 340 pixels each.
+    """Charts one below another, 960 x 340 pixels each.
 
     Args:
-        charts: (title, lines) each; a line is a name and (x, y) points from left to right. Points
+        charts: (title, lines) for each; a line is a name and (x, y) points from left to right. Points
             that are not finite are left out; the x axis begins at 0.
     """
     picture = Image.new("RGB", (WIDTH, HEIGHT * len(charts)), "white")

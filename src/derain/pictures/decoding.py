@@ -1,4 +1,4 @@
-"""What the readers of all formats share: limits, and pixels out of Pillow and OpenCV."""
+"""What the readers of all formats share: limits, and getting pixels from Pillow and OpenCV."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class TooManyPixels(DerainError):
 
 
 def refuse_size(name: str, width: int, height: int, max_pixels: int) -> None:
-    """Raises `TooManyPixels` before memory is taken."""
+    """Raises `TooManyPixels` before memory is allocated."""
     if width * height > max_pixels:
         raise TooManyPixels(
             f"{name}: {width:,} x {height:,} pixels, more than the accepted "
@@ -48,7 +48,7 @@ def refuse_several(name: str, frames: int, *, and_more: bool = False) -> None:
     """Raises `DerainError` for a file of more than one picture.
 
     Args:
-        name: of the file.
+        name: the file's name.
         frames: how many were counted.
         and_more: whether there may be more.
     """
@@ -58,7 +58,7 @@ def refuse_several(name: str, frames: int, *, and_more: bool = False) -> None:
 
 
 def unsupported_pixels(name: str, kind: str) -> DerainError:
-    """The error for pixels of a kind that a `Picture` does not hold; `kind` as the decoder calls it."""
+    """The error for pixels of a kind that a `Picture` cannot hold; `kind` is what the decoder calls it."""
     return DerainError(
         f"{name}: pixels of type '{kind}' are not supported; save it with 8 or 16 bits per channel, "
         "grey or RGB."
@@ -92,7 +92,7 @@ def colours_and_alpha(image: Image.Image) -> tuple[Array, Array | None]:
     channels = 1 if grey else 3
     pixels = np.empty((height, width, channels), np.uint8)
     alpha = np.empty((height, width), np.uint8) if has_alpha else None
-    # In strips, because Pillow makes bytes and arrays through copies of the whole.
+    # In strips, because Pillow makes bytes and arrays by copying the whole picture.
     rows = max(1, STRIP_PIXELS // width)
     for top in range(0, height, rows):
         strip = np.asarray(image.crop((0, top, width, min(top + rows, height))))

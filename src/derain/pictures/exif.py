@@ -1,7 +1,7 @@
-"""EXIF: read, made consistent with the picture it is written beside, and moved into and out of TIFF files.
+"""EXIF: reads it, makes it consistent with a picture, and moves it to and from TIFF files.
 
-Blocks are changed in place, without a new layout: the maker's notes of cameras hold offsets that
-would break.
+Blocks are changed in place, without a new layout, as the maker notes of cameras hold offsets that would
+break.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ LAYOUT = {
     *(330, 332, 333, 334, 336, 337, 338, 339, 340, 341, 342, 343, 346, 347, *range(512, 522)),
     *(529, 530, 531, 532, 559),
 }
-# Photoshop's layers are among them: they hold the rainy picture in parts.
+# Photoshop's layers are among them, as they hold the rainy picture in parts.
 ELSEWHERE = {*LAYOUT, Tag.XMP, Tag.IPTC, Tag.PHOTOSHOP, Tag.ICC, Tag.PHOTOSHOP_LAYERS}
 
 
 def upright(exif: bytes) -> tuple[bytes | None, int]:
     """EXIF with orientation 1 and the usual prefix, and the orientation it had (1 to 8).
 
-    Unreadable EXIF gives (None, 1): it describes nothing, and other programs fail on it.
+    Unreadable EXIF becomes (None, 1), as it describes nothing and other programs fail on it.
     """
     block = bytearray(exif.removeprefix(PREFIX))
     orientation = 1
@@ -63,13 +63,13 @@ def turned_upright(array: Array, orientation: int) -> Array:
 
 
 def made_consistent(exif: bytes, pixels: Array) -> bytes:
-    """EXIF whose sizes and thumbnail are those of the picture; nothing of the old picture stays.
+    """EXIF whose sizes and thumbnail are those of the picture; nothing of the old picture remains.
 
-    The thumbnail is replaced if the new one fits into the old one's place, and dropped otherwise. Previews
-    in the notes of cameras are blanked.
+    The thumbnail is replaced if the new one fits into the place of the old one, and dropped otherwise.
+    Previews in the maker notes of cameras are blanked.
 
     Args:
-        exif: a block of `upright`.
+        exif: a block from `upright`.
         pixels: (H, W, 1 or 3) uint8 or uint16.
     """
     block = bytearray(exif.removeprefix(PREFIX))
@@ -94,7 +94,7 @@ def _blank_previews(block: bytearray) -> None:
 
 
 def _new_thumbnail(block: bytearray, head: tags.Header, first: tags.Directory, pixels: Array) -> None:
-    """Replaces the thumbnail, which the second directory leads to, or cuts that directory off."""
+    """Replaces the thumbnail, to which the second directory points, or cuts that directory off."""
     try:
         second = tags.directory(bytes(block), head, first.following, nested=False)
     except ValueError:
@@ -152,7 +152,7 @@ def from_tiff(found: tags.Directory, order: tags.Order) -> bytes | None:
 
 
 def to_tiff(exif: bytes) -> tuple[tags.Directory, tags.Order] | None:
-    """The tags of an EXIF block that a TIFF file's directory takes, and their byte order."""
+    """The tags of an EXIF block that belong in a TIFF file's directory, and their byte order."""
     block = exif.removeprefix(PREFIX)
     try:
         head = tags.header(block)

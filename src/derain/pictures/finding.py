@@ -22,9 +22,10 @@ class Found:
 
     Attributes:
         source: the file.
-        relative: its path below the folder that was given; its name if it was given itself.
-        kind: by its content; None if only the name tells what it is.
-        is_video: else a picture, which is also assumed for a named file of unknown kind.
+        relative: its path relative to the folder that was given; its name if it was given itself.
+        kind: its kind according to its content; None if only the name tells what it is.
+        is_video: whether it is a video rather than a picture; a named file of unknown kind counts as a
+            picture.
     """
 
     source: Path
@@ -39,8 +40,8 @@ class Unread:
 
     Attributes:
         source: where it is.
-        kind: in short: HEIC, TXT, folder.
-        advice: what to do; empty for what is neither a picture nor a video.
+        kind: a short name: HEIC, TXT, folder.
+        advice: what the user can do; empty for files that are neither pictures nor videos.
     """
 
     source: Path
@@ -51,9 +52,9 @@ class Unread:
 def find(inputs: Sequence[str | Path]) -> tuple[list[Found], list[Unread]]:
     """The pictures and videos among files and folders, in the order given, and what is skipped.
 
-    A file that is named is taken as it is and keeps its name. A folder is searched recursively,
-    sorted and without hidden entries, and its structure is kept. There, a file with a picture's
-    extension is one; any other is recognised by its content.
+    A file that is named is always taken, and keeps its name. A folder is searched recursively, sorted and
+    without hidden entries, and its structure is kept. In it, a file with a picture's extension counts as a
+    picture; any other is recognised by its content.
 
     Raises:
         UsageError: an input does not exist, or two different files would have the same result.
@@ -72,10 +73,10 @@ def find(inputs: Sequence[str | Path]) -> tuple[list[Found], list[Unread]]:
 
 
 def find_pictures(inputs: Sequence[str | Path]) -> list[Found]:
-    """The pictures among files and folders, as `find` finds them; named files are taken for pictures.
+    """The pictures among files and folders, as `find` finds them; named files count as pictures.
 
     Raises:
-        UsageError: as `find`, or nothing is found.
+        UsageError: as for `find`, or nothing is found.
         DerainError: a folder cannot be listed.
     """
     found, unread = find(inputs)
@@ -122,8 +123,8 @@ def classify(source: Path, relative: Path, named: bool = False) -> Found | Unrea
 
     Args:
         source: the file.
-        relative: its path below the folder that was given.
-        named: whether the user named the file itself, not a folder.
+        relative: its path relative to the folder that was given.
+        named: whether the user named the file itself rather than a folder.
     """
     suffix = source.suffix.lower()
     if suffix in EXTENSIONS and not named:
@@ -173,7 +174,7 @@ def passed_over(unread: Sequence[Unread]) -> str:
     counts = Counter((entry.kind, entry.advice) for entry in unread)
     kinds = [
         f"{count} {kind}" + (f" ({advice})" if advice else "")
-        # Kinds that the user can do something about first, then by number.
+        # First the kinds that the user can do something about, then by number.
         for (kind, advice), count in sorted(counts.items(), key=lambda item: (not item[0][1], -item[1]))
     ]
     files = "file" if len(unread) == 1 else "files"

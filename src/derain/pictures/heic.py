@@ -33,7 +33,7 @@ def read(content: bytes, name: str, max_pixels: int) -> Picture:
     return Picture(
         np.ascontiguousarray(samples[..., :-1] if has_alpha else samples),
         np.ascontiguousarray(samples[..., -1]) if has_alpha else None,
-        # The pixels are turned as the container says; the orientation in EXIF repeats that.
+        # The pixels are already turned as the container says; the orientation in EXIF repeats that.
         exif=exif_blocks.upright(info["exif"])[0] if info.get("exif") else None,
         icc=info.get("icc_profile") or None,
         xmp=info.get("xmp") or None,
@@ -43,7 +43,7 @@ def read(content: bytes, name: str, max_pixels: int) -> Picture:
 
 
 def _full_range(samples: Array, bits: int) -> Array:
-    """8 bits unchanged; more scaled to 16, white to white."""
+    """8 bits unchanged; more bits scaled to 16, so that white stays white."""
     if bits == 8:
         return samples
     largest = (1 << bits) - 1

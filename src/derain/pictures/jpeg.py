@@ -1,7 +1,7 @@
 """JPEG (ITU-T T.81 and T.871): segments, and what they carry.
 
 libjpeg returns a picture for almost any bytes and reports garbage only in warnings, which Pillow drops and
-OpenCV prints. simplejpeg, on the same library, raises them. Only FFmpeg reads samples of 12 bits.
+OpenCV prints. simplejpeg, based on the same library, raises them. Only FFmpeg reads samples of 12 bits.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ APP0, APP1, APP2, APP11, APP13, APP14 = 0xE0, 0xE1, 0xE2, 0xEB, 0xED, 0xEE
 FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 SEGMENT = 65533  # bytes of content at most
 ICC_PART, ICC_PARTS = SEGMENT - 14, 255  # bytes of a profile in a segment, and segments of it, at most
-# Work grows with the scans: each one passes over all pixels. Ten scans are usual.
+# Work grows with the number of scans, as each passes over all pixels. Ten scans are usual.
 MAX_SCANNED = 4_000_000_000
 # Some cameras write these between the last block and the end of the file.
 STRAY = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9")
@@ -53,7 +53,7 @@ SUBSAMPLINGS = {(1, 1): "4:4:4", (2, 1): "4:2:2", (2, 2): "4:2:0"}
 
 @dataclass
 class _Found:
-    """What the segments of a file contain, as far as they were searched."""
+    """What the segments of a file contain, as far as they have been searched."""
 
     carried: Picture = field(default_factory=without_pixels)
     profile: dict[int, bytes] = field(default_factory=dict)
@@ -69,7 +69,7 @@ class _Found:
 
 
 def read(content: bytes, name: str, max_pixels: int) -> Picture:
-    """A JPEG file's picture, as stored, not yet turned."""
+    """A JPEG file's picture as stored, not yet turned upright."""
     found, scans, end = _Found(), 0, 0
     for marker, start, stop in _segments(content):
         if marker == START_OF_SCAN:
@@ -99,10 +99,10 @@ def read(content: bytes, name: str, max_pixels: int) -> Picture:
 
 
 def write(picture: Picture, samples: Array, quality: int | None) -> bytes:
-    """(H, W, 1 or 3) uint8 samples as a JPEG file with all that `picture` carries.
+    """(H, W, 1 or 3) uint8 samples as a JPEG file with everything that `picture` carries.
 
-    Compressed as the source was if it was a JPEG, unless a quality is given; with full colour resolution
-    otherwise.
+    Compressed like the source if that was a JPEG and no quality is given; otherwise with full colour
+    resolution.
     """
     coding = picture.jpeg if quality is None else None
     buffer = io.BytesIO()
@@ -251,7 +251,7 @@ def _profile(found: _Found) -> bytes | None:
 
 
 def _coding(found: _Found) -> JpegCoding | None:
-    """None for what should not be copied."""
+    """How the file was compressed; None if that should not be copied."""
     frame, tables = found.frame, found.tables
     parts = [frame[6 + 3 * number : 9 + 3 * number] for number in range(frame[5])]
     if any(len(part) < 3 or part[2] not in tables for part in parts):
@@ -281,7 +281,7 @@ def _pixels(content: bytes, components: int, found: _Found) -> Array:
             raise
         found.lose(f"{stray[1]} stray bytes before its end")
         pixels = simplejpeg.decode_jpeg(content, colours, strict=False)
-    if components == 4:  # Pillow knows which programs store inks the other way round
+    if components == 4:  # Pillow knows which programs store inverted inks
         pixels, _ = colours_and_alpha(JpegImagePlugin.JpegImageFile(io.BytesIO(content)))
     return pixels
 
@@ -299,9 +299,9 @@ def _deep_pixels(content: bytes, end: int, components: int) -> Array:
     """(H, W, 1 or 3) uint16 of samples of 12 bits. Raises `ValueError` where they are broken.
 
     Args:
-        end: of the picture in `content`.
+        end: the end of the picture in `content`.
     """
-    # FFmpeg does not report a missing last block, but decodes whatever follows in its place.
+    # FFmpeg does not report a missing last block, but decodes whatever follows instead.
     first, *others = (
         _decoded_deep(content[: end - 2] + filler + content[end - 2 : end], components)
         for filler in (bytes(64), b"\x55" * 64, b"\0" + b"\x55" * 64)
@@ -332,7 +332,7 @@ def _decoded_deep(content: bytes, components: int) -> Array:
         raise ValueError("its 12-bit samples are broken")
     if components == 1:
         return frames[0].to_ndarray()[..., None]
-    matrix = 5  # of swscale for BT.601, as T.871 has it
+    matrix = 5  # swscale's number for BT.601, which T.871 prescribes
     rgb = VideoReformatter().reformat(
         frames[0],
         format="rgb48le",
@@ -364,12 +364,12 @@ def _carried(picture: Picture) -> Iterator[bytes]:
 
 
 def too_long(content: bytes) -> bool:
-    """Whether something is too long for a segment."""
+    """Whether content is too long for a segment."""
     return len(content) > SEGMENT
 
 
 def profile_too_long(icc: bytes | None) -> bool:
-    """Whether a colour profile is too long for as many segments as may hold it."""
+    """Whether a colour profile is too long for the largest number of segments that may hold it."""
     return icc is not None and len(icc) > ICC_PARTS * ICC_PART
 
 

@@ -1,7 +1,7 @@
 """JPEG XL (ISO/IEC 18181), by the optional package `pillow-jxl-plugin`.
 
-What a file declares is read here, before anything is decoded. A frame may be larger than its picture: with
-954 bytes that declare 8 x 8 pixels the decoder was busy for 28 s. It takes no limits itself, so it runs in a
+What a file declares is read here, before anything is decoded. A frame may be larger than its picture: 954
+bytes that declare 8 x 8 pixels kept the decoder busy for 28 s. It has no limits of its own, so it runs in a
 process that has some.
 """
 
@@ -26,8 +26,8 @@ from derain.pictures.picture import Array, ColourCode, Picture
 
 DECODER = Path(__file__).with_name("jxl_decoder.py")
 CODESTREAM = b"\xff\x0a"
-HEAD = 1 << 14  # bytes of the codestream that declare all
-MOST_CHANNELS = 4  # besides the colours: what level 5 of the standard allows
+HEAD = 1 << 14  # bytes of the codestream that hold all declarations
+MOST_CHANNELS = 4  # besides the colours, as level 5 of the standard allows
 # Of the decoder: bytes of its address space and seconds of CPU time, for itself and for samples.
 OWN_BYTES, BYTES_PER_SAMPLE = 512 << 20, 32
 OWN_SECONDS, SAMPLES_PER_SECOND = 10, 1_000_000
@@ -35,7 +35,7 @@ RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))  # width : 
 ALPHA, SPOT, BLACK, FILTER = 0, 2, 4, 5  # kinds of extra channels
 CHANNELS = {1: "its depth map", SPOT: "its spot colours", 3: "its selection mask", 6: "its thermal picture"}
 GREY, XYB = 1, 2  # colour spaces
-D65, CUSTOM = 1, 2  # whites; custom primaries have the same number
+D65, CUSTOM = 1, 2  # white points; custom primaries have the same number
 PRIMARIES = {1: 1, 9: 9, 11: 12}  # in the numbers of JPEG XL -> of H.273, where the white is D65
 SRGB, PQ, HLG = ColourCode(1, 13), 16, 18
 
@@ -48,7 +48,7 @@ class CodestreamHeader:
         width, height: in pixels, as displayed.
         bits: of a sample.
         floats: whether samples are floats.
-        animated: whether it is an animation; then the following attributes were not read.
+        animated: whether it is an animation, in which case the following attributes were not read.
         channels: the kinds of extra channels.
         premultiplied: whether the colours are multiplied by alpha.
         colour: what the samples mean; None if a profile states it.
@@ -115,7 +115,7 @@ def read(content: bytes, name: str, max_pixels: int) -> Picture:
     return Picture(
         pixels,
         alpha,
-        # The pixels are turned as the codestream states; the orientation in EXIF does not count.
+        # The pixels are already turned as the codestream states; the orientation in EXIF does not count.
         exif=exif_blocks.upright(_exif(exif))[0] if exif else None,
         icc=None if coded else boxes.get("icc"),
         xmp=boxes.get("xml "),
@@ -125,7 +125,7 @@ def read(content: bytes, name: str, max_pixels: int) -> Picture:
 
 
 def _decoded(content: bytes, header: CodestreamHeader) -> Decoded:
-    """Raises `ValueError` for what cannot be decoded within the limits that follow from its header."""
+    """Decodes a file. Raises `ValueError` if it cannot within the limits that follow from the header."""
     memory = OWN_BYTES + BYTES_PER_SAMPLE * header.samples
     seconds = OWN_SECONDS + header.samples // SAMPLES_PER_SECOND
     command = [sys.executable, "-P", str(DECODER), str(memory), str(seconds)]
@@ -152,7 +152,7 @@ def _decoded(content: bytes, header: CodestreamHeader) -> Decoded:
 
 
 def _straight(pixels: Array, alpha: Array) -> Array:
-    """Colours that were multiplied by alpha, as they were before."""
+    """Undoes the multiplication of colours by alpha."""
     largest = int(np.iinfo(pixels.dtype).max)
     least = np.maximum(alpha, 1)[..., None].astype(np.uint64)
     colours: Array = np.minimum((pixels * np.uint64(largest) + least // 2) // least, largest)
@@ -160,7 +160,7 @@ def _straight(pixels: Array, alpha: Array) -> Array:
 
 
 def _exif(box: bytes) -> bytes:
-    """The EXIF block of a box, which begins with its offset; some writers leave that out."""
+    """The EXIF block in a box, which begins with an offset that some writers leave out."""
     if box[:4] in (b"II*\0", b"MM\0*"):
         return box
     return box[4 + int.from_bytes(box[:4], "big") :]
@@ -224,7 +224,7 @@ class _Bits:
         return bool(self.number(1))
 
     def choice(self, *choices: tuple[int, int]) -> int:
-        """One of four forms: an offset, and the number of bits of a value to add."""
+        """A number in one of four forms: an offset, and the number of bits of a value to add to it."""
         offset, bits = choices[self.number(2)]
         return offset + self.number(bits)
 
@@ -234,12 +234,12 @@ class _Bits:
 
 
 def read_header(codestream: bytes) -> CodestreamHeader:
-    """Raises `ValueError` for what is not a header."""
+    """What a codestream's header declares. Raises `ValueError` if it is not a header."""
     bits = _Bits(codestream)
     if bits.number(16) != int.from_bytes(CODESTREAM, "little"):
         raise ValueError("it has no header")
     width, height = _size(bits)
-    if bits.flag():  # all as usual
+    if bits.flag():  # everything has its default
         return CodestreamHeader(width, height)
     more = bits.flag()
     if more:

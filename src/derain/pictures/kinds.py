@@ -1,6 +1,6 @@
-"""What a file is, by its first bytes; its name matters only where the content is not conclusive.
+"""What a file is, by its first bytes; its name matters only if the content is not conclusive.
 
-The one rule for files named by users, files in folders, and uploads.
+The same rule holds for files named by users, files in folders, and uploads.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from derain.extras import how_to_install
 from derain.paths import is_file
 from derain.pictures.tags import Tag
 
-HEAD = 1024  # bytes that tell the kind
+HEAD = 1024  # bytes at the start of a file that tell its kind
 # Extension of a written video -> FFmpeg's name of the container.
 VIDEO_KINDS = {
     ".mp4": "mp4",
@@ -28,7 +28,7 @@ VIDEO_KINDS = {
     ".avi": "avi",
     ".gif": "gif",
 }
-EXTRA = "formats"  # of the optional dependencies
+EXTRA = "formats"  # the optional dependencies
 MOSAIC, LINEAR_RAW = 32803, 34892  # photometric interpretations of DNG
 
 
@@ -37,12 +37,12 @@ class FileKind:
     """A kind of file that holds pictures or video.
 
     Attributes:
-        name: as people call it.
+        name: what people call it.
         media: a still picture, or moving ones.
-        extensions: of files of this kind, the usual one first.
-        result: the extension of results if files like the source are not written; empty for kinds that
+        extensions: extensions of files of this kind, the usual one first.
+        result: the extension of results if files like the source cannot be written; empty for kinds that
             are not read.
-        package: the optional package that reads it; empty where none is needed.
+        package: the optional package that reads it; empty if none is needed.
     """
 
     name: str
@@ -159,7 +159,7 @@ _QUICKTIME_ATOMS = {b"moov", b"mdat", b"wide", b"free", b"skip"}
 
 
 def kind_of(head: bytes) -> FileKind | None:
-    """The kind of a file by its first `HEAD` bytes; None for what is neither a picture nor a video."""
+    """The kind of a file by its first `HEAD` bytes; None if it is neither a picture nor a video."""
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return RAW if _is_raw(head) else TIFF
     for start, kind in _STARTS.items():
@@ -173,7 +173,7 @@ def kind_of(head: bytes) -> FileKind | None:
         return MOV
     if head[:4] == b"\x1aE\xdf\xa3":
         return WEBM if b"webm" in head[:64] else MATROSKA
-    for first, length in ((0, 188), (4, 192)):  # of packets; cameras put the time before each
+    for first, length in ((0, 188), (4, 192)):  # of packets; cameras put a time before each
         if head[first::length][:3] == b"GGG":
             return TRANSPORT
     return None
@@ -219,7 +219,7 @@ def _is_raw(head: bytes) -> bool:
 
 
 def file_kind(path: Path) -> FileKind | None:
-    """The kind of a file by its content; None for what is neither a picture nor a video, or no file.
+    """The kind of a file by its content; None if it is neither a picture nor a video, or not a file.
 
     Raises:
         DerainError: it cannot be read.

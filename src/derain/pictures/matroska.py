@@ -1,7 +1,7 @@
 """What PyAV has no setting for in Matroska and WebM: the mark of 360-degree video, and HDR10 data.
 
 FFmpeg writes both for a stream with such side data, which PyAV copies from a template. So a template is made:
-the head of a file with a track like the new one, and these elements in it. Elements are those of RFC 9559.
+the head of a file with a track like the new one and these elements in it. Elements are those of RFC 9559.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from derain.pictures.video_facts import VideoFacts
 SEGMENT, TRACKS, TRACK, VIDEO = "18538067", "1654ae6b", "ae", "e0"
 NO_FRAMES = "1f43b675", b"\xe7\x81\0"  # a cluster that begins at 0, before which tracks are looked for
 COLOUR, MOST_LIGHT, MOST_MEAN_LIGHT, MASTERING = "55b0", "55bc", "55bd", "55d0"
-RED_X = 0x55D1  # and behind it green, blue, white, the greatest and the least light of the display
+RED_X = 0x55D1  # followed by green, blue, white, and the greatest and least light of the display
 PROJECTION, PROJECTION_TYPE, EQUIRECTANGULAR = "7670", "7671", b"\x01"
 
 
@@ -34,7 +34,7 @@ def marks(facts: VideoFacts, encoding: Encoding) -> bytes:
         return found
     if facts.spherical:
         found += _element(PROJECTION, _element(PROJECTION_TYPE, EQUIRECTANGULAR))
-    if encoding.codec not in ("h264", "h265"):  # these hold HDR10 data themselves
+    if encoding.codec not in ("h264", "h265"):  # their streams hold HDR10 data themselves
         light = b""
         if facts.light_levels is not None:
             pixel, mean = facts.light_levels
@@ -61,7 +61,7 @@ def add_marked_stream(output: OutputContainer, facts: VideoFacts, encoding: Enco
     with av.open(io.BytesIO(_template(content.getvalue(), marks(facts, encoding)))) as template:
         stream = output.add_stream_from_template(template.streams.video[0], opaque=True)
     context = stream.codec_context
-    context.extradata = head  # as the encoder gives it; in the template it is rewritten
+    context.extradata = head  # as the encoder returned it; in the template it is rewritten
     context.framerate = facts.rate
     context.color_range, context.colorspace = encoding.colour.range, encoding.colour.matrix
     context.color_primaries, context.color_trc = encoding.colour.primaries, encoding.colour.transfer
@@ -69,7 +69,7 @@ def add_marked_stream(output: OutputContainer, facts: VideoFacts, encoding: Enco
 
 
 def _template(content: bytes, elements: bytes) -> bytes:
-    """A file with one track, less all that is not of its track, with elements first in its video."""
+    """A file of one track, reduced to that track, with the elements first in its video settings."""
     parts = []
     for kind, body in _elements(content):
         if kind == SEGMENT:
@@ -80,7 +80,7 @@ def _template(content: bytes, elements: bytes) -> bytes:
 
 
 def _with(content: bytes, path: tuple[str, ...], elements: bytes) -> bytes:
-    """A content with elements put first into the element at the end of a path."""
+    """Content with elements inserted at the start of the element at the end of a path."""
     if not path:
         return elements + content
     return b"".join(
@@ -94,7 +94,7 @@ def _element(kind: str, body: bytes) -> bytes:
 
 
 def _elements(content: bytes) -> Iterator[tuple[str, bytes]]:
-    """(kind, content) of the elements, all of known size."""
+    """(kind, content) of the elements, which all have a known size."""
     at = 0
     while at < len(content):
         length = 9 - content[at].bit_length()

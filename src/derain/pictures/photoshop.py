@@ -17,7 +17,7 @@ def iptc_of_photoshop(resources: bytes) -> bytes | None:
 
 
 def other_resources(resources: bytes) -> str:
-    """What else Photoshop's image resources contain, in words; "" if all of it is carried elsewhere."""
+    """What else Photoshop's image resources contain, in words; "" if everything is carried elsewhere."""
     numbers = {number for number, body in _resources(resources) if body} - CARRIED_RESOURCES
     if numbers & set(PATHS):
         return "its clipping paths"
@@ -25,7 +25,7 @@ def other_resources(resources: bytes) -> str:
 
 
 def _resources(resources: bytes) -> Iterator[tuple[int, bytes]]:
-    """(number, content) of each resource, up to the first that is broken."""
+    """(number, content) of each resource, up to the first broken one."""
     at = 0
     while resources[at : at + 4] == b"8BIM" and at + 12 <= len(resources):
         (number,) = struct.unpack_from(">H", resources, at + 4)

@@ -67,11 +67,11 @@ class Picture:
         xmp: an XMP packet.
         iptc: IPTC-IIM records.
         texts: PNG texts and JPEG comments.
-        colour: what the values of `pixels` mean, where a file states it without a profile.
+        colour: what the values of `pixels` mean, if a file states it without a profile.
         colour_chunks: (type, content) of PNG's chunks on colour: gAMA, cHRM, sRGB, mDCV, cLLI.
-        jpeg: how the source was compressed if it was a JPEG.
+        jpeg: how the source was compressed, if it was a JPEG.
         lossless: whether the source was a lossless WebP.
-        lost: what the source contained and a `Picture` does not, in words.
+        lost: what the source contained that a `Picture` does not, in words.
     """
 
     pixels: Array
@@ -103,7 +103,7 @@ class Picture:
 
     @property
     def bits(self) -> int:
-        """Of a channel: 8 or 16."""
+        """Bits per channel: 8 or 16."""
         return 8 * self.pixels.itemsize
 
     @property
@@ -118,15 +118,15 @@ def without_pixels() -> Picture:
 
 
 def to_tensor(picture: Picture, first: int = 0, end: int | None = None) -> Tensor:
-    """The colours as a (1, 3, H, W) float32 tensor in [0, 1], in memory of its own; grey is repeated in the
+    """The colours as a (1, 3, H, W) float32 tensor in [0, 1], in its own memory; grey is repeated in the
     three channels.
 
     Args:
-        picture: of any depth.
+        picture: a picture of any depth.
         first, end: the first row wanted, and the last + 1; None for all below.
     """
     levels = torch.from_numpy(np.require(picture.pixels[first:end], requirements=("C", "W")))
-    # Stays interleaved in memory, as convolutions want it.
+    # Stays interleaved in memory, which suits convolutions.
     colours = levels.to(torch.float32).div_(picture.largest).permute(2, 0, 1)[None]
     return colours if colours.shape[1] == 3 else colours.repeat(1, 3, 1, 1)
 
@@ -138,7 +138,7 @@ def with_pixels(picture: Picture, tensor: Tensor) -> Picture:
     `with_pixels(p, to_tensor(p))` equals `p` bit for bit.
 
     Args:
-        picture: whose size, depth and metadata the result has.
+        picture: the picture whose size, depth and metadata the result has.
         tensor: (1, 3, H, W) or (3, H, W), of the picture's size.
 
     Raises:
@@ -151,7 +151,7 @@ def with_pixels(picture: Picture, tensor: Tensor) -> Picture:
 def to_pixels(picture: Picture, tensor: Tensor) -> Array:
     """Rows of a tensor, (1, 3, h, W) or (3, h, W), as (h, W, C) pixels of the picture's kind.
 
-    See `with_pixels`, also for what is raised.
+    See `with_pixels`, which raises the same errors.
     """
     tensor = tensor[0] if tensor.ndim == 4 else tensor
     assert tensor.shape[::2] == (3, picture.size[1]), (tensor.shape, picture.size)
@@ -197,7 +197,7 @@ def to_rgb8(picture: Picture) -> Array:
 
 
 def to_8_bits(values: Array) -> Array:
-    """uint16 rounded to uint8 (65535 -> 255); uint8 as it is."""
+    """uint16 rounded to uint8 (65535 -> 255); uint8 unchanged."""
     if values.dtype == np.uint8:
         return values
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)

@@ -1,8 +1,8 @@
 """PNG (third edition of the W3C recommendation): chunks, and what they carry.
 
-Pillow decodes 8 bits, OpenCV 16-bit colour, for which Pillow has no mode. Both get only the
-chunks that make up the pixels, so that no odd text can spoil the picture, and OpenCV nothing that its libpng
-would warn about on the terminal.
+Pillow decodes 8 bits, and OpenCV 16-bit colour, for which Pillow has no mode. Both get only the
+chunks that make up the pixels, so that no odd text can spoil the picture, and OpenCV gets nothing that its
+libpng would warn about on the terminal.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ COLOUR_CHUNKS = (b"gAMA", b"cHRM", b"sRGB", b"mDCV", b"cLLI")
 ANIMATION = (b"acTL", b"fcTL", b"fdAT")
 XMP_KEYWORD = "XML:com.adobe.xmp"
 INCH = 0.0254  # metres
-MOST_BYTES = 64 << 20  # of what is not pixels, decompressed
+MOST_BYTES = 64 << 20  # of everything but pixels, decompressed
 MOST_TEXTS = 1000
-LIBPNG_SIDE = 1_000_000  # pixels; its limit
+LIBPNG_SIDE = 1_000_000  # pixels: libpng's limit
 STRIP_BYTES = 1 << 20
-# Of each pass over the pixels: first column and row, and the steps to the next (section 8.1).
+# For each pass over the pixels, the first column and row, and the steps to the next (section 8.1).
 ADAM7 = (
     *((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2)),
     (0, 1, 1, 2),
@@ -48,7 +48,7 @@ ADAM7 = (
 
 
 def read(content: bytes, name: str, max_pixels: int) -> Picture:
-    """A PNG file's picture, as stored, not yet turned."""
+    """A PNG file's picture as stored, not yet turned upright."""
     pieces, carried = [SIGNATURE], without_pixels()
     for kind, start, end in _chunks(content):
         if kind in PIXELS:
@@ -85,10 +85,10 @@ def read(content: bytes, name: str, max_pixels: int) -> Picture:
 
 
 def _without_oddities(pieces: list[bytes], name: str) -> bytes:
-    """A file of 16-bit colour, from its signature and chunks, with nothing but its pixels.
+    """A file of 16-bit colour, given as its signature and chunks, reduced to its pixels.
 
     Raises:
-        DerainError, ValueError, zlib.error: it has other pixels than its header says.
+        DerainError, ValueError, zlib.error: its pixels do not agree with its header.
     """
     bodies: dict[bytes, list[bytes]] = {}
     for piece in pieces[1:]:
@@ -129,7 +129,7 @@ def _exactly(packed: bytes, length: int) -> bytes:
 
 
 def write(picture: Picture, samples: Array) -> bytes:
-    """(H, W, 1 to 4) uint8 or uint16 samples as a PNG file with all that `picture` carries."""
+    """(H, W, 1 to 4) uint8 or uint16 samples as a PNG file with everything that `picture` carries."""
     if samples.dtype == np.uint16:
         import cv2  # loads slowly, and few pictures need it
 
@@ -189,11 +189,11 @@ def _with_chunk(carried: Picture, kind: bytes, content: bytes, checksum: bytes) 
         return replace(carried, colour_chunks=(*carried.colour_chunks, (kind, content)))
     if kind == b"caBX":
         label = "content credentials"
-    return carried if kind == b"tIME" else _with_loss(carried, label)  # a new file has a time of its own
+    return carried if kind == b"tIME" else _with_loss(carried, label)  # a new file has its own time
 
 
 def _with_loss(carried: Picture, what: str) -> Picture:
-    """`carried` with a note on what the file contains and it does not; twenty or so are enough."""
+    """`carried` with a note on what the file contains that it does not; some twenty notes are enough."""
     if what in carried.lost or len(carried.lost) > 20:
         return carried
     return replace(carried, lost=(*carried.lost, what))
@@ -213,7 +213,8 @@ def _text(kind: bytes, content: bytes) -> Text:
 
 
 def _with_text(carried: Picture, text: Text) -> Picture:
-    """Some programs put XMP into texts and, before PNG had chunks for them, EXIF and IPTC."""
+    """`carried` with a text. Some programs put XMP into texts and, before PNG had chunks for these, EXIF and
+    IPTC."""
     if text.keyword == XMP_KEYWORD:
         return replace(carried, xmp=text.text.encode())
     if text.keyword.startswith("Raw profile type "):

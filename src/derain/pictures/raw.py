@@ -1,4 +1,4 @@
-"""Raw files of cameras, developed by the optional package `rawpy` (LibRaw)."""
+"""Raw files from cameras, developed by the optional package `rawpy` (LibRaw)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading still pictures from untrusted files."""
+"""Reads still pictures from untrusted files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ READERS: dict[FileKind, Callable[[bytes, str, int], Picture]] = {
     kinds.JPEG_XL: jxl.read,
     kinds.RAW: raw.read,
 }
-# A file may be this much larger than its pixels.
+# How much larger than its pixels a file may be.
 MOST_BYTES_PER_PIXEL, MOST_BYTES_BESIDE = 8, 256 << 20
 
 
@@ -35,13 +35,14 @@ def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Picture:
 
     HEIC, JPEG XL and raw files of cameras are read with the optional packages of `formats`.
 
-    Depth stays as it is (8 or 16 bits; 1 to 7 bits become 8, 9 to 15 bits and floats in [0, 1] become 16,
-    AVIF of 10 or 12 bits becomes 8), grey stays grey. Palettes and CMYK become RGB, 1 bit becomes grey. The
-    EXIF orientation is applied, once. `lost` names what the file contains and a `Picture` does not.
+    Depth is kept (8 or 16 bits; 1 to 7 bits become 8, 9 to 15 bits and floats in [0, 1] become 16, AVIF of
+    10 or 12 bits becomes 8), and grey stays grey. Palettes and CMYK become RGB, 1 bit becomes grey. The EXIF
+    orientation is applied, once. `lost` names what the file contains that a `Picture` does not.
 
     Raises:
-        DerainError: missing, unreadable, empty, not a picture, damaged or truncated, animated or of several
-            pages, of an unsupported depth, or of more than `max_pixels` (refused before memory is allocated).
+        DerainError: the file is missing, unreadable, empty, not a picture, damaged or truncated, animated or
+            of several pages, of an unsupported depth, or has more than `max_pixels` (refused before memory is
+            allocated).
     """
     path = Path(path)
     try:
@@ -94,7 +95,7 @@ def _decoded(content: bytes, kind: FileKind, name: str, max_pixels: int) -> Pict
         why = (text.splitlines() or ["its decoder failed"])[0][:160]
         raise DerainError(f"{name}: a {kind.name} file that is damaged or cut short ({why}).") from None
     icc = picture.icc if picture.icc is not None and _is_profile(picture.icc) else None
-    # UTF-8 is what all files that hold XMP must have it in (XMP part 3).
+    # All files that hold XMP must hold it in UTF-8 (XMP part 3).
     xmp = picture.xmp if picture.xmp is not None and is_utf8(picture.xmp) else None
     lost = list(picture.lost)
     if picture.exif is not None and exif is None:

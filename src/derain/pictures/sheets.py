@@ -12,7 +12,7 @@ from derain.pictures.picture import Array
 GAP = 12
 PAPER = (255, 255, 255)
 INK = (40, 40, 40)
-NARROWEST = 240  # pixels of a column, for its caption
+NARROWEST = 240  # pixels: least width of a column, for its caption
 
 
 def side_by_side(before: Array, after: Array) -> Array:
@@ -27,8 +27,8 @@ def comparison_sheet(pairs: Sequence[tuple[str, Array, Array]], width: int = 160
 
     Args:
         pairs: (title, before, after) with (H, W, 3) uint8 RGB; those wider than half the sheet are scaled
-            down to it, smaller ones stay as they are.
-        width: of the sheet in pixels, at most; it is narrower where all pictures are.
+            down to it, smaller ones keep their size.
+        width: the largest width of the sheet in pixels; it is narrower if all pictures are.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -64,7 +64,7 @@ def _fitting(array: Array, column: int) -> tuple[int, int]:
 
 
 def _shortened(title: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> str:
-    """The end of a title that is wider than `width` pixels: names differ more often there."""
+    """The end of a title that is wider than `width` pixels, as names differ more often there."""
     if font.getlength(title) <= width:
         return title
     while title and font.getlength("..." + title) > width:

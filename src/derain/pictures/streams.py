@@ -1,8 +1,8 @@
 """Streaming video: frames from a pipe or network, and into a pipe or file, one after the other.
 
 Nothing is kept or read twice, so a stream may be endless. A source cannot refer to other
-files or addresses: playlists are not among the formats, and FFmpeg may use only the protocols that the
-address itself names.
+files or addresses: playlists are not among the formats, and FFmpeg may use only the protocols that belong
+to the address.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ KINDS = ("y4m", "raw", "mkv")
 FILE_SUFFIXES = (".mkv", ".mp4", ".mov", ".webm", ".y4m")
 _PIPED = "yuv4mpegpipe,nut,matroska,webm,mpegts,mov,mp4,m4a,3gp,3g2,mj2,avi,flv,mjpeg,mpjpeg,h264,hevc,ivf"
 _NETWORK = f"rtsp,rtp,sdp,{_PIPED}"
-# The protocols through which an address of each kind is fetched.
+# The protocols that are used for each kind of address.
 PROTOCOLS = {
     "rtsp": "rtsp,rtp,udp,tcp",
     "rtsps": "rtsp,rtp,udp,tcp,tls",
@@ -60,20 +60,20 @@ PROTOCOLS = {
     "tcp": "tcp",
 }
 PIPE_NAME = "standard input"  # in messages
-LOOK = 0.1  # seconds between looks whether a pipe that is silent is still wanted
+LOOK = 0.1  # seconds between checks whether a silent pipe is still wanted
 LARGEST = 1 << 28  # pixels of a frame with a margin of 128, FFmpeg's limit
-PATIENCE = 10.0  # seconds without an answer after which a source counts as gone
-# Options with which encoders return each frame at once, and keep up.
+PATIENCE = 10.0  # seconds without an answer after which a source counts as lost
+# Options with which encoders return each frame at once and keep up with the source.
 _QUICK = {
     "libx264": {"preset": "veryfast", "tune": "zerolatency"},
     "libx265": {"preset": "veryfast", "tune": "zerolatency"},
     "libvpx-vp9": {"deadline": "realtime", "lag-in-frames": "0"},
 }
 _CONTAINERS = {
-    # Complete after every fragment, whatever happens then.
+    # The file is complete after every fragment, whatever happens later.
     "mp4": {"movflags": "frag_keyframe+empty_moov+default_base_moof"},
     "mov": {"movflags": "frag_keyframe+empty_moov"},
-    "matroska": {"cluster_time_limit": "200"},  # longest wait of a pipe's reader, milliseconds
+    "matroska": {"cluster_time_limit": "200"},  # milliseconds that the reader of a pipe waits at most
 }
 
 
@@ -87,7 +87,7 @@ class RawFrames:
         rate: frames per second.
 
     Raises:
-        UsageError: one of them is impossible.
+        UsageError: one of the values is impossible.
     """
 
     pixel_format: str
@@ -109,8 +109,8 @@ class FrameStream:
     """Iterates over the frames of an open source, once.
 
     Attributes:
-        facts: of the source, from its header and its first frame.
-        frames: how many have been given so far.
+        facts: the facts of the source, from its header and its first frame.
+        frames: how many frames have been yielded so far.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class FrameStream:
     ) -> None:
         """
         Args:
-            container: just opened.
+            container: a container that was just opened.
             name: what messages call the source.
             raw: the format of raw frames.
             live: return each frame as soon as it arrives; decoding on several cores would delay some.
@@ -149,7 +149,7 @@ class FrameStream:
     @property
     def damaged(self) -> bool:
         """Whether something could not be decoded so far, or the last frame is incomplete."""
-        # FFmpeg is silent about the rest of a y4m stream that is too short for a frame.
+        # FFmpeg does not report a remainder of a y4m stream that is too short for a frame.
         is_cut = (
             self._format == "yuv4mpegpipe"
             and self._reading is not None
@@ -170,7 +170,7 @@ class FrameStream:
             yield frame
 
     def rgb(self, frame: VideoFrame) -> Frame:
-        """A picture of one of the frames. Raises `DerainError` where its size is not that of the first."""
+        """One of the frames as a picture. Raises `DerainError` if its size differs from that of the first."""
         pixels, alpha = pixels_of(frame, self.facts, self._to_rgb, self.frames)
         pts = self.frames if frame.pts is None else frame.pts
         return Frame(pixels, pts, frame.duration, alpha)
@@ -194,7 +194,7 @@ class _Reading:
     """
 
     def __init__(self, file: BinaryIO) -> None:
-        # Without a buffer: its lock, held by a thread that waits, would abort Python at its end.
+        # Unbuffered: a buffer's lock, held by a waiting thread, would abort Python on exit.
         unbuffered: Any = getattr(file, "raw", file)
         self._read: Callable[[int], bytes] = unbuffered.read
         self._descriptor = _descriptor(unbuffered)
@@ -227,7 +227,7 @@ class _Writing:
     """
 
     def __init__(self, file: BinaryIO) -> None:
-        # Without a buffer, which Python would try to write at its end, however long nobody reads.
+        # Unbuffered: Python would try to flush a buffer on exit, even if nobody reads for long.
         self._file: Any = getattr(file, "raw", file)
         self.is_interrupted = False
 
@@ -243,7 +243,7 @@ class _Writing:
 
 
 def _descriptor(file: Any) -> int | None:
-    """What the system calls a pipe; None for bytes in memory, and where only sockets can be waited for."""
+    """The descriptor of a pipe; None for bytes in memory, and on systems that can wait only for sockets."""
     if sys.platform == "win32":
         return None
     try:
@@ -263,7 +263,7 @@ def open_pipe(file: BinaryIO, raw: RawFrames | None = None, *, live: bool = Fals
         live: see `FrameStream`.
 
     Raises:
-        DerainError: it is empty, or of an unknown format.
+        DerainError: the pipe is empty, or its format is unknown.
     """
     options = {"format_whitelist": _PIPED, "protocol_whitelist": "pipe"}
     if raw is not None:
@@ -317,10 +317,10 @@ def open_address(address: str) -> Iterator[FrameStream]:
     """The frames of a camera or server on the network, live.
 
     Args:
-        address: with one of `PROTOCOLS`, e.g. "rtsp://camera/stream".
+        address: an address with one of `PROTOCOLS`, e.g. "rtsp://camera/stream".
 
     Raises:
-        UsageError: another protocol.
+        UsageError: it has another protocol.
         DerainError: it does not answer, or sends no video of a known format.
     """
     scheme = address.partition("://")[0].lower()
@@ -358,7 +358,7 @@ def open_file(path: Path) -> Iterator[FrameStream]:
 
 
 class FrameWriter:
-    """Writes frames as they come; a context that finishes the stream.
+    """Writes frames as they come; a context manager that finishes the stream.
 
     Sound, subtitles and tags of the source are not written.
     """
@@ -377,9 +377,9 @@ class FrameWriter:
         Args:
             target: a pipe, or the file to write.
             kind: one of `KINDS`, or of `FILE_SUFFIXES`.
-            facts: of the source: size, colour, time base.
-            raw_format: of raw frames, one of `RAW_FORMATS`.
-            codec, crf: of encoded kinds, see `choose_encoding`.
+            facts: the facts of the source: size, colour, time base.
+            raw_format: the format of raw frames, one of `RAW_FORMATS`.
+            codec, crf: for encoded kinds; see `choose_encoding`.
 
         Raises:
             UsageError: the kind is not known, or does not go with the codec or quality.
@@ -430,7 +430,7 @@ class FrameWriter:
         self.frames += 1
 
     def close(self) -> None:
-        """Writes the remaining frames, and the end."""
+        """Writes the remaining frames and the end of the stream."""
         if self.frames:
             self._mux(None)
         with self._errors():
@@ -455,7 +455,7 @@ class FrameWriter:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         ends_well = kind is None or issubclass(kind, KeyboardInterrupt)
-        # After an interruption of its pipe, FFmpeg fails whatever it is asked to write.
+        # Once its pipe was interrupted, FFmpeg fails to write anything.
         if ends_well and not (self._pipe and self._pipe.is_interrupted):
             self.close()
             return
@@ -464,7 +464,7 @@ class FrameWriter:
 
 
 def _live_encoding(kind: str, facts: VideoFacts, codec: str | None, crf: int | None) -> Encoding:
-    """As a file of this kind would be encoded, but upright: a stream does not state a rotation."""
+    """The encoding of a file of this kind, but upright, as a stream does not state a rotation."""
     return replace(choose_encoding(facts, Path(f"stream.{kind}"), codec, crf), upright=True)
 
 
@@ -473,7 +473,7 @@ def _plain_encoding(kind: str, facts: VideoFacts, raw_format: str) -> Encoding:
     if kind == "raw":
         return Encoding("rawvideo", "rawvideo", raw_format, facts.colour, (), upright=True)
     pixel_format, colour = nearest_format(replace(facts, alpha=False), "ffv1")
-    if av.VideoFormat(pixel_format).is_rgb:  # which y4m does not hold
+    if av.VideoFormat(pixel_format).is_rgb:  # which y4m cannot hold
         pixel_format, colour = nearest_format(replace(facts, alpha=False), "h264")
         pixel_format = "yuv444p"
     # Where swscale puts halved chroma, and video as a rule has it; y4m's header says it.

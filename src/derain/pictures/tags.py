@@ -1,6 +1,6 @@
 """Directories of tags in TIFF files and EXIF blocks: read within bounds, laid out again, values untouched.
 
-A directory is a list of (tag, type, count, value); values of more than four bytes (eight in BigTIFF) lie
+A directory is a list of (tag, type, count, value); values of more than four bytes (eight in BigTIFF) are
 elsewhere in the block. TIFF 6.0, section 2; BigTIFF as libtiff describes it; Exif 2.32, section 4.6.
 """
 
@@ -115,7 +115,7 @@ class Entry:
     Attributes:
         kind: its type, a key of `SIZES`.
         value: `count` values of that type, in the byte order of the block.
-        place: where the value lies in the block that it was read from, 0 for one that was made.
+        place: where the value is in the block from which it was read; 0 for a new value.
     """
 
     kind: int
@@ -143,8 +143,8 @@ class Directory:
     Attributes:
         entries: by tag, in the order of the file.
         nested: the directories that `POINTERS` among the tags point to.
-        following: where the next directory lies, 0 for none.
-        unreadable: tags whose values have no known type or lie outside the block.
+        following: where the next directory is; 0 for none.
+        unreadable: tags whose values have no known type or are outside the block.
         link: where `following` itself is stored.
     """
 
@@ -163,7 +163,7 @@ class Directory:
 
 @dataclass(frozen=True)
 class Header:
-    """The first bytes of a block: its byte order, whether it is a BigTIFF, where the first directory lies."""
+    """The first bytes of a block: its byte order, whether it is a BigTIFF, where the first directory is."""
 
     order: Order
     big: bool
@@ -171,7 +171,7 @@ class Header:
 
 
 def header(block: Buffer) -> Header:
-    """Raises `ValueError` for a block that is not a TIFF structure."""
+    """The header of a block. Raises `ValueError` for a block that is not a TIFF structure."""
     start = bytes(block[:4])
     order: Order = "<" if start[:2] == b"II" else ">"
     try:
@@ -208,7 +208,7 @@ def directory(block: Buffer, head: Header, offset: int, nested: bool = True) -> 
             if not size or place + size > len(view):
                 unreadable.append(tag)
             else:
-                total += size  # many tags may share their bytes
+                total += size  # as many tags may share the same bytes
                 entries.setdefault(tag, Entry(kind, view[place : place + size], place))
         if total > MOST_BYTES:
             raise ValueError(f"a directory of {total:,} bytes of tags")
@@ -223,7 +223,7 @@ def directory(block: Buffer, head: Header, offset: int, nested: bool = True) -> 
         where = () if entry is None else entry.numbers(order)
         try:
             if where:
-                # A pointer inside the directory that it points to would recurse for ever.
+                # A pointer inside the directory to which it points would recurse for ever.
                 inner[pointer] = directory(
                     block, head, int(where[0]), nested=pointer == Tag.EXIF and int(where[0]) != offset
                 )

@@ -27,7 +27,7 @@ INCH, CENTIMETRE = 2, 3
 
 
 def read(content: bytes, name: str, max_pixels: int) -> Picture:
-    """A TIFF file's picture, as stored; `orientation` states how to turn it, which `exif` does not."""
+    """A TIFF file's picture as stored; `orientation`, not `exif`, states how to turn it."""
     head = tags.header(content)
     first = tags.directory(content, head, head.first)
     layout = layout_of(first, head.order)
@@ -122,18 +122,18 @@ def _dpi(first: tags.Directory, order: tags.Order) -> tuple[float, float] | None
 
 
 def write(file: BinaryIO, picture: Picture, samples: Array) -> None:
-    """(H, W, 1 to 4) uint8 or uint16 samples as a TIFF file with all that `picture` carries.
+    """(H, W, 1 to 4) uint8 or uint16 samples as a TIFF file with everything that `picture` carries.
 
-    Strips, deflated after horizontal differencing (predictor 2), in the byte order of the EXIF data; each
-    is written before the next is made.
+    The strips are deflated after horizontal differencing (predictor 2), in the byte order of the EXIF data;
+    each is written before the next is made.
 
     Args:
-        file: empty and seekable.
-        picture: what else is written, and nothing of its pixels.
-        samples: the pixels, and alpha behind the colours.
+        file: an empty, seekable file.
+        picture: what else is written; its pixels are not used.
+        samples: the pixels, with alpha after the colours.
 
     Raises:
-        ValueError: it grows too large for a TIFF file.
+        ValueError: the file would be too large for TIFF.
     """
     height, width, channels = samples.shape
     described = None if picture.exif is None else exif_blocks.to_tiff(picture.exif)
@@ -157,7 +157,7 @@ def write(file: BinaryIO, picture: Picture, samples: Array) -> None:
 
 
 def _entries(picture: Picture, samples: Array, rows: int, order: tags.Order) -> dict[int, tags.Entry]:
-    """The tags of the layout, in strips of so many rows, and of what is carried outside of EXIF."""
+    """The tags of the layout, in strips of `rows` rows, and of what is carried outside of EXIF."""
     height, width, channels = samples.shape
     colours = 3 if channels >= 3 else 1
     short = {

@@ -1,9 +1,9 @@
 """Pixels of TIFF files, of every depth, layout and compression.
 
-No reader is right for all of TIFF, so libtiff (in Pillow) is used for only two things, on a copy of
-the file with one directory that states only the layout of the pixels: to decompress bytes, described to it
-as grey of 8 bits, with depths, predictors and planes undone here; and to convert what is more than numbers
-(palettes, inks, JPEG inside TIFF, fax, 1 to 4 bits of grey).
+No reader gets all of TIFF right, so libtiff (in Pillow) is used for only two things, on a copy of
+the file with one directory that states only the layout of the pixels: to decompress bytes, which are declared
+as 8-bit grey, while depths, predictors and planes are undone here; and to convert pixels that are more than
+numbers (palettes, inks, JPEG inside TIFF, fax, 1 to 4 bits of grey).
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from derain.pictures.decoding import (
 from derain.pictures.picture import Array
 from derain.pictures.tags import Tag
 
-GROUP_BYTES = 1 << 24  # decompressed at once of files that are read
+GROUP_BYTES = 1 << 24  # bytes of a file that are decompressed at once
 HEADER_BYTES = 8
 YCBCR = (Tag.YCBCR_COEFFICIENTS, Tag.YCBCR_SUBSAMPLING, Tag.YCBCR_POSITIONING, Tag.REFERENCE_BLACK_WHITE)
-# Where the parts of the pixels lie, how many bytes each has, and how many rows.
+# Where the parts of the pixels are, how many bytes each has, and how many rows.
 STRIPS = (Tag.STRIP_OFFSETS, Tag.STRIP_BYTE_COUNTS, Tag.ROWS_PER_STRIP)
 TILES = (Tag.TILE_OFFSETS, Tag.TILE_BYTE_COUNTS, Tag.TILE_LENGTH)
 # Tags whose meaning is undone here, or does not matter to plain numbers.
@@ -83,16 +83,16 @@ class Layout:
     """How a file stores its pixels.
 
     Attributes:
-        width, height: pixels.
-        bits: of a sample.
-        samples: of a pixel, colours first.
+        width, height: the size in pixels.
+        bits: bits per sample.
+        samples: samples per pixel, colours first.
         photometric: what the first samples mean: `WHITE_IS_ZERO`, `BLACK_IS_ZERO`, `RGB` or another one.
         compression: TIFF's number for it.
         format: `UNSIGNED`, `FLOAT` or another one.
-        separate: whether each sample has a plane of its own.
+        separate: whether each sample has its own plane.
         predictor: what was done before compression: 1 nothing, 2 differences, 3 differences of floats.
-        extra: what the samples after the colours are: 1 premultiplied alpha, 2 straight alpha, 0 anything.
-        tile: (width, height) of a tile, None for strips.
+        extra: what the samples after the colours are: 1 premultiplied alpha, 2 straight alpha, 0 any other.
+        tile: (width, height) of a tile; None for strips.
     """
 
     width: int
@@ -109,7 +109,7 @@ class Layout:
 
     @property
     def colours(self) -> int:
-        """Samples of a pixel that are colours: 3 or 1."""
+        """How many samples of a pixel are colours: 3 or 1."""
         return 3 if self.photometric == RGB else 1
 
     @property
@@ -119,7 +119,7 @@ class Layout:
 
     @property
     def across(self) -> int:
-        """How many strips or tiles lie side by side."""
+        """How many strips or tiles are side by side."""
         return -(-self.width // self.part_width)
 
 
@@ -184,8 +184,8 @@ def decode(
     """The pixels that a file's first directory describes.
 
     Raises:
-        DerainError: they are compressed or stored in a way that is not read, or outside of [0, 1].
-        ValueError: they are damaged or cut short.
+        DerainError: they are compressed or stored in an unsupported way, or outside [0, 1].
+        ValueError: they are damaged or truncated.
     """
     _expect_all_pixels(first, head.order, len(content))
     if layout.compression in UNREAD:
@@ -216,7 +216,7 @@ def _converted(
 
 
 def _expect_all_pixels(first: tags.Directory, order: tags.Order, length: int) -> None:
-    """Detects a truncated file before its decoder does, which writes to the terminal."""
+    """Detects a truncated file before the decoder does, which would write to the terminal."""
     for offsets, sizes, _ in (STRIPS, TILES):
         if offsets in first.entries and sizes in first.entries:
             parts = zip(
@@ -228,7 +228,7 @@ def _expect_all_pixels(first: tags.Directory, order: tags.Order, length: int) ->
 
 
 def _reduced_copy(content: bytes, order: tags.Order, entries: dict[int, tags.Entry]) -> io.BytesIO:
-    """The file as a classic TIFF with one directory of only these tags, at its end."""
+    """The file as a classic TIFF with only these tags, in one directory at its end."""
     classic = {}
     for tag, entry in entries.items():
         if tags.SIZES[entry.kind] == 8 and entry.kind >= 16:  # of BigTIFF
@@ -282,7 +282,7 @@ def _numbers(content: bytes, head: tags.Header, first: tags.Directory, layout: L
 
 
 def _bits_within(first: tags.Directory, order: tags.Order, samples: Array) -> int | None:
-    """How many bits of words of 16 are used, where the file says it: 4095 is the largest of 12."""
+    """How many bits of 16-bit words are used, if the file says so: a maximum of 4095 means 12."""
     found = (
         first.entries[Tag.MAX_SAMPLE_VALUE].numbers(order) if Tag.MAX_SAMPLE_VALUE in first.entries else ()
     )
@@ -310,7 +310,7 @@ def _expect_unit_range(values: Array, name: str) -> None:
 
 
 def _samples(content: bytes, head: tags.Header, first: tags.Directory, layout: Layout) -> Array:
-    """(H, W, samples) of uint8, uint16 or a float, as numbers of the full range."""
+    """(H, W, samples) of uint8, uint16 or a float type, as numbers over the full range."""
     entries = {tag: entry for tag, entry in first.entries.items() if tag in PIXEL_TAGS}
     if not layout.separate:
         return _plane(content, head, entries, layout, layout.samples)
@@ -330,7 +330,7 @@ def _samples(content: bytes, head: tags.Header, first: tags.Directory, layout: L
 def _plane(
     content: bytes, head: tags.Header, entries: dict[int, tags.Entry], layout: Layout, samples: int
 ) -> Array:
-    """(H, W, samples): what libtiff decompresses as if grey bytes, converted to numbers."""
+    """(H, W, samples): what libtiff decompresses as if it were grey bytes, converted to numbers."""
     bits, width = layout.bits * samples, layout.part_width
     if layout.tile is not None and width * bits % 8:
         raise ValueError("tiles whose rows end inside a byte")
@@ -354,7 +354,7 @@ def _plane(
 def _as_grey_bytes(
     entries: dict[int, tags.Entry], order: tags.Order, row: int, tile_row: int
 ) -> dict[int, tags.Entry]:
-    """The tags of the same parts as 8-bit grey, with so many bytes in a row of the picture and of a tile."""
+    """The tags of the same parts as 8-bit grey, with `row` bytes per row, `tile_row` per row of a tile."""
     described = {tag: entry for tag, entry in entries.items() if tag not in INTERPRETATION}
     for tag, value in (
         (Tag.BITS_PER_SAMPLE, 8),
@@ -377,7 +377,7 @@ def _packed_rows(
         image = TiffImagePlugin.TiffImageFile(file)
         if image.size != (row, height):
             raise ValueError("fewer pixels than it says")
-        # In strips, because Pillow makes arrays through copies of the whole.
+        # In strips, because Pillow makes arrays by copying the whole picture.
         for first in range(0, height, few):
             yield np.asarray(image.crop((0, first, row, min(first + few, height))))
 
@@ -387,7 +387,7 @@ def _groups(
 ) -> Iterator[tuple[io.BytesIO, int]]:
     """Files of some rows of the picture each, which libtiff can read, and how many rows they have.
 
-    The whole picture in one if the file does not state properly where its strips or tiles are.
+    The whole picture is in one file if the source does not state properly where its strips or tiles are.
     """
     order, tiled = head.order, layout.tile is not None
     at, length, high = TILES if tiled else STRIPS
@@ -397,7 +397,7 @@ def _groups(
     rows = min(int(tags.Directory(described).number(high, order) or layout.height), layout.height)
     across = layout.across
     if layout.compression == 1 and not tiled and len(offsets) == 1 and sizes == [layout.height * row]:
-        # One strip of plain bytes can be cut into any number.
+        # One strip of uncompressed bytes can be cut into any number of strips.
         rows = max(1, GROUP_BYTES // row)
         tops = range(0, layout.height, rows)
         offsets = [offsets[0] + top * row for top in tops]
@@ -423,7 +423,7 @@ def _groups(
 
 
 def _unpacked(packed: Array, width: int, samples: int, layout: Layout, order: tags.Order) -> Array:
-    """(H, bytes) -> (H, width, samples), the predictor undone, integers stretched to 8 or 16 bits."""
+    """(H, bytes) -> (H, width, samples), with the predictor undone and integers stretched to 8 or 16 bits."""
     height, bits = packed.shape[0], layout.bits
     if layout.format == FLOAT:
         return _floats(packed, width, samples, layout, order)

@@ -19,7 +19,7 @@ from derain.pictures.picture import quantised
 from derain.pictures.video_decoding import Tally, decoded_frames, deinterlaced, open_video, video_stream
 from derain.pictures.video_facts import RANGE_FULL, VideoFacts, has_alpha
 
-# With these, YUV 4:2:0 -> RGB -> YUV returns the samples it came from.
+# With these, YUV 4:2:0 -> RGB -> YUV returns the original samples.
 EXACT = (
     Interpolation.BICUBIC
     | Interpolation.ACCURATE_RND
@@ -34,9 +34,9 @@ class Frame:
 
     Attributes:
         pixels: (H, W, 3) RGB, upright; uint8, or uint16 (0 to 65535) if the video has more bits.
-        pts: the time it is shown, ticks of the time base.
-        duration: ticks, 0 when unknown.
-        alpha: (H, W) of the same type; None if all is opaque.
+        pts: the time at which it is shown, in ticks of the time base.
+        duration: its duration in ticks; 0 if unknown.
+        alpha: (H, W) of the same type; None if everything is opaque.
     """
 
     pixels: NDArray[np.uint8] | NDArray[np.uint16]
@@ -48,7 +48,7 @@ class Frame:
 def frame_to_tensor(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> Tensor:
     """(H, W, 3) uint8 or uint16, as in `Frame` -> (3, H, W) float32 in [0, 1]."""
     largest = np.iinfo(pixels.dtype).max
-    # Stays interleaved in memory, as convolutions want it.
+    # Stays interleaved in memory, which suits convolutions.
     return torch.from_numpy(pixels.astype(np.float32)).div_(largest).permute(2, 0, 1)
 
 
@@ -71,10 +71,10 @@ def packed_format(bits: int, alpha: bool) -> str:
 def pixels_of(
     frame: VideoFrame, facts: VideoFacts, to_rgb: VideoReformatter, number: int
 ) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """The colours of a decoded frame, (H, W, 3) RGB, upright, and what is transparent in it; see `Frame`.
+    """The colours of a decoded frame, (H, W, 3) RGB, upright, and its alpha; see `Frame`.
 
     Raises:
-        DerainError: the frame, of which messages give the number, has another size than the first.
+        DerainError: the frame, whose number the message states, has another size than the first.
     """
     if (frame.width, frame.height) != (facts.width, facts.height):
         raise DerainError(
@@ -104,7 +104,7 @@ class VideoReader:
     """Iterates over the frames of a video, once.
 
     Attributes:
-        frames: how many have been read.
+        frames: how many frames have been read.
         shortfall: after the end, what is missing, in words; empty if nothing is.
         transparent: whether any frame so far was partly transparent.
     """
@@ -112,8 +112,8 @@ class VideoReader:
     def __init__(self, facts: VideoFacts, skip: int = 0) -> None:
         """
         Args:
-            facts: of the video to read.
-            skip: frames at the start to leave out.
+            facts: the facts of the video to read.
+            skip: how many frames to leave out at the start.
         """
         self.facts, self.frames, self.shortfall, self.transparent = facts, 0, "", False
         self._skip = skip

@@ -1,7 +1,7 @@
-"""Opening videos and decoding their frames.
+"""Opens videos and decodes their frames.
 
 Only local files of a few kinds are opened, recognised by their content: playlists and other formats that
-refer to further files or to the network are refused.
+refer to other files or to the network are refused.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def open_video(path: Path) -> Iterator[InputContainer]:
     """The container of a video file, closed afterwards.
 
     Raises:
-        DerainError: no such file, not a video of a known kind, or damaged.
+        DerainError: there is no such file, or it is damaged or not a video of a known kind.
     """
     if not path.is_file():
         raise DerainError(f"{path}: no such file.")
@@ -73,8 +73,8 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
 
 @dataclass
 class Tally:
-    """What was read so far: how many packets that were not empty, where in the source the last of them ends
-    in bytes, if known, and whether any could not be decoded."""
+    """What has been read so far: the number of packets that were not empty, where the last of them ends in
+    the source, in bytes, if known, and whether anything could not be decoded."""
 
     packets: int = 0
     end: int | None = None
@@ -124,7 +124,7 @@ def _alpha_decoder(stream: VideoStream) -> VideoCodecContext | None:
 
 
 def deinterlaced(frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
-    """One whole picture for each interlaced frame (bwdif); others and all times as they are."""
+    """One full picture for each interlaced frame (bwdif); other frames, and all times, are unchanged."""
     graph, times = Graph(), deque[tuple[int | None, int]]()
 
     def ready() -> Iterator[VideoFrame]:

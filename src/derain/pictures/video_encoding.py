@@ -1,4 +1,4 @@
-"""Encoding video: which codec, how its samples are stored, frames in and packets out."""
+"""Encodes video: chooses the codec and how samples are stored, and turns frames into packets."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from derain.pictures.video_facts import (
 )
 
 # Name as users type it -> FFmpeg's encoder, the default quality (CRF; None: the codec has none), options.
-# x264's preset "faster" takes 0.55 of the time of its default, for 4 % larger files and 0.3 dB less.
+# x264's preset "faster" takes 0.55 times as long as its default, for 4 % larger files and 0.3 dB less.
 CODECS: dict[str, tuple[str, int | None, dict[str, str]]] = {
     "h264": ("libx264", 18, {"preset": "faster"}),
     "h265": ("libx265", 20, {"x265-params": "log-level=none"}),
@@ -40,9 +40,9 @@ CODECS: dict[str, tuple[str, int | None, dict[str, str]]] = {
     "prores": ("prores_ks", None, {"vendor": "apl0"}),
     "gif": ("gif", None, {}),
 }
-# In narrower pictures the vector code of x264 reads uninitialised memory, so that the same frames give
-# other bytes in each run, and that of x265 writes beyond its memory (below 56 pixels, a crash). With several
-# frames at once, x265 also gives other bytes now and then at 16 pixels.
+# In narrower pictures the vector code of x264 reads uninitialised memory, so that the same frames result in
+# different bytes in each run, and that of x265 writes out of bounds (below 56 pixels, it crashes). With
+# several frames at once, x265 also returns different bytes now and then at 16 pixels.
 _NARROW = 128
 _NARROW_OPTIONS = {
     "h264": {"x264-params": "asm=0"},
@@ -74,11 +74,11 @@ class Encoding:
     Attributes:
         container: FFmpeg's name of the file's kind.
         codec: a key of `CODECS`.
-        pixel_format: of the encoder's input.
-        colour: what is written to the file.
-        options: of the encoder.
-        upright: whether frames are stored as they are shown, for containers that hold no rotation, or none
-            beside the mark of a 360-degree video.
+        pixel_format: the format of the encoder's input.
+        colour: the colour description that is written to the file.
+        options: the encoder's options.
+        upright: whether frames are stored as they are shown, for containers that cannot hold a rotation, or
+            not together with the mark of a 360-degree video.
     """
 
     container: str
@@ -90,7 +90,7 @@ class Encoding:
 
     @property
     def bits(self) -> int:
-        """Per sample."""
+        """Bits per sample."""
         return max(8, av.VideoFormat(self.pixel_format).components[0].bits)
 
     @property
@@ -118,14 +118,14 @@ def choose_encoding(facts: VideoFacts, target: Path, codec: str | None, crf: int
     """The encoding for a copy of a video.
 
     Args:
-        facts: of the source.
+        facts: the facts of the source.
         target: the file to write; its extension picks the container.
         codec: a key of `CODECS`; None takes H.264 (H.265 for more than 8 bits), VP9 for webm and
             MPEG-4 for avi; for transparent frames ProRes in mov, FFV1 in mkv.
         crf: quality, lower is better; None takes the codec's default.
 
     Raises:
-        UsageError: an unknown extension or codec, or they do not fit together or with the quality.
+        UsageError: the extension or codec is unknown, or they do not go together or with the quality.
     """
     container = VIDEO_KINDS.get(target.suffix.lower())
     if container is None:
@@ -149,14 +149,14 @@ def choose_encoding(facts: VideoFacts, target: Path, codec: str | None, crf: int
     if quality is not None:
         options["crf"] = str(quality if crf is None else crf)
     if container == "avi":
-        options["bf"] = "0"  # AVI knows the order of frames only, not their times
+        options["bf"] = "0"  # AVI stores only the order of frames, not their times
     if facts.width < _NARROW:
         options |= _NARROW_OPTIONS.get(codec, {})
     pixel_format, colour = nearest_format(facts, codec)
     if container == "avi" and codec in SILENT_ON_COLOUR:  # as players read it then
         colour = Colour(MATRIX_UNKNOWN, RANGE_LIMITED, colour.primaries, colour.transfer)
     if codec == "vp9" and has_alpha(pixel_format):
-        options["auto-alt-ref"] = "0"  # frames that are not shown have no place for it
+        options["auto-alt-ref"] = "0"  # frames that are not shown have no place for their transparency
     options |= _hdr_options(facts, codec, options)
     if codec == "prores":
         options["profile"] = "4444" if has_alpha(pixel_format) else "hq"
@@ -212,7 +212,7 @@ def nearest_format(facts: VideoFacts, codec: str) -> tuple[str, Colour]:
         if len(source.components) == 1:
             chroma = "420"
     if codec == "vp9" and alpha:
-        chroma = "420"  # the encoder takes no other beside transparency
+        chroma = "420"  # the encoder takes no other together with transparency
     # x264 and x265 cannot crop halved chroma to an odd size.
     odd_width = facts.width % 2 and chroma != "444"
     odd_height = facts.height % 2 and chroma == "420"
@@ -246,7 +246,7 @@ def configure(context: VideoCodecContext, facts: VideoFacts, encoding: Encoding)
     context.pix_fmt = encoding.pixel_format
     time_base = time_base_of(facts, encoding)
     if encoding.codec == "mpeg4":
-        time_base = time_base.limit_denominator(MPEG4_TICKS)  # AVI's own is exact
+        time_base = time_base.limit_denominator(MPEG4_TICKS)  # AVI's own time base is exact
     context.time_base, context.framerate = time_base, facts.rate
     if facts.aspect is not None:
         context.sample_aspect_ratio = 1 / facts.aspect if sideways else facts.aspect
@@ -263,7 +263,7 @@ def configure(context: VideoCodecContext, facts: VideoFacts, encoding: Encoding)
 
 
 class VideoEncoder:
-    """Frames in, encoded frames out; starts with a key frame and refers to nothing before it."""
+    """Encodes frames; the first result is a key frame, and none refers to anything before it."""
 
     def __init__(self, facts: VideoFacts, encoding: Encoding) -> None:
         self._facts, self._encoding = facts, encoding
@@ -277,10 +277,10 @@ class VideoEncoder:
         self._durations: dict[int, int] = {}
 
     def encode(self, frame: Frame) -> list[EncodedFrame]:
-        """The encoded frames that are ready once `frame` (upright RGB, uint8 or uint16) is in."""
+        """The encoded frames that are ready once `frame` (upright RGB, uint8 or uint16) has been added."""
         stored = stored_frame(frame, self._facts, self._encoding, self._to_stored)
         stored.pts, stored.duration, stored.time_base = frame.pts, frame.duration, self._facts.time_base
-        if self._times is not None:  # for AVI frames are numbered, their order is kept
+        if self._times is not None:  # for AVI, frames are numbered, and their order is kept
             self._times.append(frame.pts)
             stored.pts, stored.duration, stored.time_base = self._count, 1, self._context.time_base
         self._count += 1

@@ -19,7 +19,7 @@ from derain.errors import DerainError
 from derain.pictures.video_decoding import Tally, decoded_frames, open_video, video_stream
 
 _MAX_RATE = 10_000  # frames per second
-# Frames of a GIF that are searched for transparent pixels before the work begins.
+# Frames of a GIF that are searched for transparent pixels before any work begins.
 _LOOKED_THROUGH = 100
 # Side data of frames that is carried, is not about the picture, or describes the old coding.
 _CARRIED_DATA = {"DISPLAYMATRIX", "MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL", "SPHERICAL"}
@@ -54,12 +54,12 @@ class Colour:
     transfer: int
 
     def swscale_matrix(self, height: int) -> int:
-        """The matrix to convert with; if the file states none, BT.709 from 720 lines on, as is customary."""
+        """The matrix for conversion; if the file states none, BT.709 from 720 lines on, as is customary."""
         return _MATRICES.get(self.matrix, 1 if height >= 720 else 5)
 
     @property
     def swscale_range(self) -> int:
-        """The range to convert with; limited if the file states none."""
+        """The range for conversion; limited if the file states none."""
         return RANGE_FULL if self.range == RANGE_FULL else RANGE_LIMITED
 
 
@@ -69,26 +69,26 @@ class VideoFacts:
 
     Attributes:
         path: the file.
-        width, height: of the stored frames, pixels, before any rotation.
+        width, height: size of the stored frames in pixels, before any rotation.
         turns: quarter turns anticlockwise that bring the stored frames upright, 0 to 3.
         display_matrix: the nine numbers from which `turns` and `mirrored` follow, None if there are none.
-        aspect: width of a pixel by its height, None if not stated.
-        pixel_format: FFmpeg's name.
-        bits: per sample, 8 or more.
+        aspect: width of a pixel divided by its height; None if not stated.
+        pixel_format: FFmpeg's name of the pixel format.
+        bits: bits per sample, 8 or more.
         colour: how samples become RGB.
         time_base: seconds per tick of all time stamps.
-        rate: frames per second; of a variable rate the mean.
-        packets: how many the file announces, 0 if it does not.
-        duration: of the video stream, seconds, None if the file does not state it.
+        rate: frames per second; the mean if the rate is variable.
+        packets: how many packets the file announces; 0 if it does not.
+        duration: duration of the video stream in seconds; None if the file does not state it.
         interlaced: whether frames hold two moments, in alternating rows.
         alpha: whether frames are transparent in places.
-        loops: how often a GIF is repeated, as it stores it: 0 for ever, -1 never; None of other kinds.
-        mastering: of HDR: (x, y) of red, green, blue and white, least and greatest cd/m2 of the display
-            that it was made for, each a fraction.
-        light_levels: of HDR: greatest of a pixel and of a frame's mean, cd/m2.
+        loops: how often a GIF is repeated, as stored: 0 for ever, -1 never; None for other kinds.
+        mastering: for HDR, (x, y) of red, green, blue and white, and least and greatest cd/m2 of the display
+            for which it was made, each as a fraction.
+        light_levels: for HDR, the greatest of a pixel and of a frame's mean, in cd/m2.
         spherical: whether it is a 360-degree video.
-        mirrored: whether frames are shown with left and right exchanged, once they are turned.
-        lost: what the file contains and no copy will, in words.
+        mirrored: whether frames are mirrored left-right when shown, after they are turned.
+        lost: what the file contains that no copy will, in words.
     """
 
     path: Path
@@ -115,7 +115,7 @@ class VideoFacts:
 
     @property
     def expected_frames(self) -> int | None:
-        """How many frames there should be, None if that is unknown; for progress only."""
+        """How many frames there should be; None if unknown. Only for showing progress."""
         if self.packets:
             return self.packets
         return None if self.duration is None else max(1, round(self.duration * self.rate))
@@ -125,7 +125,7 @@ def video_facts(path: str | Path) -> VideoFacts:
     """Reads the header and the first frame.
 
     Raises:
-        DerainError: not a video that can be read, or one without frames.
+        DerainError: it is not a video that can be read, or has no frames.
     """
     path = Path(path)
     with open_video(path) as container:
@@ -145,8 +145,8 @@ def facts_of(
 
     Args:
         path: the file, or what messages call the source.
-        container, stream, first: of the video; None where there is no frame.
-        rate: frames per second where the container states none.
+        container, stream, first: the video's container, stream and first frame; None if there is no frame.
+        rate: frames per second, for a container that states none.
 
     Raises:
         DerainError: there is no frame, or the rate is impossible.
@@ -190,12 +190,12 @@ def facts_of(
 
 
 def has_alpha(pixel_format: str) -> bool:
-    """Whether FFmpeg's format of a name holds transparency."""
+    """Whether the pixel format that FFmpeg calls this holds transparency."""
     return any(component.is_alpha for component in av.VideoFormat(pixel_format).components)
 
 
 def _is_transparent(path: Path) -> bool:
-    """Whether a GIF is transparent; the format stores opaque frames as transparent, too."""
+    """Whether a GIF is transparent; opaque frames may also be stored as transparent ones."""
     with open_video(path) as container:
         stream = video_stream(container, path)
         for number, frame in enumerate(decoded_frames(container, stream, Tally())):
@@ -207,7 +207,7 @@ def _is_transparent(path: Path) -> bool:
 
 
 def _loops(path: Path) -> int:
-    """The Netscape application block of a GIF: a count, 0 for ever; -1 where there is none."""
+    """The count in the Netscape application block of a GIF, 0 for ever; -1 if there is no such block."""
     with path.open("rb") as file:
         found = re.search(rb"\x21\xff\x0bNETSCAPE2\.0\x03\x01(..)", file.read(1 << 20), re.DOTALL)
     return -1 if found is None else int.from_bytes(found[1], "little")
@@ -224,7 +224,7 @@ def _mastering(frame: VideoFrame) -> tuple[Fraction, ...] | None:
 
 
 def _is_plain_sphere(frame: VideoFrame) -> bool:
-    """Whether frames are whole equirectangular views, neither turned nor cut (AVSphericalMapping)."""
+    """Whether frames are full equirectangular views, neither turned nor cropped (AVSphericalMapping)."""
     data: Any = frame.side_data.get("SPHERICAL")
     return data is not None and not any(struct.unpack("=9i", bytes(data)[:36]))
 
@@ -252,7 +252,7 @@ def _display_matrix(frame: VideoFrame) -> tuple[int, ...] | None:
 
 
 def _position(matrix: tuple[int, ...]) -> tuple[int, bool]:
-    """Quarter turns anticlockwise that a display matrix asks for, and whether it mirrors after them."""
+    """The anticlockwise quarter turns in a display matrix, and whether it mirrors after them."""
     across, down, other_across, other_down = matrix[0], matrix[1], matrix[3], matrix[4]
     mirrored = across * other_down - down * other_across < 0
     angle = math.atan2(down, -across if mirrored else across)

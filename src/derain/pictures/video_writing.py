@@ -1,4 +1,4 @@
-"""Writing video: packets to a file, together with everything else in the source."""
+"""Writes video: packets to a file, together with everything else in the source."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ HOLD_CHAPTERS = ("mp4", "mov", *MATROSKA)
 HOLD_COVERS, HOLD_TIME_CODE = ("mp4", "matroska"), ("mp4", "mov", *MATROSKA)
 LONGEST_GIF_DELAY, SHORTEST_GIF_DELAY = 655.35, 0.009  # seconds
 SILENT_ON_ASPECT = ("vp9", "gif")
-# In small letters; written by the muxer, true of the source only.
+# In lower case; written by the muxer, and true only of the source.
 _CONTAINER_TAGS = {
     *("encoder", "software", "duration", "alpha_mode"),
     *("major_brand", "minor_version", "compatible_brands"),
@@ -53,14 +53,14 @@ def write_video(
     times: NDArray[np.int64],
     frames: Callable[[], Iterator[EncodedFrame]],
 ) -> list[str]:
-    """Writes encoded frames with everything else in the source, whole or not at all.
+    """Writes encoded frames with everything else in the source, completely or not at all.
 
-    Sound, subtitles, attachments, chapters, tags and the rotation are copied as they are.
+    Sound, subtitles, attachments, chapters, tags and the rotation are copied unchanged.
 
     Args:
         target: the file; replaced if it exists.
-        facts: of the source.
-        encoding: of the frames.
+        facts: the facts of the source.
+        encoding: how the frames were encoded.
         times: (N,) the pts of all frames in coding order.
         frames: returns the encoded frames in coding order.
 
@@ -105,7 +105,7 @@ def _has_time_code(stream: Stream) -> bool:
 def _not_held(
     facts: VideoFacts, encoding: Encoding, has_chapters: bool, times: NDArray[np.int64]
 ) -> list[str]:
-    """What of the facts the new file cannot hold, in words."""
+    """Which of the facts the new file cannot hold, in words."""
     container, codec = encoding.container, encoding.codec
     lost = list(facts.lost)
     if facts.bits > encoding.bits:
@@ -139,7 +139,7 @@ def _not_held(
 
 
 def refuse_misfit(facts: VideoFacts, encoding: Encoding, target: Path) -> None:
-    """Checks before the work that the container can hold the source's sound and its times.
+    """Checks before any work that the container can hold the source's sound and its times.
 
     Raises:
         UsageError: it cannot.
@@ -176,10 +176,10 @@ def _muxer_options(
         delay = {"final_delay": str(max(1, round(100 * last)))} if len(times) > 1 else {}
         return {"loop": str(0 if facts.loops is None else facts.loops), **delay}
     if encoding.container in ("mp4", "mov") and any("." in key for key in source.metadata):
-        return {"movflags": "use_metadata_tags"}  # the dotted tags of telephones and cameras
+        return {"movflags": "use_metadata_tags"}  # the dotted tags of phones and cameras
     if encoding.container == "avi":
         return {"avoid_negative_ts": "disabled"}
-    if encoding.container in MATROSKA:  # numbers of tracks, too, are the same each time
+    if encoding.container in MATROSKA:  # makes track numbers the same each time, too
         return {"avoid_negative_ts": "disabled", "fflags": "+bitexact"}
     return {}
 
@@ -247,7 +247,7 @@ def _copy_tags(source: Stream, copy: Stream) -> None:
 
 
 def _lasting(tags: Mapping[str, str]) -> dict[str, str]:
-    """The tags of a source that are true of its copy, too."""
+    """The tags of a source that are also true of its copy."""
     return {name: value for name, value in tags.items() if name.lower() not in _CONTAINER_TAGS}
 
 
@@ -289,7 +289,7 @@ def _add_copies(
 def _add_cover(
     output: OutputContainer, stream: Stream, covers: list[Packet[Stream]], container: str, path: Path
 ) -> bool:
-    """Adds a cover picture as the container holds it; False where it does not."""
+    """Adds a cover picture in the way of the container; returns False if the container cannot hold it."""
     name = stream.codec_context.name if stream.codec_context else ""
     with open_video(Path(str(path).removeprefix("file:"))) as again:
         packets = again.demux(again.streams[stream.index])
@@ -351,7 +351,7 @@ def _video_packets(
         packet: Packet[Stream] = Packet(frame.data)
         packet.stream, packet.time_base = stream, time_base
         if not left and end - shown > 1.5 * usual:
-            dts, duration = pts, end - pts  # muxers take the end of the last packet for that of the video
+            dts, duration = pts, end - pts  # muxers take the end of the last packet as that of the video
         packet.pts, packet.dts = pts, dts
         packet.duration, packet.is_keyframe = duration, frame.keyframe
         if frame.beside:
@@ -374,7 +374,7 @@ def decode_times(times: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _avi_times(facts: VideoFacts, times: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Frame numbers, which is all that AVI stores; it can leave some out."""
+    """The times as frame numbers, which are all that AVI stores; some may be left out."""
     per_tick = float(facts.time_base * facts.rate)
     places = (times - times.min()) * per_tick
     numbers = np.round(places).astype(np.int64)
@@ -387,9 +387,9 @@ def _avi_times(facts: VideoFacts, times: NDArray[np.int64]) -> NDArray[np.int64]
 
 
 def _gif_times(facts: VideoFacts, times: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Hundredths of a second, no two frames in the same."""
+    """The times in hundredths of a second, all different."""
     hundredths = np.rint(times * float(100 * facts.time_base)).astype(np.int64)
     places = np.arange(len(times))
-    # Rising by one at least: what is in excess of that never falls.
+    # Increasing by at least one: the excess over that never decreases.
     rising: NDArray[np.int64] = np.maximum.accumulate(hundredths - places) + places
     return rising

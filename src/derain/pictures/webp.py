@@ -19,7 +19,7 @@ CARRIED = {b"ICCP": "icc", b"EXIF": "exif", b"XMP ": "xmp"}
 
 
 def read(content: bytes, name: str, max_pixels: int) -> Picture:
-    """A WebP file's picture, as stored, not yet turned."""
+    """A WebP file's picture as stored, not yet turned upright."""
     held: dict[str, bytes] = {}
     lost, lossless = list[str](), False
     for kind, body in _chunks(content):

@@ -1,4 +1,4 @@
-"""Writing still pictures, whole or not at all, and reporting what their format cannot hold."""
+"""Writes still pictures, completely or not at all, and reports what their format cannot hold."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FORMATS = {
 HOLD_16_BITS = {"PNG", "TIFF"}
 HOLD_GREY = {"PNG", "JPEG", "TIFF", "BMP"}
 HOLD_ALPHA = {"PNG", "TIFF", "WebP", "AVIF"}
-# Attributes of a `Picture` that only some formats hold, what they are called, and which formats do.
+# Attributes of a `Picture` that only some formats hold, what they are called, and which formats these are.
 CARRIED: dict[str, tuple[str, set[str]]] = {
     "exif": ("EXIF", {"PNG", "JPEG", "WebP", "TIFF", "AVIF"}),
     "icc": ("its colour profile", {"PNG", "JPEG", "WebP", "TIFF", "AVIF"}),
@@ -52,27 +52,27 @@ WRITERS: dict[str, Callable[[Picture, Array], bytes]] = {
     "BMP": bmp.write,
     "AVIF": avif.write,
 }
-# XMP about what is not in the file any more: gain maps, clips of motion photos, thumbnails.
+# XMP about what is no longer in the file: gain maps, clips of motion photos, thumbnails.
 STALE_ATTRIBUTES = re.compile(rb"""\s(?:hdrgm|HDRGainMap|GCamera):(?:\w*)\s*=\s*(?:"[^"]*"|'[^']*')""")
 STALE_ELEMENTS = (b"Container:Directory", b"xmp:Thumbnails", b"xap:Thumbnails")
 XMP_ORIENTATION = re.compile(rb"""(tiff:Orientation(?:\s*=\s*["']|>))[1-8]""")
 
 
 def write_picture(path: str | Path, picture: Picture, jpeg_quality: int | None = None) -> tuple[str, ...]:
-    """Writes a picture in the format of the extension, whole or not at all; replaces what was there.
+    """Writes a picture in the format of the extension, completely or not at all; replaces an existing file.
 
-    PNG, TIFF and BMP are lossless, and WebP if the source was; a JPEG is compressed as its source was,
+    PNG, TIFF and BMP are lossless, and so is WebP if the source was. A JPEG is compressed like its source,
     unless a quality is given or the source was not a JPEG: then at 95 and full colour resolution (4:4:4). PNG
     and TIFF keep 16 bits, the others get 8, rounded. WebP and AVIF have no grey and hold it as RGB, as do
     PNG and TIFF for 16-bit grey with alpha. JPEG and BMP have no alpha: one that is opaque throughout is
-    left out, any other is refused.
+    left out, and any other is refused.
 
     Returns:
-        In words, what `picture` or its source contained and the file does not; nothing is lost silently.
+        What `picture` or its source contained that the file does not, in words; nothing is lost silently.
 
     Raises:
-        UsageError: an unknown extension, or a quality outside 1 to 100.
-        DerainError: the format cannot hold the picture, the folder cannot be written, the disk is full.
+        UsageError: the extension is unknown, or the quality outside 1 to 100.
+        DerainError: the format cannot hold the picture, the folder cannot be written to, or the disk is full.
     """
     path = Path(path)
     with _named(path):
@@ -98,7 +98,7 @@ def _encoding(
     picture: Picture, extension: str, jpeg_quality: int | None
 ) -> tuple[Callable[[BinaryIO], object], tuple[str, ...]]:
     """A function that writes a picture to a file, and what is left out. TIFF, which may be large, is encoded
-    while being written, all others before."""
+    while it is written, all other formats before."""
     name = FORMATS.get(extension.lower())
     if name is None:
         named = f"as '{extension}'" if extension else "without an extension"
@@ -217,7 +217,7 @@ def _current(xmp: bytes) -> bytes:
 
 
 def _words(picture: Picture, attribute: str, words: str) -> list[str]:
-    """What is lost with an attribute; nothing if programs assume the same without it."""
+    """What is lost without an attribute; nothing if programs then assume the same."""
     if attribute == "colour":
         code = picture.colour
         if code is None or picture.icc is not None or (code.primaries, code.transfer) == (1, 13):

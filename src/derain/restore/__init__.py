@@ -1,4 +1,4 @@
-"""A network applied to a picture of any size: padding, tiles, ensemble, device, precision, memory."""
+"""Applies a network to a picture of any size: padding, tiles, ensembles, devices, precision and memory."""
 
 from derain.restore.derainer import Derainer, load
 from derain.restore.run import PictureOptions, RunReport, restore_files

@@ -1,4 +1,4 @@
-"""Learning from rainy pictures alone, on files."""
+"""Learning from files of rainy pictures alone, with no clean ones to compare them with."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from derain.restore.tiles import OVERLAP, even_axis, run_tiles
 
 NETWORK_FILE = "network.safetensors"
 KEPT = "kept"
-FEWEST_STEPS = 20  # after fewer, a network leaves marks of its own in the picture
-TILE = 512  # side in pixels of the tiles in which larger pictures go through a network
+FEWEST_STEPS = 20  # after fewer, a network leaves artefacts in the picture
+TILE = 512  # pixels: side of the tiles into which larger pictures are cut
 
 
 def presets() -> Mapping[str, SelfSupervision]:
@@ -53,8 +53,8 @@ class Start:
     Attributes:
         name: its name in the registry.
         config: keyword arguments of its class.
-        weights: trained ones, or None for fresh ones.
-        seed: the seed of fresh weights.
+        weights: trained weights, or None to initialise new ones.
+        seed: the seed for new weights.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Start:
     seed: int
 
     def network(self) -> RainNetwork:
-        """A new network in this state; fresh weights are the same each time."""
+        """A new network in this state; weights that are not trained are initialised alike each time."""
         torch.manual_seed(self.seed)
         network = create_network(self.name, **self.config)
         if self.weights is not None:
@@ -76,8 +76,8 @@ def starting_point(way: SelfSupervision, network: str | None = None, model: str 
 
     Args:
         way: how to learn.
-        network: a fresh one by its name in the registry; None for the default.
-        model: trained weights: a file, or a name of bundled ones; None for a fresh network.
+        network: the name in the registry of an untrained one; None for the default.
+        model: trained weights: a file, or the name of bundled ones; None for an untrained network.
 
     Raises:
         UsageError: both are given, the way takes no trained network, or a name is not known.
@@ -103,11 +103,11 @@ def starting_point(way: SelfSupervision, network: str | None = None, model: str 
 
 
 def learning_precision(name: str, start: Start, way: SelfSupervision, device: torch.device) -> torch.dtype:
-    """What to learn in: what was asked for; for "auto", bfloat16 where the processor, the way and the network
-    allow it, else float32.
+    """The precision to learn in: the requested one; for "auto", bfloat16 where the processor, the way and the
+    network allow it, else float32.
 
     Raises:
-        UsageError: the network's results would suffer.
+        UsageError: the network's results would suffer in the requested precision.
     """
     network = start.network()
     safe = way.safe_in_bfloat16 and "bfloat16" not in network.spec.refused_precisions
@@ -121,8 +121,8 @@ def apply(
 ) -> Tensor:
     """A network's result for a picture (1, 3, H, W) of any size, in [0, 1].
 
-    Large ones go through it in tiles of `TILE` pixels, not in those of the published tests: nothing is
-    compared with published figures here.
+    Large pictures are cut into tiles of `TILE` pixels rather than those of the published tests, as nothing
+    here is compared with published figures.
     """
     height, width = picture.shape[2:]
     multiple = network.spec.multiple_of
@@ -138,7 +138,7 @@ def apply(
 def restore_target(
     target: Target, network: RainNetwork, way: SelfSupervision, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """The picture of a target as a fitted network restores it, (1, 3, H, W) in [0, 1]."""
+    """The picture of a target, restored by a fitted network: (1, 3, H, W) in [0, 1]."""
 
     def once(rainy: Tensor) -> Tensor:
         return apply(network, rainy, device, way.least_side)
@@ -171,9 +171,10 @@ def adapt_one(
 
     Args:
         rainy: (1, 3, H, W) in [0, 1].
-        network: one of the registry; changed in place.
+        network: one from the registry; trained in place.
         way: how to learn.
-        options: how to fit; `seconds` limits everything: learning ends early enough to apply the network.
+        options: how to fit; `seconds` is the limit for everything, so training stops early enough to
+            apply the network.
 
     Raises:
         DerainError: the picture is too small, or the loss is no longer finite.
@@ -198,13 +199,17 @@ def adapt_one(
 
 
 def make_target(rainy: Tensor, network: RainNetwork, way: SelfSupervision, options: FitOptions) -> Target:
-    """The target from a picture, with the result of a trained network. Raises as `SelfSupervision.target`."""
+    """The target made from a picture, with the result of a trained network if there is one.
+
+    Raises:
+        DerainError: see `SelfSupervision.target`.
+    """
     derained = apply(network, rainy, options.device, way.least_side) if options.trained else None
     return way.target(rainy, derained)
 
 
 def write_maps(jobs: Sequence[Job], way: SelfSupervision, overwrite: bool = False) -> Iterator[Outcome]:
-    """The published rain map of each picture as an 8-bit picture."""
+    """Writes the published rain map of each picture as an 8-bit picture."""
 
     def write(job: Job) -> Made:
         rain_map, note = way.rain_map(to_rgb8(read_picture(job.source)))
@@ -223,18 +228,18 @@ def adapt_each(
     keep: bool = False,
     overwrite: bool = False,
 ) -> Iterator[Outcome]:
-    """Trains one network per picture; `options.seconds` is for each. A failure does not stop the rest.
+    """Trains one network per picture, for at most `options.seconds` each. A failure does not stop the rest.
 
     Args:
         jobs: pictures.
         start: the network to start with.
         way: how to learn.
         options: how to fit.
-        keep: also write mask, references and weights to OUT/kept.
+        keep: also write the mask, references and weights to OUT/kept.
         overwrite: replace results that exist.
 
     Raises:
-        DerainError: no result could be written; checked before the work.
+        DerainError: no result could be written; checked before any work is done.
     """
     options = replace(options, trained=start.weights is not None)
 
@@ -301,7 +306,7 @@ def adapt_together(
 
 
 def _keep(job: Job, picture: Picture, target: Target, fit: Fit | None, start: Start) -> None:
-    """Mask, references and weights, in OUT/kept/NAME."""
+    """Writes the mask, references and weights to OUT/kept/NAME."""
     folder = job.folder / KEPT / job.name
     _write_map(folder / "mask.png", target.rain_map)
     write_picture(folder / "reference.png", with_pixels(picture, target.mean))

@@ -1,4 +1,4 @@
-"""How much of a change is applied to a picture: its strength, and the parts that stay as they are."""
+"""How much of a change is applied to a picture: its strength, and the parts left unchanged."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from derain.pictures import Picture, to_tensor
 from derain.pictures.picture import to_pixels
 from derain.restore.protecting import protected
 
-ROWS = 256  # of a picture that are blended at once
+ROWS = 256  # rows of a picture that are blended at once
 
 
 def blended(rainy: Tensor, image: Tensor, strength: float, keep: Tensor | None) -> Tensor:
-    """`image` at another strength, and with the pixels of `rainy` where `keep` is 1.
+    """`image` with the change from `rainy` scaled by `strength`, and the pixels of `rainy` where `keep` is 1.
 
     Args:
         rainy, image: (B, 3, H, W) in [0, 1], before and after.
-        strength: of the change, see `derain.restore.Settings`.
-        keep: how much of each pixel stays unchanged, (1, 1, H, W), see `derain.restore.protecting.keep_map`.
+        strength: how much of the change to apply; see `derain.restore.Settings`.
+        keep: how much of each pixel stays unchanged, (1, 1, H, W); see
+            `derain.restore.protecting.keep_map`. None changes all of them.
 
     Returns:
         (B, 3, H, W) in [0, 1].
@@ -32,7 +33,7 @@ def blended(rainy: Tensor, image: Tensor, strength: float, keep: Tensor | None) 
 
 
 def blended_picture(rainy: Picture, restored: Picture, strength: float, keep: Tensor | None) -> Picture:
-    """The same for a picture in integers, in bands of rows."""
+    """As `blended`, for a picture of integers, in bands of rows."""
     if strength == 1 and keep is None:
         return restored
     height, _ = rainy.size

@@ -1,4 +1,4 @@
-"""`Derainer`: restoring from Python. A picture or video of any kind and size in, the same kind out."""
+"""`Derainer`, for restoring from Python: takes a picture or video of any size, returns the same kind."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("derain")
 
-FRAMES_ON_GPU = 4  # of a video per batch
+FRAMES_ON_GPU = 4  # frames of a video per batch
 
 Kind = TypeVar("Kind", Path, Image.Image, NDArray[Any], Tensor)
 Seen = TypeVar("Seen")
@@ -69,7 +69,7 @@ def load(
     full_size: bool = False,
     own_code: bool = False,
 ) -> Derainer:
-    """Opens a model to restore pictures and videos with.
+    """Opens a model that restores pictures and videos.
 
     Examples:
         >>> import derain, numpy
@@ -85,7 +85,7 @@ def load(
         precision: "float32", "bfloat16", "float16", or "auto"; see `Settings`.
         tile: side of a tile in pixels; None chooses by the available memory, 0 never tiles.
         overlap: pixels that neighbouring tiles share; None takes what the network needs.
-        ensemble: average over "flips" (four), "turns" (eight), or those of the training (True).
+        ensemble: average over "flips" (four), "turns" (eight), or those used in training (True).
         strength: how much of the change to apply; see `Settings`.
         phases: restore the four half-size phases one by one; see `Settings`.
         full_size: never look for rain in a reduced copy of a large picture; see `Settings`.
@@ -116,7 +116,7 @@ class RestoredPicture:
 
     Attributes:
         picture: the restored one, with all metadata of the rainy one.
-        maps: {"mask" or "uncertainty": grey}; empty if not asked for.
+        maps: {"mask" or "uncertainty": a grey picture}; empty if not requested.
         rain: how much there was.
         note: what a user should know about how it was done, or "".
     """
@@ -145,9 +145,9 @@ class Derainer:
         derain.errors.DerainError: the picture holds values from 255 to 255; floats must be in [0, 1].
 
     Attributes:
-        checkpoint: the file behind it; None for a module that was given.
+        checkpoint: the file that it was loaded from; None for a module that was passed in.
         network: the network, in eval mode, on `device`.
-        name: of the network, as users type it; the class's name if it is not in the registry.
+        name: the network's name, as users type it; the class's name if it is not in the registry.
         settings: those it was made with.
         device: the one that the settings resolve to on this machine.
         dtype: the type that the network computes in; see `dtype_for` for pictures of 8 bits.
@@ -175,7 +175,7 @@ class Derainer:
         self.settings = settings
         self.device = choose_device(settings.device)
         self.dtype = choose_precision(settings.precision, self.name, network)
-        # The caller's network stays where it is, and as it is.
+        # The caller's network is neither moved nor changed.
         moves = any(tensor.device.type != self.device.type for tensor in network.state_dict().values())
         if moves or self.checkpoint is None:
             network = copy.deepcopy(network)
@@ -194,12 +194,12 @@ class Derainer:
         return digest.hexdigest()
 
     def dtype_for(self, bits: int) -> torch.dtype:
-        """What the network computes in for pictures of this many bits per channel."""
+        """The type that the network computes in for pictures of this many bits per channel."""
         chosen = self.settings.precision != "auto" or bits > 8 or not self.network.spec.safe_in_bfloat16
         return torch.bfloat16 if not chosen and is_bfloat16_native(self.device) else self.dtype
 
     def precision_for(self, bits: int) -> str:
-        """The same by name; "int8" for exported files in 8-bit integers."""
+        """The name of `dtype_for`'s type; "int8" for exported files in 8-bit integers."""
         return self.network.spec.stored_precision or str(self.dtype_for(bits)).removeprefix("torch.")
 
     @overload
@@ -219,8 +219,8 @@ class Derainer:
             picture: see the class.
             output: only for a path: the file to write; by default NAME-derained beside it.
             overwrite: replace the output if it exists.
-            protect: a mask of the picture's size, of any of these kinds: its white areas stay unchanged,
-                with a soft edge; see `derain.restore.protecting`.
+            protect: a mask of the picture's size, in any form that `picture` can have: its white areas
+                stay unchanged, with a soft edge; see `derain.restore.protecting`.
 
         Raises:
             UsageError: the output exists, or options do not fit together.
@@ -292,7 +292,7 @@ class Derainer:
         protect: Any = None,
         progress: FrameProgress | None = None,
     ) -> VideoResult:
-        """As `video`, with the place and the options already decided.
+        """As `video`, with the target and the options already decided.
 
         Args:
             source: see `video`.
@@ -322,15 +322,18 @@ class Derainer:
         )
 
     def frame_restorer(self, bits: int) -> RestoreBatch:
-        """What restores the frames of a clip, of this many bits per channel, at full strength."""
+        """A function that restores the frames of a clip, of this many bits per channel, at full strength."""
         work = Work(self.dtype_for(bits))
         return lambda rainy: self._restore_once(rainy, work).image
 
     def frame_finish(self, protect: Tensor | None = None) -> Finish | None:
-        """What applies the strength to a frame once its neighbours corrected it; None where nothing is to do.
+        """A function that applies strength and mask to a frame after its neighbours have corrected it.
 
         Args:
             protect: how much of each pixel stays unchanged, (1, 1, H, W).
+
+        Returns:
+            None where there is nothing to do.
         """
         strength = self.settings.strength
         if strength == 1 and protect is None:
@@ -345,13 +348,13 @@ class Derainer:
 
     @property
     def frames_in_a_pass(self) -> int:
-        """How many frames of a video the network gets together; a CPU gains nothing from more than one."""
+        """How many frames of a video form a batch; a CPU gains nothing from more than one."""
         return 1 if self.device.type == "cpu" else FRAMES_ON_GPU
 
     def passes_at_once(self, most: int | None = None) -> int:
         """How many pictures or frames are restored at the same time, each in its own thread.
 
-        One where the network shares out its work itself: on a GPU, and in an exported file.
+        Only one where the network already runs in parallel itself: on a GPU, and in an exported file.
 
         Args:
             most: the number of pictures; None if there are many.
@@ -368,7 +371,7 @@ class Derainer:
 
     @property
     def rain_threshold(self) -> float | None:
-        """The signal above which it rains, as measured for these weights; None where it was not measured."""
+        """The signal above which a picture counts as rainy; None if it was not measured for these weights."""
         return self.checkpoint.rain_threshold if self.checkpoint else None
 
     def rain(self, picture: Any) -> Rain:
@@ -408,29 +411,29 @@ class Derainer:
         protect: Tensor | None = None,
         one_pass: bool = False,
     ) -> Restored:
-        """Restores pictures in memory, as many at once as fit there.
+        """Restores pictures in memory, as many at once as it has room for.
 
-        Tiles if the settings ask for it, if the network's published protocol does, or if a picture would not
-        fit in memory; if memory runs out nevertheless, halves the tile and starts the picture again.
+        A picture is cut into tiles if the settings or the network's published protocol ask for it, or if it
+        would not fit in memory; if memory runs out nevertheless, it starts again with tiles half the size.
 
         Args:
             rainy: (B, 3, H, W) or (3, H, W) RGB in [0, 1], of any float type and on any device.
             with_maps: return the network's rain mask or uncertainty as well.
-            progress: called with the number of tiles done and of all.
+            progress: called with the number of tiles done and their total.
             bits: the depth of the file that the values come from; 32 for floats, which the precision "auto"
                 restores in float32.
             protect: how much of each pixel stays unchanged, (1, 1, H, W); see
                 `derain.restore.protecting.keep_map`.
-            one_pass: do not look for rain that falls sideways (`derain.restore.sideways`), nor for wide
-                streaks in a copy of half the size (`derain.restore.wide_rain`); as for frames of a clip,
-                which must all be treated alike.
+            one_pass: look neither for rain that falls sideways (`derain.restore.sideways`) nor for wide
+                streaks in a copy of half the size (`derain.restore.wide_rain`); for frames of a clip, which
+                must all be treated alike.
 
         Returns:
             The pictures (B, 3, H, W) float32, on the CPU.
 
         Raises:
-            DerainError: they are no such tensor, values are not finite, the mask has another size, or memory
-                runs out at the smallest tile.
+            DerainError: `rainy` is not such a tensor or has values that are not finite, the mask has another
+                size, or memory runs out even with the smallest tile.
         """
         rainy = tensor_batch(rainy)
         if protect is not None:
@@ -443,7 +446,7 @@ class Derainer:
         return self._inference.restore(rainy, *work)
 
     def _restore_best(self, rainy: Tensor, work: Work) -> Restored:
-        """The best look at each of the pictures (B, 3, H, W), at full strength."""
+        """The best look at each of the pictures (B, 3, H, W), at full strength; see `Looks`."""
         found = self._restore_once(rainy, work)
         if self.rain_threshold is None:
             return found
@@ -465,7 +468,7 @@ class Derainer:
         *,
         protect: Tensor | None = None,
     ) -> RestoredPicture:
-        """As `restore`, from integers to integers, with no more floats in memory than the network needs.
+        """As `restore`, for a picture of integers, holding no more floats in memory than the network needs.
 
         Args:
             picture: as read from a file.
@@ -499,7 +502,7 @@ class Derainer:
         return target
 
     def with_settings(self, **changes: Unpack[Changes]) -> Derainer:
-        """The same network with some settings changed; this derainer stays as it is.
+        """A derainer of the same network with some settings changed; this one is left unchanged.
 
         The weights are shared if the device stays the same, and copied if it changes.
 
@@ -523,10 +526,10 @@ def _is_video(source: Path) -> bool:
 
 
 def _target(source: Path, output: str | Path | None, overwrite: bool) -> Path:
-    """The file to write: `output`, or NAME-derained beside the source, in a format that is written.
+    """The file to write: `output`, or NAME-derained beside the source, in a format that can be written.
 
     Raises:
-        UsageError: the source is a folder; or the file is the source, or exists and may not be replaced.
+        UsageError: the source is a folder, or the file to write is the source or must not be replaced.
     """
     if is_folder(source):
         raise UsageError(f"{source}: is a folder; give one file, or use `derain.restore.restore_files`.")

@@ -14,16 +14,16 @@ from torch import Tensor
 from derain.errors import DerainError, UsageError, wrong_type
 from derain.pictures import Picture, to_tensor, with_pixels
 
-# (B, 3, H, W) float RGB in [0, 1] of the given bits per channel, to the same
+# Maps (B, 3, H, W) float RGB in [0, 1], of the given bits per channel, to the same.
 Restore = Callable[[Tensor, int], Tensor]
-FLOATS = 32  # bits per channel that floats count as
+FLOATS = 32  # the bits per channel that floats count as
 
 
 def restore_pil(picture: Image.Image, restore: Restore) -> Image.Image:
-    """An upright picture of mode RGB, L, RGBA or LA, with its alpha and everything else it carries.
+    """Restores an upright picture of mode RGB, L, RGBA or LA; keeps its alpha and everything else it carries.
 
     Raises:
-        DerainError: it is of another mode.
+        DerainError: it has another mode.
     """
     if picture.mode not in ("RGB", "L", "RGBA", "LA"):
         raise DerainError(f"a PIL picture of mode {picture.mode}: convert it to RGB, L, RGBA or LA first.")
@@ -38,7 +38,7 @@ def restore_pil(picture: Image.Image, restore: Restore) -> Image.Image:
 
 
 def pil_upright(picture: Image.Image) -> Image.Image:
-    """The picture turned as its Exif says; as it is where nobody can read that."""
+    """The picture, turned upright as its Exif says; unchanged where that cannot be read."""
     try:
         return ImageOps.exif_transpose(picture)
     except Exception:  # Pillow raises errors of many kinds for damaged Exif
@@ -46,10 +46,10 @@ def pil_upright(picture: Image.Image) -> Image.Image:
 
 
 def restore_array(array: NDArray[Any], restore: Restore) -> NDArray[Any]:
-    """(H, W), (H, W, 1) or (H, W, 3), uint8, uint16 or float in [0, 1].
+    """Restores an array (H, W), (H, W, 1) or (H, W, 3), uint8, uint16 or float in [0, 1].
 
     Raises:
-        DerainError: its shape, type or values are others.
+        DerainError: it has another shape or type, or other values.
     """
     planes, bits = _array_planes(array)
     restored = restore(planes, bits)
@@ -63,10 +63,10 @@ def restore_array(array: NDArray[Any], restore: Restore) -> NDArray[Any]:
 
 
 def restore_tensor(tensor: Tensor, restore: Restore) -> Tensor:
-    """(3, H, W) or (B, 3, H, W) float in [0, 1], on any device.
+    """Restores a tensor (3, H, W) or (B, 3, H, W), float in [0, 1], on any device.
 
     Raises:
-        DerainError: its shape, type or values are others.
+        DerainError: it has another shape or type, or other values.
     """
     batch = tensor_batch(tensor)
     _refuse_beyond(batch)
@@ -101,7 +101,7 @@ def picture_planes(picture: Any) -> tuple[Tensor, int]:
 
 
 def no_picture(given: object) -> UsageError:
-    """The error for an object that is no picture of any kind."""
+    """The error for an object that is not a picture of any kind."""
     return wrong_type("a picture", given, "a path, a PIL picture, an array or a tensor")
 
 
@@ -124,7 +124,7 @@ def tensor_batch(tensor: Tensor) -> Tensor:
     """(3, H, W) or (B, 3, H, W) of any float type, on any device, as (B, 3, H, W) float32 on the CPU.
 
     Raises:
-        DerainError: its shape or type is another.
+        DerainError: it has another shape or type.
     """
     if not tensor.numel():
         raise DerainError(f"a tensor of shape {tuple(tensor.shape)} is empty: it has no pixels.")
@@ -136,7 +136,7 @@ def tensor_batch(tensor: Tensor) -> Tensor:
 
 
 def _refuse_beyond(values: Tensor) -> None:
-    """Raises `DerainError` for values outside [0, 1]; those that are not finite pass."""
+    """Raises `DerainError` for values outside [0, 1]; lets through those that are not finite."""
     low, high = (float(value) for value in torch.aminmax(values))
     if low < 0 or high > 1:
         raise DerainError(f"the picture holds values from {low:g} to {high:g}; floats must be in [0, 1].")

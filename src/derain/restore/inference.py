@@ -1,4 +1,4 @@
-"""A network applied to pictures in memory: padding, tiles for large ones, averages, joining."""
+"""Applies a network to pictures in memory: pads them, tiles large ones, averages and joins the results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from derain.restore.settings import Settings
 from derain.restore.test_time import Position, join_phases, split_phases, turned, turned_back
 from derain.restore.tiles import OVERLAP, Axis, even_axis, published_axis, run_tiles, tile_bands
 
-# Pixels that a bounded network's neighbours share beyond its receptive field on either side.
+# Pixels that neighbouring tiles share beyond the receptive field on either side, where that is bounded.
 MARGIN = 8
 
 Forward = Callable[[Tensor], Mapping[str, Tensor]]
@@ -32,9 +32,9 @@ class Restored:
 
     Attributes:
         image: (B, 3, H, W) float32 RGB, clamped to [0, 1].
-        maps: {"mask" or "uncertainty": (B, 1, H, W) float32}; empty if not asked for.
+        maps: {"mask" or "uncertainty": (B, 1, H, W) float32}; empty if not requested.
         note: what a user should know about how it was done (tiles and why), or "".
-        sideways: those pictures of the batch that were turned by 90 degrees for the network.
+        sideways: which pictures of the batch, counted from 0, were turned by 90 degrees for the network.
     """
 
     image: Tensor
@@ -43,13 +43,13 @@ class Restored:
     sideways: tuple[int, ...] = ()
 
     def part(self, at: int) -> Restored:
-        """One picture of the batch, counted from 0, as a batch."""
+        """The picture at this position of the batch, counted from 0, as a batch of one."""
         maps = {name: values[at : at + 1] for name, values in self.maps.items()}
         return Restored(self.image[at : at + 1], maps, self.note, (0,) if at in self.sideways else ())
 
 
 def joined(pictures: Sequence[Restored]) -> Restored:
-    """Single pictures of one size as a batch."""
+    """Joins single pictures of the same size into a batch."""
     return Restored(
         torch.cat([one.image for one in pictures]),
         {name: torch.cat([one.maps[name] for one in pictures]) for name in pictures[0].maps},
@@ -60,7 +60,7 @@ def joined(pictures: Sequence[Restored]) -> Restored:
 
 @dataclass(frozen=True)
 class BandSource:
-    """A picture (B, 3, height, width), float32 RGB in [0, 1], whose rows are made on request."""
+    """A picture (B, 3, height, width), float32 RGB in [0, 1], whose rows are produced on request."""
 
     height: int
     width: int
@@ -68,7 +68,7 @@ class BandSource:
     _copies: dict[tuple[int, int], BandSource] = field(default_factory=dict, repr=False, compare=False)
 
     def reduced(self, height: int, width: int) -> BandSource:
-        """A smaller copy of the picture, which is made once."""
+        """A smaller copy of the picture, computed only once."""
         size = height, width
         if size not in self._copies:
             self._copies[size] = source_of(reduced(self.rows, self.height, size))
@@ -76,14 +76,14 @@ class BandSource:
 
 
 def source_of(pictures: Tensor) -> BandSource:
-    """Pictures (B, 3, H, W) in memory."""
+    """The source of pictures (B, 3, H, W) in memory."""
     height, width = pictures.shape[2:]
     return BandSource(height, width, lambda first, end: pictures[:, :, first:end])
 
 
 @dataclass(frozen=True)
 class Band:
-    """Rows of a restored picture from `top` on, and the rainy ones; see `Restored` for the others."""
+    """Rows of a restored picture from `top` on, and of the rainy one; for the others see `Restored`."""
 
     top: int
     rainy: Tensor
@@ -103,9 +103,9 @@ class Inference:
 
     Attributes:
         network: the network, in eval mode, on `device`.
-        settings: those for tiles, phases and sizes count.
-        device: what it computes on.
-        turns: positions of the picture whose results are averaged.
+        settings: only those for tiles, phases and sizes are used here.
+        device: where it computes.
+        turns: the positions of the picture over which results are averaged.
         halved: whether the network sees pictures at half the usual size; see `derain.restore.wide_rain`.
     """
 
@@ -135,10 +135,10 @@ class Inference:
     def bands(
         self, source: BandSource, dtype: torch.dtype, with_maps: bool, progress: Callable[[int, int], None]
     ) -> Iterator[Band]:
-        """The same for one picture that is read and returned in bands of rows.
+        """As `restore`, for one picture that is read and returned in bands of rows.
 
-        Bands go from the top to the bottom. If memory runs out, they start again at the top. What needs the
-        whole picture several times (phases, an average over turns) gives one band.
+        Bands run from top to bottom. If memory runs out, they start again at the top. Whatever needs the
+        whole picture several times (phases, an average over turns) yields a single band.
         """
         if self.settings.phases:
             found = self.restore(source.rows(0, source.height), dtype, with_maps, progress)
@@ -176,7 +176,7 @@ class Inference:
     @property
     def chooses_size(self) -> bool:
         """Whether the network may see a picture at another size than its own."""
-        # Phases are half as large already.
+        # Phases are already half as large.
         fixed = self.settings.full_size or self.settings.phases
         return self.network.spec.working_side is not None and not fixed
 
@@ -333,7 +333,7 @@ class Inference:
         )
         done = 0
         while True:
-            with torch.no_grad(), self._precision(dtype):  # and not where the band is used
+            with torch.no_grad(), self._precision(dtype):  # not around `yield`: the caller runs there
                 found = next(bands, None)
             if found is None:
                 return
@@ -353,7 +353,7 @@ class Inference:
 
 
 def _gathered(source: BandSource, bands: Iterator[Band]) -> Restored:
-    """All bands of a picture as one."""
+    """Joins all bands of a picture."""
     whole: dict[str, Tensor] = {}
     note = ""
     for band in bands:

@@ -26,7 +26,7 @@ EXISTS = "exists already, perhaps made with other settings."
 NOT_WHOLE = (
     "exists already, but its source was damaged or cut off, or a run that was to replace it did not end."
 )
-# Bytes above which a job is done alone: those of a picture of 50 megapixels and its result.
+# Bytes above which a job is done alone: as many as a picture of 50 megapixels and its result take.
 MOST_HELD = 300 << 20
 
 Item = TypeVar("Item")
@@ -39,12 +39,12 @@ class Job:
     Attributes:
         source: the rainy file.
         target: the file to write.
-        folder, name: other files of the result are in FOLDER/KIND, and their names start with NAME (a path
+        folder, name: other files of the result go to FOLDER/KIND, and their names start with NAME (a path
             without extension); see `companion`.
-        is_video: else a picture.
+        is_video: whether it is a video rather than a picture.
         note: what the user should know about the target.
-        below: the source's path below the folder that it was found in, without extension; a mask of this
-            picture is found by it. None: `name`.
+        below: the source's path relative to the folder in which it was found, without extension; its mask is
+            looked up by it. None stands for `name`.
     """
 
     source: Path
@@ -57,11 +57,11 @@ class Job:
 
     @property
     def mask_name(self) -> Path:
-        """The name of its mask in a folder of masks, without extension."""
+        """The name, without extension, of its mask in a folder of masks."""
         return self.name if self.below is None else self.below
 
     def companion(self, kind: str, ending: str) -> Path:
-        """The path of another file of the result: FOLDER/KIND/NAME + ENDING."""
+        """The path of another file that belongs to the result: FOLDER/KIND/NAME + ENDING."""
         return self.folder / kind / self.name.with_name(f"{self.name.name}{ending}")
 
 
@@ -70,12 +70,12 @@ class Outcome:
     """The outcome of one job.
 
     Attributes:
-        job: the one that ended.
+        job: the one that finished.
         status: one of `STATUSES`.
         note: why, how it was done, or what could not be kept; one or several sentences, or "".
         remedy: settings that would help, or None.
-        exists: nothing was done because the result exists.
-        precision: the one that the network computed in; "" where none did.
+        exists: whether nothing was done because the result exists.
+        precision: the one that the network computed in; "" where no network ran.
         rain: how much there was; None for videos and pictures that were not processed.
     """
 
@@ -97,7 +97,7 @@ class Plan:
 
 
 def as_row(outcome: Outcome, note: str) -> dict[str, Any]:
-    """The outcome of a job, for programs to read, with its note as it is to be shown."""
+    """The outcome of a job in a form for programs to read, with the note that is shown to users."""
     return {
         "source": str(outcome.job.source),
         "target": str(outcome.job.target),
@@ -114,7 +114,7 @@ def failed(job: Job, error: DerainError) -> Outcome:
 
 
 def skipped(job: Job) -> Outcome:
-    """The outcome of a job whose result already exists; that of a video may not be whole."""
+    """The outcome of a job whose result already exists; for a video, the result may be incomplete."""
     remedy = Remedy("replace it", {"overwrite": True})
     if job.is_video and exists(parts_of(job.target)):
         return Outcome(job, "failed", f"{job.target}: {NOT_WHOLE}", remedy)
@@ -143,10 +143,10 @@ def carry_out(
         jobs: see `plan`.
         work: makes the result of a job.
         overwrite: replace results that exist.
-        unwritable: folders that no results can be written to; None: `prepare_folders` finds them.
+        unwritable: folders that cannot be written to; None lets `prepare_folders` find them.
 
     Raises:
-        DerainError: no result could be written; checked before the work.
+        DerainError: no result could be written; checked before any work is done.
     """
     if unwritable is None:
         unwritable = prepare_folders(jobs, overwrite)
@@ -166,7 +166,7 @@ def carry_out_in_stages(
     at_once: int = 1,
     stop: threading.Event | None = None,
 ) -> Iterator[Outcome]:
-    """As `carry_out`, but while jobs are worked on, the next is read and an earlier one is written.
+    """As `carry_out`, but reads the next job and writes an earlier one while others are worked on.
 
     Outcomes come in the order of the jobs.
 
@@ -174,11 +174,11 @@ def carry_out_in_stages(
         jobs, overwrite: see `carry_out`.
         read: returns what `work` takes; runs in its own thread.
         work: returns a function that writes the result; both run in threads of their own.
-        unwritable: folders that no results can be written to; see `prepare_folders`.
-        held: bytes that a job occupies until it is written. One above `MOST_HELD` is done alone: the next
-            is read once it is written.
+        unwritable: folders that cannot be written to; see `prepare_folders`.
+        held: bytes that a job occupies until it is written. One with more than `MOST_HELD` is done alone:
+            the next is read only once it is written.
         at_once: jobs that are worked on at the same time.
-        stop: set where outcomes are no longer wanted, as after Ctrl-C; work may then end early.
+        stop: set once outcomes are no longer wanted, such as after Ctrl-C, so that work may end early.
     """
     stop, permits = stop or threading.Event(), threading.Semaphore(at_once)
     at_work = deque[tuple[Future[Outcome], int]]()
@@ -211,7 +211,7 @@ def carry_out_in_stages(
 def begun(
     job: Job, read: Callable[[Job], Item], overwrite: bool, unwritable: Mapping[Path, DerainError]
 ) -> Item | Outcome:
-    """What was read for a job, or its outcome if nothing is to be done."""
+    """What was read for a job, or its outcome if there is nothing to do."""
     if exists(job.target) and not overwrite:
         return skipped(job)
 
@@ -224,7 +224,7 @@ def begun(
 
 
 def _tried(job: Job, step: Callable[..., Item], *given: Any) -> Item | Outcome:
-    """A step's result, or the outcome of a job that failed in it."""
+    """A step's result, or the outcome of the job if the step failed."""
     try:
         with errors_of(job.source, job.target):
             return step(*given)
@@ -246,13 +246,13 @@ def prepare_folders(jobs: Sequence[Job], overwrite: bool) -> dict[Path, DerainEr
 
     Args:
         jobs: see `plan`.
-        overwrite: count those whose results exist, too.
+        overwrite: also check the folders of results that exist.
 
     Returns:
-        The folders that are not.
+        The folders that are not writable.
 
     Raises:
-        DerainError: none is.
+        DerainError: none of them is writable.
     """
     unwritable = {}
     folders = dict.fromkeys(job.target.parent for job in jobs if overwrite or not exists(job.target))
@@ -271,9 +271,9 @@ def plan(
 ) -> Plan:
     """Decides where each result goes.
 
-    Names are kept and the structure of folders is mirrored below `output`; an extension that cannot be
-    written is replaced. Results that lie beside their sources in a folder are passed over. For a single
-    input, `output` may be a file. Without an output, results go beside the input, as NAME-derained.
+    Names are kept and the folder structure is mirrored below `output`; the extension of a format that cannot
+    be written is replaced. Results of an earlier run beside their sources are left out. For a single input,
+    `output` may be a file. Without an output, results go beside the input, as NAME-derained.
 
     Args:
         inputs: files and folders; files in a folder are recognised by their content.
@@ -310,7 +310,7 @@ def plan(
 
 
 def _without_results(found: Sequence[Found], inputs: Sequence[Path]) -> tuple[list[Found], list[Unread]]:
-    """What was found in folders without what an earlier run wrote beside its source."""
+    """What was found, without what an earlier run wrote beside its sources in folders."""
     results = written_beside(entry.source for entry in found)
     kept, earlier = [], []
     for entry in found:
@@ -322,7 +322,7 @@ def _without_results(found: Sequence[Found], inputs: Sequence[Path]) -> tuple[li
 
 
 def _without_videos(found: Sequence[Found], inputs: Sequence[Path]) -> tuple[list[Found], list[Unread]]:
-    """What was found without the videos in folders."""
+    """What was found, without the videos in folders."""
     passed = [entry for entry in found if entry.is_video and entry.source not in inputs]
     kept = [entry for entry in found if entry not in passed]
     return kept, [Unread(entry.source, "video", "only pictures are taken here") for entry in passed]
@@ -331,7 +331,7 @@ def _without_videos(found: Sequence[Found], inputs: Sequence[Path]) -> tuple[lis
 def _outside_output(
     found: list[Found], unread: list[Unread], inputs: Sequence[Path], output: Path
 ) -> tuple[list[Found], list[Unread]]:
-    """Both without what lies in an output folder inside an input folder: an earlier run put it there."""
+    """Both lists without what an earlier run wrote to an output folder inside an input folder."""
     within = real(output)
     if not any(real(given) in (within, *within.parents) for given in inputs if is_folder(given)):
         return found, unread
@@ -342,7 +342,7 @@ def _outside_output(
 
 
 def _refuse_file_for_several(output: Path, inputs: Sequence[Path]) -> None:
-    """Raises `UsageError` for an output of several results that is a file, or is named like one."""
+    """Raises `UsageError` if the output for several results is a file, or is named like one."""
     if exists(output) and not is_folder(output):
         raise UsageError(f"{output}: is a file; several results need a folder.")
     if len(inputs) > 1 and not exists(output) and output.suffix.lower() in (*EXTENSIONS, *VIDEO_KINDS):
@@ -370,9 +370,9 @@ def _with_suffix(job: Job, suffix: str) -> Job:
 
 
 def with_distinct_names(jobs: Sequence[Job]) -> list[Job]:
-    """The jobs; results that would have the same name get the full names of their sources.
+    """The jobs; results that would have the same name are given the full names of their sources.
 
-    With results as PNG, a.jpg becomes a.jpg.png where there is an a.png, too.
+    If results are written as PNG, a.jpg becomes a.jpg.png where there is also an a.png.
     """
     pairs = {(job.target, job.source) for job in jobs}
     shared = {target for target, count in Counter(target for target, _ in pairs).items() if count > 1}
@@ -384,7 +384,7 @@ def _is_named_alike(job: Job) -> bool:
 
 
 def with_full_name(job: Job) -> Job:
-    """The job with a result whose name begins with that of its source, extension included."""
+    """The job, with its result named after the source with its extension."""
     is_beside = job.target.stem == f"{job.source.stem}{RESULT}"
     target = job.target.with_name(f"{job.source.name}{RESULT if is_beside else ''}{job.target.suffix}")
     name = Path(target.stem) if is_beside else job.name
@@ -407,14 +407,14 @@ def _names_a_file(given: Path, found: Found, output: Path) -> bool:
 
 
 def mirrored(found: Sequence[Found], output: Path, suffix: str | None = None) -> list[Job]:
-    """The jobs of files found in folders: results have their paths below `output`.
+    """The jobs for files found in folders: results have the same relative paths below `output`.
 
     Args:
         found: the files.
         output: the folder of the results.
         suffix: the extension of all pictures that are written, in place of their own.
     """
-    # a.jpg and a.png have separate sheets and maps.
+    # a.jpg and a.png get separate sheets and maps.
     stems = Counter(entry.relative.with_suffix("") for entry in found)
     taken = {entry.relative for entry in found}
     jobs = []
@@ -430,7 +430,7 @@ def mirrored(found: Sequence[Found], output: Path, suffix: str | None = None) ->
 
 
 def _written_name(entry: Found, taken: set[Path]) -> Path:
-    """The name of a result: that of its source, with another extension where that cannot be written."""
+    """The name of a result: its source's, with another extension if that format cannot be written."""
     suffix = entry.relative.suffix.lower()
     if entry.kind is None or suffix in (VIDEO_KINDS if entry.is_video else EXTENSIONS):
         return entry.relative
@@ -441,13 +441,13 @@ def _written_name(entry: Found, taken: set[Path]) -> Path:
 
 
 def beside(folder: Path) -> Path:
-    """The folder for the results of a folder, if none is given. Raises `UsageError` if it has no parent."""
+    """The default folder for the results of a folder. Raises `UsageError` if it has no parent."""
     place = _named(folder)
     return place.with_name(f"{place.name}{RESULT}")
 
 
 def _named(given: Path) -> Path:
-    """The path with a name at its end, which "." does not have."""
+    """The path, made to end in a name, which "." does not."""
     place = real(given) if given.name in ("", "..") else given
     if not place.name:
         raise UsageError(f"{given}: has no parent folder for the result; give an output.")

@@ -1,7 +1,7 @@
-"""A network applied to a camera or stream in real time.
+"""Applies a network to a camera or stream in real time.
 
-Always the newest frame is restored, and corrected by those shown before: frames that arrive in the meantime
-are dropped and counted: a slow machine skips frames rather than fall behind.
+The newest frame is always the one restored, and is corrected by those shown before it. Frames that arrive in
+the meantime are dropped and counted, so a slow machine skips frames rather than falling behind.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from derain.pictures.video_facts import VideoFacts
 from derain.restore.neighbours import Following, Seen
 from derain.restore.video import Finish, finished
 
-FIRST_DELAY, LONGEST_DELAY = 1.0, 15.0  # seconds before a lost source is tried again
+FIRST_DELAY, LONGEST_DELAY = 1.0, 15.0  # seconds before trying to reopen a lost source
 CLOSING = 2.0  # seconds that a source has to shut down
-IDLE = 1.0  # seconds without a frame after which that is told
-TICKS = 1000  # of the times of frames, per second
+IDLE = 1.0  # seconds without a frame after which this is reported
+TICKS = 1000  # units of frame times per second
 
 
 class LiveStream(Protocol):
-    """An open source: `derain.pictures.streams.FrameStream`, or that of a camera."""
+    """An open source: `derain.pictures.streams.FrameStream`, or one from a camera."""
 
     facts: VideoFacts
 
@@ -51,9 +51,9 @@ class LiveSource:
 
     Attributes:
         name: what messages call it.
-        open: a context with the open source; called again when the source is lost.
-        ends: whether its end ends everything; else it is tried again.
-        paced: whether frames are to be delayed to their own times, for files, which deliver them at once.
+        open: returns a context manager of the open source; called again when the source is lost.
+        ends: whether everything ends with it; otherwise it is opened again.
+        paced: whether to delay frames until their own times, for files, which deliver them all at once.
     """
 
     name: str
@@ -63,7 +63,7 @@ class LiveSource:
 
 
 def source_of(text: str, standard_input: Any = None, raw: RawFrames | None = None) -> LiveSource:
-    """What a user means by a source.
+    """The source that a user means by a text.
 
     Args:
         text: "0" or "/dev/video0", an address such as "rtsp://camera/stream", "-" for `standard_input`,
@@ -96,8 +96,8 @@ class Figures:
 
     Attributes:
         frames: the number of restored frames.
-        dropped: the number of those that arrived while another was being restored.
-        reconnects: how often the source was opened again.
+        dropped: the number of frames dropped because they arrived while another was being restored.
+        reconnects: how often the source was reopened.
         latency: seconds from a frame's arrival to its output, summed over all frames.
         worst: the longest of these.
     """
@@ -115,7 +115,7 @@ class Shown:
 
     Attributes:
         frame: restored and corrected, as pixels; its time is in milliseconds since the first.
-        facts: those of the source, with milliseconds as time base.
+        facts: those of the source, with a time base of milliseconds.
         rainy, image: (1, 3, H, W) float32 RGB in [0, 1], before and after the network.
     """
 
@@ -127,7 +127,7 @@ class Shown:
 
 @dataclass
 class _Newest:
-    """A slot for one frame: a newer one replaces one that was not taken."""
+    """A slot for one frame: a newer one replaces it if it has not been taken."""
 
     changed: threading.Condition = field(default_factory=threading.Condition)
     waiting: tuple[LiveStream, Any, float] | None = None
@@ -144,18 +144,18 @@ class _Newest:
             self.changed.notify_all()
 
     def end(self, error: BaseException | None) -> None:
-        """No more frames will come; `error` is why, or None."""
+        """Marks that no more frames will come, because of `error`, or None if the source simply ended."""
         with self.changed:
             self.over, self.error = True, error
             self.changed.notify_all()
 
     def wait(self, seconds: float) -> bool:
-        """Whether there is a frame or the end within this time; returns as soon as there is."""
+        """Waits at most this long for a frame or the end; returns whether one of them came."""
         with self.changed:
             return self.changed.wait_for(lambda: self.waiting is not None or self.over, seconds)
 
     def take(self) -> tuple[LiveStream, Any, float] | None:
-        """The newest frame as soon as there is one; None at the end. Raises the source's error."""
+        """Waits for and returns the newest frame; None at the end. Raises the source's error."""
         with self.changed:
             self.changed.wait_for(lambda: self.waiting is not None or self.over)
             taken, self.waiting = self.waiting, None
@@ -172,8 +172,8 @@ class Live:
         for shown in Live(source_of("rtsp://camera/stream"), image, finish=restore.frame_finish()):
             ...  # shown.frame.pixels: (H, W, 3), the newest frame without its rain
 
-    What the loop does with a frame counts as latency. A source that cannot be opened at first is an
-    error; one that is lost later is tried again.
+    What the loop does with a frame counts towards latency. It is an error if the source cannot be opened at
+    first; if it is lost later, it is reopened.
     """
 
     def __init__(
@@ -192,12 +192,12 @@ class Live:
         Args:
             source: see `source_of`.
             restore: maps (1, 3, H, W) float32 RGB in [0, 1], of the given bits per channel, to the same, at
-                full strength; `finish` applies another one.
+                full strength; `finish` applies another strength.
             frame_by_frame: do not correct each frame by the two shown before it, see
                 `derain.restore.neighbours`: faster, but more rain stays.
             finish: makes the final frame from the rainy and the corrected one, both (1, 3, H, W).
             told: called with messages about the source.
-            idle: called between frames in the thread of the loop, once for each second in which none comes.
+            idle: called in the loop's thread while no frame comes, once a second.
             clock: seconds that never go back.
             wait: waits for this many seconds; by default it returns early when the loop ends.
         """
@@ -254,7 +254,7 @@ class Live:
         return Shown(Frame(pixels, time, 0), facts, rainy, image)
 
     def _read(self) -> None:
-        """Opens the source, again and again, and passes on its frames; runs in its own thread."""
+        """Opens the source, reopens it when it is lost, and passes on its frames; runs in its own thread."""
         delay, error, was_open = FIRST_DELAY, None, False
         try:
             while not self._stop.is_set():

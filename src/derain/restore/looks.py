@@ -1,7 +1,7 @@
-"""The best of up to three looks at a picture: as it stands; on its side, where its rain falls sideways; and
-again at half the size, where wide streaks remain.
+"""The best of up to three passes over a picture, here called looks: upright; on its side, if its rain falls
+sideways; and again at half the size, if wide streaks remain.
 
-Written once for both forms in which pictures are restored: tensors, and files' integers in bands of rows.
+Generic over the two forms in which pictures are restored: tensors, and integers from files in bands of rows.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Look(Generic[Image]):
 
     Attributes:
         image: the restored picture.
-        maps: {"mask" or "uncertainty": grey}; empty if not asked for.
+        maps: {"mask" or "uncertainty": a grey picture}; empty if not requested.
         rain: how much there was.
         note: what a user should know about how it was done, or "".
         is_turned: whether the network saw it on its side.
@@ -58,14 +58,14 @@ class Look(Generic[Image]):
 
 @dataclass(frozen=True)
 class Form(Generic[Image]):
-    """A form in which a picture and its maps are held: what can be done with one in it.
+    """A form in which a picture and its maps are held, and the operations on it.
 
     Attributes:
-        source: the rows of a picture, as the network takes them.
-        turned: by `ON_ITS_SIDE`.
-        turned_back: the reverse.
-        lighter: the larger value of two in every pixel.
-        look: what a network makes of a picture, whose `source` is given as well; with the threshold of rain.
+        source: gives the rows of a picture as the network takes them.
+        turned: turns a picture by `ON_ITS_SIDE`.
+        turned_back: undoes `turned`.
+        lighter: takes the larger of two values in every pixel.
+        look: restores a picture, given it, its `source` and the rain threshold.
     """
 
     source: Callable[[Image], BandSource]
@@ -76,7 +76,7 @@ class Form(Generic[Image]):
 
 
 def seen_in(rainy: Tensor, found: Restored, threshold: float | None) -> Look[Tensor]:
-    """The look in which a network `found` this in a picture (1, 3, H, W)."""
+    """The look at a picture (1, 3, H, W) for which the network returned `found`."""
     return Look(found.image, found.maps, measure_rain(rainy, found.image, threshold), found.note)
 
 
@@ -105,7 +105,7 @@ def _lighter_picture(one: Picture, other: Picture) -> Picture:
 def _picture_look(
     inference: Inference, picture: Picture, source: BandSource, work: Work, threshold: float | None
 ) -> Look[Picture]:
-    """In bands of rows."""
+    """Restores a picture in bands of rows."""
     height, width = picture.size
     pixels, maps, note = np.empty_like(picture.pixels), dict[str, NDArray[np.uint8]](), ""
     change = Change(height, width)
@@ -125,7 +125,7 @@ def _picture_look(
     )
 
 
-# Pictures (1, 3, H, W) and maps (1, C, H, W), float in [0, 1].
+# For pictures (1, 3, H, W) and maps (1, C, H, W), float in [0, 1].
 TENSORS = Form(
     source_of,
     functools.partial(turned, position=ON_ITS_SIDE),
@@ -133,7 +133,7 @@ TENSORS = Form(
     torch.maximum,
     _tensor_look,
 )
-# In integers, with no more floats in memory than the network needs; without transparency once turned.
+# For integers, with no more floats in memory than the network needs. Turning drops the transparency.
 PICTURES = Form(_picture_source, _picture_turned, _picture_turned_back, _lighter_picture, _picture_look)
 
 
@@ -142,10 +142,10 @@ class Looks(Generic[Image]):
     """How a picture in some form is looked at.
 
     Attributes:
-        form: of the picture.
-        inference: the network.
-        work: how it is restored.
-        threshold: of rain; None if it was not measured for the weights.
+        form: the form of the picture.
+        inference: the network and how it is applied.
+        work: how the picture is restored.
+        threshold: the rain threshold; None if it was not measured for the weights.
     """
 
     form: Form[Image]
@@ -158,7 +158,7 @@ class Looks(Generic[Image]):
 
         Args:
             image: the picture.
-            first: the look as it stands, where it was taken already; returned itself if it is the best.
+            first: the upright look, if there already is one; returned itself if it is the best.
         """
         source = self.form.source(image)
         first = first or self._look(image, source)
@@ -189,7 +189,7 @@ class Looks(Generic[Image]):
         return replace(found, is_turned=True) if falls_sideways(found.rain, first.rain, threshold) else None
 
     def _at_half(self, look: Look[Image], threshold: float) -> Look[Image] | None:
-        """A look whose result was restored again at half the size; None where no wide streaks remain."""
+        """The look with its result restored again at half the size; None where no wide streaks remain."""
         if not (look.rain.is_raining and self.inference.chooses_size):
             return None
         halved, seen = replace(self.inference, halved=True), self.form.source(look.image)

@@ -1,4 +1,4 @@
-"""How much memory there is, how large a tile fits, and how to recognise that memory ran out."""
+"""How much memory there is, how large a tile fits, and whether an error means that memory ran out."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import torch
 
 from derain.methods.network import RainNetwork
 
-# On a CPU larger tiles are not faster, so a photograph never takes more than this. It is what
-# SPANet, whose result changes with tiles, needs for 12 megapixels in one piece.
+# On a CPU larger tiles are not faster, so a photograph never takes more than this: what SPANet, whose result
+# changes with tiles, needs for 12 megapixels in one piece.
 CPU_BUDGET = 9 << 28  # bytes: 2.25 GiB
 SMALLEST_TILE = 64
 

@@ -1,10 +1,10 @@
-"""Frames of a clip corrected by their neighbours, which show the scene without the rain of the moment.
+"""Corrects the frames of a clip by their neighbours, which show the scene without this frame's rain.
 
-Rain covers a point of the scene in one frame and hardly ever in the frames before and after. So where a
-restored frame is brighter than its neighbours, rain was missed and their values replace it; where the rainy
-frames show the same as their neighbours, what the network took off was part of the scene, and is given back.
-The neighbours are moved onto the frame by optical flow (Kroeger et al., Fast Optical Flow using Dense
-Inverse Search, ECCV 2016). Where they disagree, as beside moving objects, the frame stays as it is.
+Rain that covers a point of the scene in one frame hardly ever does so in the frames before and after. So
+where a restored frame is brighter than its neighbours, rain was missed, and their values replace it; where
+the rainy frame looks the same as its rainy neighbours, what the network removed was part of the scene, and is
+put back. The neighbours are aligned with the frame by optical flow (Kroeger et al., Fast Optical Flow using
+Dense Inverse Search, ECCV 2016). Where they disagree, as beside moving objects, the frame is left unchanged.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 RADIUS = 2  # neighbours before a frame and after it
-PIXELS = 1 << 17  # of the frames that are compared; larger ones are reduced, which also evens out noise
-SMALLEST_SIDE = 32  # pixels; flow finds nothing in smaller frames
-LARGEST_SIDE = (1 << 15) - 2  # pixels; OpenCV moves no larger frames, which are left as they are
-MAX_BYTES_AT_WORK = 1 << 29  # of frames that threads work on at once; large ones get fewer threads
-MAX_FRAMES_AHEAD = 8  # that a frame waits for, repeats included, so that few are held in memory
+PIXELS = 1 << 17  # at which frames are compared; larger ones are reduced, which also averages out noise
+SMALLEST_SIDE = 32  # pixels; optical flow does not work in smaller frames
+LARGEST_SIDE = (1 << 15) - 2  # pixels; OpenCV cannot warp larger frames, which are left uncorrected
+MAX_BYTES_AT_WORK = 1 << 29  # of the frames worked on at once; large frames get fewer threads
+MAX_FRAMES_AHEAD = 8  # that a frame waits for, repeats included; limits how many are held in memory
 # A frame is a repeat of another if no more than this share of its pixels differs by more than so many levels.
 MAX_CHANGED_SHARE, MAX_UNCHANGED_LEVELS = 1e-4, 6
-MAX_STREAK_WIDTH = 11  # pixels; what is as high and as wide is no streak, and is never replaced
-# Levels of 255: differences up to the first are left, as nobody sees them; from the second on, they count in
-# full.
+MAX_STREAK_WIDTH = 11  # pixels; anything this wide and high is not a streak, and is never replaced
+# Levels of 255: differences up to the first are ignored, as nobody sees them; from the second on, they count
+# in full.
 MIN_DIFFERENCE, FULL_DIFFERENCE = 1.0, 3.0
-MIN_WEIGHT = 0.02  # of 1; pixels with less are left, which saves fetching them from the neighbours
+MIN_WEIGHT = 0.02  # from 0 to 1; pixels below are skipped, which saves sampling them in the neighbours
 
 Grey = NDArray[np.uint8]
 Plane = NDArray[np.float32]
@@ -54,7 +54,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A frame, and its greys as they are compared, (h, w)."""
+    """A frame, and the reduced grey versions (h, w) that are compared."""
 
     frame: Seen
     rainy: Grey
@@ -63,7 +63,7 @@ class _Prepared:
 
 @dataclass(frozen=True)
 class _Path:
-    """The way to a neighbour: the flows between the frames from the earlier of both to the later."""
+    """The way to a neighbour: the flows between successive frames from the earlier one to the later."""
 
     neighbour: _Prepared
     flows: list[Flows]
@@ -82,15 +82,16 @@ class _Path:
 def corrected(frames: Iterator[Seen], workers: int = 1) -> Generator[Pixels]:
     """The restored frames of a clip, corrected, in their order.
 
-    A frame is worked on as soon as `RADIUS` others are known after it, not counting repeats, and at most
-    `MAX_FRAMES_AHEAD` in all. An error of `frames` is raised after the frames before it have been returned.
+    A frame is corrected as soon as `RADIUS` later ones have been read, not counting repeats, or
+    `MAX_FRAMES_AHEAD` counting them. An error in `frames` is raised once the frames before it have been
+    yielded.
 
     Args:
         frames: all of one size, in the order of time.
-        workers: threads, which work on a frame each; fewer for large frames.
+        workers: the number of threads, each of which works on one frame; fewer are used for large frames.
     """
     clip, at_work, errors = _Window(), deque[Future[Pixels]](), list[Exception]()
-    # Tasks wait only for earlier ones, and a pool starts them in their order.
+    # No deadlock: tasks wait only for earlier ones, and a pool starts them in order.
     with ThreadPoolExecutor(workers) as pool:
         for frame in _until_error(frames, errors):
             clip.add(_prepared(frame), pool)
@@ -108,14 +109,14 @@ def corrected(frames: Iterator[Seen], workers: int = 1) -> Generator[Pixels]:
 
 
 class Following:
-    """Corrects the frames of a camera, which cannot wait for the next ones, by those before each.
+    """Corrects each frame of a camera, which cannot wait for later ones, by those before it.
 
-    Two neighbours tell less than four: on a clip with synthetic rain it is some 1.5 dB below `corrected`, and
-    3.5 dB above each frame alone. A frame of another size or depth starts afresh.
+    Two neighbours say less than four: on a clip with synthetic rain the result is some 1.5 dB below that of
+    `corrected`, and 3.5 dB above each frame alone. A frame of another size or depth starts anew.
     """
 
     def __init__(self) -> None:
-        # The latest frames that are no repeats, each with the flow to the one before it.
+        # The latest frames that are not repeats, each with the flow to the one before it.
         self._past: deque[tuple[_Prepared, Plane | None]] = deque(maxlen=RADIUS + 1)
 
     def corrected(self, frame: Seen) -> Pixels:
@@ -158,19 +159,19 @@ def _until_error(frames: Iterator[Seen], errors: list[Exception]) -> Iterator[Se
 class _Window:
     """The latest frames of a clip.
 
-    Clips repeat frames where their rate was raised, and repeated rain looks like a part of the scene. So the
-    neighbours of a frame are not its repeats, nor repeats of each other.
+    Clips whose frame rate was raised contain repeated frames, and repeated rain looks like part of the scene.
+    So the neighbours of a frame are never repeats of it, or of each other.
     """
 
     def __init__(self) -> None:
         self.frames: list[_Prepared] = []
-        self.due = 0  # the place of the frame that is corrected next
-        # From the one before each, and back; None for the first of the clip and for repeats.
+        self.due = 0  # the index of the frame that is corrected next
+        # From the frame before each, and back; None for the first frame of the clip and for repeats.
         self._flows: list[Flows | None] = []
         self._newest: _Prepared | None = None
 
     def add(self, frame: _Prepared, pool: ThreadPoolExecutor) -> None:
-        """Adds the next frame; the flow to it is found in the pool."""
+        """Adds the next frame; the flow to it is computed in the pool."""
         flow = None
         if self._newest is None:
             self._newest = frame
@@ -181,11 +182,11 @@ class _Window:
         self._flows.append(flow)
 
     def is_ready(self) -> bool:
-        """Whether enough frames after the one that is due are known."""
+        """Whether enough frames after the one that is due have been read."""
         return len(self.frames) - self.due > MAX_FRAMES_AHEAD or len(self._after()) == RADIUS
 
     def next(self) -> tuple[_Prepared, list[_Path]]:
-        """The frame that is due, and the paths to its neighbours. Forgets what no later frame needs."""
+        """The frame that is due, and the paths to its neighbours. Drops frames that no later one needs."""
         centre, after, before = self.frames[self.due], self._after(), self._before()
         paths = [_Path(self.frames[place], self._between(self.due, place), True) for place in after]
         paths += [_Path(self.frames[place], self._between(place, self.due), False) for place in before]
@@ -201,7 +202,7 @@ class _Window:
         return [place - 1 for place in self._new(1, self.due + 1)[::-1][:RADIUS]]
 
     def _new(self, first: int, end: int) -> list[int]:
-        """The places in a range whose frames are no repeats of the one before them."""
+        """The indices in a range whose frames are not repeats of the one before them."""
         return [place for place in range(first, end) if self._flows[place] is not None]
 
     def _between(self, first: int, last: int) -> list[Flows]:
@@ -227,7 +228,7 @@ def _prepared(frame: Seen) -> _Prepared:
 
 
 def _flows(one: _Prepared, other: _Prepared) -> tuple[Plane, Plane]:
-    """From one frame to the other, and back."""
+    """The flow from one frame to the other, and back."""
     return _flow(one.restored, other.restored), _flow(other.restored, one.restored)
 
 
@@ -236,7 +237,7 @@ def _flow(here: Grey, there: Grey) -> Plane:
     if min(here.shape) < SMALLEST_SIDE:
         return np.zeros((*here.shape, 2), np.float32)
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    # As good on clips of made rain as the preset, in half the time.
+    # On clips with synthetic rain as good as the preset, in half the time.
     search.setPatchStride(5)
     search.setGradientDescentIterations(8)
     search.setVariationalRefinementIterations(3)
@@ -245,7 +246,7 @@ def _flow(here: Grey, there: Grey) -> Plane:
 
 
 def _moved(picture: Any, flow: Plane, interpolation: int = cv2.INTER_CUBIC) -> Any:
-    """A picture with every pixel fetched from where the flow says."""
+    """A picture with every pixel sampled at the place to which the flow points."""
     rows, columns = (np.arange(n, dtype=np.float32) for n in flow.shape[:2])
     places = flow.copy()
     places[..., 0] += columns
@@ -254,12 +255,12 @@ def _moved(picture: Any, flow: Plane, interpolation: int = cv2.INTER_CUBIC) -> A
 
 
 def _joined(first: Plane, then: Plane) -> Plane:
-    """The flow along two, one after the other."""
+    """The composition of two flows."""
     return np.asarray(first + _moved(then, first, cv2.INTER_LINEAR), np.float32)
 
 
 def _fetched(picture: Any, places: Any, interpolation: int) -> Any:
-    """The values of a picture at fractional columns and rows (h, w, 2)."""
+    """Samples a picture at fractional columns and rows (h, w, 2)."""
     unused: Any = None
     return cv2.remap(picture, places, unused, interpolation, borderMode=cv2.BORDER_REPLICATE)
 
@@ -271,8 +272,8 @@ def _corrected(centre: _Prepared, paths: Sequence[_Path]) -> Pixels:
 
 
 def _replaced(centre: _Prepared, neighbours: Sequence[Neighbour]) -> Pixels:
-    """The restored frame with what its neighbours tell."""
-    # From a single neighbour, rain cannot be told from what moves.
+    """The restored frame, corrected by its neighbours."""
+    # With a single neighbour, rain cannot be told from movement.
     if len(neighbours) < 2:
         return centre.frame.restored
     missed, lost = _weights(centre, neighbours)
@@ -294,24 +295,24 @@ def _largest(pixels: Pixels) -> int:
 
 
 def _share(pixels: Pixels, weight: Plane) -> Pixels:
-    """Pixels (H, W, 3) times a weight in [0, 1], found in reduced frames."""
+    """Pixels (H, W, 3) times a weight in [0, 1] that was computed on reduced frames."""
     weights = cv2.cvtColor(_enlarged(weight, pixels), cv2.COLOR_GRAY2RGB)
     return np.asarray(cv2.multiply(pixels, weights, scale=1 / _largest(pixels)))
 
 
 def _enlarged(weight: Plane, pixels: Pixels) -> Pixels:
-    """A weight in [0, 1] in the size and depth of the pixels."""
+    """A weight in [0, 1], enlarged to the size of the pixels and scaled to their depth."""
     levels = np.rint(weight * _largest(pixels)).astype(pixels.dtype)
     return np.asarray(cv2.resize(levels, pixels.shape[1::-1]))
 
 
 def _weights(centre: _Prepared, neighbours: Sequence[Neighbour]) -> tuple[Plane, Plane]:
-    """How far, 0 to 1, each pixel is rain that was missed, and part of the scene that was taken for rain."""
+    """To what degree, 0 to 1, each pixel is missed rain, and is part of the scene mistaken for rain."""
     rainy, restored = centre.rainy.astype(np.float32), centre.restored.astype(np.float32)
     around, disagreement = _middle([_moved(other.restored, flow) for other, flow in neighbours])
     brighter = restored - around
     missed = np.maximum(brighter, 0)
-    # Where frames are moved wrongly, they are as often darker as brighter. Fewer neighbours tell less.
+    # Misaligned neighbours make the frame darker as often as brighter. Fewer neighbours are weaker evidence.
     wrong = cv2.blur(missed - brighter, (7, 7))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (MAX_STREAK_WIDTH, MAX_STREAK_WIDTH))
     narrow = cv2.morphologyEx(centre.restored, cv2.MORPH_TOPHAT, disc)
@@ -321,21 +322,23 @@ def _weights(centre: _Prepared, neighbours: Sequence[Neighbour]) -> tuple[Plane,
     around, disagreement = _middle([_moved(other.rainy, flow) for other, flow in neighbours])
     change = cv2.subtract(centre.rainy, centre.restored)
     lost = _believed(change.astype(np.float32), np.abs(rainy - around) + disagreement)
-    # Of what is no streak, such as the glow around a lamp, all comes back alike.
+    # What is not a streak, such as the glow around a lamp, is put back evenly.
     wide = cv2.morphologyEx(change, cv2.MORPH_OPEN, disc) / np.maximum(change, np.float32(1))
     lost += wide * (cv2.blur(lost, (2 * MAX_STREAK_WIDTH + 1, 2 * MAX_STREAK_WIDTH + 1)) - lost)
     return missed * (1 - lost), lost
 
 
 def _at(pictures: Sequence[Pixels], flows: Sequence[Plane], chosen: NDArray[np.intp]) -> list[Pixels]:
-    """The colours (N, 3) of each picture where its flow, found in reduced frames, takes the chosen pixels,
-    which are counted row by row."""
+    """The colours (N, 3) of each picture at the places to which its flow takes the chosen pixels.
+
+    The flows were computed on reduced frames; `chosen` has indices into the flattened full-size frame.
+    """
     (height, width), (h, w) = pictures[0].shape[:2], flows[0].shape[:2]
     scale = np.array([width / w, height / h], np.float32)
     columns = min(len(chosen), 4096)  # OpenCV refuses longer rows
     places = np.zeros((-(-len(chosen) // columns), columns, 2), np.float32)
     places.reshape(-1, 2)[: len(chosen)] = np.stack(np.divmod(chosen, width)[::-1], -1)
-    # Pixels' centres are at whole numbers.
+    # Coordinates are integers at the centres of pixels.
     reduced = places if scale.max() == 1 else (places + 0.5) / scale - 0.5
     found = []
     for picture, flow in zip(pictures, flows, strict=True):
@@ -345,9 +348,9 @@ def _at(pictures: Sequence[Pixels], flows: Sequence[Plane], chosen: NDArray[np.i
 
 
 def _middle(values: Sequence[Pixels]) -> tuple[Plane, Plane]:
-    """The median of two to four arrays, and the mean distance of all from it."""
+    """The median of two to four arrays, and their mean absolute deviation from it."""
     ordered = list(values)
-    for end in range(len(ordered) - 1, 0, -1):  # bubble sort: no step depends on a value
+    for end in range(len(ordered) - 1, 0, -1):  # bubble sort: no branch depends on the values
         for i in range(end):
             a, b = ordered[i : i + 2]
             ordered[i], ordered[i + 1] = np.minimum(a, b), np.maximum(a, b)
@@ -360,8 +363,11 @@ def _middle(values: Sequence[Pixels]) -> tuple[Plane, Plane]:
 
 
 def _believed(difference: Plane, doubt: Plane) -> Plane:
-    """How far to believe a difference against a doubt, both in levels of 255: 1 where the doubt is below two
-    sevenths of it, 0 from four sevenths on. Small holes are filled, and edges softened outwards."""
+    """How far to trust a difference, given a doubt about it, both in levels of 255.
+
+    1 where the doubt is below two sevenths of the difference, 0 from four sevenths on. Small holes are
+    filled, and edges softened outwards.
+    """
     sure = np.clip(2 - 3.5 * doubt / np.maximum(difference, 1), 0, 1)
     sure *= np.clip((difference - MIN_DIFFERENCE) / (FULL_DIFFERENCE - MIN_DIFFERENCE), 0, 1)
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))

@@ -10,10 +10,10 @@ from derain.precisions import precision_name
 
 
 def choose_precision(name: str, network_name: str, network: RainNetwork) -> torch.dtype:
-    """What "auto" (float32) or one of `PRECISIONS`, also in its short form, stands for.
+    """The type that "auto" (float32) or one of `PRECISIONS`, full or in short form, stands for.
 
     Raises:
-        UsageError: the network's results would suffer.
+        UsageError: the network's results would suffer in this precision.
     """
     name = precision_name(name)
     refused = network.spec.refused_precisions
@@ -27,7 +27,7 @@ def choose_precision(name: str, network_name: str, network: RainNetwork) -> torc
 
 
 def is_bfloat16_native(device: torch.device) -> bool:
-    """Whether a processor multiplies in bfloat16 itself, which makes it the fastest format there."""
+    """Whether a processor multiplies bfloat16 natively, which makes it the fastest format there."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())

@@ -14,15 +14,15 @@ Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 
-# Set once what the thread makes is no longer wanted. A thread begins with no value.
+# An event that is set once what this thread produces is no longer wanted; a new thread starts with None.
 _stop_of_this_thread: ContextVar[threading.Event | None] = ContextVar("stop", default=None)
 
 
 def prefetch(items: Iterator[Item], depth: int = 1) -> Generator[Item]:
-    """The items, made in their own thread, at most `depth` of them ahead.
+    """The items, produced in their own thread, at most `depth` of them ahead.
 
-    Errors of the thread are raised here. When this iterator is closed, so are `items`, in their thread. Where
-    `items` themselves take from such an iterator, that one ends as well, so that no stage goes on for long.
+    Errors in the thread are raised here. When this iterator is closed, so are `items`, in their thread. Where
+    `items` draw on another such iterator, that one ends as well, so that no stage runs on for long.
     """
     finished: queue.Queue[tuple[Item] | BaseException] = queue.Queue(depth)
     stop, outer = threading.Event(), _stop_of_this_thread.get()
@@ -62,10 +62,11 @@ def prefetch(items: Iterator[Item], depth: int = 1) -> Generator[Item]:
 
 
 def mapped(function: Callable[[Item], Made], items: Iterator[Item], at_once: int) -> Generator[Made]:
-    """What a function makes of the items, in their order; of so many at once, each in its own thread.
+    """The results of a function for the items, in order, computed for `at_once` of them in parallel threads.
 
-    The items are made in another thread, at most that many ahead. An error of theirs is raised after what
-    came before it. When this iterator is closed, so are `items`, and what is not at work is left.
+    The items are produced in another thread, at most that many ahead. An error in them is raised after the
+    results of the items before it. When this iterator is closed, so are `items`, and calls that have not
+    started are cancelled.
     """
     pool = ThreadPoolExecutor(at_once)
     try:
@@ -80,7 +81,7 @@ def mapped(function: Callable[[Item], Made], items: Iterator[Item], at_once: int
 def _next(
     finished: queue.Queue[tuple[Item] | BaseException], outer: threading.Event | None
 ) -> tuple[Item] | BaseException:
-    """What is finished next; the end, if whoever takes it is to stop."""
+    """The next finished item, or the end if the thread that takes it is to stop."""
     if outer is None:
         return finished.get()
     while not outer.is_set():

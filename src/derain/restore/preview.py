@@ -13,11 +13,11 @@ from derain.restore.blending import blended_picture
 from derain.restore.derainer import Derainer
 
 Pixels = NDArray[np.uint8]  # (H, W, 3) RGB
-SIDE = 320  # of a crop, pixels
+SIDE = 320  # pixels: side of a crop
 
 
 def strengths_of(restore: Derainer, picture: Picture, strengths: Iterable[float]) -> dict[float, Pixels]:
-    """A network's results for a picture at several strengths, as RGB bytes; it runs once."""
+    """A network's results for a picture at several strengths, as RGB bytes; the network runs only once."""
     restored = restore.with_settings(strength=1.0).restore_picture(picture).picture
     return {
         strength: to_rgb8(blended_picture(picture, restored, strength, keep=None)) for strength in strengths
@@ -30,7 +30,7 @@ def preview_sheet(picture: Picture, results: Mapping[str, Mapping[float, Pixels]
     Args:
         picture: before.
         results: {model: {strength: RGB bytes of the same size}}.
-        crops: how many to show at most; taken where the first results differ most from the picture.
+        crops: how many to show at most; they are taken where the first results differ most from the picture.
 
     Returns:
         (H, W, 3) RGB: a row for each crop of each model, a column for each strength.
@@ -49,7 +49,7 @@ def preview_sheet(picture: Picture, results: Mapping[str, Mapping[float, Pixels]
 
 
 def busiest(values: NDArray[np.float32], side: int, count: int) -> list[tuple[int, int]]:
-    """(top, left) of up to `count` squares that do not overlap, with the largest sums; in this order."""
+    """(top, left) of up to `count` squares that do not overlap, in order of their sums, largest first."""
     height, width = values.shape
     tall, wide = min(side, height), min(side, width)
     sums = cv2.boxFilter(values, cv2.CV_32F, (wide, tall), anchor=(0, 0), borderType=cv2.BORDER_CONSTANT)

@@ -1,4 +1,4 @@
-"""Parts of a picture that stay as they are: white in a mask, with a soft edge."""
+"""Parts of a picture that are left unchanged: the white areas of a mask, with a soft edge."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from derain.errors import DerainError, UsageError
 from derain.pictures import EXTENSIONS, read_picture, to_tensor
 
 WITHOUT_MASK = "no mask found, so nothing is protected"
-FEATHER = 16  # pixels over which protection fades, outside the white
+FEATHER = 16  # pixels outside the white areas over which protection fades
 # A pixel whose channels differ by more is coloured; a mask with a greater share of them is a photograph.
 COLOURED, COLOURED_SHARE = 0.05, 0.1
 
 
 def keep_map(mask: Tensor, name: str = "the mask") -> Tensor:
-    """How much of each pixel stays: the mask with a soft edge around it.
+    """How much of each pixel stays unchanged: the mask with a soft edge around it.
 
     Args:
         mask: (1, 1 or 3, H, W) in [0, 1]; colours are averaged.
-        name: of the mask, for errors.
+        name: what errors call the mask.
 
     Returns:
         (1, 1, H, W): 1 where the mask is white, 0 from `FEATHER` pixels outside of it on.
@@ -41,7 +41,7 @@ def keep_map(mask: Tensor, name: str = "the mask") -> Tensor:
             "the picture stays unchanged, and black elsewhere."
         )
     plane: NDArray[np.float32] = values.mean(1)[0].numpy()
-    # A blur of the widened mask: it starts at the edge of the white, and ends `FEATHER` pixels away.
+    # A blur of the dilated mask: it starts at the edge of the white, and ends `FEATHER` pixels away.
     half = FEATHER // 2
     round_element = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * half + 1, 2 * half + 1))
     soft = cv2.GaussianBlur(cv2.dilate(plane, round_element), (2 * half + 1, 2 * half + 1), half / 2)
@@ -56,15 +56,15 @@ def protected(rainy: Tensor, image: Tensor, keep: Tensor) -> Tensor:
 
 
 def refuse_other_size(keep: Tensor, size: Sequence[int], path: Path | None = None) -> None:
-    """Checks that a keep map is as large as a picture.
+    """Checks that a keep map has the size of a picture.
 
     Args:
         keep: (1, 1, H, W).
         size: (height, width) of the picture.
-        path: of the mask, for errors; None for one in memory.
+        path: the mask's file, for errors; None for one in memory.
 
     Raises:
-        DerainError: it is not.
+        DerainError: it has another size.
     """
     height, width = keep.shape[-2:]
     if (height, width) != tuple(size):
@@ -84,13 +84,13 @@ def read_mask(path: Path) -> Tensor:
 
 
 class Protection:
-    """The masks that a user gave: one for all pictures, or a folder with some of the pictures' names.
+    """The masks that a user gave: one for all pictures, or a folder of masks for some of them.
 
-    A picture's mask has the same path below the folder, with any extension.
+    In a folder, a picture's mask has the same relative path as the picture, with any extension.
     """
 
     def __init__(self, place: Path) -> None:
-        """Raises `UsageError` if there is nothing there."""
+        """Raises `UsageError` if the place does not exist."""
         if not place.exists():
             raise UsageError(f"{place}: no such mask, nor a folder of masks.")
         self._place, self._last = place, (Path(), torch.empty(0))
@@ -100,7 +100,7 @@ class Protection:
 
         Args:
             size: (height, width) of the picture.
-            name: of the picture below its folder, without its extension; for a folder of masks.
+            name: the picture's path relative to its folder, without extension; used for a folder of masks.
 
         Raises:
             DerainError: the mask cannot be read, is in colour, or has another size.

@@ -1,8 +1,8 @@
 """How much rain there is, from what a network removed from a picture.
 
 Rain is everywhere in a picture and close to vertical; what a network mistakes for rain in a dry one (wires,
-window bars, grass) is local and points in any direction. So the signal is the share of pixels that stood
-out, in the median of many cells, times how much more vertical than horizontal they are.
+window bars, grass) is local and points in any direction. So the signal is the share of pixels in which the
+removed light stands out, as the median over many cells, times how much more vertical than horizontal it is.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-LONGEST = 640  # pixels of the longer side at which it is measured
-WINDOW = 25  # pixels, side of the square that is a pixel's surroundings
-STANDS_OUT = 2 / 255  # change of luma, beyond that of the surroundings, above which a pixel counts
-CELLS = 6  # on each side
-NOISE = 4 / 255  # of the change's slope: weaker ones hardly affect the direction
+LONGEST = 640  # pixels: the longer side at which rain is measured
+WINDOW = 25  # pixels: side of the square that counts as a pixel's surroundings
+STANDS_OUT = 2 / 255  # change in luma relative to the surroundings above which a pixel counts
+CELLS = 6  # along each side of the picture
+NOISE = 4 / 255  # of the change's gradient: weaker gradients hardly affect the direction
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Rain:
     """How much rain there is in a picture.
 
     Attributes:
-        share: the share of pixels that stood out as rain, in the median of 36 cells; 0 to 1.
+        share: the share of pixels that stood out as rain, as the median over 36 cells; 0 to 1.
         contrast: mean brightness removed from these pixels, 0 to 1.
-        signal: the share times the direction: 1 for vertical, 0 for none or horizontal.
+        signal: the share times the direction, which is 1 for vertical streaks, 0 for horizontal ones or none.
         is_raining: whether the signal is above the threshold of the weights; None if they have none.
     """
 
@@ -38,7 +38,7 @@ class Rain:
     is_raining: bool | None
 
     def as_row(self) -> dict[str, float | bool | None]:
-        """For programs to read."""
+        """The attributes, for programs to read."""
         return {
             "share": round(self.share, 5),
             "contrast": round(self.contrast, 5),
@@ -52,7 +52,7 @@ def measure_rain(rainy: Tensor, image: Tensor, threshold: float | None = None) -
 
     Args:
         rainy, image: (1, 3, H, W) or (3, H, W) float RGB in [0, 1], before and after.
-        threshold: that of the weights, see `derain.checkpoints.rain_threshold`.
+        threshold: that of the weights; see `derain.checkpoints.rain_threshold`.
 
     Examples:
         >>> import torch
@@ -79,7 +79,7 @@ class Change:
         self._narrow = np.empty((height, self._size[0]), np.float32)
 
     def add(self, top: int, rainy: Tensor, image: Tensor) -> None:
-        """Rows from `top` on, (1, 3, h, W) or (3, h, W), before and after."""
+        """Adds rows from `top` on, (1, 3, h, W) or (3, h, W), before and after."""
         luma = _luma(rainy - image)
         rows = slice(top, top + len(luma))
         self._narrow[rows] = _resized(luma, (self._size[0], len(luma)))
@@ -100,7 +100,7 @@ class Change:
 
 
 def _resized(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """(h, w) reduced to `size` = (width, height), by means over areas."""
+    """(h, w) reduced to `size` = (width, height) by averaging over areas."""
     if size == values.shape[::-1]:
         return values
     return np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_AREA), np.float32)
@@ -112,7 +112,7 @@ def _luma(difference: Tensor) -> NDArray[np.float32]:
 
 
 def _verticality(change: NDArray[np.float32]) -> float:
-    """1 where all slopes of the change are horizontal, as across vertical streaks; -1 if vertical."""
+    """1 where all gradients of the change are horizontal, as across vertical streaks; -1 if vertical."""
     across, down = (cv2.Sobel(change, cv2.CV_32F, *order) for order in ((1, 0), (0, 1)))
     length = np.hypot(across, down) + NOISE
     return float((((across / length) ** 2) - (down / length) ** 2).mean())

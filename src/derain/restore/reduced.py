@@ -1,8 +1,8 @@
-"""Large pictures: their rain is found in a reduced copy, and what was found is enlarged and taken off.
+"""Large pictures: rain is found in a reduced copy, and the change is enlarged and applied to the original.
 
-The more pixels a camera has, the more of them a streak is wide and long, until a network no longer takes it
-for rain. In a reduced copy, it looks as it did in training. The picture keeps its detail, as only the change
-is enlarged, and time hardly grows with the number of pixels.
+The more pixels a camera has, the more of them a streak covers, until a network no longer recognises it as
+rain. In a reduced copy, it looks as it did in training. The picture keeps its detail, as only the change is
+enlarged, and the time taken hardly grows with the number of pixels.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from torch import Tensor
 
 from derain.methods.network import Rows
 
-# A picture only slightly larger than the working size is restored as it is: reducing it would blur thin
-# streaks and gain little.
+# A picture only slightly larger than the working size is restored at its own size: reducing it would blur
+# thin streaks and gain little.
 WORTHWHILE = 1.25
 WHOLE = 1 << 22  # pixels; pictures up to this size are reduced and enlarged in one piece
-ROWS = 256  # of larger ones that are read or enlarged at once
+ROWS = 256  # rows of larger pictures that are read or enlarged at once
 SHARPNESS = -0.75  # of cubic interpolation, as in OpenCV
 
 
@@ -28,7 +28,7 @@ def reduced_size(height: int, width: int, side: int | None) -> tuple[int, int] |
 
     Args:
         height, width: of the picture.
-        side: the shorter side of the copy; None for a network that restores all sizes as they are.
+        side: the shorter side of the copy; None for a network that restores every picture at its own size.
 
     Examples:
         >>> reduced_size(3000, 4000, 720)
@@ -53,7 +53,7 @@ def halved_size(height: int, width: int) -> tuple[int, int]:
 
 
 def reduced(rows: Rows, height: int, size: tuple[int, int]) -> Tensor:
-    """A picture as means over areas.
+    """A picture reduced by averaging over areas.
 
     Args:
         rows: returns rows of the picture, (B, C, h, width) float32.
@@ -68,7 +68,7 @@ def reduced(rows: Rows, height: int, size: tuple[int, int]) -> Tensor:
     narrow = None
     for top in range(0, height, ROWS):
         band = _resized(rows(top, min(top + ROWS, height)), (-1, size[1]), cv2.INTER_AREA)
-        if narrow is None:  # rows one after the other in memory, as they are resized
+        if narrow is None:  # rows contiguous in memory, as they are resized
             batch, channels, _, width = band.shape
             narrow = band.new_empty((batch, height, width, channels)).permute(0, 3, 1, 2)
         narrow[:, :, top : top + ROWS] = band
@@ -89,7 +89,7 @@ def enlarged_rows(small: Tensor, height: int, width: int, top: int, bottom: int)
 
 
 def _weights(small: int, large: int, top: int, bottom: int) -> tuple[Tensor, int]:
-    """How much each small row adds to each of the large rows, (bottom - top, k), and the first of these k."""
+    """How much k small rows add to each large row, (bottom - top, k), and the index of the first of them."""
     centre = (np.arange(top, bottom) + 0.5) * small / large - 0.5
     nearest = np.floor(centre).astype(np.int64)[:, None] + np.arange(-1, 3)
     distance, a = np.abs(centre[:, None] - nearest), SHARPNESS
@@ -103,7 +103,7 @@ def _weights(small: int, large: int, top: int, bottom: int) -> tuple[Tensor, int
 
 
 def _resized(pictures: Tensor, size: tuple[int, int], interpolation: int) -> Tensor:
-    """(B, C, h, w) in another size; a height of -1 keeps the rows."""
+    """(B, C, h, w) resized; a height of -1 keeps the number of rows."""
     batch, channels, rows, _ = pictures.shape
     height, width = rows if size[0] < 0 else size[0], size[1]
     result = np.empty((batch, height, width, channels), np.float32)

@@ -35,7 +35,7 @@ from derain.restore.settings import Settings, VideoOptions
 from derain.restore.threads import divided_threads
 
 COMPARE, MAPS = "compare", "maps"
-# Called with the job at work, its tiles or frames done, and their number if known.
+# Called with the job in progress, the tiles or frames done, and their total if known.
 JobProgress = Callable[[Job, int, int | None], None]
 
 
@@ -44,14 +44,14 @@ class PictureOptions:
     """What to write for pictures.
 
     Attributes:
-        maps: also the network's rain mask or uncertainty map, to OUT/maps.
-        compare: also a sheet of before and after, to OUT/compare.
+        maps: also write the network's rain mask or uncertainty map, to OUT/maps.
+        compare: also write a sheet of before and after, to OUT/compare.
         jpeg_quality: the quality of JPEG results, 1 to 100; None: that of a JPEG source, else 95.
         skip_dry: copy pictures without rain unchanged.
         sequence: the pictures of each folder are the frames of a clip; see `derain.restore.sequence`.
 
     Raises:
-        UsageError: what is made of single pictures is asked of the frames of clips.
+        UsageError: an option for single pictures is combined with `sequence`.
     """
 
     maps: bool = False
@@ -71,7 +71,7 @@ class PictureOptions:
 
 @dataclass(frozen=True)
 class RunReport:
-    """What a run did: one outcome for each job, and the files that were not read."""
+    """What a run did: the outcome of each job, and the files that were not read."""
 
     outcomes: tuple[Outcome, ...]
     unread: tuple[Unread, ...]
@@ -116,10 +116,11 @@ def restore_files(
         overwrite: replace results that exist; else they are skipped.
         protect: a mask, or a folder with masks of the same names for some of the pictures: white areas stay
             unchanged; see `derain.restore.protecting`.
-        progress: called with the job in work, its tiles or frames done, and their number if known.
+        progress: called with the job in progress, the tiles or frames done, and their total if known.
 
     Raises:
-        UsageError: nothing to restore, a result would replace a source, or options contradict each other.
+        UsageError: there is nothing to restore, a result would replace a source, or options contradict each
+            other.
         DerainError: the model cannot be opened, or the output folder is not writable.
     """
     pictures, videos = pictures or PictureOptions(), videos or VideoOptions()
@@ -149,11 +150,11 @@ def refuse_unused(jobs: Sequence[Job], asked: Collection[str]) -> None:
     """Refuses options that have no effect on any of the files.
 
     Args:
-        jobs: all that is to be done.
+        jobs: all jobs of the run.
         asked: the options that a user gave: names of `PictureOptions` and `VideoOptions`, and "format".
 
     Raises:
-        UsageError: there is one.
+        UsageError: there is such an option.
     """
     for_pictures = [name for name in asked if name == "format" or name in vars(PictureOptions())]
     for_videos = [name for name in asked if name in vars(VideoOptions())]
@@ -187,12 +188,12 @@ def refuse_unusable(
     videos: VideoOptions,
     overwrite: bool = False,
 ) -> None:
-    """Checks before any work that maps can be made, and videos written as requested.
+    """Checks before any work that maps can be made, and that videos can be written as requested.
 
-    Problems of one of several videos, without a requested codec or quality, are left to its job.
+    If there are several videos, and no codec or quality is requested, problems of one are left to its job.
 
     Raises:
-        UsageError: they cannot.
+        UsageError: they cannot be.
     """
     if pictures.maps and is_exported(find_model(model)):
         raise UsageError(
@@ -230,9 +231,9 @@ def restore_all(
     protection: Protection | None = None,
     progress: JobProgress = lambda job, done, total: None,
 ) -> Iterator[Outcome]:
-    """Restores files and reports the outcomes in their order; a CPU works on several pictures at once.
+    """Restores files and reports the outcomes in order; a CPU works on several pictures at once.
 
-    A file that cannot be read or written has a failed outcome; the others go on.
+    A file that cannot be read or written has a failed outcome; the others are still restored.
 
     Args:
         derainer: the network.
@@ -241,8 +242,8 @@ def restore_all(
         protection: what stays unchanged.
 
     Raises:
-        UsageError: dry pictures are to be copied, but these weights have no threshold of rain.
-        DerainError: no result could be written; checked before the work.
+        UsageError: dry pictures are to be copied, but these weights have no rain threshold.
+        DerainError: no result could be written; checked before any work is done.
     """
     pictures, videos = pictures or PictureOptions(), videos or VideoOptions()
     if pictures.skip_dry and derainer.rain_threshold is None:
@@ -278,7 +279,7 @@ def _restored_pictures(
     protection: Protection | None,
     progress: JobProgress,
 ) -> Iterator[Outcome]:
-    """As many pictures at once as the machine takes."""
+    """Restores as many pictures at once as the machine has room for."""
     stop = threading.Event()
 
     def told(job: Job, done: int, total: int | None) -> None:
@@ -311,7 +312,7 @@ def _restored_picture(
     protection: Protection | None,
     progress: JobProgress,
 ) -> Callable[[], Made]:
-    """Restores a picture; returns what writes it."""
+    """Restores a picture; returns a function that writes it."""
     keep = None if protection is None else protection.keep(picture.size, job.mask_name)
     tiles = functools.partial(progress, job)
     restored = derainer.restore_picture(picture, options.maps, tiles, protect=keep)
@@ -337,7 +338,7 @@ def _written(
     if options.compare:
         sheet = Picture(side_by_side(to_rgb8(picture), to_rgb8(restored.picture)))
         write_picture(job.companion(COMPARE, ".jpg"), sheet)
-    # Last, so that if the result exists, all of the picture's files do.
+    # Written last, so that if the result exists, all of the picture's files do.
     lost = write_picture(job.target, restored.picture, options.jpeg_quality)
     without_mask = WITHOUT_MASK if unprotected else ""
     note = join_notes(restored.note, left_out(lost), without_mask)

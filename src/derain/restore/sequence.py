@@ -1,4 +1,4 @@
-"""Pictures that are the frames of a clip: each is restored, and corrected by its neighbours."""
+"""Restores pictures that are the frames of a clip, and corrects each by its neighbours."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def restore_sequences(
     protection: Protection | None = None,
     jpeg_quality: int | None = None,
 ) -> Iterator[Outcome]:
-    """Restores the pictures of each folder as the frames of a clip, in the order of their names, in which
-    numbers count as such: 2.png comes before 10.png. Where their size or depth changes, a new clip begins.
+    """Restores the pictures of each folder as the frames of a clip, in the natural order of their names, in
+    which 2.png comes before 10.png. Where their size or depth changes, a new clip begins.
 
     Args:
         derainer: the network.
         jobs: pictures.
-        unwritable: folders that no results can be written to; see `prepare_folders`.
+        unwritable: folders that cannot be written to; see `prepare_folders`.
         overwrite: replace results that exist.
         protection: what stays unchanged.
         jpeg_quality: the quality of JPEG results; see `PictureOptions`.
@@ -54,10 +54,10 @@ def _in_order(name: str) -> list[tuple[int, str]]:
 
 
 class _Folder:
-    """The frames of one folder at work.
+    """The frames of one folder in progress.
 
-    `open` has the pictures that were read and not yet written, with what of them stays unchanged; `unread`
-    the outcomes of those that could not be read.
+    `open` holds the pictures that were read but not yet written, each with its keep map; `unread` holds the
+    outcomes of those that could not be read.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class _Folder:
         self.unread: dict[int, Outcome] = {}
 
     def outcomes(self, jpeg_quality: int | None) -> Iterator[Outcome]:
-        """Of the jobs, in their order."""
+        """The outcomes of the jobs, in order."""
         number = 0
         while number < len(self.jobs):
             try:
@@ -86,7 +86,7 @@ class _Folder:
                     yield self._written(frame, jpeg_quality)
                     number += 1
             except DerainError as error:
-                # Of the network, at the first frame that did not come out; the others are another clip.
+                # From the network, at the first frame not yielded; the frames after it form a new clip.
                 while number in self.unread:
                     yield self._not_restored(number)
                     number += 1
@@ -102,7 +102,7 @@ class _Folder:
         return skipped(self.jobs[number]) if self.there[number] else self.unread[number]
 
     def _restored(self, first: int) -> Iterator[Frame]:
-        """The frames from the first on that can be read and are needed, restored."""
+        """Those frames from `first` on, restored, that can be read and are needed."""
         from derain.restore.video import restored_frames  # PyAV takes a while to load
 
         with contextlib.closing(prefetch(self._frames(first))) as frames:
@@ -122,11 +122,11 @@ class _Folder:
                     yield from source
 
     def _frames(self, first: int) -> Generator[Frame]:
-        """As read; `pts` is the number of the job."""
+        """The frames as read; `pts` is the index of the job."""
         from derain.pictures.video import Frame, frame_from_tensor
 
         for number in range(first, len(self.jobs)):
-            # Those whose results exist are still the neighbours of others.
+            # Frames whose results exist are still read if they are neighbours of others.
             if all(self.there[max(number - RADIUS, 0) : number + RADIUS + 1]):
                 continue
             read = begun(self.jobs[number], self._read, True, {} if self.there[number] else self.unwritable)

@@ -1,4 +1,4 @@
-"""How to restore: what a user may ask for, and what it means on this machine."""
+"""How to restore: the settings that a user can choose, and what they mean on this machine."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Settings:
         tile: side of a tile in pixels; None chooses by the available memory, 0 never tiles.
         overlap: pixels that neighbouring tiles share; None takes what the network needs.
         ensemble: average over positions of the picture: "flips", four times the work; "turns", the eight
-            flips and quarter turns, eight times the work; True, those that the weights were trained on.
+            flips and quarter turns, eight times the work; True, those that the weights were trained with.
         phases: pixel-shuffle-down: restore the four half-size phases (even and odd rows and columns) one by
-            one; said to help networks trained on synthetic rain on real pictures, and to cost detail. Large
-            pictures are not reduced for it.
+            one; said to help networks that were trained on synthetic rain with real pictures, and to cost
+            detail. Large pictures are then not reduced.
         full_size: look for rain at full size only: not in reduced copies of pictures larger than the
             network's working size (`Spec.working_side`), nor for wide streaks in a copy of half the size.
             Finds thinner streaks but hardly any wide ones, and takes longer.
@@ -37,7 +37,7 @@ class Settings:
             and the restored picture, and above 1 the change is exaggerated, at the user's own risk.
 
     Raises:
-        UsageError: a value is not among these.
+        UsageError: a value is not one of these.
     """
 
     device: str = "auto"
@@ -68,7 +68,7 @@ class Settings:
 
 
 def _is_a(kind: type, value: object) -> bool:
-    """Whether a value, of whatever type a caller gave, is a number of this kind."""
+    """Whether a value, of whatever type the caller passed, is a number of this kind."""
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
@@ -91,11 +91,11 @@ class VideoOptions:
 
     Attributes:
         codec: h264, h265, vp9, mpeg4, ffv1, prores or gif; None chooses by the container and the depth.
-        crf: quality of the codec, lower is better; None takes 18 for H.264, 20 for H.265, 24 for VP9.
+        crf: the codec's quality setting; lower is better. None takes 18 for H.264, 20 for H.265, 24 for VP9.
         resume: continue from the segments that an interrupted run left beside the result.
         frame_by_frame: do not correct frames by their neighbours; see `derain.restore.neighbours`.
         temporal: reduce flicker where neighbouring frames agree; see `derain.restore.temporal`.
-        keep_fields: refuse interlaced videos, which are deinterlaced otherwise.
+        keep_fields: refuse interlaced videos, which are otherwise deinterlaced.
     """
 
     codec: str | None = None

@@ -1,4 +1,4 @@
-"""A network applied to frames from a pipe, written to another."""
+"""Applies a network to frames read from one pipe, and writes them to another."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def restore_stream(
     """Restores every frame of a stream, in order; reading, restoring and writing run in parallel.
 
     Args:
-        stream: where frames come from.
-        writer: where they go.
+        stream: where frames are read.
+        writer: where they are written.
         restore_batch, finish: see `derain.restore.video.restore_video`.
-        batch: frames that are restored in one pass, which waits until that many have arrived.
-        passes: that are made at the same time.
+        batch: the number of frames restored in one pass, which waits until that many have arrived.
+        passes: the number of passes made at the same time.
         frame_by_frame: do not wait for the next two frames to correct each by its neighbours.
         progress: called with the number of finished frames and their expected number, if known.
 
     Returns:
-        How many there were.
+        The number of frames.
 
     Raises:
         DerainError: frames cannot be read or written.

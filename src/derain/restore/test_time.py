@@ -30,9 +30,9 @@ def positions(ensemble: bool | str, learnt: str = "flips") -> tuple[Position, ..
     """The positions to average over.
 
     Args:
-        ensemble: "flips"; "turns"; True for those of the training; False for only the original.
-        learnt: "turns" where the weights were trained with rain from all sides. Otherwise rain only falls
-            down, and a picture on its side comes back rainy, which spoils an average over all turns.
+        ensemble: "flips"; "turns"; True for those used in training; False for only the original.
+        learnt: "turns" if the weights were trained on rain from all sides. Otherwise they know only rain
+            that falls down, and leave it in a picture on its side, which spoils an average over all turns.
     """
     return {False: PLAIN, True: TURNS if learnt == "turns" else FLIPS, "flips": FLIPS, "turns": TURNS}[
         ensemble
@@ -40,7 +40,7 @@ def positions(ensemble: bool | str, learnt: str = "flips") -> tuple[Position, ..
 
 
 def turned(picture: Tensor, position: Position) -> Tensor:
-    """(..., H, W) in another position."""
+    """Turns (..., H, W) to another position."""
     quarter, flipped = position
     picture = torch.rot90(picture, quarter, (-2, -1))
     return picture.flip(-1) if flipped else picture
@@ -72,7 +72,7 @@ def join_phases(phases: Tensor, height: int, width: int) -> Tensor:
 
 
 def with_test_time(restore: Callable[[Tensor], Tensor], name: str) -> Callable[[Tensor], Tensor]:
-    """`restore`, (B, 3, H, W) -> the same, with an option of `TEST_TIME` around it."""
+    """Wraps `restore`, which maps (B, 3, H, W) to the same shape, in an option of `TEST_TIME`."""
 
     def phase_by_phase(rainy: Tensor) -> Tensor:
         phases = torch.cat([restore(phase[None]) for phase in split_phases(rainy)])

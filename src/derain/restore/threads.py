@@ -1,4 +1,4 @@
-"""How many CPU threads are fastest, and what they share out among them."""
+"""How many CPU threads are fastest, and how work is divided among them."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def fastest_threads(most: int) -> int:
         return most
     before, mine = psutil.cpu_times()._asdict(), time.process_time()
     time.sleep(SAMPLE)
-    # Not psutil.cpu_times_percent: its shares of so short a time are too small where there are few cores.
-    # What this process spends at low priority counts as free already.
+    # Not psutil.cpu_times_percent: over so short a time, its shares are too small where there are few cores.
+    # Time that this process spends at low priority already counts as free.
     own = 0.0 if psutil.Process().nice() > 0 else time.process_time() - mine
     after = psutil.cpu_times()._asdict()
     return idle_cores(before, after, own, psutil.cpu_count() or 1, most)
@@ -40,21 +40,21 @@ def idle_cores(
     """How many cores were idle, or ran low-priority programs or this one, between two readings; 1 to `most`.
 
     Args:
-        before, after: seconds by what they were spent on, as from `psutil.cpu_times`, of all cores together.
-        own: seconds of it that this process spent, as on starting its threads.
-        cores: of the machine.
-        most: the most to return.
+        before, after: CPU seconds of all cores together by kind of use, as from `psutil.cpu_times`.
+        own: how many of these seconds this process spent, as on starting its threads.
+        cores: the number of cores of the machine.
+        most: the largest number to return.
     """
-    # What guests use is part of "user" and "nice".
+    # The time of guests is already part of "user" and "nice".
     spent = {name: after[name] - before[name] for name in after if not name.startswith("guest")}
     free = own + sum(spent.get(name, 0.0) for name in ("idle", "iowait", "nice"))
     return max(1, min(most, round(free / max(sum(spent.values()), 1e-9) * cores)))
 
 
 def pictures_at_once(threads: int, count: int) -> int:
-    """How many of `count` pictures a CPU restores at the same time, if memory allows: one in each thread.
+    """How many of `count` pictures a CPU restores at the same time: one in each thread, if memory allows.
 
-    Several threads for one picture gain less, as much of the work on it runs in one.
+    Several threads for one picture gain less, as much of the work on it runs in a single one.
     """
     fitting = psutil.virtual_memory().available // 2 // CPU_BUDGET
     return max(1, min(threads, count, fitting))
@@ -62,7 +62,7 @@ def pictures_at_once(threads: int, count: int) -> int:
 
 @contextlib.contextmanager
 def divided_threads(parts: int) -> Iterator[None]:
-    """Each of so many parallel tasks gets an equal share of this process's threads."""
+    """Gives each of `parts` parallel tasks an equal share of this process's threads."""
     torch_threads, cv2_threads = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(max(1, torch_threads // parts))
     cv2.setNumThreads(max(1, cv2_threads // parts))

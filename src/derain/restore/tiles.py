@@ -38,11 +38,11 @@ def even_axis(length: int, size: int, overlap: int, multiple: int, hard_cut: boo
         length: of the axis, a multiple of `multiple`.
         size: the largest tile allowed.
         overlap: the fewest pixels that neighbours share.
-        multiple: sizes and starts of tiles are multiples of it, so that a network that halves
-            the picture sees every pixel in the same phase as in the whole picture.
-        hard_cut: True: tiles take over from each other in the middle of their overlap, which must be wide
-            enough that both are right there. False: every pixel is only nearly right, so the outer
-            quarters of the overlap are dropped and the rest is blended.
+        multiple: sizes and starts of tiles are multiples of this, so that a network that downsamples sees
+            every pixel in the same phase as in the whole picture.
+        hard_cut: True: one tile takes over from the other in the middle of their overlap, which must be wide
+            enough for both to be exact there. False: no pixel is quite exact, so the outer quarters of the
+            overlap are dropped and the rest is blended.
     """
     size = max(size // multiple * multiple, multiple)
     if size >= length:
@@ -75,7 +75,7 @@ def _ramp(shared: int, hard_cut: bool) -> Tensor:
 
 
 def published_axis(length: int, size: int, overlap: int) -> Axis:
-    """Tiles as test scripts of this field cut them: every size - overlap pixels, the last one flush
+    """Tiles as the test scripts of this field cut them: one every size - overlap pixels, the last one flush
     with the edge; where tiles share pixels their results are averaged with equal weight."""
     size = min(size, length)
     starts = [*range(0, length - size, max(size - overlap, 1)), length - size]
@@ -95,13 +95,13 @@ def run_tiles(
     columns: Axis,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Tensor]:
-    """Runs every tile of a picture and adds the results up by weight.
+    """Runs a network on every tile of a picture and adds up the weighted results.
 
     Args:
         picture: (1, C, H, W).
         network: maps a tile (1, C, h, w) to named maps of its size, (1, any channels, h, w).
         rows, columns: the tiles along both axes.
-        progress: called with the number of finished tiles, and of all, after each tile.
+        progress: called after each tile with the number of finished tiles and their total.
 
     Returns:
         The maps at full size, float32 on the picture's device.
@@ -121,10 +121,10 @@ def tile_bands(
     columns: Axis,
     progress: Callable[[int, int], None],
 ) -> Iterator[dict[str, Tensor]]:
-    """As `run_tiles`, in bands from the top to the bottom: rows that no further tile touches.
+    """As `run_tiles`, in bands from top to bottom: the rows that no further tile touches.
 
     Args:
-        picture: is read in rows.
+        picture: returns rows of the picture.
         network, rows, columns, progress: see `run_tiles`.
     """
     done, total = 0, len(rows.spans) * len(columns.spans)

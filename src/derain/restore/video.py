@@ -1,8 +1,8 @@
-"""A network applied to a video: decoding, restoring, correcting by the neighbouring frames and encoding in
-parallel, in bounded memory.
+"""Applies a network to a video: decodes, restores, corrects by neighbouring frames and encodes, in parallel
+and in bounded memory.
 
-The video is encoded in independent segments. Each is kept as soon as it is finished, so that an interrupted
-run can resume; the file appears at the end, whole, with everything else that the source contains.
+The video is encoded in independent segments. Each is saved as soon as it is finished, so that an interrupted
+run can be resumed; the complete file is written at the end, with everything else that the source contains.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ class VideoResult:
     """What `restore_video` did.
 
     Attributes:
-        frames: their number in the file that was written.
-        resumed: frames among them that an earlier run had finished.
+        frames: the number of frames in the file that was written.
+        resumed: how many of them an earlier run had finished.
         shortfall: what is missing from the source, in words; empty if it was read to its end.
-        left_out: what the new file cannot hold and what was changed, in words.
+        left_out: what the new file cannot hold, and what was changed for it, in words.
         bits: the bits per channel of the source.
     """
 
@@ -96,16 +96,16 @@ def restore_video(
         restore_batch: maps rainy frames (B, 3, H, W), float32 RGB in [0, 1] on the CPU, upright, to
             restored ones of the same shape, on any device. Called from threads of their own.
         options: how it is restored and written; None for `VideoOptions()`.
-        batch: frames that are restored in one pass.
-        passes: that are made at the same time.
+        batch: the number of frames restored in one pass.
+        passes: the number of passes made at the same time.
         finish: makes the final frame from the rainy and the corrected one, both (1, 3, H, W).
         identity: names the network and its weights; a run is resumed only under the same one.
         progress: called with the number of finished frames and their expected number, if known.
 
     Raises:
-        UsageError: options contradict each other, the container or the run to resume.
+        UsageError: options contradict each other, do not suit the container or differ from the run to resume.
         DerainError: the source cannot be read or is interlaced against the options, the target cannot
-            be written, or another process is writing it. Finished segments stay for `resume`.
+            be written, or another process is writing it. Finished segments are kept for `resume`.
     """
     source, target, options = Path(source), Path(target), options or VideoOptions()
     if same(target, source):
@@ -121,7 +121,7 @@ def restore_video(
     made_from = _made_from(facts, encoding, options, identity)
     with exclusive_lock(target), _Segments.open(target, made_from, options.resume) as segments:
         resumed = segments.frames
-        # Frames that are only neighbours of those to come.
+        # Finished frames that are decoded again as neighbours of those to come.
         reach = (0 if options.frame_by_frame else RADIUS) + (STEADY_RADIUS if options.temporal else 0)
         surplus = min(resumed, reach)
         reader = VideoReader(facts, skip=resumed - surplus)
@@ -140,7 +140,7 @@ def restore_video(
         segments.discard()
     if reader.shortfall:
         with contextlib.suppress(OSError):
-            parts_of(target).mkdir()  # by which a later run knows that it is not whole
+            parts_of(target).mkdir()  # tells a later run that the file is not complete
     return VideoResult(segments.frames, resumed, reader.shortfall, tuple(left_out), facts.bits)
 
 
@@ -156,7 +156,7 @@ def restored_frames(
     """The frames of a video, restored; reading, restoring and correcting run in parallel.
 
     Args:
-        reader: gives frames in the order of time.
+        reader: yields frames in the order of time.
         bits: the bits per channel of the frames.
         restore_batch, batch, passes, finish: see `restore_video`.
         frame_by_frame: see `VideoOptions`.
@@ -174,7 +174,7 @@ def restored_frames(
 
 
 def finished(finish: Finish, rainy: Pixels, corrected: Pixels, bits: int) -> Pixels:
-    """The final frame, (H, W, 3) like the rainy and the corrected one; `bits` are those of a channel."""
+    """The final frame, (H, W, 3) like the rainy and the corrected one, with `bits` bits per channel."""
     before, after = (frame_to_tensor(levels)[None] for levels in (rainy, corrected))
     return frame_from_tensor(finish(before, after)[0], bits)
 
@@ -198,7 +198,7 @@ def _restored(
 
 
 def _corrected(restored: Generator[tuple[Frame, Pixels]], threads: int) -> Generator[tuple[Frame, Pixels]]:
-    """The same, corrected by their neighbours."""
+    """The same pairs, with restored frames corrected by their neighbours."""
     corrector = functools.partial(corrected, workers=threads)
     with contextlib.closing(
         _beside(restored, lambda pair: Seen(pair[0].pixels, pair[1]), corrector)
@@ -212,7 +212,7 @@ def _beside(
     value_of: Callable[[Item], Value],
     process: Callable[[Iterator[Value]], Iterator[Made]],
 ) -> Generator[tuple[Item, Made]]:
-    """The items, each with what a process makes of its value; the process may lag behind them."""
+    """The items, each paired with what a process makes of its value; the process may lag behind them."""
     waiting: deque[Item] = deque()
 
     def values() -> Generator[Value]:
@@ -227,7 +227,7 @@ def _beside(
 
 
 def _batches(reader: Iterable[Frame], size: int) -> Iterator[tuple[list[Frame], Tensor]]:
-    """`size` frames at once, also as a tensor (B, 3, H, W); fewer at the end."""
+    """Batches of `size` frames, also as a tensor (B, 3, H, W); fewer at the end."""
     frames = iter(reader)
     while batch := list(itertools.islice(frames, size)):
         pictures = [frame_to_tensor(frame.pixels) for frame in batch]
@@ -235,13 +235,13 @@ def _batches(reader: Iterable[Frame], size: int) -> Iterator[tuple[list[Frame], 
 
 
 def _from(first: int, frames: Generator[Frame]) -> Generator[Frame]:
-    """The frames without those before the `first`."""
+    """The frames from the one at index `first` on."""
     with contextlib.closing(frames):
         yield from itertools.islice(frames, first, None)
 
 
 def _steady(restored: Generator[Frame], bits: int) -> Generator[Frame]:
-    """The frames steadied over time."""
+    """The frames with less flicker; see `derain.restore.temporal`."""
     with contextlib.closing(_beside(restored, lambda frame: frame_to_tensor(frame.pixels), steady)) as pairs:
         for frame, image in pairs:
             yield replace(frame, pixels=frame_from_tensor(image, bits))
@@ -255,7 +255,7 @@ def _encoded(
     done: int,
     progress: FrameProgress | None,
 ) -> Iterator[list[EncodedFrame]]:
-    """Segments of `length` frames (None: one segment), each encoded on its own."""
+    """Segments of `length` frames, each encoded on its own; None puts all frames in one segment."""
     encoder, encoded, inside = VideoEncoder(facts, encoding), list[EncodedFrame](), 0
     for frame in restored:
         encoded += encoder.encode(frame)
@@ -286,7 +286,8 @@ def _made_from(facts: VideoFacts, encoding: Encoding, options: VideoOptions, ide
 class _Segments:
     """The finished segments of a run, in a hidden folder beside the target.
 
-    Leaving the context keeps them for a later run, unless there are none; an error then says so.
+    Leaving the context keeps them for a later run, and an error then says so; with no segments, the folder is
+    removed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -294,8 +295,11 @@ class _Segments:
 
     @classmethod
     def open(cls, target: Path, made_from: str, resume: bool) -> _Segments:
-        """An empty store, or that of an earlier run. Raises `UsageError` if that was made from another
-        source or in another way."""
+        """Opens an empty store, or that of an earlier run.
+
+        Raises:
+            UsageError: the earlier run had another source or other options.
+        """
         segments = cls(parts_of(target))
         note = segments._folder / "job.json"
         if resume and note.exists():
@@ -317,7 +321,7 @@ class _Segments:
         self._files.append(file)
 
     def add(self, frames: list[EncodedFrame]) -> None:
-        """Keeps a finished segment."""
+        """Saves a finished segment."""
         file = self._folder / f"{len(self._files):05d}.npz"
         with new_file(file) as temporary:
             np.savez(
@@ -332,7 +336,7 @@ class _Segments:
         self._count(file)
 
     def times(self) -> NDArray[np.int64]:
-        """(N,) the pts of all frames in coding order."""
+        """The presentation times (pts) of all frames in coding order, (N,)."""
         times: NDArray[np.int64] = np.concatenate([np.load(file)["pts"] for file in self._files])
         return times
 

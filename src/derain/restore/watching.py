@@ -1,4 +1,4 @@
-"""Watching a folder: pictures and videos are restored as soon as they are complete."""
+"""Watches a folder, and restores pictures and videos as soon as they are complete."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from derain.restore.derainer import Derainer
 from derain.restore.jobs import Job, Outcome, beside, mirrored, with_full_name
 from derain.restore.run import restore_all
 
-SETTLED = 2.0  # seconds without a change after which a file is complete
-EVERY = 1.0  # seconds between looks
+SETTLED = 2.0  # seconds without a change after which a file counts as complete
+EVERY = 1.0  # seconds between checks
 # Suffixes that programs use until a file is complete.
 UNFINISHED = (".part", ".partial", ".filepart", ".crdownload", ".download", ".tmp", ".temp", ".upload")
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """A file at the last look: size and time of change, since when, and whether it was returned."""
+    """A file at the last check: its size and modification time, since when, and whether it was returned."""
 
     state: tuple[int, int]
     since: float
@@ -34,27 +34,27 @@ class _Seen:
 class Arrivals:
     """The files that have become complete in a folder and its subfolders.
 
-    A file is complete when its size and its time of change were the same for `SETTLED` seconds, and its
-    name is not one that programs give to unfinished files. One that changes later is returned again.
+    A file is complete once its size and modification time have not changed for `SETTLED` seconds, unless its
+    name is one that programs give to unfinished files. One that changes later is returned again.
     """
 
     def __init__(self, folder: Path, leave_out: Path | None = None) -> None:
         """
         Args:
-            folder: to watch.
-            leave_out: a folder in it to skip: that of the results.
+            folder: the folder to watch.
+            leave_out: a folder in it to skip, for the results.
         """
         self._folder, self._leave_out = folder, None if leave_out is None else real(leave_out)
         self._seen: dict[Path, _Seen] = {}
 
     def complete(self, now: float) -> list[Path]:
-        """The files completed since the last look, in alphabetical order.
+        """The files completed since the last check, in alphabetical order.
 
         Args:
-            now: seconds, which never go back.
+            now: the time in seconds, on a clock that never goes back.
 
         Raises:
-            UsageError: the folder is no longer there.
+            UsageError: the folder no longer exists.
         """
         if not is_folder(self._folder):
             raise UsageError(f"{self._folder}: is not a folder, or is gone.")
@@ -67,7 +67,7 @@ class Arrivals:
             try:
                 status = path.stat()
             except OSError:
-                continue  # gone since, or not readable
+                continue  # removed since, or not readable
             state = (status.st_size, status.st_mtime_ns)
             seen = before.get(path)
             if seen is None or seen.state != state:
@@ -93,15 +93,15 @@ def watch(
     wait: Callable[[float], object] = time.sleep,
     **options: Any,
 ) -> Iterator[Outcome]:
-    """Restores what is in a folder and what arrives there, without end.
+    """Restores what is in a folder and what arrives there, indefinitely.
 
     Args:
         derainer: the network.
-        folder: to watch, with all below it.
+        folder: the folder to watch, with its subfolders.
         output: the folder for the results; None for FOLDER-derained beside it.
         suffix: the extension of all pictures that are written.
-        overwrite: replace results that exist. Those of this call are replaced when their source changes.
-        clock: seconds that never go back.
+        overwrite: replace results that exist. Those of this call are replaced anyway if their source changes.
+        clock: returns the time in seconds, which never goes back.
         wait: waits for this many seconds.
         options: see `restore_all`.
 
@@ -109,7 +109,7 @@ def watch(
         The outcome of each file; those that are neither pictures nor videos are silently skipped.
 
     Raises:
-        UsageError: the folder does not exist, or no longer; or its pictures are to be the frames of a clip.
+        UsageError: the folder does not exist, or no longer does; or its pictures are to be frames of a clip.
     """
     pictures = options.get("pictures")
     if pictures is not None and pictures.sequence:
@@ -122,7 +122,7 @@ def watch(
             if isinstance(entry, Unread):
                 continue
             (job,) = mirrored([entry], target, suffix)
-            if owners.setdefault(job.target, path) != path:  # as a.png, when a.jpg was written as PNG
+            if owners.setdefault(job.target, path) != path:  # such as a.png once a.jpg was written as PNG
                 job = with_full_name(job)
             again = overwrite or job.target in made
             for outcome in restore_all(derainer, [_by_path(job, entry.relative)], overwrite=again, **options):
@@ -133,5 +133,5 @@ def watch(
 
 
 def _by_path(job: Job, relative: Path) -> Job:
-    """Other files of the result have the full name: a.jpg may arrive after a.png."""
+    """The job, with full names for the other files of its result, as a.jpg may arrive after a.png."""
     return replace(job, name=relative)

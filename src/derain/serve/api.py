@@ -1,4 +1,4 @@
-"""The application: what lives as long as the server, and the middleware around its endpoints."""
+"""The application: state that lives as long as the server, and the middleware around its endpoints."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ def create_app(
     callback_hosts: frozenset[str] = frozenset(),
     gave_up: Callable[[DerainError], None] = lambda error: None,
 ) -> FastAPI:
-    """The application.
+    """Creates the application.
 
-    Its files live in a temporary folder from the start of its lifespan to the end.
+    Its files are in a temporary folder that lasts from the start of its lifespan to the end.
 
     Args:
         limits: what it accepts.
         work: the models, and how they run.
-        token: that clients must know; None for none.
+        token: the token that clients must know; None for none.
         hosts: host names that requests may use; None for any.
-        callback_hosts: that callbacks of jobs may be sent to; see `callbacks.allowed_hosts`.
+        callback_hosts: the hosts to which callbacks of jobs may be sent; see `callbacks.allowed_hosts`.
         gave_up: called with the reason why no job can be done.
     """
     access, metrics = Access(token), Metrics()

@@ -1,4 +1,4 @@
-"""Callbacks when a job has ended: a POST to an address whose host the operator allows."""
+"""Callbacks once a job has ended: a POST to an address whose host the operator allows."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from derain.serve.logs import log_event
 
 PORTS = {"http": 80, "https": 443}
 TRIES = 3
-PAUSE = 5.0  # seconds between two tries
+PAUSE = 5.0  # seconds between attempts
 PATIENCE = 10.0  # seconds that a response may take
-WAITING = 1000  # waiting calls at most; more are dropped, with a line in the log
+WAITING = 1000  # calls that may wait; more are dropped, with a line in the log
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def refuse_unless_allowed(url: str, hosts: frozenset[str]) -> None:
         hosts: from `allowed_hosts`; one without a port allows the usual one of the scheme.
 
     Raises:
-        Refused: 422 it is not.
+        Refused: 422 if it is not.
     """
     try:
         parts = urlsplit(url)
@@ -65,7 +65,7 @@ def _is_plain(url: str) -> bool:
 
 
 class Callbacks:
-    """Makes calls one after the other in its own thread, each up to three times.
+    """Makes calls one after the other in its own thread, with up to three attempts each.
 
     It follows no redirects and reads only the status of responses.
     """
@@ -77,14 +77,14 @@ class Callbacks:
         self._thread.start()
 
     def add(self, call: Call) -> None:
-        """Puts a call in line; drops it, with a line in the log, where too many are waiting."""
+        """Queues a call, or drops it, with a line in the log, if too many are waiting."""
         try:
             self._calls.put_nowait(call)
         except queue.Full:
             log_event("callback", id=call.request_id, error="too many callbacks are queued")
 
     def close(self) -> None:
-        """Makes no more calls."""
+        """Stops making calls."""
         self._closed.set()
         with contextlib.suppress(queue.Full):
             self._calls.put_nowait(None)

@@ -43,7 +43,7 @@ from derain.serve.worker import Workers
 PAGE = Path(__file__).parent / "page"
 ASSETS = {path.name: path for path in sorted(PAGE.iterdir()) if path.suffix != ".html"}
 EVENT_STREAM = "text/event-stream"
-CHECKS = 2  # uploads that are decoded at once: a slow one does not block the others
+CHECKS = 2  # uploads that are decoded at once, so that a slow one does not block the others
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ class Server:
         store: the jobs.
         limits: what is accepted.
         metrics: figures about requests and jobs.
-        access: says who knows the token.
-        checking: lets `CHECKS` uploads be decoded at once.
-        models: that clients may choose from; the first is the default.
-        callback_hosts: that callbacks may be sent to; see `callbacks.allowed_hosts`.
+        access: tells whether a client knows the token.
+        checking: limits how many uploads are decoded at once to `CHECKS`.
+        models: the models that clients may choose from; the first is the default.
+        callback_hosts: the hosts to which callbacks may be sent; see `callbacks.allowed_hosts`.
         workers: the threads that restore.
     """
 
@@ -102,12 +102,12 @@ JobsDep = Annotated[list[ServerJob], Depends(_jobs)]
 FinishedDep = Annotated[ServerJob, Depends(_finished)]
 
 
-# For previews: all pixels of a picture, not at most 2000 on the longer side.
+# For previews: all pixels of a picture, instead of at most 2000 on the longer side.
 Full = Annotated[bool, Query(description="All pixels of a picture, however many.")]
 
 
 def add_page(app: FastAPI) -> None:
-    """The page, and monitoring."""
+    """Adds the page, and the endpoints for monitoring."""
 
     @app.get("/", include_in_schema=False)
     def page() -> Response:
@@ -145,7 +145,7 @@ def add_page(app: FastAPI) -> None:
 
 
 def add_api(app: FastAPI) -> None:
-    """The API for the page and for programs."""
+    """Adds the API for the page and for programs."""
     problems: dict[int | str, dict[str, Any]] = {"4XX": {"model": Problem, "description": "Refused"}}
     api = APIRouter(prefix=VERSION, responses=problems)
     _add_general(api)
@@ -203,7 +203,7 @@ def _add_uploads(api: APIRouter) -> None:
                 request, server.limits, server.models, server.callback_hosts, most=FILES
             )
             async with form_of_request as form:
-                place.close()  # of the request, for its files
+                place.close()  # the place held for the request is free for its files
                 return [await _entry(file, form.wishes, request, server) for file in form.files]
 
     @api.post(
@@ -252,8 +252,8 @@ def _add_jobs(api: APIRouter) -> None:
         responses=_EVENTS,
     )
     async def follow(jobs: JobsDep, server: ServerDep) -> Response:
-        # FastAPI's own stream of events fails where a client leaves while an event is on its way.
-        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # the second one is for nginx
+        # FastAPI's own event stream fails if a client disconnects while an event is being sent.
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # the second is for nginx
         told = events([job.id for job in jobs], server.store)
         return StreamingResponse(told, media_type=EVENT_STREAM, headers=headers)
 
@@ -344,7 +344,7 @@ _EVENTS: dict[int | str, dict[str, Any]] = {
 
 
 async def _full(path: Path, name: str, server: Server) -> Response:
-    """All pixels of a picture, for browsers, which cannot show every format."""
+    """All pixels of a picture in a form that browsers can show."""
     async with server.checking:
         content = await run_in_threadpool(lambda: full_preview(read_picture(path)))
     return bytes_response(content, name)
@@ -366,7 +366,7 @@ async def _add(
     """Checks a file and puts it into the queue.
 
     Raises:
-        Refused: it is not accepted.
+        Refused: the file is not accepted.
     """
     if not file.size:
         raise Refused(422, "the file is empty.")
@@ -379,7 +379,7 @@ async def _add(
 
 
 def _take(file: BinaryIO, name: str, folder: Path, limits: Limits) -> Upload:
-    """The file, checked; a decoder's failure is the upload's fault."""
+    """The file, checked; a failure of the decoder is blamed on the upload."""
     with errors_of(safe_name(name)):
         upload, picture = receive(file, name, folder, limits)
         write_preview(folder / "before.jpg", picture)

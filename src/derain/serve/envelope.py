@@ -16,7 +16,7 @@ from derain.serve.problems import refusal
 
 API, VERSION = "/api", "/api/v1"
 ID = "X-Request-ID"
-# Called for each response: method, route, status, seconds until it began.
+# Called for each response with its method, route, status and the seconds until it began.
 Responded = Callable[[str, str, int, float], None]
 
 
@@ -24,14 +24,14 @@ class Envelope:
     """ASGI middleware around everything else.
 
     - Every request has an id, the client's or a new one; it is in the response, the log and the scope.
-    - Paths of the API without a version mean version 1.
-    - HEAD is GET without a body.
+    - API paths without a version mean version 1.
+    - HEAD is answered as GET without a body.
     """
 
     def __init__(self, app: ASGIApp, responded: Responded) -> None:
         """
         Args:
-            app: what it surrounds.
+            app: the application that it surrounds.
             responded: called for each response.
         """
         self._app, self._responded = app, responded
@@ -61,7 +61,7 @@ class Envelope:
 
         try:
             await self._app(inner, receive, answer)
-        except asyncio.CancelledError:  # the server has stopped waiting, for an upload for instance
+        except asyncio.CancelledError:  # the server has stopped waiting, such as for an upload
             if not status:
                 await refusal(Refused(503, "the server is stopping."))(inner, receive, answer)
         except Exception:  # answered outside this middleware
@@ -78,7 +78,7 @@ class Envelope:
 
 
 def versioned(path: str) -> str:
-    """A path with an explicit version of the API."""
+    """The path with an explicit version of the API."""
     if path.startswith(f"{API}/") and not path.startswith(f"{VERSION}/"):
         return VERSION + path.removeprefix(API)
     return path

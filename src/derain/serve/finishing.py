@@ -1,4 +1,4 @@
-"""How much of a finished result to take, and where: no network runs again."""
+"""Changes how much of a finished result is applied, and where, without running the network again."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from derain.serve.limits import Limits, Refused
 
 
 def finish(job: ServerJob, strength: float, protect: BinaryIO | None, limits: Limits) -> Finish | None:
-    """Writes the result with `strength` of the job's change, and unchanged where `protect` is white.
+    """Writes the result with the job's change scaled by `strength`, and none of it where `protect` is white.
 
     Args:
-        job: a picture that is done.
+        job: the finished job of a picture.
         strength: 0 (the rainy picture) to `MAX_STRENGTH`; 1 is the result of the job.
-        protect: a picture of any size, laid over the whole; None protects nothing.
-        limits: of the pixels that `protect` may have.
+        protect: a mask of any size, stretched over the whole picture; None protects nothing.
+        limits: they limit the pixels that `protect` may have.
 
     Returns:
-        What was written, under new names; None where it would be the job's own result.
+        What was written, under new names; None if it would equal the job's own result.
 
     Raises:
         Refused: 422 `protect` is not a picture, or not a mask.
@@ -50,13 +50,13 @@ def finish(job: ServerJob, strength: float, protect: BinaryIO | None, limits: Li
 
 
 def finished(rainy: Picture, restored: Picture, strength: float, keep: Tensor | None) -> Picture:
-    """A blend of both, in the depth of `rainy`; see `derain.restore.blending.blended_picture`."""
+    """A blend of the two, in the depth of `rainy`; see `derain.restore.blending.blended_picture`."""
     return replace(rainy, pixels=blended_picture(rainy, restored, strength, keep).pixels)
 
 
 def _read_mask(file: BinaryIO, place: Path, size: tuple[int, int], limits: Limits) -> tuple[Picture, Tensor]:
-    """A mask as 8-bit grey, and its keep map for a picture of this height and width, over which it is
-    stretched; nothing is left at `place`."""
+    """A mask as 8-bit grey, and its keep map stretched to a picture of this height and width; leaves nothing
+    at `place`."""
     try:
         with errors_of("protect", place):
             place.write_bytes(file.read())

@@ -13,16 +13,16 @@ from derain.serve.jobs import ServerJob, Store
 from derain.serve.limits import Refused
 from derain.serve.views import JobView, view
 
-KEEP_ALIVE = b": still here\n\n"  # a comment: proxies end connections on which nothing is sent
-SILENCE = 15.0  # seconds after which it is sent
+KEEP_ALIVE = b": still here\n\n"  # a comment, as proxies close idle connections
+SILENCE = 15.0  # seconds without an event after which it is sent
 
 
 async def events(ids: Sequence[str], store: Store) -> AsyncIterator[bytes]:
-    """Server-sent events: "job" at once and after each change of a job, "gone" for one that is deleted.
+    """Server-sent events: "job" at once and after each change to a job, "gone" once one is deleted.
 
     Args:
-        ids: of the jobs; it ends when all have ended.
-        store: holds them.
+        ids: the ids of the jobs; the stream ends when all of them have ended.
+        store: holds the jobs.
     """
     known: dict[str, JobView | None] = dict.fromkeys(ids)
     with _changes(store) as changed:
@@ -61,12 +61,12 @@ async def end_of(job_id: str, store: Store, request: Request) -> ServerJob:
     """The job once it has ended.
 
     Args:
-        job_id: of the job.
-        store: holds it.
-        request: of the client that waits; no longer waited for once it has disconnected.
+        job_id: the id of the job.
+        store: holds the job.
+        request: the request of the waiting client; waiting stops once it has disconnected.
 
     Raises:
-        Refused: 404 it was deleted, 400 the client has disconnected.
+        Refused: 404 if the job was deleted, 400 if the client has disconnected.
     """
     waiting = asyncio.create_task(_end(job_id, store))
     leaving = asyncio.create_task(_leaves(request))
@@ -92,7 +92,7 @@ async def _end(job_id: str, store: Store) -> ServerJob:
 
 @contextmanager
 def _changes(store: Store) -> Iterator[asyncio.Event]:
-    """An event that is set, in this thread's loop, after each change of any job."""
+    """An event that is set, in this thread's loop, after each change to any job."""
     loop, changed = asyncio.get_running_loop(), asyncio.Event()
     with store.following(lambda: loop.call_soon_threadsafe(changed.set)):
         yield changed

@@ -23,8 +23,8 @@ from derain.serve.uploads import safe_folder
 from derain.serve.views import Login
 from derain.strength import MAX_STRENGTH
 
-FORM_BYTES = 10_000  # of an upload besides its files; of a login
-PATIENCE = 10  # seconds that a login may take, and an upload in addition to those of its pace
+FORM_BYTES = 10_000  # limit for an upload besides its files, and for a login
+PATIENCE = 10  # seconds that a login may take, and an upload beyond what `Limits.upload_pace` allows
 FILES = 500  # in one batch
 
 _FIELDS: dict[str, dict[str, Any]] = {
@@ -74,7 +74,7 @@ def form_body(fields: Sequence[str], *, several: bool = False) -> dict[str, Any]
     """The form of an upload, for the description of the API.
 
     Args:
-        fields: that it may have besides `file`.
+        fields: the fields that it may have besides `file`.
         several: whether it takes several files.
     """
     file = {"type": "array", "items": _FILE} if several else _FILE
@@ -115,14 +115,15 @@ async def upload_form(
 
     Args:
         request: its body is read here.
-        limits: of size, time and pace.
-        models: that clients may choose from; the first is the default.
-        callback_hosts: that callbacks may be sent to; see `callbacks.allowed_hosts`.
-        fields: that it may have besides `file`.
-        most: files.
+        limits: the limits of size, time and pace.
+        models: the models that clients may choose from; the first is the default.
+        callback_hosts: the hosts to which callbacks may be sent; see `callbacks.allowed_hosts`.
+        fields: the fields that it may have besides `file`.
+        most: the largest number of files.
 
     Raises:
-        Refused: 415 not a form, 413 too large, 408 too slow, 400 broken, 422 a field is wrong or unknown.
+        Refused: 415 if it is not a form, 413 too large, 408 too slow, 400 broken; 422 if a field is wrong or
+            unknown.
     """
     async with _parts(request, limits, most, "a file in the field 'file'") as parts:
         files, given = _sorted_out(parts, "file", fields, most)
@@ -133,7 +134,7 @@ async def upload_form(
 
 @asynccontextmanager
 async def finish_form(request: Request, limits: Limits) -> AsyncIterator[tuple[float, UploadFile | None]]:
-    """The strength, and the mask if anything is to be protected; it exists until the end of the block.
+    """The strength, and the mask if anything is to be protected; the mask exists until the end of the block.
 
     Arguments and errors are those of `upload_form`.
     """
@@ -149,7 +150,7 @@ async def _parts(
 ) -> AsyncIterator[list[tuple[str, UploadFile | str]]]:
     """The parts of a form, with at most one file more than `most`; they exist until the end of the block.
 
-    `what` says what the form contains to who sends none.
+    `what` says what the form contains, for the error if none is sent.
     """
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise Refused(415, f"send multipart/form-data, {what}.")
@@ -158,7 +159,7 @@ async def _parts(
             parser = MultiPartParser(
                 request.headers,
                 _bounded(request, limits, timeout),
-                max_files=most + 1,  # one too many is read, to say which
+                max_files=most + 1,  # one too many is read, to report it
                 max_fields=len(_FIELDS),
                 max_part_size=FORM_BYTES,
             )
@@ -180,7 +181,7 @@ async def _parts(
 def _sorted_out(
     parts: Sequence[tuple[str, UploadFile | str]], file: str, fields: Sequence[str], most: int
 ) -> tuple[tuple[UploadFile, ...], dict[str, str]]:
-    """Files, and other fields by their names. Raises `Refused` (422) for what the form does not have."""
+    """Files, and other fields by their names. Raises `Refused` (422) for anything the form does not take."""
     files, given = [], dict[str, str]()
     for name, value in parts:
         if name == file and isinstance(value, UploadFile):
@@ -200,7 +201,7 @@ def _sorted_out(
 
 
 async def _bounded(request: Request, limits: Limits, timeout: asyncio.Timeout) -> AsyncGenerator[bytes, None]:
-    """The body as it arrives, no more than is accepted; each byte gives the next ones a little more time."""
+    """The body as it arrives, up to the size limit; each byte extends the time limit a little."""
     began = asyncio.get_running_loop().time()
     most = limits.upload_bytes + FORM_BYTES
     too_large = Refused(413, f"larger than the {limits.upload_bytes / 1e6:g} MB that are accepted.")
@@ -241,7 +242,7 @@ async def read_login(request: Request) -> Login:
     """The body of a login. Anybody may send one, so it is bounded before it is read.
 
     Raises:
-        Refused: 413 too large, 408 too slow, 422 not a login.
+        Refused: 413 if it is too large, 408 if too slow, 422 if it is not a login.
     """
     body = b""
     try:

@@ -20,9 +20,9 @@ COOKIE = "derain_session"
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 # Everything except the page itself needs the token, if there is one.
 LOGIN = f"{VERSION}/login"
-# How much more a refused client may send, so that it gets to read why.
+# How long a refused client may go on sending, so that it gets to read why.
 DRAIN_SECONDS = 10.0
-SILENCE = 1.0  # seconds after which it is taken to have stopped
+SILENCE = 1.0  # seconds after which it is assumed to have stopped
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; "
@@ -43,21 +43,21 @@ class Access:
     def __init__(self, token: str | None) -> None:
         """
         Args:
-            token: that clients must know; None for none.
+            token: the token that clients must know; None for none.
         """
         self._token = token
         self._key = secrets.token_bytes(32)
 
     @property
     def cookie(self) -> str:
-        """Constant while the server runs, and useless for any other server."""
+        """The cookie's value: constant while the server runs, and useless for any other server."""
         return hmac.new(self._key, b"session", hashlib.sha256).hexdigest()
 
     def knows(self, token: str) -> bool:
         """Whether this is the token; compared in constant time."""
         if self._token is None:
             return False
-        # Half a surrogate pair is not text, but JSON can contain one.
+        # A lone surrogate cannot be encoded as UTF-8, but JSON can contain one.
         given, wanted = (text.encode(errors="surrogatepass") for text in (token, self._token))
         return secrets.compare_digest(given, wanted)
 
@@ -79,7 +79,8 @@ class Access:
 class Guard:
     """ASGI middleware around the application, inside `Envelope`.
 
-    Refuses a request before the application sees it
+    Refuses a request before the application sees it:
+
     - if its host name is not among `hosts` (400), which stops DNS rebinding;
     - if it changes something and comes from another site's page (403);
     - if it is for the API or the metrics and lacks the token (401).
@@ -88,7 +89,7 @@ class Guard:
     def __init__(self, app: ASGIApp, hosts: frozenset[str] | None, access: Access) -> None:
         """
         Args:
-            app: what it guards.
+            app: the application that it guards.
             hosts: host names that requests may use; None for any.
             access: says who is let in.
         """
@@ -133,7 +134,7 @@ def _is_of(host: str, origin: str) -> bool:
 
 
 def _name(host: str) -> str:
-    """A Host header without its port."""
+    """The host name in a Host header, without the port."""
     name, colon, port = host.rpartition(":")
     return (name if colon and port.isdecimal() else host).lower()
 
@@ -142,13 +143,13 @@ class _Body:
     """The body of a request as far as it has been read.
 
     A server that responds before it has read the body closes the connection, and the client, still sending,
-    may never see the response. So the rest is read and dropped, up to a limit.
+    may never see the response. So the rest is read and dropped, for a limited time.
     """
 
     def __init__(self, receive: Receive, expected: bool) -> None:
         """
         Args:
-            expected: the client waits for permission to send; then nothing needs to be dropped.
+            expected: whether the client waits for permission to send, so that there is nothing to drop.
         """
         self._receive, self._over = receive, expected
 
@@ -161,7 +162,7 @@ class _Body:
         try:
             async with asyncio.timeout(DRAIN_SECONDS):
                 while not self._over:
-                    # `wait_for` of Python 3.11 ignores that the outer time is over when a byte comes then.
+                    # In Python 3.11, `wait_for` ignores an outer timeout if a byte arrives at that moment.
                     async with asyncio.timeout(SILENCE):
                         await self.receive()
         except TimeoutError:

@@ -1,7 +1,7 @@
 """The jobs of a server: their queue, their states and their folders, until they are deleted.
 
-A job exists as long as it is in the store. Deleting it also cancels it: the worker finds it gone. Times are
-seconds of `clock`.
+A job exists as long as it is in the store. Deleting it also cancels it, as the worker then finds it gone.
+Times are in seconds of the store's `clock`.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Finish:
     """A result that was changed without another run.
 
     Attributes:
-        file: to download instead of the job's own.
+        file: the file to download instead of the job's own.
         strength: how much of the job's change it contains.
-        protect: grey picture, white where nothing was changed; None for nowhere.
+        protect: a grey picture, white where nothing was changed; None for nowhere.
     """
 
     file: Path
@@ -46,18 +46,18 @@ class ServerJob:
         id: random; anybody who knows it may see and delete the job.
         folder: holds all its files.
         upload: what is to be restored.
-        model: name of one that the server offers.
+        model: the name of a model that the server offers.
         strength: how much of the network's change to apply; see `derain.restore.Settings`.
-        place: the file's folder at the client, "" for none; for archives.
-        callback: address to notify at the end, or "".
-        request_id: of the request that brought it.
+        place: the file's folder on the client, "" for none; used in archives.
+        callback: the address to notify at the end, or "".
+        request_id: the id of the request that created the job.
         state: waiting, running, done or failed.
-        fraction: of the work that is done, 0 to 1.
+        fraction: the fraction of the work that is done, 0 to 1.
         note: why it failed, or what a user should know about the result.
         kept: what the result contains besides its pixels, in words.
         finish: the result as changed afterwards, if it was.
         ended: when it was done or failed.
-        stored: bytes in its folder.
+        stored: the bytes in its folder.
     """
 
     id: str
@@ -83,17 +83,17 @@ class ServerJob:
 
     @property
     def download(self) -> Path:
-        """What a user gets: the result, or its changed form."""
+        """What a user downloads: the result, or its changed form."""
         return self.result if self.finish is None else self.finish.file
 
     @property
     def film(self) -> Path:
-        """A clip before and after, side by side, for a browser to play; there may be none."""
+        """A clip before and after, side by side, for a browser to play; it may not exist."""
         return self.folder / "film.mp4"
 
     @property
     def mask(self) -> Path:
-        """The rain mask; there is none where the network makes none."""
+        """The rain mask; it does not exist if the network makes none."""
         return self.folder / "out" / "maps" / "derained-mask.png"
 
     def preview(self, side: Literal["before", "after"]) -> Path:
@@ -113,9 +113,9 @@ class Store:
     def __init__(self, folder: Path, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
         """
         Args:
-            folder: exists; only the store puts files there.
-            limits: of the queue, of storage, and of the time that finished jobs are kept.
-            clock: seconds since any moment.
+            folder: an existing folder, in which only the store puts files.
+            limits: the limits of the queue, of storage, and of the time that finished jobs are kept.
+            clock: returns seconds since some fixed moment.
         """
         self._folder, self._limits, self._clock = folder, limits, clock
         self._jobs: dict[str, ServerJob] = {}  # in the order of arrival
@@ -130,7 +130,7 @@ class Store:
         """A place in the queue, and a folder with the name of the future job, while an upload arrives.
 
         Raises:
-            Refused: 429 the queue is full, 503 too much is stored already.
+            Refused: 429 if the queue is full, 503 if too much is stored already.
         """
         self.sweep()
         with self._change:
@@ -155,11 +155,11 @@ class Store:
         Args:
             folder: from `receiving`; becomes the job's own.
             upload: what is to be restored.
-            model: name of one that the server offers.
+            model: the name of a model that the server offers.
             wishes: further attributes of the job.
 
         Raises:
-            Refused: 503 the server is stopping.
+            Refused: 503 if the server is stopping.
         """
         job = ServerJob(folder.name, folder, upload, model, stored=_bytes_below(folder), **wishes)
         with self._changing():
@@ -168,7 +168,7 @@ class Store:
         return job
 
     def get(self, job_id: str) -> ServerJob:
-        """Raises `Refused`: 404 there is no such job, or no longer, 503 the server is stopping."""
+        """A job. Raises `Refused`: 404 if it does not exist (any more), 503 if the server is stopping."""
         self.sweep()
         with self._change:
             return self._job(job_id)
@@ -202,7 +202,7 @@ class Store:
                     _remove(job.folder)
 
     def take(self) -> ServerJob | None:
-        """The next job, now running; waits for one. None once the store is closed."""
+        """Waits for the next job and marks it as running. None once the store is closed."""
         with self._changing():
             while not self._closed:
                 waiting = next((job for job in self._jobs.values() if job.state == "waiting"), None)
@@ -233,12 +233,12 @@ class Store:
         """Ends a running job.
 
         Args:
-            job: from `take`.
+            job: a job from `take`.
             state: done or failed.
             note, kept: see `ServerJob`.
 
         Returns:
-            The job as it is now; None if it had been deleted, and then its files are removed.
+            The job as it is now; None if it was deleted in the meantime, in which case its files are removed.
         """
         with self._changing():
             self._running.discard(job.id)
@@ -278,7 +278,7 @@ class Store:
 
     @contextmanager
     def following(self, tell: Callable[[], object]) -> Iterator[None]:
-        """Calls `tell`, from any thread, after each change of any job; the store is not locked then."""
+        """Calls `tell`, from any thread, after each change to any job; the store is not locked meanwhile."""
         with self._change:
             self._followers.add(tell)
         try:
@@ -288,14 +288,14 @@ class Store:
                 self._followers.discard(tell)
 
     def close(self) -> None:
-        """Ends all jobs; workers find nothing more to do, and followers nothing more to wait for."""
+        """Ends all jobs, so that workers have nothing more to do and followers nothing to wait for."""
         with self._changing():
             self._closed = True
             self._jobs.clear()
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """Holds the lock; tells all who wait once it is released, as they may use the store. Never nested."""
+        """Holds the lock; never nested. Followers are told once it is released, as they may use the store."""
         with self._change:
             yield
             self._change.notify_all()
@@ -304,14 +304,14 @@ class Store:
             tell()
 
     def _job(self, job_id: str) -> ServerJob:
-        """As `get`; the lock is held."""
+        """As `get`, for callers that hold the lock."""
         self._refuse_if_closed()
         if job_id not in self._jobs:
             raise Refused(404, "no such job; it may have been deleted.")
         return self._jobs[job_id]
 
     def _replace(self, job_id: str, **changes: Any) -> ServerJob:
-        """The job with other values; the lock is held."""
+        """Replaces the job by one with other values; for callers that hold the lock."""
         self._jobs[job_id] = replace(self._jobs[job_id], **changes)
         return self._jobs[job_id]
 

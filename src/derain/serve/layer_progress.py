@@ -1,4 +1,4 @@
-"""Following a network while it restores: its progress, and a way to stop it."""
+"""Follows the progress of a network while it restores, and lets it be stopped."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from torch import Tensor, nn
 
 from derain.restore import Derainer
 
-PROBE = 128  # pixels; side of the picture by which the work is measured once
-ALMOST = 0.99  # the estimate of the work may be too low
+PROBE = 128  # pixels: side of the picture on which the work per pixel is measured, once
+ALMOST = 0.99  # highest fraction reported, as the estimate of the work may be too low
 
 
 class LayerProgress:
-    """Counts the values that the layers of a network return, which measures its progress.
+    """Measures the progress of a network by counting the values that its layers return.
 
-    One picture is followed at a time.
+    It follows one picture at a time.
     """
 
     def __init__(self, derainer: Derainer) -> None:
         """
         Args:
-            derainer: runs once here, on a small picture; its layers are followed from then on.
+            derainer: the derainer to follow; it runs here once, on a small picture.
         """
         self._done = 0
         self._step: Callable[[int], None] | None = None
@@ -47,7 +47,7 @@ class LayerProgress:
         Args:
             step: called after each layer, in the thread that runs the network, with the fraction that is
                 done, 0 to 1; an exception that it raises ends the work.
-            pixels: of the picture, by which the fraction is estimated; None: it is always 0.
+            pixels: the pixels of the picture, from which the fraction is estimated; with None it is always 0.
         """
         total = None if pixels is None else self._per_pixel * pixels
         self._done = 0

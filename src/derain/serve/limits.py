@@ -15,13 +15,13 @@ class Limits:
     Attributes:
         upload_bytes: the largest file.
         upload_seconds: how long one upload may take.
-        upload_pace: the least mean speed of an upload, in bytes per second; a slower one is refused, so
-            that nobody occupies a place by sending next to nothing. Its first seconds may be slower.
-        pixels: the number in one picture, or in one frame of a clip.
-        clip_seconds: the length of a clip.
+        upload_pace: the lowest mean speed of an upload, in bytes per second; a slower one is refused, so
+            that nobody occupies a place by sending next to nothing. The first seconds may be slower.
+        pixels: the most pixels in one picture, or in one frame of a clip.
+        clip_seconds: the longest clip.
         job_seconds: how long restoring one picture or clip may take.
-        waiting: uploads under way and jobs in the queue, together.
-        storage_bytes: the size of all stored uploads and results together; beyond it no job is accepted.
+        waiting: the most uploads in progress and jobs in the queue, together.
+        storage_bytes: the size of all stored uploads and results together, beyond which no job is accepted.
         keep_seconds: the time after which a finished job is deleted.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A local page of live pictures: Motion JPEG, which browsers and camera programs can show."""
+"""A local page with live pictures, as Motion JPEG, which browsers and camera programs can show."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from derain.serve.problems import refusal, say_problems
 from derain.serve.server import http_server, listen
 
 QUALITY = 85  # of the JPEG pictures
-VIEWERS = 16  # at once
+VIEWERS = 16  # at most, at once
 BOUNDARY = "frame"
-PART = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\n\r\n".encode()  # the head of a picture
+PART = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\n\r\n".encode()  # the header of a picture
 HERE = Path(__file__).parent
 PAGE = HERE / "live" / "index.html"
-# The files of the page, by their addresses; some are shared with the page of the server.
+# The files of the page, by their addresses; some are shared with the server's page.
 FILES = {
     "/live.css": HERE / "live" / "live.css",
     "/live.js": HERE / "live" / "live.js",
@@ -40,22 +40,22 @@ FILES = {
 
 
 class LivePage:
-    """Serves the newest picture to all viewers; a context that serves while it is open.
+    """Serves the newest picture to all viewers; a context manager that serves while it is open.
 
-    `/` is the page, `/live.mjpg` the pictures, `/live.jpg` the newest of them, `/live.json` the figures:
-    none before the first report, and no frames per second while the source is away.
+    `/` is the page, `/live.mjpg` the stream, `/live.jpg` the newest picture, and `/live.json` the figures,
+    which are missing before the first report, as are frames per second while the source is lost.
 
     Attributes:
-        address: of the page.
+        address: the page's address.
     """
 
     def __init__(self, port: int) -> None:
         """
         Args:
-            port: of 127.0.0.1; 0 for any free one.
+            port: a port of 127.0.0.1; 0 for any free one.
 
         Raises:
-            DerainError: it is taken.
+            DerainError: the port is taken.
         """
         self._listener = listen("127.0.0.1", port, Remedy("use any free port", {"page": 0}))
         self.address = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -70,13 +70,13 @@ class LivePage:
         self._thread = threading.Thread(target=lambda: self._server.run(sockets=sockets), daemon=True)
 
     def show(self, pixels: NDArray[Any]) -> None:
-        """The newest picture, (H, W, 3) RGB bytes or 0 to 65535."""
+        """Sets the newest picture, (H, W, 3) RGB in bytes or values of 0 to 65535."""
         self._pixels = pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
         if self._loop is not None and self._viewers:
             self._loop.call_soon_threadsafe(self._wake)
 
     def tell(self, figures: Mapping[str, Any]) -> None:
-        """The newest figures, as values for JSON."""
+        """Sets the newest figures, as values for JSON."""
         self._figures = figures
 
     def __enter__(self) -> LivePage:
@@ -135,10 +135,10 @@ class LivePage:
         return app
 
     async def _parts(self) -> AsyncIterator[bytes]:
-        """The newest picture again and again; a slow reader misses some.
+        """A stream of newest pictures; a slow reader misses some.
 
-        Each picture is followed at once by the head of the next one: Chromium shows a picture when that
-        arrives. So the head cannot say how long its picture will be.
+        Each picture is followed at once by the header of the next one, as Chromium shows a picture only when
+        that arrives. So the header cannot state the length of its picture.
         """
         self._viewers += 1
         try:

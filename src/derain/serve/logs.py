@@ -25,7 +25,7 @@ def log_event(event: str, **facts: object) -> None:
 
 
 def to_stderr() -> None:
-    """Writes the log to standard error from now on."""
+    """Sends the log to standard error from now on."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.addHandler(handler)
@@ -39,5 +39,5 @@ def short(job_id: str) -> str:
 
 
 def request_id(given: str) -> str:
-    """The client's id for its request if that is harmless, else a new one."""
+    """The client's id for its request if that is harmless, otherwise a new one."""
     return given if SANE.fullmatch(given) else secrets.token_hex(8)

@@ -22,7 +22,7 @@ class Histogram:
     def __init__(self, bounds: Sequence[float]) -> None:
         """
         Args:
-            bounds: upper ones, in seconds, increasing.
+            bounds: the upper bounds in seconds, increasing.
         """
         self._bounds = bounds
         self._counts: defaultdict[str, list[int]] = defaultdict(lambda: [0] * (len(bounds) + 1))
@@ -33,7 +33,7 @@ class Histogram:
 
         Args:
             labels: as they are written, e.g. 'route="/health"'.
-            seconds: how long it was.
+            seconds: the duration.
         """
         place = next((i for i, bound in enumerate(self._bounds) if seconds <= bound), len(self._bounds))
         self._counts[labels][place] += 1
@@ -67,10 +67,10 @@ class Metrics:
         """Counts a response.
 
         Args:
-            method: of the request.
+            method: the request's method.
             route: the path with names in place of its variable parts; "" for unknown paths.
-            status: of HTTP.
-            seconds: until the response began.
+            status: the HTTP status.
+            seconds: the time until the response began.
         """
         with self._lock:
             self._responses[status] += 1
@@ -80,7 +80,7 @@ class Metrics:
         """Counts an upload.
 
         Args:
-            size: of an accepted file, in bytes.
+            size: the size of the accepted file, in bytes.
         """
         with self._lock:
             self._uploaded += size
@@ -90,7 +90,7 @@ class Metrics:
 
         Args:
             how: done, failed or cancelled.
-            seconds: of work on it.
+            seconds: the time spent working on it.
         """
         with self._lock:
             self._jobs[how] += 1
@@ -101,7 +101,7 @@ class Metrics:
         """All figures, as Prometheus reads them.
 
         Args:
-            store: for the jobs and bytes that it holds now.
+            store: tells how many jobs and bytes it holds now.
             ready: whether all models are loaded.
         """
         resident = psutil.Process().memory_info().rss

@@ -15,9 +15,9 @@ class OfferedModel:
     """A model that clients may choose.
 
     Attributes:
-        name: that clients use; no path.
-        source: as `derain.load` takes it.
-        title: name to show to people; one line.
+        name: what clients call it; not a path.
+        source: the model in a form that `derain.load` takes.
+        title: the name shown to people; one line.
     """
 
     name: str
@@ -29,7 +29,7 @@ def offered(sources: Sequence[str]) -> tuple[OfferedModel, ...]:
     """The models of a server, the default first.
 
     Args:
-        sources: as `derain.load` takes them; none for all bundled weights.
+        sources: the models in forms that `derain.load` takes; empty for all bundled weights.
 
     Raises:
         UsageError: a name is not known, or two models would have the same name.

@@ -1,4 +1,4 @@
-"""What the page shows: files that browsers cannot show, as JPEG pictures and as films."""
+"""What the page shows: JPEG pictures and films of files that browsers may be unable to show."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from derain.pictures.picture import Array
 from derain.pictures.video import VideoReader
 from derain.pictures.video_facts import VideoFacts
 
-SIDE = 2000  # pixels at most, of a picture as a whole
+SIDE = 2000  # pixels: the longest side of a preview of a whole picture
 QUALITY, QUALITY_FULL = 92, 97
-FILM_SIDE = 960  # pixels at most, of each half of a film
+FILM_SIDE = 960  # pixels: the longest side of each half of a film
 
 
 def write_preview(path: Path, picture: Picture) -> None:
@@ -43,12 +43,12 @@ def _seen(picture: Picture, pixels: Array) -> Picture:
 def write_film(path: Path, before: VideoFacts, after: VideoFacts, step: Callable[[], None]) -> None:
     """Writes both clips side by side, each at most `FILM_SIDE` pixels wide and high, as H.264 without sound.
 
-    One film cannot get out of step, as two could. It ends with the shorter clip.
+    A single film cannot get out of step, as two could. It ends with the shorter clip.
 
     Args:
-        path: of the MP4 file.
-        before, after: the clips, of one size.
-        step: called before each frame; what it raises ends the work.
+        path: the MP4 file.
+        before, after: the clips, both of the same size.
+        step: called before each frame; an exception that it raises ends the work.
 
     Raises:
         DerainError: a clip cannot be read.

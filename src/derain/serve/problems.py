@@ -13,7 +13,7 @@ from starlette.routing import Match
 from derain.errors import DerainError
 from derain.serve.limits import Refused
 
-LONGEST_SHOWN = 80  # characters of an address that does not exist
+LONGEST_SHOWN = 80  # characters shown of an address that does not exist
 METHODS = ("GET", "POST", "PUT", "DELETE")
 
 
@@ -26,11 +26,11 @@ def refusal(refused: Refused) -> JSONResponse:
 
 
 def say_problems(app: FastAPI, addresses: str) -> None:
-    """Lets an application that `Envelope` surrounds answer every error in one line.
+    """Makes an application inside `Envelope` answer every error in one line.
 
     Args:
-        app: its routes say which addresses and methods there are.
-        addresses: where they are listed, for people; a sentence.
+        app: the application; its routes tell which addresses and methods exist.
+        addresses: a sentence that tells people where the addresses are listed.
     """
     say = _saying(app, addresses)
     for kind in (DerainError, HTTPException, RequestValidationError):
@@ -53,7 +53,7 @@ def _saying(app: FastAPI, addresses: str) -> Callable[[Request, Exception], Awai
 
 
 def _of_http(app: FastAPI, addresses: str, request: Request, error: HTTPException) -> Response:
-    """What is wrong, and for addresses and methods that do not exist, which do."""
+    """What is wrong, and which addresses and methods exist if the requested one does not."""
     path = request.scope["asked"]
     asked = path if len(path) <= LONGEST_SHOWN else f"{path[:LONGEST_SHOWN]}..."
     headers, words = dict(error.headers or {}), str(error.detail)
@@ -68,7 +68,7 @@ def _of_http(app: FastAPI, addresses: str, request: Request, error: HTTPExceptio
 
 
 def _methods(app: FastAPI, request: Request) -> list[str]:
-    """All methods of an address; its routes have one each, and the error names those of the first."""
+    """All methods of an address; each route has only one, and the error names only the first route's."""
     return [
         method
         for method in METHODS

@@ -24,12 +24,12 @@ def file_response(path: Path, name: str, *, inline: bool = False) -> Response:
     """A file of a job, which may be deleted while it is sent.
 
     Args:
-        path: of the file.
-        name: that it is saved under.
-        inline: to be shown rather than saved.
+        path: the file.
+        name: the name under which it is saved.
+        inline: whether it is to be shown rather than saved.
 
     Raises:
-        Refused: 404 it is gone.
+        Refused: 404 if it is gone.
     """
     try:
         file = path.open("rb")
@@ -47,10 +47,10 @@ def archive_response(jobs: Sequence[ServerJob]) -> Response:
     """The results of several jobs in their folders and under their names, numbered if a name recurs.
 
     Args:
-        jobs: all done.
+        jobs: finished jobs.
 
     Raises:
-        Refused: 404 one is gone.
+        Refused: 404 if one of them is gone.
     """
     file = tempfile.TemporaryFile()  # noqa: SIM115  # closed once it is sent
     names: set[str] = set()

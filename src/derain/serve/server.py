@@ -1,4 +1,4 @@
-"""Starting the server: where it listens, and who can reach it."""
+"""Starts the server: where it listens, and who can reach it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from derain.serve.models import offered
 from derain.serve.worker import WorkerSettings
 
 CONNECTIONS = 1024
-PATIENCE = 10  # seconds within which a connection must have sent the head of its next request
+PATIENCE = 10  # seconds within which a connection must have sent the header of its next request
 GRACE = 2  # seconds for responses in progress when the server stops
 
 
@@ -43,14 +43,14 @@ def serve(
 
     Args:
         host: an address or name of this machine.
-        port: 0 for any free one.
+        port: the port; 0 for any free one.
         limits: what it accepts.
-        models: that users choose from, as `derain.load` takes them, the default first; none for all
-            bundled weights.
+        models: the models that users choose from, in forms that `derain.load` takes, the default first; empty
+            for all bundled weights.
         settings: device and precision.
-        threads: of the processor for each job; None for PyTorch's default.
-        workers: parallel jobs, each with its own copy of the models.
-        token: that clients must know; needed beyond loopback.
+        threads: CPU threads for each job; None for PyTorch's default.
+        workers: the number of parallel jobs, each with its own copy of the models.
+        token: the token that clients must know; required beyond loopback.
         callback_hosts: HOST or HOST:PORT to which callbacks of jobs may be sent.
         listening: called with the address of the page.
 
@@ -76,7 +76,7 @@ def serve(
         server.should_exit = True
 
     app = create_app(limits, work, token=token, hosts=hosts, callback_hosts=allowed, gave_up=give_up)
-    server = http_server(app, stopping=lambda: app.state.server.store.close())  # which ends all that wait
+    server = http_server(app, stopping=lambda: app.state.server.store.close())  # ends all waiting requests
     listener = listen(host, port, Remedy("use any free port", {"port": 0}))
     with listener:
         listening(f"http://{written}:{listener.getsockname()[1]}")
@@ -89,7 +89,7 @@ def http_server(app: FastAPI, stopping: Callable[[], None] = lambda: None) -> uv
     """The HTTP server for the application; trusts no header about where a request comes from.
 
     Args:
-        app: what it serves.
+        app: the application that it serves.
         stopping: called when the server stops, before it waits for the responses in progress.
     """
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of every broken upload
@@ -98,7 +98,7 @@ def http_server(app: FastAPI, stopping: Callable[[], None] = lambda: None) -> uv
         http=TimeoutH11Protocol,
         ws="none",
         lifespan="on",
-        log_level="error",  # below that it tells of broken requests, which clients can send without end
+        log_level="error",  # lower levels report broken requests, of which clients can send any number
         access_log=False,
         proxy_headers=False,
         server_header=False,
@@ -109,7 +109,7 @@ def http_server(app: FastAPI, stopping: Callable[[], None] = lambda: None) -> uv
 
 
 class Stopping(uvicorn.Server):
-    """A server that says when it stops: some responses would go on for as long as there is work."""
+    """A server that announces that it is stopping; some responses would otherwise last as long as jobs."""
 
     def __init__(self, config: uvicorn.Config, stopping: Callable[[], None]) -> None:
         super().__init__(config)
@@ -121,8 +121,11 @@ class Stopping(uvicorn.Server):
 
 
 class TimeoutH11Protocol(H11Protocol):
-    """HTTP/1.1 that closes a connection whose first or next request does not arrive; nothing else would
-    once a part of it is there, and a few hundred of them would block all others."""
+    """HTTP/1.1 that closes a connection whose first or next request does not arrive in time.
+
+    Nothing else closes it once part of a request has arrived, and a few hundred such connections would block
+    all others.
+    """
 
     _deadline: asyncio.TimerHandle | None = None
 
@@ -154,7 +157,7 @@ def listen(host: str, port: int, remedy: Remedy) -> socket.socket:
     """A socket that listens on an address or name of this machine, and on a port; 0 for any free one.
 
     Raises:
-        DerainError: it cannot, with the remedy.
+        DerainError: it cannot listen there; the error has the given remedy.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -167,7 +170,7 @@ def listen(host: str, port: int, remedy: Remedy) -> socket.socket:
 
 
 def in_address(host: str) -> str:
-    """A host as it stands in front of a colon and a port."""
+    """A host as it is written before a colon and a port."""
     return f"[{host}]" if ":" in host else host
 
 

@@ -1,4 +1,4 @@
-"""Uploads: given harmless names, recognised by their content, read once before they are accepted."""
+"""Uploads: they get harmless names, and are recognised by content and read once before they are accepted."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from derain.serve.limits import Limits, Refused
 
 Kind = Literal["picture", "clip"]
 
-NAME_BYTES = 200  # of a name without its extension; file systems take 255, and results get longer names
+NAME_BYTES = 200  # for a name without its extension; file systems take 255, and names of results are longer
 FOLDER_LENGTH = 300
-FORBIDDEN = set('<>:"/\\|?*')  # in names of files, on one system or another
+FORBIDDEN = set('<>:"/\\|?*')  # in file names on some systems
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Upload:
 
     Attributes:
         kind: a still picture or a clip.
-        name: for people and for downloads: no path, nothing that a file system forbids, the extension
-            of its content.
-        source: the file on this server, under a name of ours.
+        name: for people and for downloads: no path, nothing that a file system forbids, and the extension
+            that fits its content.
+        source: the file on this server, under a name that the server chose.
         size: (height, width) in pixels, upright.
     """
 
@@ -42,16 +42,16 @@ class Upload:
 
 
 def receive(file: BinaryIO, name: str, folder: Path, limits: Limits) -> tuple[Upload, Picture]:
-    """Copies an uploaded file into `folder` and reads it; also gives the picture, or the first frame.
+    """Copies an uploaded file into `folder` and reads it; also returns the picture, or the first frame.
 
     Args:
         file: open at its start.
         name: as the client gave it; never used to open anything.
-        folder: exists, and is the file's own.
-        limits: of the pixels, and of the length of a clip.
+        folder: an existing folder that only this file uses.
+        limits: the limits of pixels and of the length of a clip.
 
     Raises:
-        Refused: 415 not of a format that is restored, 413 larger than the limits, 422 damaged.
+        Refused: 415 if its format is not supported, 413 if it exceeds the limits, 422 if it is damaged.
     """
     head = file.read(HEAD)
     kind, suffix = kind_and_suffix(head, Path(safe_name(name)).suffix)
@@ -76,10 +76,10 @@ def kind_and_suffix(head: bytes, suffix: str) -> tuple[Kind, str]:
 
     Args:
         head: the first `kinds.HEAD` bytes.
-        suffix: of the name that the client gave; kept where it fits the content.
+        suffix: the extension of the name that the client gave; kept if it fits the content.
 
     Raises:
-        Refused: 415.
+        Refused: 415 if the format is not supported.
     """
     kind = kind_of(head)
     if kind is None:
@@ -132,7 +132,7 @@ def _refuse_large(width: int, height: int, limits: Limits) -> None:
 
 
 def clip_seconds(facts: VideoFacts) -> float:
-    """The duration that a clip states, in seconds; 0 if it does not."""
+    """The duration that a clip states, in seconds; 0 if it states none."""
     by_count = facts.packets / facts.rate if facts.packets else 0
     return max(float(by_count), facts.duration or 0)
 

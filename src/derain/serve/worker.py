@@ -33,7 +33,7 @@ from derain.serve.uploads import first_frame
 # Progress is reported in steps of this much.
 STEP = 0.01
 
-# State, note, what the result contains.
+# The state, the note and what the result contains.
 Ending: TypeAlias = tuple[Literal["done", "failed"], str, tuple[str, ...]]
 
 
@@ -42,10 +42,10 @@ class WorkerSettings:
     """How a server restores.
 
     Attributes:
-        models: that clients choose from; the first is the default.
+        models: the models that clients choose from; the first is the default.
         settings: device and precision.
-        threads: of the processor for each job; None for PyTorch's default.
-        workers: parallel jobs, each with its own copy of the models.
+        threads: CPU threads for each job; None for PyTorch's default.
+        workers: the number of parallel jobs, each with its own copy of the models.
     """
 
     models: tuple[OfferedModel, ...]
@@ -55,7 +55,7 @@ class WorkerSettings:
 
 
 class Cancelled(BaseException):
-    """The job was deleted, or the server stops; not an error of a file."""
+    """The job was deleted, or the server is stopping; not an error in a file."""
 
 
 class Workers:
@@ -73,9 +73,9 @@ class Workers:
         """
         Args:
             work: the models, and how they run.
-            store: gives the jobs.
-            limits: of the time for a job, and of the length of a clip.
-            metrics: count the jobs that have ended.
+            store: provides the jobs.
+            limits: the limits of the time for a job and of the length of a clip.
+            metrics: counts the jobs that have ended.
             ended: called with every job that is done or failed.
             gave_up: called with the reason why a model cannot be loaded; then no job is done.
         """
@@ -92,12 +92,12 @@ class Workers:
         return self._loaded == self._work.workers
 
     def start(self) -> None:
-        """Begins to load the models; jobs are taken once they are there."""
+        """Starts loading the models; jobs are taken once they are loaded."""
         for thread in self._threads:
             thread.start()
 
     def join(self) -> None:
-        """Waits for the end; the store must be closed."""
+        """Waits for the threads to end; the store must have been closed."""
         for thread in self._threads:
             thread.join()
 
@@ -105,7 +105,7 @@ class Workers:
         if self._work.threads is not None:
             torch.set_num_threads(usable_threads(self._work.threads))
         try:
-            with self._lock:  # one after the other: loading takes more memory than keeping
+            with self._lock:  # one at a time: loading a model takes more memory than keeping it
                 networks = _open(self._work)
                 self._loaded += 1
         except DerainError as error:
@@ -151,10 +151,10 @@ class Workers:
     def _restore(
         self, job: ServerJob, derainer: Derainer, layers: LayerProgress, deadline: float
     ) -> tuple[str, tuple[str, ...]]:
-        """Writes result, mask and previews; returns what the user should know, and what was kept.
+        """Writes the result, mask and previews; returns what the user should know, and what was kept.
 
         Raises:
-            DerainError: it failed, or took too long.
+            DerainError: the job failed, or took too long.
             Cancelled: the job is gone.
         """
         step = _Steps(job.id, self._store, self._limits.job_seconds, deadline)
@@ -168,8 +168,8 @@ class _Steps:
     """Called with the fraction of a job that is done: reports it, and ends work that should not go on.
 
     Attributes:
-        seconds: that the job may take, for the message.
-        deadline: when they are over, by `time.monotonic`.
+        seconds: the time that the job may take, for the message.
+        deadline: when that time is over, by `time.monotonic`.
         told: the fraction reported last.
     """
 
@@ -192,7 +192,7 @@ class _Steps:
             self.store.change(self.job_id, fraction=fraction)
 
     def go_on(self) -> None:
-        """The same where no more of the job is done than before."""
+        """As calling it with the fraction reported last."""
         self(self.told)
 
 
@@ -211,7 +211,7 @@ def _restore_picture(
 def _restore_clip(
     job: ServerJob, derainer: Derainer, layers: LayerProgress, step: _Steps, longest: float
 ) -> tuple[str, tuple[str, ...]]:
-    """As for a picture; a clip of more than `longest` seconds is an error."""
+    """As `_restore_picture`; a clip of more than `longest` seconds is an error."""
     limit = round(longest * float(video_facts(job.upload.source).rate)) + 1
 
     def frames(_: restoring.Job, done: int, expected: int | None) -> None:
@@ -221,7 +221,7 @@ def _restore_clip(
 
     with layers.following(lambda _: step.go_on()):
         outcome = _restored(derainer, job, frames)
-    # A truncated clip is restored as far as it goes, and the note says so.
+    # A truncated clip is restored as far as it can be read, and the note says so.
     if not job.result.exists():
         raise DerainError(outcome.note)  # without its remedy: clients cannot resume
     before, after = video_facts(job.upload.source), video_facts(job.result)
@@ -229,7 +229,7 @@ def _restore_clip(
     try:
         with errors_of(job.film):
             write_film(job.film, before, after, step.go_on)
-    except DerainError as error:  # no reason to lose the result; then the page shows the first frames
+    except DerainError as error:  # not worth losing the result: the page shows the first frames instead
         job.film.unlink(missing_ok=True)
         log_event(
             "film", id=job.request_id, job=short(job.id), error=error.message.rpartition("film.mp4: ")[2]
@@ -238,7 +238,7 @@ def _restore_clip(
 
 
 def _open(work: WorkerSettings) -> dict[str, tuple[Derainer, LayerProgress]]:
-    """Every model, followed from inside, by its name."""
+    """Every model and what follows its progress, by the model's name."""
     found = {}
     for model in work.models:
         with errors_of(model.source):

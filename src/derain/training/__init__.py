@@ -1,4 +1,4 @@
-"""Training of every method: a recipe in, weights out."""
+"""Trains every method: turns a recipe into weights."""
 
 from derain.training.loop import train
 from derain.training.recipe import Recipe, load_recipe, published_recipes

@@ -43,7 +43,7 @@ from derain.training.recipe import Data, Recipe, Stage, Validation, shares_of, s
 
 @dataclass(frozen=True)
 class TrainingSource:
-    """Clean pictures with rainy ones, or with a function that adds rain to them."""
+    """Clean pictures with their rainy ones, or with a function that adds rain to them."""
 
     clean: Pictures
     rain: Pictures | Rainmaker
@@ -58,7 +58,7 @@ class TrainingSource:
         return SyntheticPairs(self.clean, self.rain, cut, seed)
 
 
-HeldOut = list[tuple[TrainingSource, int]]  # pictures to validate on: number n of a source
+HeldOut = list[tuple[TrainingSource, int]]  # pictures to validate on: a source and an index in it
 
 
 def open_sources(recipe: Recipe) -> tuple[list[TrainingSource], HeldOut]:
@@ -66,7 +66,7 @@ def open_sources(recipe: Recipe) -> tuple[list[TrainingSource], HeldOut]:
 
     Raises:
         DerainError: a folder is missing or empty, a picture has no partner, the set is smaller
-            than a batch, or the protocol of the validation does not exist or compares with nothing.
+            than a batch, or the validation's protocol does not exist or compares with no picture.
     """
     validation = recipe.validation
     if validation and not protocol(validation.protocol).needs_truth:
@@ -86,7 +86,7 @@ def open_sources(recipe: Recipe) -> tuple[list[TrainingSource], HeldOut]:
         raise UsageError(
             f"a batch of {largest} is larger than the set of {count} pictures; use a smaller 'batch'."
         )
-    opened: dict[tuple[Path, ...], Pictures] = {}  # sources that share a folder share what was read
+    opened: dict[tuple[Path, ...], Pictures] = {}  # sources of one folder share the pictures read
     train = [_source(f, part, opened) for f, part in zip(trained_on, parts.values(), strict=True)]
     if validation is None:
         return train, []
@@ -99,7 +99,7 @@ def open_sources(recipe: Recipe) -> tuple[list[TrainingSource], HeldOut]:
 
 
 def _sample(sources: Sequence[TrainingSource], shares: Sequence[float], count: int) -> HeldOut:
-    """At most `count` pictures, taken in turns by the shares; a source that has no more is skipped."""
+    """At most `count` pictures; sources take turns by their shares until they have no more."""
     if len(sources) == 1:
         return [(sources[0], number) for number in range(min(count, len(sources[0])))]
     order = interleave(shares)
@@ -131,7 +131,7 @@ def _source(
     part: Data | Validation,
     opened: dict[tuple[Path, ...], Pictures] | None,
 ) -> TrainingSource:
-    """A source over files; with `opened`, what was read stays in memory if the recipe asks for it."""
+    """A source over files; with `opened`, pictures are kept in memory if the recipe asks for it."""
 
     def pictures(paths: list[Path]) -> Pictures:
         if opened is None or not (isinstance(part, Data) and part.keep):
@@ -160,7 +160,7 @@ class Span:
 
 
 def spans(recipe: Recipe) -> list[Span]:
-    """The stages laid out over the run; the last one extends to its end."""
+    """The stages laid out over the run; the last one lasts until its end."""
     result, first = [], 0
     for number, stage in enumerate(recipe.stages):
         last = number + 1 == len(recipe.stages)
@@ -172,7 +172,7 @@ def spans(recipe: Recipe) -> list[Span]:
 
 
 def first_items(recipe: Recipe) -> list[int]:
-    """The number of the first item of every span: what the spans before it have used."""
+    """The index of the first item of every span: how many items the spans before it have used."""
     counts, used = [], 0
     for span in spans(recipe):
         counts.append(used)
@@ -186,10 +186,10 @@ def batches(
     """For every step from `start` on: this process's parts of the batch, one per accumulation.
 
     Every process has its share of a step's items and divides it into parts, so that an update uses the same
-    pictures however it is divided.
+    pictures however they are divided.
 
     Raises:
-        DerainError: a picture cannot be read or used; it is named.
+        DerainError: a picture cannot be read or used; the message names it.
     """
     for span, used in zip(spans(recipe), first_items(recipe), strict=True):
         if span.end <= start:
@@ -203,8 +203,8 @@ def batches(
         share = batch // processes
         mine = used + (begin - span.first) * batch + process * share
         order = _Order(mine, span.end - begin, stride=batch, parts=parts, size=share // parts)
-        # The folder of the workers' sockets: made here, it is this process's and outlives them. A worker
-        # with one of its own may remove it while opening a socket there, which ends in a traceback.
+        # Creates the folder for the workers' sockets here, so that it belongs to this process and outlives
+        # them. A worker with its own may remove it while opening a socket there, which ends in a traceback.
         multiprocessing.util.get_temp_dir()
         over = torch.multiprocessing.get_context().Event()
         loader = DataLoader(
@@ -212,7 +212,7 @@ def batches(
             batch_sampler=order,
             num_workers=min(recipe.workers, len(order), cores()),
             collate_fn=_collate,
-            pin_memory=torch.cuda.is_available(),  # copies to a graphics card run beside its work
+            pin_memory=torch.cuda.is_available(),  # copies to a GPU then overlap with its work
             worker_init_fn=functools.partial(_leave_signals_to_main, over),
             generator=torch.Generator(),  # the loader draws a seed for workers; keep it off the global state
         )
@@ -222,11 +222,11 @@ def batches(
                 yield [_checked(next(stream)) for _ in range(parts)]
         finally:
             over.set()
-            del stream  # ends the workers now; a traceback that refers to this frame would keep them
+            del stream  # ends the workers now, even if a traceback refers to this frame
 
 
 def _items(recipe: Recipe, sources: Sequence[TrainingSource], patch: int) -> Dataset[Item]:
-    """The endless stream of training items at one patch size: that of the only source, or the mixture."""
+    """The endless stream of training items at one patch size, from the only source or from the mixture."""
     parts = sources_of(recipe).values()
     cuts = [Cut(patch, part.crop, part.turns, part.saturation, part.sideways, part.zoom) for part in parts]
     if isinstance(recipe.data, Data):
@@ -237,13 +237,13 @@ def _items(recipe: Recipe, sources: Sequence[TrainingSource], patch: int) -> Dat
 
 
 def _seed_of_source(seed: int, number: int) -> int:
-    """Sources over the same pictures must not cut the same patches."""
+    """The seed of a source, as sources over the same pictures must not cut the same patches."""
     return int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0])
 
 
 @dataclass(frozen=True)
 class _Order:
-    """The items of one process: for every step `parts` lists of `size` numbers that follow each other."""
+    """The items of one process: for every step `parts` lists of `size` consecutive numbers."""
 
     first: int
     steps: int
@@ -262,7 +262,7 @@ class _Order:
 
 
 class _Guarded(Dataset[Item | DerainError]):
-    """Passes a user's error on as an item: raised in a worker, it would arrive as a traceback."""
+    """Passes on a user's error as an item, as one raised in a worker would arrive as a traceback."""
 
     def __init__(self, items: Dataset[Item]) -> None:
         self.items = items
@@ -289,8 +289,8 @@ def _checked(batch: dict[str, Any] | DerainError) -> dict[str, Any]:
 
 
 def _leave_signals_to_main(over: Event, _: int) -> None:
-    """Ignores Ctrl-C in a terminal and SIGTERM of a batch system, which reach workers too, while the main
-    process still needs the rest of its step. Once it is `over`, it ends busy workers with SIGTERM."""
+    """Ignores Ctrl-C in a terminal and SIGTERM from a batch system, which reach workers as well, while the
+    main process still needs the rest of its step. Once that is `over`, it ends busy workers by SIGTERM."""
 
     def end(*_: object) -> None:
         if over.is_set():
@@ -304,4 +304,4 @@ def to_device(batch: dict[str, Any], device: torch.device, channels_last: bool) 
     """`rainy` and `clean` of a batch, (B, 3, H, W)."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     rainy, clean = (batch[name].to(device, non_blocking=True) for name in ("rainy", "clean"))
-    return rainy.to(memory_format=layout), clean.to(memory_format=layout)  # there, as it is faster
+    return rainy.to(memory_format=layout), clean.to(memory_format=layout)  # faster on the device

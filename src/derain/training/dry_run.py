@@ -1,4 +1,4 @@
-"""What a recipe would do and cost, measured by a few updates of each stage that are discarded."""
+"""What a recipe would do and cost, measured by a few updates of each stage, which are discarded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from derain.training.learner import Learner
 from derain.training.loop import accelerated
 from derain.training.recipe import Recipe, sources_of
 
-UPDATES = 3  # timed, after one that is not
+UPDATES = 3  # that are timed, after one that is not
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class StageCost:
 
     Attributes:
         patch, batch: as in the recipe.
-        steps: updates that the run makes in this stage.
-        seconds: per update, once its patches are ready.
-        waiting: seconds per update that the network waits for its patches.
-        peak_bytes: peak memory, of the accelerator if there is one, else of this process without its
+        steps: the number of updates that the run makes in this stage.
+        seconds: seconds per update once its patches are ready.
+        waiting: seconds per update for which the network waits for patches.
+        peak_bytes: peak memory, of the accelerator if there is one, otherwise of this process without its
             workers; None if it cannot be measured.
     """
 
@@ -49,11 +49,11 @@ class DryRun:
     """What a run would read and cost.
 
     Attributes:
-        parameters: of the network.
-        pictures: {source as the recipe names it: pictures or pairs that are trained on}.
-        held_out: pictures of the validation.
-        device: of the network, e.g. "cpu".
-        stages: in the order of the recipe.
+        parameters: the number of parameters of the network.
+        pictures: {source as the recipe names it: the number of pictures or pairs to train on}.
+        held_out: the number of pictures to validate on.
+        device: the network's device, e.g. "cpu".
+        stages: the costs of the stages, in the order of the recipe.
     """
 
     parameters: int
@@ -64,7 +64,7 @@ class DryRun:
 
 
 def dry_run(recipe: Recipe, own_code: bool = False) -> DryRun:
-    """Makes a few updates of each stage and keeps nothing.
+    """Makes a few updates of each stage, and keeps nothing.
 
     Args:
         recipe: what would be trained.
@@ -95,7 +95,7 @@ def _cost(
         for parts in stream:
             there = time.perf_counter()
             terms = learner.update(parts)
-            sum(float(value) for value in terms.values())  # an accelerator is waited for
+            sum(float(value) for value in terms.values())  # waits for the accelerator
             done = time.perf_counter()
             waiting.append(there - began)
             working.append(done - there)

@@ -1,4 +1,4 @@
-"""A network in training: single updates of a recipe, without files or a fixed end."""
+"""A network in training: makes single updates of a recipe, without files or a fixed end."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ class Learner:
         own_code: run the Python code that the recipe names, its network or its loss.
 
     Attributes:
-        network: in training mode; `average`, its moving average in evaluation mode, or None.
-        step: updates done.
+        network: in training mode; `average` is its moving average in evaluation mode, or None.
+        step: the number of updates done.
 
     Raises:
         UsageError: the network, its options, its loss or the weights to start from do not exist or do not
-            fit.
+            fit together.
     """
 
     def __init__(self, recipe: Recipe, accelerator: Accelerator, own_code: bool = False) -> None:
@@ -82,7 +82,7 @@ class Learner:
 
     @property
     def result(self) -> RainNetwork:
-        """The network that is validated and saved: the average, if there is one."""
+        """The network that is validated and saved: the moving average, if there is one."""
         return self.average if self.average is not None else self.network
 
     @property
@@ -91,20 +91,21 @@ class Learner:
         return float(self.optimizer.param_groups[0]["lr"])
 
     def update(self, parts: list[dict[str, Any]], rate: float | None = None) -> dict[str, Tensor]:
-        """One step of the optimizer.
+        """Makes one step of the optimizer.
 
         Args:
-            parts: of a batch, as `batches.batches` gives them.
-            rate: learning rate; None takes the schedule's.
+            parts: the parts of a batch, as `batches.batches` yields them.
+            rate: the learning rate; None takes the schedule's.
 
         Returns:
             The terms of the loss, averaged over the parts.
 
         Raises:
-            NotFinite: a term is infinite or not a number; says which, at which step, with which pictures.
+            NotFinite: a term is infinite or not a number; the message says which, at which step and with
+                which pictures.
         """
         recipe, accelerator = self.recipe, self.accelerator
-        if self._model is None:  # after loading a saved state, whose keys its wrapper would rename
+        if self._model is None:  # wrapped only after a saved state was loaded, as wrappers rename its keys
             self._model = accelerator.prepare(_Outputs(self.network))
         model = self._model
         if rate is None:
@@ -137,11 +138,11 @@ class Learner:
     def terms(
         self, outputs: Mapping[str, Tensor], clean: Tensor, rainy: Tensor, source: Tensor | None
     ) -> dict[str, Tensor]:
-        """The terms of the loss; of several losses, each is weighted by the share of its pictures.
+        """The terms of the loss; if there are several losses, each is weighted by the share of its pictures.
 
         Args:
             outputs, clean, rainy: see `derain.methods.contract.Loss`.
-            source: (B,) the number of the source of each picture; None for all from one.
+            source: (B,) the index of the source of each picture; None if there is only one.
         """
         if source is None or len(self.losses) == 1:
             (loss,) = self.losses.values()
@@ -170,7 +171,7 @@ class Learner:
         )
 
     def any_process(self, flag: bool) -> bool:
-        """Whether the flag is set in any process; all of them know at the same step."""
+        """Whether the flag is set in any process; all processes learn of it at the same step."""
         if self.accelerator.num_processes == 1:
             return flag
         flags = torch.tensor(float(flag), device=self.accelerator.device)
@@ -178,7 +179,7 @@ class Learner:
 
 
 def _refuse_code(recipe: Recipe, own_code: bool) -> None:
-    """Raises `UsageError` for a recipe that names Python code, unless that may run."""
+    """Raises `UsageError` for a recipe that names Python code, unless that is allowed to run."""
     named = {"network": recipe.network if is_own(recipe.network) else None, **recipe.loss}
     for place, key in (("network", "network"), ("loss", "function")):
         if named.get(key) and not own_code:
@@ -207,7 +208,7 @@ def architecture_of(recipe: Recipe) -> tuple[Architecture, dict[str, Any]]:
 
 
 def losses(recipe: Recipe, architecture: Architecture) -> dict[tuple[int, ...], LossFunction]:
-    """The different losses of a recipe by the numbers of the sources that each is for.
+    """The different losses of a recipe, by the indices of the sources that each is for.
 
     RUNS THE CODE of a custom loss.
 
@@ -225,7 +226,7 @@ def losses(recipe: Recipe, architecture: Architecture) -> dict[tuple[int, ...], 
 
 
 def _loss(network: str, architecture: Architecture, options: dict[str, Scalar], place: str) -> LossFunction:
-    """The method's own loss, or the function that the options, at a place of the recipe, name."""
+    """The method's own loss, or the function that the options name; `place` is their key in the recipe."""
     target = options.pop("function", None)
     if target is not None:
         return _own_loss(str(target), options)
@@ -259,7 +260,7 @@ def _own_loss(target: str, options: dict[str, Any]) -> LossFunction:
 
 
 def fresh_network(recipe: Recipe, architecture: Architecture, config: dict[str, Any]) -> RainNetwork:
-    """The network with random weights, or with those of the recipe's `start`.
+    """A network with random weights, or with those of the recipe's `start`.
 
     Raises:
         UsageError: `options` do not fit the network.
@@ -267,7 +268,7 @@ def fresh_network(recipe: Recipe, architecture: Architecture, config: dict[str, 
     """
     try:
         network = architecture.build(**config)
-    except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # the last for lack of memory
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # the last if memory runs out
         told = first_line(error).rstrip(".")
         raise UsageError(f"'options': {recipe.network}: {told}.") from None
     if recipe.start is None:
@@ -282,7 +283,7 @@ def fresh_network(recipe: Recipe, architecture: Architecture, config: dict[str, 
 
 
 def _state_to_start_from(start: str, network: str, architecture: Architecture) -> Mapping[str, Tensor]:
-    if is_own(network):  # code that the file names is not run; the names of its tensors must fit
+    if is_own(network):  # code that the file names is not run, but the names of its tensors must fit
         return read_tensors(find_model(start)).state
     trained, checkpoint = open_checkpoint(start)
     if checkpoint.architecture.name != architecture.name:

@@ -1,4 +1,4 @@
-"""The log of a run: one line of JSON for each event, the same as two CSV tables, and trackers."""
+"""The log of a run: one line of JSON for each event, two CSV tables with the same content, and trackers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class RunLog:
             replace_file(run / f"{kind}.csv", "".join(map(_csv_line, [*_header(rows), *rows])).encode())
 
     def write(self, kind: str, step: int, **values: float) -> None:
-        """One event: "training" or "validation" with its figures."""
+        """Writes an event, "training" or "validation", with its figures."""
         event = {"kind": kind, "step": step, **values}
         table = self._run / f"{kind}.csv"
         try:
@@ -43,7 +43,7 @@ class RunLog:
             tracker.figures(kind, step, values)
 
     def picture(self, name: str, step: int, picture: Tensor) -> None:
-        """A sample (3, H, W) in [0, 1] for the trackers."""
+        """Passes a sample (3, H, W) in [0, 1] to the trackers."""
         for tracker in self._trackers:
             tracker.picture(name, step, picture)
 

@@ -1,8 +1,8 @@
-"""The training loop, one for all methods.
+"""The training loop, the same for all methods.
 
-What an update does is a pure function of the recipe and the state before it: items are numbered
-(`batches.py`), rates are functions of the step (`schedule.py`), and the state on disk contains all the
-rest (`state.py`). So a run interrupted anywhere resumes as if it had never stopped.
+An update is a pure function of the recipe and the state before it: items are numbered (`batches.py`), rates
+are functions of the step (`schedule.py`), and the state on disk contains everything else (`state.py`). So a
+run that was interrupted anywhere resumes as if it had never stopped.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from derain.training.state import RunState, load_state, save_state
 from derain.training.tracking import trackers
 from derain.training.validation import means, validate
 
-# Called before the first update, with where a resumed run continues, and after each with the last loss and
-# validation: updates done, their number, and a note.
+# Called with the updates done, their total, and a note: before the first update, where a resumed run
+# continues; after each update, the latest loss and validation.
 TrainingProgress = Callable[[int, int, str], None]
 MIXED_PRECISION = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}  # accelerate's names
 MAY_CHANGE = ("steps", "workers", "log_every", "save_every", "tensorboard", "wandb", "origin")
@@ -43,16 +43,16 @@ MAY_CHANGE = ("steps", "workers", "log_every", "save_every", "tensorboard", "wan
 def train(
     recipe: Recipe, run: str | Path, progress: TrainingProgress | None = None, own_code: bool = False
 ) -> None:
-    """Trains into the folder `run`, from the start or from where a run there stopped.
+    """Trains into the folder `run`, from the beginning or from where an earlier run there stopped.
 
-    Every process of `torchrun` or `accelerate launch` calls this; results do not depend on their
-    number, up to rounding.
+    Every process of `torchrun` or `accelerate launch` calls this; apart from rounding, results do not
+    depend on their number.
 
     Args:
         recipe: what to train, and how.
         run: the folder for weights, state and log.
-        progress: called by the main process with the updates done, their number, and words: before the first
-            update of this call, from which file a resumed run goes on; after each, the loss and validation
+        progress: called by the main process with the updates done, their total, and a note: before the first
+            update of this call, from which file a resumed run continues; after each, the loss and validation
             that were logged last.
         own_code: run the Python code that the recipe names, its network or its loss, with all rights of
             this process; recipes may come from others.
@@ -80,7 +80,7 @@ def accelerated(recipe: Recipe) -> Iterator[Accelerator]:
     try:
         yield accelerator
     finally:
-        accelerator.free_memory()  # otherwise what it prepared outlives the process group
+        accelerator.free_memory()  # otherwise the objects it prepared outlive the process group
         accelerator.end_training()
         AcceleratorState._reset_state(reset_partial_state=True)
 
@@ -108,7 +108,7 @@ class _Trainer:
                 self.resumed += ", as last.pt is damaged or missing"
 
     def run(self, progress: TrainingProgress | None) -> None:
-        """Updates up to the recipe's number of steps."""
+        """Makes updates up to the recipe's number of steps."""
         recipe, learner, accelerator = self.recipe, self.learner, self.accelerator
         log = self._log() if self.main else None
         mine = accelerator.process_index, accelerator.num_processes
@@ -147,7 +147,7 @@ class _Trainer:
         if log:
             save_checkpoint(self.folder / "last.safetensors", learner.result.state_dict(), self._facts())
             log.close()
-        accelerator.wait_for_everyone()  # a process that ends early would break the others' connections
+        accelerator.wait_for_everyone()  # a process that exits early would break the others' connections
 
     def _log(self) -> RunLog:
         step = self.learner.step
@@ -235,7 +235,7 @@ class _Trainer:
 
 
 def _claim(run: Path, recipe: Recipe, state: RunState | None) -> None:
-    """Writes the recipe into the run's folder; a resumed run must have the same one."""
+    """Writes the recipe to the run's folder; a resumed run must have the same one."""
     file = run / "recipe.yaml"
     now = recipe.model_dump(mode="json")
     if state is not None:

@@ -1,4 +1,4 @@
-"""What is wrong with a recipe, in one line: pydantic's errors, and what the schema has at a place."""
+"""What is wrong with a recipe, in one line: pydantic's errors, and what the schema allows at a place."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ValidationError
 
-# By pydantic's types of errors, with the limits that these know.
+# By pydantic's error types, with the limits that pydantic reports.
 WANTED = {
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
     **dict.fromkeys(("float_type", "float_parsing"), "a number"),
@@ -29,7 +29,7 @@ WANTED = {
 
 
 def explain(error: ValidationError, schema: type[BaseModel]) -> str:
-    """The first mistake in one line: the place, what is wrong, what would be right."""
+    """The first mistake in one line: where it is, what is wrong, and what would be right."""
     first = error.errors(include_url=False)[0]
     loc = first["loc"]
     if not loc:
@@ -49,7 +49,7 @@ def explain(error: ValidationError, schema: type[BaseModel]) -> str:
 
 
 def _wanted(kind: str, message: str, limits: Mapping[str, Any]) -> str:
-    """What would be right there: in our words for what recipes hold most, else in pydantic's."""
+    """What would be right there: in our own words for the most common values, otherwise in pydantic's."""
     if kind not in WANTED:
         return message[0].lower() + message[1:]
     told = {name: f"{limit:g}" if isinstance(limit, float) else limit for name, limit in limits.items()}
@@ -62,7 +62,7 @@ def _keys_at(schema: type[BaseModel], place: Sequence[int | str]) -> list[str]:
 
 
 def kinds_at(schema: type[BaseModel], place: Sequence[int | str]) -> list[Any]:
-    """The types that a value at a place may have, e.g. ("stages", 0); none for places not in the schema."""
+    """The types that a value at a place may have, e.g. ("stages", 0); empty for unknown places."""
     kinds: list[Any] = [schema]
     for step in place:
         kinds = [inner for kind in kinds for inner in _kinds_within(kind, step)]
@@ -76,12 +76,12 @@ def _kinds_within(kind: Any, step: int | str) -> list[Any]:
         return []
     if step in kind.model_fields:
         return _alternatives(kind.model_fields[step].annotation)
-    # In an error's place, the chosen kind stands between a key and its content.
+    # In the location of an error, the chosen kind comes between a key and its content.
     return [kind] if step == kind.__name__ or step in _names(kind) else []
 
 
 def _alternatives(annotation: Any) -> list[Any]:
-    """The types in a union, or the only one."""
+    """The types in a union, or the only type."""
     if typing.get_origin(annotation) is Annotated:
         return _alternatives(typing.get_args(annotation)[0])
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):

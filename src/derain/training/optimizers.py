@@ -1,4 +1,4 @@
-"""The optimizers of a recipe, by name; Muon for kernels of convolutions among them."""
+"""The optimizers of a recipe, by name, including Muon for convolution kernels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from derain.training.recipe import Optimizer
 
 
 def make_optimizer(chosen: Optimizer, network: nn.Module) -> torch.optim.Optimizer:
-    """An optimizer for the parameters of a network that are trained."""
+    """An optimizer for the trainable parameters of a network."""
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     rate, decay, momentum = chosen.rate, chosen.weight_decay, chosen.momentum
     match chosen.name:
@@ -30,14 +30,14 @@ class MuonWithAdamW(torch.optim.Optimizer):
     """Muon (Jordan et al., 2024) for parameters with several axes, AdamW for biases and scales.
 
     A kernel (out, in, height, width) is flattened to (out, in * height * width) for Muon, whose updates
-    are scaled to the size of AdamW's (Liu et al., 2025), so that one rate and one weight decay serve both.
+    are scaled to the size of AdamW's (Liu et al., 2025), so that one rate and one weight decay suit both.
 
     Args:
-        parameters: of a network.
+        parameters: the parameters of a network.
         rate: learning rate; read from `param_groups` at every step.
-        momentum: Muon's.
-        betas: AdamW's.
-        weight_decay: decoupled, of both.
+        momentum: Muon's momentum.
+        betas: AdamW's betas.
+        weight_decay: decoupled weight decay of both.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A run as one picture: the loss and its terms above, validation below."""
+"""Plots a run: the loss and its terms above, validation below."""
 
 from __future__ import annotations
 

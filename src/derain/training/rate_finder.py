@@ -1,6 +1,6 @@
 """A learning rate range test (Smith, Cyclical Learning Rates for Training Neural Networks, WACV 2017).
 
-The rate grows exponentially from step to step while the loss is watched: it falls, fastest at a rate that is
+The rate grows exponentially from step to step while the loss is recorded: it falls, fastest at a rate that is
 about right, and rises once the rate is too large.
 """
 
@@ -17,7 +17,7 @@ from derain.training.learner import Learner, NotFinite
 from derain.training.loop import accelerated
 from derain.training.recipe import Recipe
 
-KEEP = 0.9  # of the running mean of the loss, from step to step
+KEEP = 0.9  # weight that the running mean of the loss keeps from step to step
 SETTLED = 10  # updates until the running mean is no longer dominated by single batches
 
 
@@ -26,8 +26,8 @@ class RateCurve:
     """The losses at increasing rates.
 
     Attributes:
-        rates: of each update.
-        losses: running mean of the loss at each.
+        rates: the rate of each update.
+        losses: the running mean of the loss at each update.
         suggested: the rate at which the loss fell fastest, per decade of the rate.
     """
 
@@ -44,7 +44,7 @@ def find_rate(
     Args:
         recipe: what to train; its own rate and schedule do not matter.
         steps: updates between the lowest and the highest rate.
-        lowest, highest: of the rates that are tried.
+        lowest, highest: the range of the rates that are tried.
         own_code: run the Python code that the recipe names, its network or its loss.
 
     Raises:
@@ -75,7 +75,7 @@ def find_rate(
 
 
 def _diverged(losses: list[float]) -> bool:
-    """Whether the loss is as far above its start as its best value is below it."""
+    """Whether the loss has risen further above its first value than its best value lies below that."""
     first, best, last = losses[0], min(losses), losses[-1]
     return best < first and last > 2 * first - best
 

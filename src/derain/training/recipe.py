@@ -1,8 +1,8 @@
 """A recipe: everything about a training run, in one YAML file.
 
-Unknown keys, wrong types and impossible values are errors of one line that name the place and, for
-a misspelt key, the nearest right one. Recipes of the published systems lie below
-`methods/<name>/recipes/`; "nerd_rain/rain200l" names one of them.
+Unknown keys, wrong types and impossible values are one-line errors that name the place and, for a misspelt
+key, the closest known one. Recipes of the published systems are in `methods/<name>/recipes/`;
+"nerd_rain/rain200l" names one of them.
 """
 
 from __future__ import annotations
@@ -62,10 +62,10 @@ def _loss_options(value: Any) -> Any:
 
 
 def with_current_keys(content: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe's content with the keys of older recipes in today's spelling.
+    """A recipe's content with the keys of older recipes renamed to the current ones.
 
     Raises:
-        UsageError: it has one key in both spellings.
+        UsageError: it has a key in both spellings.
     """
     for old, new in _OLD_KEYS.items():
         if old in content and new in content:
@@ -83,22 +83,22 @@ class Data(_Part):
     Attributes:
         clean: folder of clean pictures.
         rainy: folder of rainy pictures with the same names; None for synthetic rain.
-        rain: preset of `derain.data.synthesis`, where no rainy folder is given.
-        angle: smallest and largest angle of that rain's fall, degrees from vertical; null leaves them to the
-            preset.
+        rain: preset of `derain.data.synthesis`, if no rainy folder is given.
+        angle: smallest and largest angle of that rain's fall, in degrees from vertical; null leaves them to
+            the preset.
         layers: folder of pictures of streaks on black, which are laid over the clean ones instead.
-        added: layers are added to the clean pictures as they are, as most public sets are made; otherwise
-            scenes are darkened first, and layers lie over them in several ways, as real rain does.
+        added: layers are added to the unchanged clean pictures, as in most public sets; otherwise scenes are
+            darkened first, and layers are blended with them in several ways, to resemble real rain.
         crop: "window" cuts a patch; "resized" cuts 80 to 100 % of the area with an aspect ratio of
             3/4 to 4/3 and resizes it to the patch, as SPANet does.
         turns: "none"; "mirror" left-right; "flips_and_rotations", all eight positions of a square,
             equally likely; "upright_twice_as_likely", the same with no turn twice as likely, as
             NeRD-Rain does.
         saturation: with probability 1/3, colours are made up to 20 % stronger or weaker.
-        sideways: share of synthetic pairs that are rotated again after the rain was added.
-        zoom: smallest and largest factor by which pairs are enlarged (below 1: reduced), together with their
-            rain; for crops of the kind "window".
-        keep: keep decoded pictures in memory, up to 1 GiB of each folder in each process that makes
+        sideways: share of synthetic pairs that are rotated again after rain was added.
+        zoom: smallest and largest factor by which pairs are enlarged (below 1: reduced) together with their
+            rain; only for the crop "window".
+        keep: keep decoded pictures in memory, up to 1 GiB per folder in each process that makes
             patches.
     """
 
@@ -120,8 +120,8 @@ class MixtureSource(Data):
     """One source of a mixture.
 
     Attributes:
-        share: of the training items, in proportion to the shares of the other sources.
-        loss: options of the loss for pictures of this source, in place of those of the recipe.
+        share: its share of the training items, relative to the shares of the other sources.
+        loss: options of the loss for pictures from this source, in place of those of the recipe.
     """
 
     share: PositiveFloat
@@ -149,8 +149,8 @@ class Stage(_Part):
 
     Attributes:
         patch: side of a patch in pixels.
-        batch: patches in an update, over all processes.
-        steps: updates in this stage; None for all that remain, which only the last stage may have.
+        batch: number of patches in an update, over all processes.
+        steps: number of updates in this stage; None for all that remain, which only the last stage may have.
     """
 
     patch: Annotated[int, Field(gt=0, le=8192)]
@@ -164,11 +164,11 @@ class Optimizer(_Part):
     Attributes:
         name: "adam"; "adamw" with decoupled weight decay; "sgd" with momentum; "muon" for kernels and
             matrices with AdamW for the rest, both with decoupled weight decay.
-        rate: learning rate, which the schedule starts from.
-        weight_decay: of AdamW and Muon decoupled, of the others added to the gradient.
-        betas: of Adam and AdamW.
-        momentum: of SGD (None: 0.9) and Muon (None: 0.95).
-        clip: largest L2 norm of the gradient, None for no limit.
+        rate: learning rate on which the schedule is based.
+        weight_decay: decoupled for AdamW and Muon, added to the gradient for the others.
+        betas: betas of Adam and AdamW.
+        momentum: momentum of SGD (None: 0.9) and Muon (None: 0.95).
+        clip: largest L2 norm of the gradient; None for no limit.
     """
 
     name: Literal["adam", "adamw", "sgd", "muon"] = "adam"
@@ -187,8 +187,8 @@ class Validation(_Part):
         protocol: a key of `derain.evaluation.PROTOCOLS`.
         clean, rainy, rain: as in `Data`; synthetic rain is the same at every validation.
         hold_out: N reserves every Nth picture of each training folder for validation.
-        count: at most this many pictures.
-        patch: None for whole pictures, else the central square of this side.
+        count: the largest number of pictures.
+        patch: None for whole pictures, otherwise the side of the central square that is used.
     """
 
     every: PositiveInt = 1000
@@ -205,33 +205,33 @@ class Recipe(_Part):
     """One training run.
 
     Attributes:
-        network: a name from `derain.list_models`, of a network that can be trained. Or
-            "package.module:name", the user's own class or function that makes a `derain.RainNetwork`;
-            it runs only if the user allows it.
+        network: a name from `derain.list_models`, of a network that can be trained; or
+            "package.module:name", the user's own class or function that makes a `derain.RainNetwork`,
+            which runs only if the user allows it.
         data: one source of training pairs, or a mixture of several.
         options: keyword arguments of the network that replace those of the variant.
-        loss: keyword arguments of the method's loss; custom networks have none, theirs is the mean
+        loss: keyword arguments of the method's loss; custom networks have none, as theirs is the mean
             absolute error. Or `function`, the user's own "package.module:function", with the other keys as
             its keyword arguments; the text alone means the same. It is called with (outputs, clean, rainy)
             and returns a scalar or {term: scalar}; it runs only if the user allows it.
-        start: checkpoint to start from, None for fresh weights.
-        steps: how many updates.
+        start: checkpoint to start from; None for random weights.
+        steps: number of updates.
         stages: progressive patches; `batch` counts the pictures of an update over all processes.
         accumulate: the number of parts in which the batch of an update goes through the network.
-        ema: decay of the moving average of the weights; None for none.
+        ema: decay of the exponential moving average of the weights; None for none.
         validation: how the run is validated; None for no validation.
         optimizer: how gradients become updates.
-        schedule: the learning rate over the steps, from the optimizer's rate.
-        seed: of fresh weights, of the order of pictures and of all random draws.
-        precision: of the forward pass; weights stay float32.
-        checkpointing: recompute activations instead of keeping them: less memory, more time.
-        channels_last: memory layout that is faster for convolutional networks.
-        workers: processes that make patches, at most one per core; 0 for none.
-        log_every: steps between lines of `log.jsonl` and `training.csv`; the last step has one, too.
+        schedule: the learning rate over the steps, relative to the optimizer's rate.
+        seed: seed of the initial weights, the order of pictures and all random draws.
+        precision: precision of the forward pass; weights stay float32.
+        checkpointing: recompute activations instead of keeping them, which takes less memory but more time.
+        channels_last: use the memory layout that is faster for convolutional networks.
+        workers: number of processes that make patches, at most one per core; 0 for none.
+        log_every: steps between lines of `log.jsonl` and `training.csv`; the last step also has one.
         save_every: steps between saved states.
         tensorboard: write events for TensorBoard as well (extra `tensorboard`).
         wandb: project of Weights & Biases to send the figures to (extra `wandb`); None for none.
-        origin: the source of the values.
+        origin: where the values come from.
     """
 
     network: str
@@ -263,11 +263,11 @@ def load_recipe(source: str | Path, changes: Sequence[str] = ()) -> Recipe:
 
     Args:
         source: a path, or a name like "spanet/spa_data".
-        changes: "key.key=value" each, values as in YAML; they replace those of the file. A number is a
-            place in a list, counted from 0: "data.sources.1.share=0.3".
+        changes: "key.key=value" each, with values as in YAML, which replace those of the file. A number is
+            an index in a list, counted from 0: "data.sources.1.share=0.3".
 
     Raises:
-        UsageError: no such recipe, not YAML, or the first mistake in it.
+        UsageError: there is no such recipe, it is not YAML, or it has a mistake; the message names the first.
     """
     content = _read(source)
     for change in changes:
@@ -354,7 +354,7 @@ def _value(place: Sequence[str], text: str, change: str) -> Any:
 
 
 def _place(container: dict[str, Any] | list[Any], key: str, change: str) -> Any:
-    """A key of a mapping as it is, one of a list as the number that it must be."""
+    """The key itself for a mapping, or the index that it stands for in a list."""
     if isinstance(container, dict):
         return key
     if key.isascii() and key.isdecimal() and int(key) < len(container):
@@ -382,7 +382,7 @@ def losses_of(recipe: Recipe) -> list[dict[str, Scalar]]:
 
 
 def _contradictions(recipe: Recipe) -> Iterator[str]:
-    """The rules broken that types cannot express."""
+    """The broken rules that types cannot express."""
     sources = sources_of(recipe)
     for place, source in sources.items():
         yield from _of_rain(place, source)

@@ -1,4 +1,4 @@
-"""Gradient checkpointing for any network: activations are recomputed instead of being kept."""
+"""Gradient checkpointing for any network: activations are recomputed instead of being stored."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 def checkpoint_activations(network: nn.Module) -> None:
-    """Makes every child with parameters keep only its inputs; results and gradients stay the same.
+    """Makes every child with parameters store only its inputs; results and gradients stay the same.
 
     The children of lists and dicts count as children of the network. Running averages of batch
     normalisation are updated twice per step, since the forward pass runs twice.

@@ -24,7 +24,7 @@ class _Schedule(BaseModel):
     """The base of all schedules.
 
     Attributes:
-        every: steps per unit of all other counts: 1 counts in steps, the length of an epoch in epochs.
+        every: steps per unit of all other counts: 1 to count in steps, an epoch's length to count in epochs.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,8 +42,8 @@ class Steps(_Schedule):
     """Multiplied by `factor` at each of the milestones.
 
     Attributes:
-        milestones: when; the first update is number 0.
-        factor: what the rate is multiplied by.
+        milestones: when the rate changes; the first update is number 0.
+        factor: the factor by which the rate is multiplied.
     """
 
     name: Literal["steps"]
@@ -55,10 +55,10 @@ class Cosine(_Schedule):
     """Rises linearly from 0 over `warmup`, holds until `start`, falls to `floor` within `length`.
 
     Attributes:
-        warmup: until then the rate rises.
-        start: from then on it falls.
+        warmup: how long the rate rises.
+        start: when it begins to fall.
         length: how long it falls.
-        floor: the rate that it ends with.
+        floor: the rate at the end.
     """
 
     name: Literal["cosine"]

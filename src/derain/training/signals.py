@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the step in progress is finished and the state saved."""
+"""Ctrl-C and SIGTERM: lets the step in progress finish and the state be saved."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Stopped(DerainError):
     """A run was asked to stop and has saved its state.
 
     Attributes:
-        step: updates done.
-        run: the run's folder; training into it resumes.
+        step: the number of updates done.
+        run: the run's folder; training into it again resumes the run.
     """
 
     def __init__(self, received: int | None, step: int, run: Path) -> None:

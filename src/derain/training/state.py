@@ -1,8 +1,8 @@
-"""A run on disk: all that is needed to resume exactly, written so that a crash at any moment loses nothing.
+"""A run on disk: everything needed to resume exactly, saved so that no crash can damage it.
 
-RUN/recipe.yaml        what was asked for
+RUN/recipe.yaml        the recipe of the run
 RUN/last.pt            weights, average, optimizer, random states, step; RUN/previous.pt the one before
-RUN/best.safetensors   the weights that validated best
+RUN/best.safetensors   the weights with the best validation
 RUN/last.safetensors   the weights of the last step, once the run is finished
 RUN/log.jsonl, training.csv, validation.csv
 """
@@ -27,9 +27,9 @@ class RunState:
     """Everything that the next step depends on.
 
     Attributes:
-        recipe: what was asked for, as in the recipe's file.
-        step: updates done.
-        network: state dict.
+        recipe: the recipe, as in its file.
+        step: the number of updates done.
+        network: its state dict.
         average: the moving average of the parameters, empty without one.
         optimizer: its state dict.
         scaler: the state of the loss scaling for float16, empty otherwise.
@@ -48,17 +48,17 @@ class RunState:
 
 
 def save_state(run: Path, state: RunState) -> None:
-    """Replaces `last.pt` whole or not at all; the previous one stays as `previous.pt`.
+    """Replaces `last.pt` completely or not at all, and keeps the previous one as `previous.pt`.
 
     Raises:
-        DerainError: it cannot be written, e.g. because the disk is full; `last.pt` is as it was.
+        DerainError: it cannot be written, e.g. because the disk is full; `last.pt` is then unchanged.
     """
     last, previous = run / "last.pt", run / "previous.pt"
     with new_file(last) as temporary:
         try:
             with temporary.open("wb") as file:
                 torch.save(vars(state), file)
-        except RuntimeError as error:  # PyTorch's writer answers an OSError with one of its own
+        except RuntimeError as error:  # PyTorch's writer turns an OSError into one of these
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from error
             raise OSError(first_line(error)) from error
@@ -70,7 +70,7 @@ def save_state(run: Path, state: RunState) -> None:
 
 
 def load_state(run: Path) -> tuple[RunState, Path] | None:
-    """The state to resume from and its file, or None for a run that has none yet.
+    """The state to resume from, and its file; None for a run that has none yet.
 
     Falls back to `previous.pt` if `last.pt` is damaged.
 

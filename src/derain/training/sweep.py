@@ -38,7 +38,7 @@ class SweepResult:
 
     Attributes:
         settings: their values, without the seed.
-        psnr: the best validation of each, dB.
+        psnr: the best validation PSNR of each, in dB.
     """
 
     settings: dict[str, Any]
@@ -46,24 +46,24 @@ class SweepResult:
 
     @property
     def mean(self) -> float:
-        """Of the runs, dB."""
+        """Mean over the runs, in dB."""
         return statistics.fmean(self.psnr)
 
     @property
     def deviation(self) -> float | None:
-        """Standard deviation of the runs (with n - 1), dB; None for a single one."""
+        """Standard deviation over the runs (with n - 1), in dB; None for a single one."""
         return statistics.stdev(self.psnr) if len(self.psnr) > 1 else None
 
 
 def plan_sweep(source: str | Path, changes: Sequence[str], sweeps: Sequence[str]) -> list[SweepRun]:
-    """Every combination of the values.
+    """One run for every combination of the values.
 
     Args:
         source, changes: as for `load_recipe`.
         sweeps: "key=[value, value]" each, e.g. "seed=[0, 1, 2]".
 
     Raises:
-        UsageError: something is not written like this, or the recipe has no validation to compare by.
+        UsageError: something has another form, or the recipe has no validation by which to compare runs.
     """
     keys, lists = [], []
     for sweep in sweeps:
@@ -96,13 +96,13 @@ def run_sweep(
     own_code: bool = False,
     on_run: Callable[[SweepRun], None] = lambda run: None,
 ) -> list[SweepResult]:
-    """Trains all runs one after the other; interrupted runs resume, and finished ones are not repeated.
+    """Trains all runs one after the other; interrupted runs are resumed, and finished ones not repeated.
 
     Args:
         runs: see `plan_sweep`.
-        folder: gets a folder for each run, and `sweep.csv` with the best validation of each.
+        folder: receives a folder for each run, and `sweep.csv` with the best validation of each.
         progress, own_code: see `train`.
-        on_run: called before each.
+        on_run: called before each run.
 
     Returns:
         The runs grouped by all values but the seed, the best mean first.

@@ -1,4 +1,4 @@
-"""Where a run's figures go besides its own files: a small interface, and the services behind it."""
+"""Where a run's figures are sent besides its own files: a small interface, and the services behind it."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ class Tracker(Protocol):
     """Receives the events of a run; every call names its step."""
 
     def figures(self, kind: str, step: int, values: Mapping[str, float]) -> None:
-        """Figures of "training" or "validation"."""
+        """Records figures of "training" or "validation"."""
 
     def picture(self, name: str, step: int, picture: Tensor) -> None:
-        """A sample (3, H, W) in [0, 1]."""
+        """Records a sample (3, H, W) in [0, 1]."""
 
     def close(self) -> None:
-        """Ends the run; what is still buffered is written."""
+        """Ends the run, and writes what is still buffered."""
 
 
 def trackers(recipe: Recipe, run: Path, step: int) -> list[Tracker]:
     """The trackers that a recipe asks for, for a run that resumes after `step`.
 
     Raises:
-        DerainError: the library of one is not installed; says how to get it.
+        DerainError: the library of one is not installed; the message says how to get it.
     """
     found: list[Tracker] = []
     if recipe.tensorboard:
@@ -64,7 +64,7 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run of the project that the recipe names, with the folder's name; a resumed run stays one run.
+    """A run in the project that the recipe names, called like its folder; a resumed run stays the same run.
 
     Environment variables of `wandb`, such as WANDB_MODE=offline, apply.
     """
@@ -79,7 +79,7 @@ class WeightsAndBiases:
             project=recipe.wandb, name=run.name, id=known, resume="allow", dir=run,
             config=recipe.model_dump(mode="json"),
         )  # fmt: skip
-        # Explicit steps: a resumed run repeats some, which wandb's own counter would refuse.
+        # Explicit steps, as a resumed run repeats some, which wandb's own counter would refuse.
         for kind in ("training", "validation"):
             self._run.define_metric(f"{kind}/*", step_metric="step")
 

@@ -1,4 +1,4 @@
-"""How good a network is now, under a published protocol."""
+"""Validates a network in training, under a published protocol."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from derain.restore.tiles import published_axis, run_tiles
 from derain.training.batches import HeldOut
 from derain.training.recipe import Validation
 
-RAIN_SEED = 20_190_415  # one fixed rain for every run, independent of training seeds
+RAIN_SEED = 20_190_415  # the same rain for every run, independent of training seeds
 
 
 def pairs(held_out: HeldOut, validation: Validation) -> Iterator[tuple[Tensor, Tensor]]:
-    """Rainy and clean pictures, (1, 3, H, W) each; synthetic rain depends only on the picture's number."""
+    """Rainy and clean pictures, (1, 3, H, W) each; synthetic rain depends only on the picture's index."""
     for source, number in held_out:
         if isinstance(source.rain, Pictures):
             rainy, clean = read_pair(source.rain, source.clean, number)
@@ -45,14 +45,14 @@ def validate(
     processes: int,
     device: torch.device,
 ) -> tuple[list[dict[str, float]], Tensor | None]:
-    """The figures of this process's share of the pictures, and one sample.
+    """The figures for this process's share of the pictures, and one sample.
 
     Args:
-        network: any mode; it is in evaluation mode meanwhile.
-        validation: says by which protocol, and how large a part of each picture.
+        network: in any mode; it is in evaluation mode meanwhile.
+        validation: the protocol, and how large a part of each picture is used.
         held_out: the pictures of all processes.
-        process, processes: which of how many this one is.
-        device: of the network.
+        process, processes: the index of this process, and their number.
+        device: the network's device.
 
     Returns:
         One dict per picture with the protocol's figures ("psnr", "ssim") and those of the rainy
@@ -89,7 +89,7 @@ def restore(network: RainNetwork, rainy: Tensor) -> Tensor:
 
 
 def means(scores: list[dict[str, float]]) -> dict[str, float]:
-    """The mean of every figure over the pictures; infinite ones (equal pictures) are left out."""
+    """The mean of every figure over the pictures; infinite values (equal pictures) are left out."""
     result = {}
     for name in scores[0]:
         finite = [score[name] for score in scores if math.isfinite(score[name])]

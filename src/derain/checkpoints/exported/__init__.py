@@ -1,8 +1,8 @@
-"""Files that `derain.export` wrote, as models: what they state about themselves, and running them."""
+"""Files that `derain.export` wrote, as models: reads what they state about themselves, and runs them."""
 
 from pathlib import Path
 
-EXTENSIONS = {"onnx": ".onnx", "openvino": ".xml"}  # {target of the export: of its files}
+EXTENSIONS = {"onnx": ".onnx", "openvino": ".xml"}  # {target of the export: extension of its files}
 
 
 def is_exported(path: Path) -> bool:

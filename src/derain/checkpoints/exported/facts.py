@@ -1,4 +1,4 @@
-"""What an exported file states about itself: all that `restore` needs to run it on any picture."""
+"""What an exported file states about itself: everything that `restore` needs to run it on any picture."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from derain.checkpoints.recognise import Model
 from derain.errors import DerainError
 from derain.methods.network import Spec, Tile
 
-KEY = "derain"  # of the facts in a file's metadata
+KEY = "derain"  # the key of the facts in a file's metadata
 INPUT, OUTPUT = "rainy", "image"
 
-# {name in the first format: name since}
+# {name in the first format: current name}
 FIRST_NAMES = {"size_multiple": "multiple_of", "reach": "receptive_field"}
 
 PixelCount = Annotated[int, Field(ge=0, le=1 << 16)]
@@ -24,18 +24,19 @@ class Facts(BaseModel):
     """The metadata, stored as JSON under `KEY`; see `methods/network.py` for the rules.
 
     Attributes:
-        format: of these facts, 2; the first one said `size_multiple` and `reach`, and is still read.
+        format: version of these facts, 2; version 1 said `size_multiple` and `reach`, and is still read.
         network: name of the architecture.
-        variant: of the architecture, None for an unusual size.
+        variant: variant of the architecture; None for an unusual size.
         config: its hyper-parameters.
         multiple_of: height and width must be multiples of it; pad by reflection at the right and bottom.
-        receptive_field: radius in pixels, None for unlimited.
+        receptive_field: radius in pixels; None if unlimited.
         working_side: see `Spec`.
-        tile: (size, overlap) of the published protocol where the result depends on it.
-        bytes_per_pixel: peak memory of intermediate values.
-        multiply_adds_per_pixel: of a large picture.
-        precision: of its convolutions.
-        rain_threshold: the signal above which it is raining, see `derain.restore.rain`; None if not measured.
+        tile: (size, overlap) of the published protocol, if the result depends on it.
+        bytes_per_pixel: peak memory of intermediate values, per pixel.
+        multiply_adds_per_pixel: as measured for a large picture.
+        precision: the precision of its convolutions.
+        rain_threshold: the signal above which a picture counts as rainy, see `derain.restore.rain`; None if
+            not measured.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -61,7 +62,7 @@ class Facts(BaseModel):
         return {"format": 2} | {FIRST_NAMES.get(k, k): v for k, v in given.items() if k != "format"}
 
     def spec(self) -> Spec:
-        """What they state about the network, in the form of a network's own spec."""
+        """What the facts state about the network, in the form of a network's own spec."""
         return Spec(
             multiple_of=self.multiple_of,
             receptive_field=self.receptive_field,
@@ -74,7 +75,7 @@ class Facts(BaseModel):
         )
 
     def of_weights(self) -> dict[str, Any]:
-        """These facts as a file of weights states them; see `derain.checkpoints.rain_threshold`."""
+        """The facts as a file of weights states them; see `derain.checkpoints.rain_threshold`."""
         return {} if self.rain_threshold is None else {FACT: {"threshold": self.rain_threshold}}
 
 

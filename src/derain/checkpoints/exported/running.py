@@ -1,4 +1,4 @@
-"""Exported files as networks: the same contract as a PyTorch one, so that `restore` treats them alike.
+"""Exported files as networks, with the same contract as PyTorch ones, so that `restore` treats them alike.
 
 Files may come from anywhere. A file must be self-contained (tensors in other files are refused), use only
 its runtime's own operators, and agree with the facts that it states.
@@ -28,26 +28,26 @@ Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 class ExportedNetwork(RainNetwork):
-    """A file run by its own runtime on the CPU, in float32."""
+    """An exported file, run by its own runtime on the CPU, in float32."""
 
     def __init__(self, run: Run, facts: Facts, content: bytes, source: str) -> None:
         super().__init__()
         self.spec = facts.spec()
         self.facts, self._run, self._source = facts, run, source
-        # Part of the state, so that results of this file are told apart from those of another.
+        # Part of the state, so that results of this file can be told apart from those of another.
         digest = bytearray(hashlib.sha256(content).digest())
         self.register_buffer("digest", torch.frombuffer(digest, dtype=torch.uint8))
 
     def plain(self, rainy: Tensor) -> dict[str, Tensor]:
-        """`image` alone, of a picture (B, 3, H, W) float32 on the CPU; without gradients.
+        """Only `image`, for pictures (B, 3, H, W) float32 on the CPU; without gradients.
 
         Raises:
-            MemoryError: as the runtime reports it.
+            MemoryError: the runtime ran out of memory.
             DerainError: the file fails, or its result has the wrong shape.
         """
         try:
             image = self._run(np.ascontiguousarray(rainy.numpy(), np.float32))
-        except Exception as error:  # runtimes have their own classes of errors
+        except Exception as error:  # runtimes have their own exception classes
             if "alloc" in str(error).lower():
                 raise MemoryError(str(error)) from None
             size = f"{rainy.shape[3]}x{rainy.shape[2]}"
@@ -57,16 +57,16 @@ class ExportedNetwork(RainNetwork):
         return {"image": torch.from_numpy(np.ascontiguousarray(image, np.float32))}
 
     def activation_bytes(self, height: int, width: int) -> int:
-        """As measured when the file was made."""
+        """The bytes of intermediate values, as measured when the file was made."""
         return round(self.facts.bytes_per_pixel * height * width)
 
     def multiply_adds(self, height: int, width: int) -> int:
-        """Those of the network that was exported."""
+        """The multiply-adds of the network that was exported."""
         return round(self.facts.multiply_adds_per_pixel * height * width)
 
 
 def open_exported(path: Path) -> Model:
-    """A file of `derain export`, as a network that runs it.
+    """Opens a file of `derain export` as a network that runs it.
 
     Raises:
         DerainError: it cannot be read, is damaged, was made by something else, refers to other files,
@@ -93,7 +93,7 @@ def open_exported(path: Path) -> Model:
 
 
 def read(path: Path) -> bytes:
-    """All of a file. Raises `DerainError` when it cannot be read."""
+    """The content of a file. Raises `DerainError` if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -101,7 +101,7 @@ def read(path: Path) -> bytes:
 
 
 def onnx_network(content: bytes, source: str) -> ExportedNetwork:
-    """ONNX Runtime on the bytes of a file. Raises as `open_exported` does."""
+    """A network that runs the bytes of a file in ONNX Runtime. Raises as `open_exported` does."""
     model = onnx_model(content, source)
     facts = read_facts({entry.key: entry.value for entry in model.metadata_props}.get(KEY), source)
     session = onnx_session(model, content, source)
@@ -117,19 +117,19 @@ def onnx_network(content: bytes, source: str) -> ExportedNetwork:
 
 
 def onnx_model(content: bytes, source: str) -> Any:
-    """The `onnx.ModelProto` in the bytes of a file. Raises `DerainError` when there is none."""
+    """The `onnx.ModelProto` in the bytes of a file. Raises `DerainError` if there is none."""
     onnx = extra("onnx", "onnx")
     try:
         return onnx.load_model_from_string(content)
-    except Exception as error:  # the parser's own class
+    except Exception as error:  # the parser's own exception class
         raise DerainError(f"{source}: not an ONNX file, or damaged ({last_line(error)}).") from None
 
 
 def onnx_session(model: Any, content: bytes, source: str) -> Any:
-    """ONNX Runtime's session on the CPU for a model and the bytes that it was read from.
+    """ONNX Runtime's CPU session for a model and the bytes from which it was read.
 
     Raises:
-        DerainError: it needs other files, may never end, or ONNX Runtime refuses it.
+        DerainError: the model needs other files or may never terminate, or ONNX Runtime refuses it.
     """
     onnx, runtime = extra("onnx", "onnx"), extra("onnxruntime", "onnx")
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(model)):
@@ -146,7 +146,7 @@ def onnx_session(model: Any, content: bytes, source: str) -> Any:
 
 
 def _tensors(model: Any) -> Iterator[Any]:
-    """Every tensor that an ONNX model stores, at whatever depth."""
+    """Every tensor that an ONNX model stores, at any depth."""
     for part in _graphs(model):
         yield from getattr(part, "initializer", ())
         for sparse in getattr(part, "sparse_initializer", ()):
@@ -158,7 +158,7 @@ def _tensors(model: Any) -> Iterator[Any]:
 
 
 def _graphs(model: Any) -> Iterator[Any]:
-    """Every graph and function of an ONNX model, at whatever depth."""
+    """Every graph and function of an ONNX model, at any depth."""
     waiting = [model.graph, *model.functions]
     while waiting:
         part = waiting.pop()
@@ -167,7 +167,7 @@ def _graphs(model: Any) -> Iterator[Any]:
 
 
 def _inner(node: Any) -> list[Any]:
-    """The graphs inside one node: the body of a loop, the branches of a choice."""
+    """The graphs inside one node: the body of a loop, the branches of a conditional."""
     found = [graph for attribute in node.attribute for graph in attribute.graphs]
     return found + [attribute.g for attribute in node.attribute if attribute.HasField("g")]
 
@@ -177,8 +177,8 @@ _SIZES = ("Squeeze", "Unsqueeze", "Reshape", "Gather", "Slice", "Cast", "Identit
 
 
 def _ends(model: Any) -> bool:
-    """Whether every loop's trip count is the length of a tensor, as in our sweeps, and none is nested in
-    another."""
+    """Whether a model certainly terminates: every loop's trip count is the length of a tensor, as in our
+    sweeps, and no loop is nested in another."""
     for part in _graphs(model):
         makers = {name: node for node in part.node for name in node.output}
         for loop in (node for node in part.node if node.op_type == "Loop"):
@@ -196,15 +196,15 @@ def _ends(model: Any) -> bool:
 def _openvino_core() -> Any:
     """OpenVINO, loaded once and kept for the life of the process.
 
-    Each core brings a stack on which signals are handled. If the first of two is freed before the second,
-    its freed stack is in use again (2026.4), and the next signal, such as Ctrl-C, ends the process with a
+    Each core installs a stack on which signals are handled. If the first of two is freed before the second,
+    its freed stack is used again (2026.4), and the next signal, such as Ctrl-C, ends the process with a
     segmentation fault.
     """
     return extra("openvino", "openvino").Core()
 
 
 def openvino_network(content: bytes, weights: bytes, source: str) -> ExportedNetwork:
-    """OpenVINO on the bytes of an .xml file and its .bin file. Raises as `open_exported` does."""
+    """A network that runs the bytes of an .xml and .bin file in OpenVINO. Raises as `open_exported` does."""
     core = _openvino_core()
     try:
         model = core.read_model(content, weights)
@@ -215,7 +215,7 @@ def openvino_network(content: bytes, weights: bytes, source: str) -> ExportedNet
     settings = {
         "INFERENCE_PRECISION_HINT": "f32",  # some processors would compute in half precision otherwise
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        # What it caches from earlier sizes made UDR-S2Former's results wrong, in 2026.4.
+        # What OpenVINO 2026.4 caches from earlier sizes made UDR-S2Former's results wrong.
         "CPU_RUNTIME_CACHE_CAPACITY": "0",
     }
     try:

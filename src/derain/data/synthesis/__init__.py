@@ -1,4 +1,4 @@
-"""Synthetic rain on clean pictures: streaks, veil, drops on glass, traces of the camera."""
+"""Synthetic rain on clean pictures: streaks, veils, drops on glass, and what the camera adds."""
 
 from derain.data.synthesis.presets import PRESETS, RainKind, make_pair, preset
 

@@ -14,11 +14,11 @@ from derain.data.synthesis.streaks import Range
 
 @dataclass(frozen=True)
 class CameraRanges:
-    """The ranges that each picture's camera is drawn from.
+    """The ranges from which each picture's camera is drawn.
 
     Attributes:
-        noise: standard deviation at white, 1 is white; it falls with the root of the brightness.
-        quality: of the JPEG file, 1 to 100.
+        noise: standard deviation at white, where white is 1; proportional to the square root of brightness.
+        quality: quality of the JPEG file, 1 to 100.
     """
 
     noise: Range = (0.0, 0.02)
@@ -26,7 +26,7 @@ class CameraRanges:
 
 
 def photograph(rng: np.random.Generator, picture: FloatArray, ranges: CameraRanges) -> NDArray[np.uint8]:
-    """`picture` (H, W, 3) RGB in [0, 1] with noise, through JPEG; (H, W, 3) RGB uint8."""
+    """`picture` (H, W, 3) RGB in [0, 1] with noise, after JPEG compression; (H, W, 3) RGB uint8."""
     noise = normal(rng, picture.shape) * np.float32(rng.uniform(*ranges.noise))
     levels = to_levels(picture + noise * np.sqrt(0.1 + 0.9 * picture))
     quality = int(rng.integers(ranges.quality[0], ranges.quality[1] + 1))
@@ -34,7 +34,7 @@ def photograph(rng: np.random.Generator, picture: FloatArray, ranges: CameraRang
 
 
 def through_jpeg(levels: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
-    """`levels` (H, W, 3) RGB as they come back from a JPEG file of a quality, 1 to 100."""
+    """`levels` (H, W, 3) RGB, compressed as JPEG of this quality, 1 to 100, and decoded again."""
     blue_first = cv2.cvtColor(levels, cv2.COLOR_RGB2BGR)
     _, file = cv2.imencode(".jpg", blue_first, [cv2.IMWRITE_JPEG_QUALITY, quality])
     decoded = cv2.imdecode(file, cv2.IMREAD_COLOR)

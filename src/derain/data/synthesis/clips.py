@@ -1,8 +1,8 @@
-"""Rainy clips with their clean picture: a still picture with drops that fall through the camera's view.
+"""Rainy clips with a clean picture: a still picture with drops that fall through the camera's view.
 
 Drops lie at random depths in front of a pinhole camera and fall at one speed, so that near ones are
-long, wide and fast, and far ones short, thin and slow; from frame to frame each drop moves on by
-its own speed. All follows from the seed.
+long, wide and fast, and far ones short, thin and slow; from frame to frame each drop moves at its own
+speed. Everything follows from the seed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from derain.pictures import Picture, read_picture, to_rgb8, write_picture
 
 RATE = 25  # frames per second
 EXPOSURE = 1 / 60  # seconds
-FALL = 7.0  # metres per second, of drops of DIAMETER
+FALL = 7.0  # metres per second: speed of drops of DIAMETER
 DIAMETER = 0.002  # metres
 DEPTHS = (2.0, 20.0)  # metres
 FOCAL = 1.2  # focal length, as a multiple of the picture's longer side
@@ -42,7 +42,7 @@ def rain_clip(
     Args:
         picture: the clean scene, (H, W, 3) in [0, 1].
         frames: how many to make.
-        seed: another number gives other rain.
+        seed: a different number gives different rain.
         weather: angle, density and brightness are drawn once for the clip.
 
     Yields:
@@ -51,14 +51,14 @@ def rain_clip(
     height, width = picture.shape[:2]
     rng = np.random.default_rng(seed)
     near, far = DEPTHS
-    scale = FOCAL * max(height, width)  # length in pixels of a metre that is one metre away
+    scale = FOCAL * max(height, width)  # pixels per metre at a distance of one metre
     wind = np.tan(np.deg2rad(rng.uniform(*(weather.angle or ANGLE))))
-    changes = np.random.default_rng([seed, 1])  # apart, so that the same seed gives the same drops
+    changes = np.random.default_rng([seed, 1])  # separate, so that the same seed gives the same drops
     density, brightness = (changes.uniform(*ends) for ends in (weather.density, weather.brightness))
-    areas = scale**2 * FALL * EXPOSURE * DIAMETER  # of a streak, times its depth squared
+    areas = scale**2 * FALL * EXPOSURE * DIAMETER  # area of a streak times its depth squared
     mean_area = areas * 3 * (far - near) / (far**3 - near**3)
     count = max(1, round(density * COVERAGE * height * width / mean_area))
-    # Evenly in the volume that the camera sees; far drops first, so that near ones cover them.
+    # Uniform in the volume that the camera sees; far drops first, so that near ones cover them.
     depth = np.sort(rng.uniform(near**3, far**3, count) ** (1 / 3))[::-1]
     length, step = scale * FALL * EXPOSURE / depth, scale * FALL / RATE / depth
     thickness = scale * DIAMETER / depth
@@ -66,7 +66,7 @@ def rain_clip(
     across, down = rng.random(count), rng.random(count)
     aside = abs(wind) * (height + length)
     for number in range(frames):
-        # A drop that leaves at the bottom comes back at the top in another place.
+        # A drop that leaves at the bottom re-enters at the top in another place.
         turns, below = np.divmod(down * (height + length) + number * step, height + length)
         x = (across + 0.618034 * turns) % 1 * (width + 2 * aside) - aside
         tops = np.stack([x + wind * (below - length), below - length], 1)
@@ -91,7 +91,7 @@ def _drawn(
 
 
 def write_rain_clip(pair: PlannedPair, frames: int, seed: int, weather: Weather = ORDINARY) -> None:
-    """Writes a clip (Matroska, lossless) in place of the rainy picture, and the clean picture.
+    """Writes a clip (lossless Matroska) as the rainy part of a pair, and the clean picture.
 
     Raises:
         DerainError: the picture cannot be read or the files cannot be written.

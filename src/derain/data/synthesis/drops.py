@@ -1,7 +1,7 @@
 """Drops of water on the glass in front of the lens.
 
-A drop is a short lens: it shows the scene behind it rotated by 180 degrees and smaller, darker at its
-upper rim and lit at its lower one. The glass is out of focus, so the drops are soft.
+A drop is a lens of short focal length: it shows the scene behind it reduced and rotated by 180 degrees,
+darker at its upper rim and brighter at its lower one. The glass is out of focus, so the drops are soft.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from derain.data.synthesis.streaks import Range
 
 @dataclass(frozen=True)
 class DropRanges:
-    """The ranges that each picture's drops are drawn from.
+    """The ranges from which each picture's drops are drawn.
 
     Attributes:
         density: drops per 100 x 100 pixels.
-        radius: pixels, log-uniform.
-        roundness: height of a drop over its width.
+        radius: radius in pixels, log-uniform.
+        roundness: height of a drop divided by its width.
         wobble: how far the outline departs from an ellipse, as a share of the radius.
-        reach: how many radii away from its centre a drop's rim shows the scene.
+        reach: how many radii from the drop's centre the scene lies that its rim shows.
         defocus: standard deviation of the blur, as a share of the median radius.
-        shade: how much darker the upper rim and lighter the lower rim is, 1 is white.
-        glow: how much brighter a drop is than what it shows, 1 is white: it gathers light from the sky.
+        shade: how much darker the upper rim and lighter the lower rim is, where white is 1.
+        glow: how much brighter a drop is than what it shows, where white is 1: it gathers light from the sky.
     """
 
     density: Range = (0.5, 6.0)
@@ -41,7 +41,7 @@ class DropRanges:
 
 
 def add_drops(rng: np.random.Generator, picture: FloatArray, ranges: DropRanges) -> FloatArray:
-    """`picture` (H, W, 3) in [0, 1] through wet glass; the same shape and range."""
+    """`picture` (H, W, 3) in [0, 1] seen through wet glass; the same shape and range."""
     height, width = picture.shape[:2]
     places = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     x, y = (place.copy() for place in places)
@@ -63,7 +63,7 @@ def add_drops(rng: np.random.Generator, picture: FloatArray, ranges: DropRanges)
         distance = np.hypot(across / radius, down / tall)
         outline = 1 + wobble * np.cos(lobes * np.arctan2(down, across) + phase)
         inside = np.clip((outline - distance) * radius + 0.5, 0, 1)
-        # The bend grows towards the rim, as the surface of a drop steepens.
+        # Refraction grows towards the rim, as the surface of a drop steepens.
         within = np.minimum(distance, 1)
         bend = (reach + 1) * inside * np.sqrt(within)
         cover[here] = np.maximum(cover[here], inside)
@@ -80,5 +80,5 @@ def add_drops(rng: np.random.Generator, picture: FloatArray, ranges: DropRanges)
 
 
 def _around(middle: float, size: int, end: int) -> slice:
-    """What lies up to `size` pixels from the middle, of 0 to `end`."""
+    """The part of 0 to `end` that lies within `size` pixels of the middle."""
     return slice(max(int(middle) - size, 0), max(min(int(middle) + size + 1, end), 0))

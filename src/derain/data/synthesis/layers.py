@@ -1,4 +1,4 @@
-"""Layers of streaks rendered or filmed elsewhere, laid over other pictures."""
+"""Lays layers of streaks that were rendered or filmed elsewhere over pictures."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ SCENE = SceneRanges()
 
 @dataclass(frozen=True)
 class LayerRanges:
-    """The ranges that each pair is drawn from, uniformly.
+    """The ranges from which each pair is drawn, uniformly.
 
     Attributes:
-        scale: of the layer.
-        lean: angle by which the layer is turned, degrees.
+        scale: factor by which the layer is enlarged.
+        lean: angle by which the layer is rotated, in degrees.
         strength: factor on its brightness.
-        mixings: ways in which it lies over the picture.
-        scene: how the picture is changed first, into a darker one with stripes and noise; None leaves it.
+        mixings: ways in which it may be combined with the picture.
+        scene: how the picture is first made darker, striped and noisy; None leaves it unchanged.
     """
 
     scale: tuple[float, float] = (0.6, 1.8)
@@ -37,7 +37,7 @@ class LayerRanges:
 
 
 FILMED = LayerRanges()
-# As most public sets are made: rendered streaks are added to the picture as it is.
+# As most public sets are made: rendered streaks are added to the unchanged picture.
 ADDED = LayerRanges(
     scale=(0.8, 1.6), lean=(-20.0, 20.0), strength=(0.35, 1.2), mixings=("additive",), scene=None
 )
@@ -49,10 +49,10 @@ def lay_over(
     """A pair made of a clean picture and a piece of a layer, mirrored, turned and scaled at random.
 
     Args:
-        rng: all randomness; the same state gives the same pair.
+        rng: the source of all randomness; the same state gives the same pair.
         clean: (H, W, 3) RGB uint8.
         layer: (h, w) or (h, w, 3) uint8, streaks on black, of any size.
-        ranges: what the pair is drawn from.
+        ranges: the ranges from which the pair is drawn.
 
     Returns:
         The rainy picture and the clean one that belongs to it, (H, W, 3) RGB uint8.
@@ -71,15 +71,15 @@ def lay_over(
 def _piece(
     rng: np.random.Generator, layer: NDArray[np.uint8], height: int, width: int, ranges: LayerRanges
 ) -> FloatArray:
-    """A random piece of a layer, (height, width) in [0, 1]; beyond its edges it is mirrored."""
+    """A random piece of a layer, (height, width) in [0, 1]; the layer is mirrored beyond its edges."""
     scale, lean = rng.uniform(*ranges.scale), np.deg2rad(rng.uniform(*ranges.lean))
     across = np.array([np.cos(lean), np.sin(lean)]) / scale * (1 if rng.random() < 0.5 else -1)
     down = np.array([-np.sin(lean), np.cos(lean)]) / scale
-    # The piece lies within the layer if it fits.
+    # The piece stays within the layer if it fits there.
     whole = np.array([layer.shape[1], layer.shape[0]], np.float64)
     half = np.minimum((np.abs(across) * width + np.abs(down) * height) / 2, whole / 2)
     middle = rng.uniform(half, whole - half)
-    # The map takes a place in the piece to the place in the layer that it shows.
+    # Maps coordinates in the piece to coordinates in the layer.
     start = middle - across * width / 2 - down * height / 2
     place = np.stack([across, down, start], 1)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP

@@ -1,4 +1,4 @@
-"""How a layer of rain lies over a picture."""
+"""How a layer of rain is combined with a picture."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def mix(clean: FloatArray, layer: FloatArray, mixing: Mixing) -> FloatArray:
     Args:
         clean: (H, W, 3) in [0, 1].
         layer: (H, W), brightness of the rain, at least 0.
-        mixing: "additive", clipped at white, as most public sets are made; "screen", where bright
-            ground shows less rain; "linear", where a drop covers the ground with white light in
-            linear light (squares of the values), so that rain shows on dark ground above all.
+        mixing: "additive", clipped at white, as in most public sets; "screen", where bright
+            backgrounds show less rain; "linear", where a drop covers the background with white in
+            linear light (squares of the values), so that rain shows mainly on dark backgrounds.
     """
     layer = in_color(np.clip(layer, 0, 1))
     if mixing == "additive":

@@ -1,8 +1,8 @@
 """Rain close to the camera: what photographs and video frames show beside the fine streaks far away.
 
-A drop near the lens is out of focus, so its streak is a line spread by a disc of confusion; water
+A drop near the lens is out of focus, so its streak is a line spread by a circle of confusion; water
 that runs off a roof falls in bundles of such lines, in strings of beads or in bursts of splashes.
-All marks of one distance are drawn as thin lines and dots on one canvas, which is blurred once.
+All marks at one distance are drawn as thin lines and dots on one canvas, which is blurred once.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ from derain.data.synthesis.streaks import Range
 
 SUBPIXEL = 4  # bits of OpenCV's fixed-point coordinates
 MEDIAN = 120  # level of a typical mark on the canvas; one twice as bright still fits below 255
-MOST = 400  # marks per picture, before each becomes several
-DRAWN = 1.35  # pixels that OpenCV's anti-aliased line is wide
-FADE = ((1.0, 0.3), (0.85, 0.55), (0.7, 0.8), (0.5, 1.0))  # length and light of a ribbon's layers
-LINES, BEADS, SPARKS = 9, 6, 10  # of a bundle, a string, a splash
+MOST = 400  # marks per picture, before each is split into several
+DRAWN = 1.35  # pixels: width of OpenCV's anti-aliased line
+FADE = ((1.0, 0.3), (0.85, 0.55), (0.7, 0.8), (0.5, 1.0))  # relative length and light of a ribbon's layers
+LINES, BEADS, SPARKS = 9, 6, 10  # in a bundle, a string, a splash
 Kind = Literal["lines", "ribbons", "bundles", "beads", "splashes", "spots"]
 
 
 @dataclass(frozen=True)
 class NearRanges:
-    """The ranges that each picture's near rain is drawn from, uniformly unless said otherwise.
+    """The ranges from which each picture's near rain is drawn, uniformly unless stated otherwise.
 
     Attributes:
         kind: "lines" are single streaks; "ribbons" are wide ones that fade towards their ends;
-            "bundles" are many lines side by side, as water off a roof; "beads" are strings of short
-            pieces; "splashes" are short marks flying away from a place; "spots" are short marks in any
-            direction.
-        count: of marks per 100 x 100 pixels, log-uniform.
-        length: of a mark, pixels, log-uniform.
-        width: of a typical mark before the blur, pixels, log-uniform.
-        blur: standard deviation of the disc of confusion, pixels, log-uniform.
-        opacity: of a typical mark, log-uniform.
+            "bundles" are many lines side by side, like water off a roof; "beads" are strings of short
+            pieces; "splashes" are short marks that fly away from one place; "spots" are short marks in
+            any direction.
+        count: number of marks per 100 x 100 pixels, log-uniform.
+        length: length of a mark in pixels, log-uniform.
+        width: width of a typical mark before the blur, in pixels, log-uniform.
+        blur: standard deviation of the circle of confusion, in pixels, log-uniform.
+        opacity: opacity of a typical mark, log-uniform.
         spread: how far the lines of a bundle, the pieces of a string or the marks of a splash lie from
-            their middle, pixels (standard deviation), log-uniform.
-        angle: of the fall, degrees from vertical.
+            their middle, in pixels (standard deviation), log-uniform.
+        angle: angle of the fall, in degrees from vertical.
         tail: standard deviation of the logarithm of a single mark's opacity.
-        light: brightness of lit water, 1 is white.
-        ambient: share of pictures whose water is only as bright as the brightest of the scene.
-        adds: its light to what is behind, as far as white, instead of hiding it.
+        light: brightness of lit water, where white is 1.
+        ambient: share of pictures whose water is only about as bright as the brightest parts of the scene.
+        adds: whether it adds its light to what is behind, clipped at white, instead of hiding it.
     """
 
     kind: Kind
@@ -70,7 +70,7 @@ def add_near_rain(rng: np.random.Generator, picture: FloatArray, ranges: NearRan
     light = rng.uniform(*ranges.light)
     if rng.random() < ranges.ambient:
         light = min(light, float(np.quantile(picture[::4, ::4], 0.97)) * rng.uniform(0.9, 1.3) + 0.08)
-    blue = rng.uniform(-0.02, 0.1)  # water shows the sky
+    blue = rng.uniform(-0.02, 0.1)  # water reflects the sky
     color = np.clip(light + np.array([-blue, 0, blue]), 0, 1)
     lit = in_color(cover, color)
     rainy: FloatArray = (
@@ -106,7 +106,7 @@ def near_cover(rng: np.random.Generator, height: int, width: int, ranges: NearRa
         case "spots":
             marks = replace(marks, angles=rng.uniform(-np.pi / 2, np.pi / 2, count))
     soft = soften(_drawn(height, width, marks), sigma, cv2.BORDER_CONSTANT)
-    # The blur makes a line fainter across, a short one along as well; where lines lie close they add up.
+    # The blur dims a line across its width, and a short one along its length too; close lines add up.
     typical = float(np.median(marks.lengths))
     peak = min(1.0, 0.4 * (DRAWN + thickness - 1) / sigma) * min(1.0, 0.4 * typical / sigma)
     if ranges.kind == "bundles":
@@ -117,8 +117,8 @@ def near_cover(rng: np.random.Generator, height: int, width: int, ranges: NearRa
 
 @dataclass(frozen=True)
 class Marks:
-    """Short lines: middles (N, 2) as x and y, lengths in pixels, angles in radians from vertical, lights,
-    1 is a typical one, and widths in pixels."""
+    """Short lines: middles (N, 2) as x and y, lengths in pixels, angles in radians from vertical, lights
+    relative to a typical one, and widths in pixels."""
 
     middles: NDArray[np.float64]
     lengths: NDArray[np.float64]
@@ -131,7 +131,7 @@ class Marks:
 
 
 def _ribbons(marks: Marks) -> Marks:
-    """A faint long mark under a brighter shorter one under the brightest and shortest."""
+    """Layers of marks: a long, faint one below, shorter and brighter ones above."""
     parts = np.tile(FADE, (len(marks.lengths), 1))
     marks = marks.repeated(len(FADE))
     return replace(marks, lengths=marks.lengths * parts[:, 0], lights=marks.lights * parts[:, 1])
@@ -163,7 +163,7 @@ def _beads(rng: np.random.Generator, marks: Marks, spread: float) -> Marks:
 
 
 def _splashes(rng: np.random.Generator, marks: Marks, spread: float) -> Marks:
-    """Water that hits something flies up and aside, away from where it hit."""
+    """Marks of water that hit something and flies up and sideways from there."""
     marks = marks.repeated(SPARKS)
     count = len(marks.lengths)
     direction, distance = rng.normal(0, 0.9, count), spread * np.abs(rng.normal(0, 1, count))

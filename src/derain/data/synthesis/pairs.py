@@ -1,4 +1,4 @@
-"""A folder of clean pictures turned into folders of pairs."""
+"""Turns a folder of clean pictures into folders of rainy and clean pairs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PARTS = ("rainy", "clean")  # folders of the output
 
 @dataclass(frozen=True)
 class PlannedPair:
-    """One pair to be made: `number` decides its rain, together with the seed."""
+    """One pair to be made; `number` and the seed determine its rain."""
 
     source: Path
     rainy: Path
@@ -44,7 +44,7 @@ def plan_pairs(
 
     Raises:
         UsageError: the preset is unknown, there is no such folder or no picture in it, a file exists already,
-            two pictures share a name, a source would be replaced, or the output lies in the folder, where the
+            two pictures share a name, a source would be replaced, or the output is in the folder, where the
             next run would take the pairs for clean pictures.
     """
     find_preset(preset)
@@ -70,15 +70,15 @@ def plan_pairs(
 
 
 def refuse_mixture(output: Path, plan: Sequence[PlannedPair], facts: Mapping[str, object]) -> None:
-    """Pairs of different settings never share a folder, nor do pairs and pictures of other origin.
+    """Refuses a folder that would mix pairs of different settings, or pairs with other pictures.
 
     Args:
         output: the folder of the pairs, which need not exist.
         plan: what will be written or replaced.
-        facts: which the folder's note will hold.
+        facts: the settings, as the folder's note will state them.
 
     Raises:
-        UsageError: something there would remain beside them.
+        UsageError: other files would remain there beside the pairs.
     """
     there = {file for part in PARTS for file in (output / part).glob("[!.]*")}
     made = made_pairs.noted(output)
@@ -93,8 +93,8 @@ def refuse_mixture(output: Path, plan: Sequence[PlannedPair], facts: Mapping[str
 
 
 def write_note(output: Path, plan: Sequence[PlannedPair], facts: Mapping[str, object]) -> None:
-    """Notes how the pairs are made. Those of other settings are removed before, so that whenever this is
-    ended, all that is there is what the note says. Raises `DerainError`."""
+    """Writes a note of how the pairs are made. Pairs of other settings are removed first, so that the note is
+    true of all that is there, even if the process ends at any moment. Raises `DerainError`."""
     if made_pairs.noted(output) != {"made_by": MAKER, **facts}:
         for file in (file for pair in plan for file in (pair.rainy, pair.clean)):
             file.unlink(missing_ok=True)
@@ -102,7 +102,11 @@ def write_note(output: Path, plan: Sequence[PlannedPair], facts: Mapping[str, ob
 
 
 def write_pair(pair: PlannedPair, kinds: tuple[RainKind, ...], seed: int) -> None:
-    """Rain of one of the kinds; writes both PNG files, each whole or not at all, and raises as they do."""
+    """Makes a pair with rain of one of the kinds; writes both PNG files, each completely or not at all.
+
+    Raises:
+        DerainError: the picture cannot be read or the files cannot be written.
+    """
     clean = read_rgb(pair.source)
     rng = np.random.default_rng([seed, pair.number])
     rainy, dry = make_pair(rng, clean, kinds)

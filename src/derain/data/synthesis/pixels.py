@@ -1,4 +1,4 @@
-"""Operations of synthetic rain on all pixels, in the fastest forms for pictures (H, W, 3) float32."""
+"""Operations on all pixels for synthetic rain, in the fastest form for pictures (H, W, 3) float32."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
-FINEST = 3.0  # pixels, the standard deviation down to which a blur's picture may be reduced
+FINEST = 3.0  # pixels: least standard deviation that a blur may have in the reduced picture
 
 
 def in_color(layer: FloatArray, color: Iterable[float] = (1, 1, 1)) -> FloatArray:
@@ -20,7 +20,7 @@ def in_color(layer: FloatArray, color: Iterable[float] = (1, 1, 1)) -> FloatArra
 
 
 def normal(rng: np.random.Generator, shape: tuple[int, ...]) -> FloatArray:
-    """Standard normal values, each one of 65,536 quantiles, up to 4.2: enough for noise that is rounded to
+    """Standard normal values, drawn from 65,536 quantiles up to 4.2: good enough for noise that is rounded to
     bytes, in a quarter of the time of exact ones."""
     return _quantiles().take(rng.integers(2**16, size=shape, dtype=np.uint16))
 
@@ -37,17 +37,17 @@ def soften(picture: FloatArray, sigma: float, border: int) -> FloatArray:
     Args:
         picture: (H, W) or (H, W, C).
         sigma: standard deviation in pixels.
-        border: what is beyond the edges, cv2.BORDER_CONSTANT (black) or cv2.BORDER_REPLICATE.
+        border: what lies beyond the edges, cv2.BORDER_CONSTANT (black) or cv2.BORDER_REPLICATE.
     """
     factor = int(sigma / FINEST)
     if factor < 2:
         return np.asarray(cv2.GaussianBlur(picture, (0, 0), sigma, borderType=border), np.float32)
     height, width = picture.shape[:2]
-    # Padded to a whole number of pixels of the reduced picture, with one more on all sides.
+    # Padded to a whole number of pixels of the reduced picture, plus one on every side.
     below, right = factor + -height % factor, factor + -width % factor
     wide = cv2.copyMakeBorder(picture, factor, below, factor, right, border)
     small = cv2.resize(wide, None, fx=1 / factor, fy=1 / factor, interpolation=cv2.INTER_AREA)
-    # Reducing and enlarging also blur: boxes have a variance of 1/12 pixels, and triangles of 1/6.
+    # Reducing and enlarging also blur: a box has a variance of 1/12 square pixels, a triangle of 1/6.
     rest = float(np.sqrt((sigma / factor) ** 2 - 1 / 4))
     soft = cv2.GaussianBlur(small, (0, 0), rest, borderType=border)
     large = cv2.resize(soft, wide.shape[1::-1], interpolation=cv2.INTER_LINEAR)

@@ -1,11 +1,11 @@
 """Named kinds of rain, and the function that adds one to a picture.
 
 `light` and `heavy` resemble the public sets Rain200L/Rain100L and Rain200H, `ddn` and `did` those
-of Fu et al. (2017) and Zhang and Patel (2018), `real` photographs of real rain, `drops` photographs
-through wet glass; `mixed` is all of them. `short` resembles what video editors draw. `falling` is rain
-without drops on the glass, mostly light, and now and then none, so that what is dry stays as it is: what
-the bundled SPANet was trained on. `near` is rain within a few metres of the lens, `dry` none at all, and
-`everyday` all of it but `short`: what the everyday network was first trained on.
+of Fu et al. (2017) and Zhang and Patel (2018), `real` photographs of real rain, and `drops` photographs
+through wet glass; `mixed` is all of these. `short` resembles the rain that video editors draw. `falling`, on
+which the bundled SPANet was trained, is rain without drops on the glass, mostly light, and now and then none,
+so that dry pictures are left unchanged. `near` is rain within a few metres of the lens, and `dry` none at
+all. `everyday`, on which the everyday network was first trained, is all of these but `short`.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from derain.errors import refuse_unknown
 
 @dataclass(frozen=True)
 class RainKind:
-    """One kind of rain: what lies over the scene, from the scene to the file.
+    """One kind of rain: everything between the scene and the file.
 
     Attributes:
         scene: what both pictures of a pair go through: a dull day and a camera.
-        veil: before the rain falls.
+        veil: mist, added before the streaks.
         streaks: ranges of layers that are added up.
-        mixing: one of them is drawn for each picture.
+        mixing: how streaks are combined with the picture; one way is drawn for each picture.
         near: rain close to the camera, one kind after the other.
-        drops: on the glass.
+        drops: drops on the glass.
         camera: noise and JPEG on the rainy picture alone.
         share: how often it is drawn, relative to the other kinds of a preset.
     """
@@ -104,7 +104,7 @@ CURTAINS = StreakRanges(
     gusts=(0.3, 1.0),
     glint=(0.0, 0.5),
 )
-# So many curtains, one behind the other, that they mostly brighten everything.
+# So many curtains of rain, one behind the other, that they mostly brighten everything.
 SHEETS = replace(CURTAINS, coverage=(2.5, 12.0), brightness=(0.006, 0.025), width=(2.0, 9.0))
 DRIZZLE = StreakRanges(
     angle=(-45, 45),
@@ -119,7 +119,7 @@ DRIZZLE = StreakRanges(
     glint=(0.0, 1.0),
 )
 # Noise smeared along the fall, as photo editors make rain: so many drops overlap that little of it shows
-# as streaks and most of it as a brighter ground.
+# as streaks and most of it as a brighter background.
 SMEAR = StreakRanges(
     angle=(-45, 45),
     spread=(0.0, 2.0),
@@ -144,7 +144,7 @@ DASHES = StreakRanges(
     gusts=(0.0, 0.3),
     glint=(0.0, 0.3),
 )
-# In linear light on dark ground 0.05 already looks like 0.22.
+# In linear light, 0.05 on a dark background already looks like 0.22.
 NEAR = StreakRanges(
     angle=(-35, 35),
     spread=(0.0, 3.0),
@@ -157,7 +157,7 @@ NEAR = StreakRanges(
     gusts=(0.0, 0.4),
     glint=(0.0, 1.0),
 )
-# What falls within a few metres of the lens; pixels are those of a frame some 500 high.
+# Rain within a few metres of the lens; lengths are for frames some 500 pixels high.
 LIT_LINES = NearRanges(
     "lines", count=(2, 40), length=(12, 110), blur=(0.45, 1.3), opacity=(0.08, 0.9), angle=(-40, 40)
 )
@@ -169,14 +169,14 @@ COLUMNS = NearRanges(
     "bundles", count=(0.2, 3), length=(40, 220), blur=(0.6, 5.0), opacity=(0.15, 1.0), spread=(1.5, 14.0),
     angle=(-8, 8),
 )  # fmt: skip
-# Water out of focus: a drop within an arm's length, or what runs off a gutter, before a dark ground.
+# Water out of focus: a drop within arm's length, or water running off a gutter, before a dark background.
 SOFT_COLUMNS = NearRanges(
     "lines", count=(0.1, 2), length=(60, 350), blur=(2.5, 18), opacity=(0.1, 0.9), angle=(-8, 8)
 )
 SOFT_DROPS = NearRanges(
     "lines", count=(1.5, 12), length=(8, 45), blur=(2.5, 7), opacity=(0.15, 0.8), angle=(-12, 12)
 )
-# Streaks as wide as the drop is large, with edges: near and sharp, or a jet from a roof.
+# Streaks as wide as the drop, with visible edges: near and in focus, or a jet from a roof.
 RIBBONS = NearRanges(
     "ribbons", count=(0.1, 4), length=(20, 300), width=(2, 14), blur=(0.7, 3.5), opacity=(0.08, 0.9),
     angle=(-12, 12),
@@ -190,7 +190,7 @@ SPLASHES = NearRanges(
 )
 SPOTS = NearRanges("spots", count=(1, 25), length=(1, 5), blur=(0.7, 4.0), opacity=(0.1, 0.8))
 WISPS = NearRanges("lines", count=(4, 60), length=(15, 90), blur=(0.5, 1.5), opacity=(0.02, 0.15), tail=0.6)
-# As video editors draw rain: upright, as bright from end to end and as sharp near the camera as far away.
+# As video editors draw rain: upright, evenly bright from end to end, equally sharp near and far.
 DRAWN_LINES = NearRanges(
     "lines", count=(4, 60), length=(8, 45), blur=(0.4, 0.6), opacity=(0.08, 0.5), angle=(-12, 12),
     tail=0.5, adds=True,
@@ -221,7 +221,7 @@ REAL = (
 )
 DULL = SceneRanges()
 BRIGHT = SceneRanges(gamma=(0.8, 1.3), gain=(0.75, 1.0), softened=0.2)
-# What is out of focus is learnt last, so it has the largest shares.
+# Rain out of focus is learnt last, so it has the largest shares.
 NEAR_RAIN = (
     RainKind(near=(LIT_LINES,), scene=DULL, share=5),
     RainKind(near=(LIT_LINES, WISPS), veil=THIN_MIST, scene=DULL),
@@ -255,7 +255,7 @@ DROPS = (
     BLURRED_DROPS,
 )
 
-# The noise is in both pictures of a pair, so that a network learns to leave it.
+# The noise is in both pictures of a pair, so that a network learns to leave it alone.
 REAL_SCENES = tuple(replace(rain, camera=None, scene=DULL) for rain in REAL)
 
 PRESETS: dict[str, tuple[RainKind, ...]] = {
@@ -297,12 +297,12 @@ def preset(name: str) -> tuple[RainKind, ...]:
 def make_pair(
     rng: np.random.Generator, clean: NDArray[np.uint8], kinds: tuple[RainKind, ...]
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Rain of one of the kinds, drawn at random, on a picture.
+    """Adds rain of one of the kinds, drawn at random, to a picture.
 
     Args:
-        rng: all randomness; the same state gives the same pair.
+        rng: the source of all randomness; the same state gives the same pair.
         clean: (H, W, 3) RGB uint8.
-        kinds: to draw from, by their shares.
+        kinds: the kinds to draw from, by their shares.
 
     Returns:
         The rainy picture and the clean one that belongs to it, (H, W, 3) RGB uint8; the latter is `clean`
@@ -330,6 +330,6 @@ def make_pair(
 
 
 def _drawn(rng: np.random.Generator, kinds: tuple[RainKind, ...]) -> RainKind:
-    """One of the kinds, by their shares."""
+    """One of the kinds, drawn by their shares."""
     ends = np.cumsum([rain.share for rain in kinds])
     return kinds[int(np.searchsorted(ends, rng.integers(ends[-1]), "right"))]

@@ -1,9 +1,9 @@
 """What rainy scenes look like apart from the rain: dark, misty, soft, noisy, compressed, striped or lined.
 
-Both pictures of a pair, rainy and clean, go through the same camera, with the same noise, so that a
-network learns to remove the rain and nothing else. Corrugated iron, fences, bars, planks and blinds are
+Both pictures of a pair, rainy and clean, go through the same camera with the same noise, so that a
+network learns to remove rain and nothing else. Corrugated iron, fences, bars, planks and blinds are
 as straight and bright as streaks, but evenly spaced; cables, pipes and poles are longer than any streak.
-Stripes and lines like theirs belong to both pictures, and so does mist, which stays when rain is removed.
+Such stripes and lines are in both pictures, and so is mist, which stays when rain is removed.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from derain.data.synthesis.pixels import FloatArray, in_color, normal
 from derain.data.synthesis.streaks import Range
 from derain.data.synthesis.veil import VeilRanges, add_veil
 
-# Of lines, pixels. What lies between looks, out of focus, like falling water.
+# Widths of lines in pixels. Out of focus, widths in between look like falling water.
 THIN, WIDE = (0.8, 3.0), (10.0, 40.0)
 STANDING_MIST = VeilRanges(near=(0.0, 0.2), far=(0.0, 0.6))
 
 
 @dataclass(frozen=True)
 class SceneRanges:
-    """The ranges that each scene is drawn from.
+    """The ranges from which each scene is drawn.
 
     Attributes:
-        gamma: exponent above 1 darkens.
+        gamma: exponent on the values; above 1 it darkens.
         gain: factor on the values, after the exponent.
         striped: share of scenes with evenly spaced stripes.
         lined: share of scenes with a few lines from edge to edge.
         misty: share of scenes behind mist.
-        mist: the ranges of it.
-        soft: standard deviation of the blur, pixels: defocus, or a frame enlarged from a smaller one.
+        mist: the ranges of that mist.
+        soft: standard deviation of the blur, in pixels: defocus, or a frame enlarged from a smaller one.
         softened: share of scenes that are blurred at all.
         noise: standard deviation at white; both pictures of a pair have the same noise.
         compressed: share of pairs that go through JPEG, both pictures at the same quality.
-        quality: of the JPEG files, 1 to 100.
+        quality: quality of the JPEG files, 1 to 100.
     """
 
     gamma: Range = (0.9, 2.2)
@@ -55,7 +55,7 @@ class SceneRanges:
 
 
 def set_scene(rng: np.random.Generator, picture: FloatArray, ranges: SceneRanges) -> FloatArray:
-    """`picture` (H, W, 3) in [0, 1] as a dull day shows it; the same shape and range."""
+    """`picture` (H, W, 3) in [0, 1] as it would look on a dull day; the same shape and range."""
     if rng.random() < ranges.striped:
         picture = add_stripes(rng, picture)
     if rng.random() < ranges.lined:

@@ -1,8 +1,8 @@
 """Synthetic rain streaks: thousands of drops, each smeared along its fall by the exposure.
 
 Every drop has its own place, length and brightness, and is drawn upright as a trapezoid along one
-column of a canvas: bright in the middle, fading to both ends. A trapezoid is two cumulative sums
-of four impulses, so a sheet of any number of drops costs the same two passes over the canvas.
+column of a canvas: bright in the middle, fading towards both ends. A trapezoid is the double cumulative
+sum of four impulses, so a sheet of any number of drops costs the same two passes over the canvas.
 The sheet is then blurred across to the width of its streaks and sheared to the angle of the fall.
 A layer is the sum of several sheets: near ones with long and wide streaks, far ones with short
 and thin streaks. All randomness comes from the generator that is passed in.
@@ -25,23 +25,23 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class StreakRanges:
-    """The ranges that each picture's rain is drawn from, uniformly unless said otherwise.
+    """The ranges from which each picture's rain is drawn, uniformly unless stated otherwise.
 
     Attributes:
-        angle: of the fall, degrees from vertical; positive leans to the right going down.
-        length: of a sheet's streaks, pixels, log-uniform; a single one is 0.5 to 1.5 times as long.
-        width: full width of a streak at half maximum, pixels.
-        coverage: of all sheets together: sum of the streaks' areas per area of the picture.
-        brightness: of a typical streak, 1 is white.
+        angle: angle of the fall, in degrees from vertical; positive leans to the right going down.
+        length: length of a sheet's streaks in pixels, log-uniform; a single one is 0.5 to 1.5 times as long.
+        width: full width of a streak at half maximum, in pixels.
+        coverage: sum of the areas of all streaks of all sheets, as a share of the picture's area.
+        brightness: brightness of a typical streak, where white is 1.
         tail: standard deviation of the logarithm of a single streak's brightness.
         gusts: the same for the smooth field along the fall that bundles streaks.
         glint: how much brighter than the rest the brightest piece of a streak is.
         sheets: how many sheets of drops each direction has.
         directions: how many angles of fall are superimposed.
-        spread: standard deviation of a sheet's angle about the fall's, degrees.
+        spread: standard deviation of a sheet's angle around that of the fall, in degrees.
         sharp: every streak of a sheet is equally bright and ends sharply, as the line streaks of
             some public sets do.
-        floor: is subtracted from the rain of every pixel, so that much of a picture stays dry.
+        floor: subtracted from the rain of every pixel, so that much of a picture stays dry.
     """
 
     angle: Range
@@ -104,7 +104,7 @@ def _sheet(
     glint: float,
     sharp: bool,
 ) -> FloatArray:
-    """Drops of one distance, (height, width); arguments are single draws from a `StreakRanges`."""
+    """Drops at one distance, (height, width); the arguments are single draws from a `StreakRanges`."""
     slope = np.tan(np.deg2rad(angle))
     upright = 1 / np.hypot(1, slope)  # the height of one pixel along the fall
     above, aside = int(2 * length) + 2, 2 * int(np.ceil(thickness)) + 1
@@ -118,11 +118,11 @@ def _sheet(
         rng.normal(0, tail, count) + gusts * _gusts(rng, tops + lengths / 2, places, rows, columns)
     )
     ramps = lengths * rng.uniform(0.2, 0.5, count)
-    # Within its streak a drop glints: a shorter, brighter piece.
+    # A drop glints within its streak, as a shorter, brighter piece.
     cores = lengths * rng.uniform(0.15, 0.5, count)
     starts = tops + rng.uniform(0.1, 0.9, count) * (lengths - cores)
     glints = glint * light * rng.uniform(0, 2, count)
-    # A column of 1 px, the blur and the bilinear shear together give the wanted width.
+    # A column of 1 px, the blur and the bilinear shear together give the required width.
     sigma = float(np.sqrt(max((thickness / 2.3548 / upright) ** 2 - 1 / 6, 0.1)))
     scale = np.sqrt(2 * np.pi) * sigma * (1 if sharp else brightness)
     sheet = trapezoids(
@@ -137,7 +137,7 @@ def _sheet(
     wide = cv2.GaussianBlur(sheet, (1, 2 * aside + 1), 0, sigmaY=sigma, borderType=cv2.BORDER_CONSTANT)
     if sharp:
         _, wide = cv2.threshold(wide, 0.3, brightness, cv2.THRESH_BINARY)
-    # From columns that lie in rows to a picture, sheared.
+    # Transposes the canvas into a picture, and shears it.
     left = aside + max(slope, 0) * height
     shear = np.array([[0.0, 1, 0], [1, -slope, left]])
     way = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -153,12 +153,12 @@ def trapezoids(
     rows: int,
     columns: int,
 ) -> FloatArray:
-    """Sum of upright trapezoids on a canvas, (columns, rows): a column of the picture is a row of it,
-    because sums run fastest over neighbours. Starts and ends may leave the canvas."""
+    """Sum of upright trapezoids on a canvas, (columns, rows): a column of the picture is a row of the canvas,
+    as cumulative sums are fastest along contiguous memory. Starts and ends may lie outside the canvas."""
     corners = np.stack([tops, tops + ramps, tops + lengths - ramps, tops + lengths])
     bends = heights / ramps * np.array([[1], [-1], [-1], [1]])
-    # A corner between two rows is shared by them. One above the canvas has a negative part, which
-    # carries the line that began there on to the first row.
+    # A corner between two rows is split between them. One above the canvas has a negative part, which
+    # continues the line that began there into the first row.
     first = np.clip(corners, 0, rows).astype(np.int64)
     second = bends * (corners - first)
     index, size = (first + places * (rows + 2)).ravel(), (rows + 2) * columns
@@ -171,7 +171,7 @@ def trapezoids(
 def _gusts(
     rng: np.random.Generator, heights: FloatArray64, places: NDArray[np.int64], rows: int, columns: int
 ) -> FloatArray64:
-    """A smooth field at the drops, mean 0, deviation about 1: bundles 8 px wide and 150 px long."""
+    """A smooth random field at the drops, mean 0, deviation about 1: bundles 8 px wide and 150 px long."""
     field = rng.normal(size=(rows // 150 + 3, columns // 8 + 2))
     y, x = np.minimum(heights / 150, field.shape[0] - 1.001), places / 8
     top, left = y.astype(np.int64), x.astype(np.int64)

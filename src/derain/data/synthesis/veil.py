@@ -13,13 +13,13 @@ from derain.data.synthesis.streaks import Range
 
 @dataclass(frozen=True)
 class VeilRanges:
-    """The ranges that each picture's veil is drawn from.
+    """The ranges from which each picture's veil is drawn.
 
     Attributes:
         near: share of the veil's light at the bottom of the picture.
         far: the same at the top, where the scene is far away.
-        light: brightness of the veil, 1 is white.
-        patches: how much the density varies in soft clouds, as a share of itself.
+        light: brightness of the veil, where white is 1.
+        patches: how much the density varies in soft clouds, as a share of the density.
     """
 
     near: Range = (0.0, 0.1)

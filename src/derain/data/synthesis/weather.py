@@ -9,7 +9,7 @@ from derain.data.synthesis.streaks import Range
 from derain.errors import UsageError
 
 STEEPEST = 80.0  # degrees from vertical
-MOST = 10.0  # times the preset; beyond that, most presets turn nearly all of a picture white
+MOST = 10.0  # largest factor on a preset; beyond that, most turn nearly all of a picture white
 
 
 @dataclass(frozen=True)
@@ -17,11 +17,12 @@ class Weather:
     """Changes to a kind of rain; by default there are none.
 
     Attributes:
-        angle: of the fall, degrees from vertical, drawn from this range for each picture; positive leans
-            to the right going down. None leaves it to the kind of rain.
+        angle: angle of the fall in degrees from vertical, drawn from this range for each picture; positive
+            leans to the right going down. None leaves it to the kind of rain.
         density: factor on the number of streaks, marks or drops; its two ends multiply those of the
             kind's range.
-        brightness: of streaks and marks, in the same way; drops on the glass are not affected.
+        brightness: factor on the brightness of streaks and marks, in the same way; drops on the glass are not
+            affected.
 
     Raises:
         UsageError: a range is empty, or has impossible values.

@@ -2,8 +2,8 @@
 
 Rows of the picture stream through the network. A block takes the rows that arrive, holds back those whose
 lower neighbours have not arrived yet, and passes on the rest; the rows of a skip connection wait until the
-decoder reaches them. So no map ever exists as a whole, and every row is computed once. Activations and sums
-are made while the results of the convolutions are still in the processor's registers.
+decoder reaches them. So no map is ever in memory as a whole, and every row is computed only once. Activations
+and sums are computed while the results of the convolutions are still in the processor's registers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from derain.methods.network import Rows
 from derain.nn.convolution import Convolution, laid_out_by_precision, mixed_precision
 from derain.nn.halo_windows import Sides, conv, crop, crop_to, padding
 
-# Pixels of the finest level in the rows that arrive at once, and the fewest rows.
+# How many pixels of the finest level arrive at once, and in how many rows at least.
 PIXELS = 1 << 17
 LOWEST = 64
 
@@ -65,7 +65,7 @@ class FastEveryday(Everyday):
         height, width = rainy.shape[2:]
         parts = self.in_bands(lambda first, end: rainy[:, :, first:end], height, width)
         if not self._flows(height, width):
-            return next(parts)  # all rows at once, and nothing to copy
+            return next(parts)  # all rows at once, so that nothing is copied
         whole: dict[str, Tensor] = {}
         top = 0
         for part in parts:
@@ -81,7 +81,7 @@ class FastEveryday(Everyday):
     def in_bands(
         self, rainy: Rows, height: int, width: int, with_maps: bool = True
     ) -> Iterator[dict[str, Tensor]]:
-        """As `RainNetwork.in_bands`; large pictures in memory that grows only with the width."""
+        """As `RainNetwork.in_bands`; for large pictures, memory grows only with the width."""
         self._refuse_size(height, width)
         top = 0
         for rain in self._rain(rainy, height, width):
@@ -114,7 +114,7 @@ class FastEveryday(Everyday):
         return height * width > 8 * PIXELS and height // 2 > _arriving(width)
 
     def _rain(self, rainy: Rows, height: int, width: int) -> Iterator[Tensor]:
-        """What the rain added, rows after rows."""
+        """What the rain added, as successive rows."""
         levels, rows = len(self.widths), _arriving(width) if self._flows(height, width) else height // 2
         blocks = _blocks(self, mixed_precision(self.stem.weight.device.type))
         heights, skips = [height // 2 >> level for level in range(levels)], [_Waiting() for _ in self.down]
@@ -192,7 +192,7 @@ def _flow(
             continue
         held, above = seen[:, :, -2 * reach :].clone(), True
         made = [step(seen, sides)]
-        del part, seen  # what this generator refers to while it waits is not freed
+        del part, seen  # while this generator waits, nothing it refers to is freed
         yield made.pop()
 
 

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from derain.methods.contract import Loss
 
-# 42 dB. Above that the logarithm is so steep that the dry pictures of a batch, which are nearly right,
-# would outweigh all the others.
+# 42 dB. Above that the logarithm is so steep that the dry pictures of a batch, which are nearly perfect,
+# would outweigh all others.
 SMALLEST_MSE = 6e-5
-# A pixel brighter than the truth by this much is covered by rain; smaller differences are noise and JPEG,
-# which both pictures of a pair have.
+# A pixel that is brighter than in the clean picture by this much is covered by rain; smaller differences are
+# noise and JPEG artefacts, which both pictures of a pair have.
 RAIN = 0.03
 # Rain brighter than this stands out, and a network removes it anyway.
 BRIGHT_RAIN = 0.25
@@ -26,12 +26,13 @@ class EverydayLoss(Loss):
     """L1 with weight 1, and what follows.
 
     Attributes:
-        log_mse: weight of log10 of each picture's mean squared error, of which a mean PSNR is made.
+        log_mse: weight of log10 of each picture's mean squared error, which is what a mean PSNR averages.
         colour: weight of the L1 distance between the means of 16x16 pixels, which preserves brightness
             and colour.
-        residual: extra weight, as a share, of errors where it rains faintly and the result is brighter than
-            the truth; the brighter the rain, the smaller. Without it, a network leaves what it is not sure
-            to be rain; with it on bright rain, too, it takes more than the rain and leaves dark traces.
+        residual: extra weight, as a share, of errors where rain is faint and the result is brighter than the
+            clean picture; the brighter the rain, the smaller it is. Without it, a network leaves whatever
+            it is not sure is rain; if it applied to bright rain as well, the network would remove more than
+            the rain and leave dark traces.
     """
 
     log_mse: float = 0.05

@@ -20,7 +20,7 @@ from derain.methods.network import RainNetwork, Spec
 
 # Photographs in training are 320 to 640 pixels high; their rain was enlarged up to 2.6 times.
 WORKING_SIDE = 720
-SHOWN = 4  # so that faint rain can be seen in the map
+SHOWN = 4  # factor that makes faint rain visible in the map
 
 
 class Block(nn.Module):
@@ -102,7 +102,7 @@ class Everyday(RainNetwork):
 
 
 def start_small(convolution: nn.Conv2d) -> None:
-    """Sets weights so small that a residual branch begins as nearly nothing; the bias is 0."""
+    """Sets weights so small that a residual branch starts close to zero; the bias is 0."""
     nn.init.normal_(convolution.weight, std=1e-3)
     assert convolution.bias is not None
     nn.init.zeros_(convolution.bias)
@@ -113,7 +113,7 @@ def _blocks(channels: int, count: int) -> nn.Sequential:
 
 
 def _receptive_field(encoder: Sequence[int], decoder: Sequence[int]) -> int:
-    """Pixels to each side: a 3x3 convolution sees one pixel of its own level further, and so does each
+    """Pixels on each side: a 3x3 convolution sees one pixel of its own level further, and so does each
     change of level."""
     convolutions = [2 * (down + up) for down, up in zip(encoder, (*decoder, 0), strict=True)]
     return 4 + sum((2 << level) * (count + 1) for level, count in enumerate(convolutions))

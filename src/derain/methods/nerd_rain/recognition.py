@@ -15,7 +15,7 @@ def recognise(state: StateDict) -> dict[str, Any] | None:
     """Keyword arguments of `NeRDRain`, or None if the state dict belongs to another network.
 
     Raises:
-        DerainError: it is ours, but a tensor that tells a hyper-parameter is missing or odd.
+        DerainError: it is NeRD-Rain's, but a tensor that determines a hyper-parameter is missing or odd.
     """
     if "patch_embed_small.proj.weight" not in state or "INR2.imnet.layers.0.weight" not in state:
         return None

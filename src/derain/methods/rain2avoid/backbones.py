@@ -31,7 +31,7 @@ class UNet(RainNetwork):
     Args:
         levels: halvings in use, 1 to 4. The others keep unused parameters, as published.
         width: channels of the first level, doubled per level.
-        channels: of the picture.
+        channels: channels of the picture.
 
     Raises:
         DerainError: `levels` is outside 1 to 4.

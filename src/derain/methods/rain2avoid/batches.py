@@ -1,4 +1,4 @@
-"""Batches of rainy pictures and references to fit a network to."""
+"""Batches of rainy pictures and references to which a network is fitted."""
 
 from __future__ import annotations
 

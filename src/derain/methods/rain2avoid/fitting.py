@@ -19,8 +19,8 @@ from derain.methods.rain2avoid.presets import Preset
 from derain.methods.self_supervision import Fit, FitOptions, Target
 from derain.nn.ema import move_average
 
-SEED = 3  # as published, but reset for every network, so that their order does not matter
-PATIENCE = 100  # steps over which the loss must fall by 1 per cent, or learning ends
+SEED = 3  # as published, but reset for every network, so that the order of networks does not matter
+PATIENCE = 100  # steps within which the loss must fall by 1 per cent; otherwise learning ends
 TRAINED_SHARE = 0.1  # of the steps and of the learning rate, for networks that are already trained
 
 
@@ -29,7 +29,7 @@ def fit(targets: Sequence[Target], network: RainNetwork, preset: Preset, options
 
     Args:
         targets: at least one.
-        network: fresh or trained, as the options say.
+        network: untrained or trained, as the options say.
         preset: how to learn.
         options: how long, and on what.
 
@@ -103,7 +103,7 @@ def _step(
 
 
 def start_at_identity(network: nn.Module) -> None:
-    """Makes a fresh U-Net nearly return its input, so that it only has to learn the rain."""
+    """Makes an untrained U-Net nearly return its input, so that it only has to learn the rain."""
     if isinstance(network, UNet):
         with torch.no_grad():
             convolution = network.get_submodule("dec_1.conv")

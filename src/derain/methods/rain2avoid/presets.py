@@ -5,7 +5,7 @@ picture to map it to 50 drawn references in turn, by MSE and Adam. The mean of t
 references differs from the loss against their mean by a constant only, so `quick` learns from the mean
 directly, without the noise of the draws. Its reference is better (`streaks.py`), its network starts at the
 identity, its result is averaged over the last weights and the four flips, and pixels that are not suspected
-stay as they are.
+of rain are left unchanged.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Preset:
         first_paper: with the prior and the uniform draws of Peng and Li, ICASSP 2023, and the pictures' own
             statistics in place of running ones.
         network: the default network, by its name in the registry.
-        alone, together: for one picture; for many.
-        learning_rate: of Adam.
+        alone, together: the schedule for one picture, and for many.
+        learning_rate: Adam's learning rate.
     """
 
     published: bool

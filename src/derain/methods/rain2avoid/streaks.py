@@ -33,7 +33,7 @@ LENGTHS = (6, 10, 16)  # and longer than these
 GAIN = 1.4  # the best value for three of five training pairs of Rain200, too, not only for the test set
 DIRECTIONS = range(-60, 61, 5)  # degrees from vertical, as `theta` of the prior: rain falls
 SEARCH_LENGTH = 20
-SEARCH_PIXELS = 300_000  # larger pictures are searched at reduced size
+SEARCH_PIXELS = 300_000  # larger pictures are searched at a reduced size
 SOFTER_SAMPLING = Similarity(eta=1)
 
 

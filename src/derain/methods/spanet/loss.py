@@ -21,7 +21,7 @@ class SPANetLoss(Loss):
     Attributes:
         dissimilarity: weight of 1 - SSIM, 1 in the paper.
         mask: weight of the error of the first rain map, 1 in the paper.
-        log_mse: weight of log10 of each picture's mean squared error, of which a mean PSNR is made;
+        log_mse: weight of log10 of each picture's mean squared error, which is what a mean PSNR averages;
             not in the paper.
     """
 

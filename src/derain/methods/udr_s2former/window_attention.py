@@ -19,7 +19,7 @@ from derain.nn.tracing import is_tracing
 
 
 class WindowAttention(nn.Module):
-    """What both attentions have: a trained bias for every displacement within a window.
+    """What both kinds of attention share: a trained bias for every displacement within a window.
 
     The published index buffer is a constant of the window's size. Published files hold it, so it has a place
     in the state dict; the forward pass reads its own copy, which no file can send out of range.
