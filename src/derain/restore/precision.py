@@ -1,4 +1,4 @@
-"""Which number format a network computes in: the requested one, or the fastest that does no harm."""
+"""Which number format a network computes in, and whether its results bear it."""
 
 from __future__ import annotations
 
