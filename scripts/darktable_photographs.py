@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from derain.checkpoints import open_checkpoint
+from derain.checkpoints import Model, open_checkpoint
 from derain.export.darktable import TILE, export_package
 from derain.extras import extra
 from derain.pictures import read_picture, to_rgb8
@@ -38,16 +38,17 @@ def main() -> None:
     parser.add_argument("photos", type=Path, nargs="+")
     parser.add_argument("--megapixels", type=float, default=12.0)
     given = parser.parse_args()
+    model = open_checkpoint(given.model)
     with tempfile.TemporaryDirectory() as folder:
-        tiled = packed(given.model, Path(folder) / "tiles.dtmodel", any_size=False)
-        whole = packed(given.model, Path(folder) / "any-size.dtmodel", any_size=True)
+        tiled = packed(model, Path(folder) / "tiles.dtmodel", any_size=False)
+        whole = packed(model, Path(folder) / "any-size.dtmodel", any_size=True)
     worst = 0.0
     for photo in given.photos:
-        pixels = enlarged(to_rgb8(read_picture(photo)), given.megapixels)
+        pixels = enlarged(to_rgb8(read_picture(photo)), given.megapixels).astype(np.float32) / 255
         joined, strips = in_tiles(tiled, pixels)
-        off = cells(joined - run(whole, pixels.astype(np.float32) / 255), TILE - OVERLAP)
+        off = cells(joined - run(whole, pixels), TILE - OVERLAP)
         apart = max(float(np.abs(np.diff(off, axis=axis)).max(initial=0)) for axis in (0, 1))
-        changed = float(np.abs(joined - pixels.astype(np.float32) / 255).mean())
+        changed = float(np.abs(joined - pixels).mean())
         print(
             f"{photo}: {pixels.shape[1]}x{pixels.shape[0]}, changed by {255 * changed:.2f} on average\n"
             f"  neighbouring tiles differ by at most {255 * apart:.2f}, a tile from the whole by "
@@ -59,9 +60,9 @@ def main() -> None:
     raise SystemExit(worst >= LIMIT)
 
 
-def packed(model: str, package: Path, *, any_size: bool) -> Any:
+def packed(model: Model, package: Path, *, any_size: bool) -> Any:
     """A session of the packed graph."""
-    config = export_package(open_checkpoint(model), package, None if any_size else TILE).config
+    config = export_package(model, package, None if any_size else TILE).config
     with zipfile.ZipFile(package) as archive:
         graph = archive.read(f"{config['id']}/model.onnx")
     return extra("onnxruntime", "onnx").InferenceSession(graph, providers=["CPUExecutionProvider"])
@@ -80,9 +81,9 @@ def run(session: Any, encoded: Array) -> Array:
     return done
 
 
-def in_tiles(session: Any, pixels: NDArray[np.uint8]) -> tuple[Array, float]:
+def in_tiles(session: Any, pixels: Array) -> tuple[Array, float]:
     """The blended result in sRGB, and by how much two neighbours differ at most in the strip they share."""
-    linear = to_linear(pixels.astype(np.float32) / 255)
+    linear = to_linear(pixels)
     height, width = linear.shape[:2]
     padded = np.pad(linear, ((0, TILE), (0, TILE), (0, 0)), mode="reflect")
     step = TILE - OVERLAP

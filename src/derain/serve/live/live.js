@@ -34,6 +34,5 @@ async function ask() {
   setTimeout(ask, EVERY);
 }
 
-document.documentElement.lang = language;
 document.querySelector("img").alt = word("live_picture");
 ask();

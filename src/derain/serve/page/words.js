@@ -10,6 +10,7 @@ function preferred() {
 }
 
 export const language = preferred();
+document.documentElement.lang = language;
 
 // The text of a key, with {names} replaced.
 export function word(key, values = {}) {
@@ -60,7 +61,6 @@ export function translate(root) {
 
 // Fills the list of languages; a choice is remembered, and the page reloads.
 export function offerLanguages(list) {
-  document.documentElement.lang = language;
   list.replaceChildren(...Object.entries(languages).map(([name, title]) => new Option(title, name, false, name === language)));
   list.addEventListener("change", () => {
     localStorage.setItem(CHOSEN, list.value);
