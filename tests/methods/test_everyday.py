@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from derain.checkpoints import open_checkpoint, save_checkpoint
 from derain.methods import create_network
 from derain.methods.everyday import fast
+from derain.methods.everyday.network import FAINTEST, certain
 from derain.nn.peak_bytes import PeakBytes
 from derain.restore import Derainer
 
@@ -81,3 +84,29 @@ def test_memory_grows_with_the_width_alone(monkeypatch: pytest.MonkeyPatch) -> N
         assert sum(rows) == height
         peaks.append(peak.most)
     assert peaks[1] < 1.05 * peaks[0]
+
+
+@given(st.floats(-2, 2, width=32))
+def test_what_is_too_faint_stays_and_rain_never_darkens(value: float) -> None:
+    rain = torch.tensor(value)
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        kept = float(certain(rain.to(dtype)))
+        assert kept == 0 if value <= FAINTEST else 0 <= kept <= value * 1.01
+    if value > 0.1:
+        assert float(certain(rain)) > 0.99 * value
+
+
+def test_faint_rain_is_learnt_from_but_not_subtracted() -> None:
+    network = create_network("everyday", widths=(8, 12), encoder=(1, 1), decoder=(1,))
+    torch.nn.init.constant_(network.head.bias, FAINTEST / 2)
+    torch.nn.init.zeros_(network.head.weight)
+    rainy = torch.rand(1, 3, 16, 16)
+    learning = network.train()(rainy)
+    torch.testing.assert_close(learning, rainy - FAINTEST / 2)
+    learning.sum().backward()
+    assert network.head.bias.grad is not None
+    assert network.head.bias.grad.abs().min() > 0
+    with torch.no_grad():
+        torch.testing.assert_close(network(rainy), learning.detach())
+        assert torch.equal(network.eval()(rainy), rainy)
+    assert torch.equal(network(rainy), rainy)

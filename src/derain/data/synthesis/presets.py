@@ -5,7 +5,7 @@ of Fu et al. (2017) and Zhang and Patel (2018), `real` photographs of real rain,
 through wet glass; `mixed` is all of these. `short` resembles the rain that video editors draw. `falling`, on
 which the bundled SPANet was trained, is rain without drops on the glass, mostly light, and now and then none,
 so that dry pictures are left unchanged. `near` is rain within a few metres of the lens, and `dry` none at
-all. `everyday`, on which the everyday network was first trained, is all of these but `short`.
+all. `everyday`, on which the everyday network was first trained, mixes most of these.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from derain.methods.everyday.network import SHOWN, Block, Everyday
+from derain.methods.everyday.network import SHOWN, Block, Everyday, certain
 from derain.methods.network import Rows
 from derain.nn.convolution import Convolution, laid_out_by_precision, mixed_precision
 from derain.nn.halo_windows import Sides, conv, crop, crop_to, padding
@@ -84,7 +84,8 @@ class FastEveryday(Everyday):
         """As `RainNetwork.in_bands`; for large pictures, memory grows only with the width."""
         self._refuse_size(height, width)
         top = 0
-        for rain in self._rain(rainy, height, width):
+        for predicted in self._rain(rainy, height, width):
+            rain = predicted if self.training else certain(predicted)
             seen = rainy(top, top + rain.shape[2])
             found = {"image": seen - rain}
             if with_maps:

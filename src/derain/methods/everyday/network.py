@@ -3,8 +3,8 @@
 Made for this project. Everything is a dense 3x3 convolution or a 2x2 one with stride 2, because those
 are what processors and graphics cards do fastest: no norms, no attention, no depthwise layers.
 The network works on the picture cut into its four half-size phases, predicts what the rain added
-and subtracts it. It starts as the identity: the last convolution of every block and
-of the network is zero.
+and subtracts it, except for what is too faint to be certain. It starts as the identity: the last
+convolution of every block and of the network is zero.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from derain.methods.network import RainNetwork, Spec
 # Photographs in training are 320 to 640 pixels high; their rain was enlarged up to 2.6 times.
 WORKING_SIDE = 720
 SHOWN = 4  # factor that makes faint rain visible in the map
+# Below about two levels of 8 bits, what the network takes for rain is mostly noise and texture of the scene.
+# A power of two, so that `certain` is exactly 0 there in half precision, too.
+FAINTEST = 2**-7
 
 
 class Block(nn.Module):
@@ -89,6 +92,8 @@ class Everyday(RainNetwork):
         for blocks, up in zip(reversed(self.decoder), reversed(self.up), strict=True):
             x = blocks(up(x) + skips.pop())
         rain = F.pixel_shuffle(self.head(x), 2)
+        if not self.training:
+            rain = certain(rain)
         mask = (SHOWN * rain.abs().mean(1, keepdim=True)).clamp(max=1)
         return {"image": rainy - rain, "mask": mask}
 
@@ -99,6 +104,17 @@ class Everyday(RainNetwork):
             m * w / 4 ** (level + 1) for level, (m, w) in enumerate(zip(maps, self.widths, strict=True))
         )
         return int(4 * (numbers + 9)) * height * width
+
+
+def certain(rain: Tensor) -> Tensor:
+    """What is subtracted of predicted rain of any shape: nothing up to `FAINTEST`, and almost all far above.
+
+    The non-negative garrote, as used to denoise wavelets (Gao, "Wavelet Shrinkage Denoising Using the
+    Non-Negative Garrote", 1998). Rain never darkens a pixel, so negative values become 0, too. Not for
+    training: where the result is 0, so are its gradients.
+    """
+    kept = rain.clamp(min=FAINTEST)
+    return kept - FAINTEST**2 / kept
 
 
 def start_small(convolution: nn.Conv2d) -> None:
