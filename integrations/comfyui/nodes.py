@@ -1,4 +1,4 @@
-"""The node: an image in; an image, and a mask of the rain, out."""
+"""A node that takes an image, and returns the restored image and a mask of the rain."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import derain
 
 
 class RemoveRain:
-    """Removes rain from images, with weights that come with derain."""
+    """Removes rain from images, with the weights bundled with derain."""
 
     CATEGORY = "image/restoration"
     DESCRIPTION = "Removes rain from pictures; the mask shows where the network found it."
@@ -21,7 +21,7 @@ class RemoveRain:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        """What the node takes, in ComfyUI's form."""
+        """What the node takes, in ComfyUI's format."""
         return {
             "required": {
                 "image": ("IMAGE",),
@@ -33,7 +33,7 @@ class RemoveRain:
                         "min": 0.0,
                         "max": 1.5,
                         "step": 0.05,
-                        "tooltip": "how much of the change",
+                        "tooltip": "how much of the change to apply",
                     },
                 ),
                 "tile": (
@@ -43,7 +43,7 @@ class RemoveRain:
                         "min": 0,
                         "max": 8192,
                         "step": 64,
-                        "tooltip": "side in pixels; 0: as fits into memory",
+                        "tooltip": "side of a tile in pixels; 0: what fits in memory",
                     },
                 ),
             }
@@ -54,7 +54,7 @@ class RemoveRain:
 
         Returns:
             The restored images of the same shape, and the rain, (B, H, W) in [0, 1]: the network's own map,
-            or, for networks without one, the mean change of the three colours.
+            or, for networks without one, the mean change of the three channels.
         """
         restore = _opened(model).with_settings(strength=strength, tile=tile or None)
         rainy = image[..., :3].detach().cpu().float().clamp(0, 1).permute(0, 3, 1, 2).contiguous()
@@ -65,8 +65,8 @@ class RemoveRain:
 
 @functools.lru_cache(maxsize=1)
 def _opened(model: str) -> derain.Derainer:
-    """The model; the last one stays open."""
-    if model not in derain.list_models(pretrained=True):  # workflows come from anywhere and name no files
+    """Opens a model; the last one stays open."""
+    if model not in derain.list_models(pretrained=True):  # a workflow from a stranger must not name files
         raise ValueError(f"model '{model}': choose one of {', '.join(derain.list_models(pretrained=True))}.")
     return derain.load(model)
 

@@ -56,8 +56,8 @@ def test_the_nearest_place_counts_and_in_it_the_command_before_all(home: Path) -
         ("tyle = 3", "Did you mean 'tile'"),
         ("[rum]\ntile = 3", "Did you mean 'run'"),
         ("[run]\npreset = 'light'", "unknown option 'run.preset'"),
-        ("overwrite = true", "--overwrite has no default that can be set"),
-        ("[train]\nset = ['a=b']", "--set has no default that can be set"),
+        ("overwrite = true", "--overwrite cannot be set as a default"),
+        ("[train]\nset = ['a=b']", "--set cannot be set as a default"),
     ],
 )
 def test_mistakes_in_a_file_name_the_place(home: Path, content: str, said: str) -> None:

@@ -128,7 +128,7 @@ def test_tables_of_several_runs(rain100l: Path, weights: Path, tmp_path: Path) -
         assert words in done.stdout
     refused = derain_here("evaluate", rain100l, *theirs, "-o", tmp_path / "three", "--table", "word")
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert "unknown form of a table 'word'" in refused.stderr
+    assert "unknown table format 'word'" in refused.stderr
     assert not (tmp_path / "three").exists()
 
 

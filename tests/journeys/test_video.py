@@ -169,7 +169,7 @@ def test_a_cut_off_file_gives_what_can_be_read_and_an_error(weights: Path, tmp_p
     assert f"{NOT_WHOLE} To" in again.stderr
     assert "give --overwrite" in again.stderr
     planned = derain_here("run", cut, "-o", tmp_path / "out.mkv", "--weights", weights, "--dry-run")
-    assert planned.stdout.endswith("(exists already, but is not whole, would fail)\n")
+    assert planned.stdout.endswith("(exists already but is incomplete, would fail)\n")
     cut.write_bytes(whole.read_bytes())
     done = derain_here("run", cut, "-o", tmp_path / "out.mkv", "--weights", weights, "--overwrite")
     assert done.returncode == 0
@@ -313,7 +313,7 @@ def test_background_of_a_clip_of_a_sequence_and_of_its_pairs(tmp_path: Path) -> 
     assert checked.returncode == 0, checked.stdout
     assert checked.stdout.startswith("made by derain background: 25 pairs")
     few = derain_here("background", clip, "-o", tmp_path / "few.png", "--frames", 3)
-    assert few.stdout.startswith("3 frames, too few to tell the confidence -> ")
+    assert few.stdout.startswith("3 frames, too few to estimate the confidence -> ")
     assert few.stderr.startswith(f"derain: warning: {clip}: only 3 frames")
     assert len(lines) == 25
     # The rainy sides are a numbered sequence of pictures again.

@@ -122,7 +122,7 @@ def test_on_the_command_line(photos: Path) -> None:
     told = command("info", model, "--own-code")
     assert "my_networks:Fine" in told.stdout
     assert "stated in the file:" in told.stdout
-    assert re.search(r"trained for steps +1\n", told.stdout)
+    assert re.search(r"training steps +1\n", told.stdout)
     photo = next(photos.iterdir())
     done = command("run", photo, "-o", "dry.png", "--model", model, "--own-code")
     assert done.returncode == 0, done.stderr

@@ -111,4 +111,4 @@ def test_a_signal_to_the_group_says_how_to_go_on(
     _, error = process.communicate(timeout=600)
     assert process.returncode == 128 + number
     assert error.strip().startswith("derain: stopped after step ")
-    assert error.strip().endswith(f"go on with: derain train {run}/recipe.yaml -o {run}")
+    assert error.strip().endswith(f"continue with: derain train {run}/recipe.yaml -o {run}")

@@ -57,10 +57,10 @@ def _start(
     ctx: typer.Context,
     _: Annotated[
         bool,
-        typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=_print_version),
+        typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version),
     ] = False,
 ) -> None:
-    """Removes rain from pictures and video."""
+    """Remove rain from pictures and videos."""
     use_defaults(ctx)
 
 
@@ -75,10 +75,10 @@ app.add_typer(data.app, name="data")
 
 
 def main() -> None:
-    """Entry point: exit 0 if all went well, 1 on failure, 2 for wrong usage, 130 on Ctrl-C."""
-    # Loading PyTorch creates many objects and hardly any garbage; collecting would take a tenth of that time.
+    """Entry point; exits with 0 if all went well, 1 on failure, 2 for wrong usage, 130 on Ctrl-C."""
+    # Loading PyTorch creates many objects but hardly any garbage; collection would take a tenth of that time.
     gc.set_threshold(20_000, 10, 10)
-    # What is left at the end goes with the process; looking through it for garbage would take 0.3 seconds.
+    # The memory is freed with the process; a last garbage collection would take 0.3 seconds.
     atexit.register(gc.freeze)
     try:
         with terminal():

@@ -1,4 +1,4 @@
-"""`derain adapt INPUT... -o OUT`: learn to derain from the rainy pictures alone."""
+"""`derain adapt INPUT... -o OUT`: learns rain removal from the rainy pictures alone."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Learning:
-    """How to learn."""
+    """How the network is trained."""
 
     preset: Annotated[
         str,
         typer.Option(
-            help="quick (about half a minute a picture), published (about an hour) or icassp2023 (the method "
-            "of the first paper; as long as published)."
+            help="quick (about half a minute per picture), published (about an hour) or icassp2023 (the "
+            "first paper's method; takes as long as published)."
         ),
     ] = "quick"
     together: Annotated[
@@ -36,7 +36,7 @@ class Learning:
         ),
     ] = False
     backbone: Annotated[
-        str | None, typer.Option(help="Network to train, see `derain models`. Default: the preset's.")
+        str | None, typer.Option(help="Network to train; see `derain models`. Default: the preset's.")
     ] = None
     model: Annotated[
         str | None,
@@ -49,7 +49,8 @@ class Learning:
         ),
     ] = None
     minutes: Annotated[
-        float | None, typer.Option(min=0.05, help="Time limit: per picture, or for all with --together.")
+        float | None,
+        typer.Option(min=0.05, help="Time limit per picture, or for all of them with --together."),
     ] = None
     keep: Annotated[bool, typer.Option("--keep", help="Keep masks, references and weights in OUT/kept.")] = (
         False
@@ -64,7 +65,7 @@ class Learning:
     ] = "auto"
 
     def options(self, start: Start, way: SelfSupervision, progress: Progress) -> FitOptions:
-        """The same for the library."""
+        """The options as the library takes them."""
         from derain.methods.self_supervision import FitOptions
         from derain.restore.adapting import learning_precision
         from derain.restore.settings import choose_device
@@ -91,7 +92,7 @@ def adapt(
         typer.Option(help="mask: only write the published rain maps as PNG files, without training."),
     ] = None,
 ) -> None:
-    """Remove rain from pictures by training on them alone: no clean pictures, no trained weights.
+    """Remove rain from pictures by training on them alone, without clean pictures or trained weights.
 
     Example: derain adapt rainy.jpg -o dry.jpg
     """
@@ -110,7 +111,7 @@ def adapt(
     planned = plan(inputs, output, suffix=".png" if only else None, videos=False)
     jobs, together = planned.jobs, learning.together
     if together and len(jobs) == 1 and jobs[0].target == output:
-        raise UsageError("--together needs a folder as output, where the network is saved, too.")
+        raise UsageError("--together also saves the network: give a folder as --output.")
     began = time.monotonic()
     with bar("learning", 1 if together else len(jobs)) as progress:
         if only:

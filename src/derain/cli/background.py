@@ -26,24 +26,24 @@ def background(
     ],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The clean picture to write.")] = None,
     variant: Annotated[
-        str, typer.Option(help="fixed, or official: bit for bit the same as the published notebook.")
+        str, typer.Option(help="fixed, or official, which equals the published notebook bit for bit.")
     ] = "fixed",
-    frames: Annotated[int | None, typer.Option(help="Use only this many frames, from the first.")] = None,
+    frames: Annotated[int | None, typer.Option(help="Use only this many frames, from the start.")] = None,
     report: Annotated[
         Path | None,
-        typer.Option(help="Folder for report.json and maps of confidence and of where the method fails."),
+        typer.Option(help="Folder for report.json and maps of the confidence and of where the method fails."),
     ] = None,
     pairs: Annotated[
         Path | None,
-        typer.Option(help="Folder that rainy/clean training pairs are added to, in the layout of SPA-Data."),
+        typer.Option(help="Folder to which rainy/clean training pairs are added, in the layout of SPA-Data."),
     ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Find the clean background of a rainy clip from a static camera.
 
-    Most of the time only rain may move, and the exposure must be locked; --report shows
-    where that fails. Where the camera moves most of the time, only the report is written.
+    For most of the clip only rain may move, and the exposure must be locked; --report shows
+    where that fails. If the camera moves for most of the clip, only the report is written.
 
     Example: derain background rain.mp4 -o clean.png --report report/
     """
@@ -61,7 +61,7 @@ def background(
     if output is None and report is None and pairs is None:
         raise UsageError("nothing to write; give -o PICTURE, --report FOLDER or --pairs FOLDER.")
     if output is not None and output.suffix.lower() not in FORMATS:
-        raise UsageError(f"{output}: the picture must end in {', '.join(FORMATS)}.")
+        raise UsageError(f"{output}: the file name must end in {', '.join(FORMATS)}.")
     for target in filter(None, (output, report and report / "report.json")):
         refuse_existing(target, overwrite)
     method = check_variant(variant)
@@ -97,11 +97,11 @@ def background(
 
 
 def _summarise(result: CleanFrame, written: Sequence[Path]) -> None:
-    """How many frames there were, how far they agree, and where the results are."""
+    """Prints how many frames there were, how far they agree, and where the results are."""
     from derain.background.report import facts
 
     found = facts(result)["mean_confidence_percent"]
-    trust = "too few to tell the confidence"
+    trust = "too few to estimate the confidence"
     if found is not None:
         trust = f"on average, {found:.0f} % of them agree with the clean picture"
     where = ", ".join(map(str, written))
@@ -109,7 +109,7 @@ def _summarise(result: CleanFrame, written: Sequence[Path]) -> None:
 
 
 def _counted(frames: Iterator[Any], expected: int | None, progress: Bar) -> Iterator[Any]:
-    """The frames; together they are one step of the bar."""
+    """Yields the frames, which together are one step of the bar."""
     for number, frame in enumerate(frames, 1):
         yield frame
         if expected is not None:
@@ -118,7 +118,7 @@ def _counted(frames: Iterator[Any], expected: int | None, progress: Bar) -> Iter
 
 
 def _advancing(frames: Iterator[Any], progress: Bar) -> Iterator[Any]:
-    """The frames, each of which is a step of the bar."""
+    """Yields the frames, each of which is a step of the bar."""
     for frame in frames:
         yield frame
         progress.advance()

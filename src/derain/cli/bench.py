@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from derain.bench import Choice, Measurement, Task
 
-WORTH_IT = 0.95  # share of PyTorch's time in float32, above which no other way is recommended
-# The columns of a table: {title: text of its cell for a measurement}.
+WORTH_IT = 0.95  # share of PyTorch's time in float32 above which nothing else is recommended
+# The columns of a table: {title: function from a measurement to its cell's text}.
 Columns: TypeAlias = "dict[str, Callable[[Measurement], str]]"
 SPEED: Columns = {"s": lambda m: f"{m.seconds:.3g}", "CPU s": lambda m: f"{m.cpu_seconds:.3g}"}
 RATES: Columns = {
@@ -45,7 +45,7 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="MODEL",
-            help=f"{MODEL} Without bundled weights, random ones are measured. Default: that of `derain run`.",
+            help=f"{MODEL} Networks without bundled weights get random ones. Default: that of `derain run`.",
             show_default=False,
         ),
     ] = None,
@@ -57,7 +57,7 @@ def bench(
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads. Default: PyTorch's choice.")
     ] = None,
-    passes: Annotated[int, typer.Option(min=1, help="Timed pictures of each size; the median counts.")] = 3,
+    passes: Annotated[int, typer.Option(min=1, help="Pictures timed per size; the median is reported.")] = 3,
     compare: Annotated[
         bool,
         typer.Option(
@@ -66,7 +66,7 @@ def bench(
         ),
     ] = False,
     plot: Annotated[
-        Path | None, typer.Option(metavar="PNG", help="Also draw seconds against picture size.")
+        Path | None, typer.Option(metavar="PNG", help="Also plot seconds against picture size.")
     ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -86,7 +86,7 @@ def bench(
 
     if plot is not None:
         if plot.suffix.lower() != ".png":
-            raise UsageError(f"{plot}: the plot must end in .png.")
+            raise UsageError(f"{plot}: the file name must end in .png.")
         refuse_existing(plot, overwrite)
     tasks = [
         Task(model, height, width, device, precision, threads, passes)
@@ -123,18 +123,18 @@ def bench(
 
 
 def _advice(task: Task, measured: Sequence[tuple[Measurement, Choice]]) -> str:
-    """Which way is the fastest, and how to use it, in one line."""
+    """Which runtime and precision are the fastest, and how to use them, in one line."""
     usual = min(m.seconds for m, way in measured if way.precision == "float32")
     fastest, way = min(measured, key=lambda pair: pair[0].seconds)
     ratio = fastest.seconds / usual
     size = f"{task.model} at {task.width}x{task.height}"
     if ratio > WORTH_IT:
-        return f"{size}: nothing is faster than PyTorch in float32 by 5 %."
+        return f"{size}: nothing is at least 5 % faster than PyTorch in float32."
     if way.runtime:
         how = f"derain export {task.model} --to {way.runtime} -o FILE, then derain run --model FILE"
     else:
         how = f"derain run --precision {way.precision}"
-    return f"{size}: fastest is {way}, {ratio:.2f} of the time of PyTorch in float32: {how}"
+    return f"{size}: fastest is {way}, at {ratio:.2f} of PyTorch's time in float32: {how}"
 
 
 def _print(measured: list[Measurement], ways: list[str]) -> None:
@@ -147,9 +147,9 @@ def _print(measured: list[Measurement], ways: list[str]) -> None:
     typer.echo(
         f"\n{first.how if not any(ways) else first.machine}; median of {first.passes} pictures.\n"
         "MiB: peak memory above that of the process with the network loaded.\n"
-        f"Beside it, matrix products in {precisions} ran at {matrices[0]:,.0f} to {matrices[-1]:,.0f} "
-        "GFLOP/s.\n"
-        "Of peak: the network's multiply-adds per second relative to theirs.\n"
+        f"Measured alongside, matrix products in {precisions} ran at {matrices[0]:,.0f} to "
+        f"{matrices[-1]:,.0f} GFLOP/s.\n"
+        "Of peak: the network's multiply-adds per second relative to those of the matrix products.\n"
         "Read, pad, network, write: shares of the time of `derain run` for a JPEG of that size."
     )
     for m in measured:
@@ -158,13 +158,13 @@ def _print(measured: list[Measurement], ways: list[str]) -> None:
 
 
 def _table(measured: list[Measurement], ways: list[str], columns: Columns) -> Table:
-    """A row for each measurement; `ways` are how they were made, or empty."""
+    """A row for each measurement; `ways` names the runtime and precision of each, or is "" for all."""
     from rich.table import Table
 
     made = Table("model", box=None, pad_edge=False, header_style="bold")
     made.columns[0].overflow = "fold"
     if any(ways):
-        made.add_column("in", no_wrap=True)
+        made.add_column("runtime", no_wrap=True)
     for title in ("pixels", *columns):
         made.add_column(title, justify="right", no_wrap=True)
     for m, way in zip(measured, ways, strict=True):

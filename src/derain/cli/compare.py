@@ -15,7 +15,8 @@ from derain.cli.shared import Overwrite
 
 def compare(
     folders: Annotated[
-        list[str], typer.Argument(metavar="[NAME=]FOLDER...", help="Folders of results, paired by name.")
+        list[str],
+        typer.Argument(metavar="[NAME=]FOLDER...", help="Folders of results; pictures are paired by name."),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The page, an HTML file.")] = Path(
         "compare.html"

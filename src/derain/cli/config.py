@@ -1,4 +1,4 @@
-"""`derain config`: which defaults are in effect, and why."""
+"""`derain config`: shows which defaults are in effect, and where they were set."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def config(
 ) -> None:
     """Show which defaults you have set, and where: in derain.toml or in DERAIN_* variables.
 
-    The first of these that sets an option counts: the command line, the environment, derain.toml in the
-    current folder, derain.toml in your configuration folder.
+    Each option is taken from the first of these that sets it: the command line, the environment,
+    derain.toml in the current folder, derain.toml in your configuration folder.
 
     Example: DERAIN_DEVICE=cpu derain config
     """
@@ -45,7 +45,7 @@ def config(
         typer.echo(json.dumps(content, indent=2))
         return
     for path, exists in files:
-        tell(f"{path}: {'read' if exists else 'not there'}")
+        tell(f"{path}: {'read' if exists else 'not found'}")
     commands: dict[str, list[str]] = {}
     for d in found:
         wrong = problem(d, options, ctx)
@@ -54,6 +54,6 @@ def config(
     for default, names in commands.items():
         tell(f"{default}: for {', '.join(names)}")
     if not found:
-        tell(f"No defaults are set. These may be: {', '.join(sorted(SETTABLE))}.")
+        tell(f"No defaults are set. You can set: {', '.join(sorted(SETTABLE))}.")
     for variable in unused:
         tell(f"{variable}: sets no option of any command")

@@ -1,4 +1,4 @@
-"""`derain convert MODEL -o X.safetensors`: any checkpoint as one safe file."""
+"""`derain convert MODEL -o X.safetensors`: writes any checkpoint as one safe file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def convert(
     from derain.errors import UsageError
 
     if output.suffix != ".safetensors":
-        raise UsageError(f"{output}: the output must end in .safetensors.")
+        raise UsageError(f"{output}: the file name must end in .safetensors.")
     refuse_existing(output, overwrite)
     opened = open_checkpoint(model, own_code=None)
     save_model(output, opened)

@@ -1,4 +1,4 @@
-"""`derain data`: which public set a folder holds, whether it is complete, and where sets come from."""
+"""`derain data`: shows which public set a folder holds, whether it is complete, and where sets come from."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ app = typer.Typer(cls=Group, no_args_is_help=True, rich_markup_mode=None)
 
 @app.callback()
 def _group() -> None:
-    """Public data sets, and your own."""
+    """Check data sets, and show where public ones come from."""
 
 
 @app.command(cls=Command)
@@ -79,7 +79,7 @@ def check(
 @app.command(cls=Command)
 def sources(
     name: Annotated[
-        str | None, typer.Argument(metavar="SET", help="Show only this one.", show_default=False)
+        str | None, typer.Argument(metavar="SET", help="Show only this set.", show_default=False)
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -5,9 +5,10 @@
     [run]                    # for `derain run`
     jpeg-quality = 90
 
-The same in the environment: DERAIN_DEVICE=cpu and DERAIN_RUN_JPEG_QUALITY=90. The first of
-these that sets an option counts: the command line, the environment, `derain.toml` in the current folder,
-`derain.toml` in the user's configuration folder; in each, a value for one command precedes one for all.
+The same in the environment: DERAIN_DEVICE=cpu and DERAIN_RUN_JPEG_QUALITY=90. Each
+option is taken from the first of these that sets it: the command line, the environment, `derain.toml` in the
+current folder, `derain.toml` in the user's configuration folder. Within each, a value for one command takes
+precedence over one for all.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from derain.errors import DerainError, UsageError, reason, unknown_name
 
 FILE = "derain.toml"
 PREFIX = "DERAIN_"
-# What may be set once. The rest names files of one task, or grants permission for one command, such as to
-# replace files: nobody should lose any because of a derain.toml in the current folder.
+# What may be set once. The other options name files of one task, or permit something in one command, such as
+# replacing files: nobody should lose files because of a derain.toml in the current folder.
 SETTABLE = frozenset(
     {
         *("backbone", "codec", "compare", "crf", "device", "ensemble", "format"),
@@ -49,7 +50,7 @@ class Default:
     Attributes:
         command: e.g. ("data", "check").
         option: its long name without dashes.
-        value: as if it had been typed.
+        value: its value, as if it had been typed.
         origin: the variable, or the file and the key in it.
     """
 
@@ -60,7 +61,7 @@ class Default:
 
 
 def config_files() -> tuple[Path, ...]:
-    """Where files are looked for, highest precedence first."""
+    """Where `derain.toml` is looked for, highest precedence first."""
     return Path(FILE), Path(typer.get_app_dir("derain")) / FILE
 
 
@@ -102,7 +103,7 @@ def defaults(options: Options, environment: Mapping[str, str]) -> list[Default]:
 
 
 def problem(default: Default, options: Options, ctx: typer.Context) -> str:
-    """What the option's type finds wrong with a value; "" if nothing."""
+    """Why the option's type rejects the default; "" if it accepts it."""
     parameter = options[default.command][default.option]
     try:
         parameter.process_value(ctx, default.value)
@@ -112,7 +113,7 @@ def problem(default: Default, options: Options, ctx: typer.Context) -> str:
 
 
 def default_map(found: list[Default], options: Options) -> dict[str, Any]:
-    """The defaults as Click wants them: {command: {parameter: value}}, groups nested."""
+    """The defaults as Click expects them: {command: {parameter: value}}, groups nested."""
     content: dict[str, Any] = {}
     for default in found:
         place = content
@@ -123,7 +124,7 @@ def default_map(found: list[Default], options: Options) -> dict[str, Any]:
 
 
 def unused_variables(options: Options, environment: Mapping[str, str]) -> list[str]:
-    """Variables with our prefix that set no option."""
+    """Environment variables with our prefix that set no option."""
     own = {v for named in options.values() for p in named.values() for v in _own_variables(p)}
     used = {origin for _, origin in dict(_of_environment(options, environment)).values()}
     return sorted(name for name in environment if name.startswith(PREFIX) and name not in used | own)
@@ -178,11 +179,11 @@ def _of_table(options: Options, table: Mapping[str, Any], command: Place, path: 
 
 def _refuse_unsettable(option: str, origin: str) -> None:
     if option not in SETTABLE:
-        raise UsageError(f"{origin}: --{option} has no default that can be set; give it with each command.")
+        raise UsageError(f"{origin}: --{option} cannot be set as a default; give it with each command.")
 
 
 def _as_given(parameter: Any, value: Any) -> Any:
-    """The value as if typed; several are a list, or separated by commas."""
+    """The value as if typed; several values are a list, or separated by commas."""
     if parameter.multiple:
         parts = value if isinstance(value, list) else str(value).split(",")
         return [str(part).strip() for part in parts]

@@ -1,4 +1,4 @@
-"""`derain evaluate`: restore and score a set, with the published figures beside the measured ones."""
+"""`derain evaluate`: restores and scores a set, with the published figures beside the measured ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from derain.evaluation.tables import Cell, Line, Table
 
 
-WIDE = 120  # width in characters of a terminal from which intervals are printed; the page always has them
+WIDE = 120  # characters: terminals at least this wide show intervals; the page always does
 LEAST_NAME = 20  # characters of a network's name that a narrow terminal does not fold
 
 
@@ -36,14 +36,14 @@ class Scoring:
             "--protocol",
             "-p",
             metavar="NAME",
-            help="See `derain score --list`; may be given several times. Default: that of the public set.",
+            help="A protocol, see `derain score --list`; may be given several times. Default: the set's own.",
         ),
     ] = None
     name: Annotated[str, typer.Option(help="Name of the set in tables. Default: its public name.")] = ""
     quantise: Annotated[
         str,
         typer.Option(
-            metavar="round|floor", help="How results are rounded to bytes; PReNet's script truncates."
+            metavar="round|floor", help="How results are rounded to 8 bits; PReNet's script uses floor."
         ),
     ] = "round"
 
@@ -61,7 +61,7 @@ class Restoring:
         typer.Option(
             "--test-time",
             metavar="flips|turns|phases",
-            help="Also measure every network like this: averaging over flips or rotations, or the four "
+            help="Also measure every network averaged over flips or rotations, or applied to the four "
             "half-size phases one by one; may be given several times.",
         ),
     ] = None
@@ -76,7 +76,7 @@ class Printing:
         str | None,
         typer.Option(
             metavar="latex|markdown|csv|html",
-            help="Print one table in this format, and write it into the report's folder.",
+            help="Print one table in this format, and write it to the report's folder.",
         ),
     ] = None
     others: Annotated[
@@ -84,7 +84,7 @@ class Printing:
         typer.Option(
             "--with",
             metavar="REPORT",
-            help="Folder of an earlier report, for --table; may be given several times.",
+            help="Folder of an earlier report to add to the tables; may be given several times.",
         ),
     ] = None
     as_json: AsJson = False
@@ -104,13 +104,13 @@ def evaluate(
             "-m",
             metavar="[NAME=]MODEL",
             help=f"{MODEL} Also any ONNX file, or package.module:factory, which RUNS YOUR OWN CODE. "
-            "NAME is what tables call it. May be given several times.",
+            "NAME is its name in tables. May be given several times.",
         ),
     ] = None,
     results: Annotated[
         list[str] | None,
         typer.Option(
-            "--results", metavar="NAME=FOLDER", help="Results of other programs; may be given several times."
+            "--results", metavar="NAME=FOLDER", help="Results of another program; may be given several times."
         ),
     ] = None,
     masks: Annotated[
@@ -121,9 +121,9 @@ def evaluate(
     restoring: Restoring,
     printing: Printing,
 ) -> None:
-    """Restore and score a set with one or more networks: tables, an HTML page, a sheet of pictures.
+    """Restore and score a set with one or more networks; write tables, an HTML page and a sheet of pictures.
 
-    Continues where an earlier run into the same folder stopped. A picture that fails is reported and left
+    Continues where an earlier run with the same --output stopped. A picture that fails is reported and left
     out.
 
     Example: derain evaluate datasets/Rain200L/test -m drsformer_200L.pth -o report
@@ -141,7 +141,7 @@ def evaluate(
 
     table, as_json = printing.table, printing.as_json
     if table is not None:
-        refuse_unknown("form of a table", table, FORMATS)
+        refuse_unknown("table format", table, FORMATS)
     if as_json and table:
         raise UsageError("--json and --table cannot be combined; give one.")
     chosen = [*map(_named_model, models)] if models else [] if results else [None]
@@ -175,19 +175,19 @@ def evaluate(
 
 
 def named_folder(text: str) -> tuple[str, Path]:
-    """NAME=FOLDER, or a folder whose name is used."""
+    """Name and folder of NAME=FOLDER, or of a folder alone, whose own name is used."""
     name, separator, folder = text.partition("=")
     return (name, Path(folder)) if separator else (real(Path(text)).name, Path(text))
 
 
 def _named_model(text: str) -> str | tuple[str, str]:
-    """NAME=MODEL, or a model with a name of its own, which may be a file with = in its path."""
+    """Name and model of NAME=MODEL; a model alone is returned as it is, even a file with = in its path."""
     name, separator, model = text.partition("=")
     return (name, model) if separator and not exists(Path(text)) else text
 
 
 def _print(found: Table) -> None:
-    """A table for each set and protocol, and what the networks cost."""
+    """Prints a table for each set and protocol, and what the networks cost."""
     console = tables()
     for text in (*found.settings, *found.notes):
         console.print(printable(text))
@@ -203,7 +203,7 @@ def _print(found: Table) -> None:
 
 
 def _figures(found: Table, places: range, title: str, with_intervals: bool) -> Shown:
-    """The columns of one set and protocol, a row for each network that has figures in them."""
+    """The columns of one set and protocol, with a row for each network that has figures in them."""
     from rich.table import Table as Shown
 
     from derain.evaluation.formats import interval_text, value_text
@@ -211,7 +211,7 @@ def _figures(found: Table, places: range, title: str, with_intervals: bool) -> S
     lines = [line for line in found.lines if any(_at(line, places))]
     sourced = any(line.source or any(c and c.published for c in _at(line, places)) for line in lines)
     shown = Shown(title=title, box=None, pad_edge=False, title_justify="left")
-    # A row without its name would say nothing: what is long is folded, and titles of figures are wrapped.
+    # A row is useless without its name, so long names are folded and titles of figures wrapped.
     longest = max(len(printable(line.name)) for line in lines)
     shown.add_column("network", overflow="fold", min_width=min(longest, LEAST_NAME))
     for i in places:
@@ -236,7 +236,7 @@ def _figures(found: Table, places: range, title: str, with_intervals: bool) -> S
 
 
 def _costs(found: Table) -> Shown | None:
-    """What the networks cost; None if nothing was measured."""
+    """A table of what the networks cost; None if nothing was measured."""
     from rich.table import Table as Shown
 
     from derain.evaluation.tables import COSTS, cost_text, costs_shown
@@ -253,5 +253,5 @@ def _costs(found: Table) -> Shown | None:
 
 
 def _at(line: Line, places: range) -> list[Cell | None]:
-    """The figures of some columns."""
+    """A line's figures in some columns."""
     return [line.cells[i] for i in places]

@@ -1,4 +1,4 @@
-"""`derain export MODEL --to onnx -o FILE`: a network for other programs."""
+"""`derain export MODEL --to onnx -o FILE`: writes a network for other programs."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def export(
         Path, typer.Option("--output", "-o", help="The file to write: .onnx, .xml or .dtmodel.")
     ],
     to: Annotated[
-        str, typer.Option(help="onnx; openvino (an .xml file and a .bin file); dtmodel, for darktable.")
+        str, typer.Option(help="onnx, openvino (an .xml file and a .bin file) or dtmodel (for darktable).")
     ] = "onnx",
     calibrate: Annotated[
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="onnx, openvino: rainy pictures to measure the ranges of values on, for int8.",
+            help="onnx, openvino: rainy pictures on which the ranges of values for int8 are measured.",
         ),
     ] = None,
     precision: Annotated[
@@ -60,7 +60,9 @@ def export(
     refuse_unknown("target", to, TARGETS)
     refuse_unknown("precision", precision, ("float32", "int8"))
     if (precision == "int8") != (calibrate is not None) or (calibrate is not None and to == "dtmodel"):
-        raise UsageError("--precision int8 and --calibrate FOLDER go together, for onnx and openvino.")
+        raise UsageError(
+            "give --precision int8 and --calibrate FOLDER together, and only for onnx or openvino."
+        )
     for path in files_at(to, output):
         refuse_existing(path, overwrite)
     opened = open_checkpoint(model, own_code=own_code)

@@ -10,9 +10,9 @@ import typer
 from derain.cli.output import tell
 from derain.cli.shared import CHECKPOINT, AsJson, OwnCode
 
-NAMES = {  # of facts, where their keys are not clear enough
+NAMES = {  # of facts whose keys are not clear enough
     "config": "hyperparameters",
-    "step": "trained for steps",
+    "step": "training steps",
     "psnr": "best validation, dB",
     "positions": "trained on positions",
     "rain": "rain threshold",

@@ -35,7 +35,8 @@ def live(
     source: Annotated[
         str,
         typer.Argument(
-            help="A camera (0, /dev/video0), an address (rtsp://, http://, udp://, ...), a video file, or -."
+            help="A camera (0, /dev/video0), an address (rtsp://, http://, udp://, ...), a video file, or - "
+            "for a pipe."
         ),
     ],
     *,
@@ -45,7 +46,7 @@ def live(
     ] = None,
     page: Annotated[
         int | None,
-        typer.Option(min=0, max=65535, help="Show the pictures on a local web page, at this port."),
+        typer.Option(min=0, max=65535, help="Show the frames on a local web page at this port."),
     ] = None,
     model: ModelOptions,
     protect: Annotated[
@@ -58,8 +59,8 @@ def live(
 ) -> None:
     """Remove rain from a camera or stream in real time, until Ctrl-C.
 
-    Always restores the newest frame, and corrects it by the two shown before; frames that arrive
-    meanwhile are dropped and counted. With --json, one line per second reports how much rain there is.
+    Always restores the newest frame, and corrects it using the two shown before; frames that arrive in the
+    meantime are dropped and counted. With --json, one line per second reports how much rain there is.
 
     Example: derain live /dev/video0 --model everyday-small --page 8080
 
@@ -74,9 +75,7 @@ def live(
         raise UsageError("--raw, --size and --rate are for frames from standard input: give - as the source.")
     origin = source_of(source, frames, pipes.frames())
     if output is None and page is None and not result.as_json:
-        raise UsageError(
-            "nothing to do: give -o to record, --page to watch, or --json for figures of the rain alone."
-        )
+        raise UsageError("nothing to do: give -o to record, --page to watch, or --json to report the rain.")
     restore = load(model.model, **vars(model.settings()), own_code=own_code)
     report = _Report(result.as_json, sys.stderr if output == PIPE else sys.stdout, is_quiet(), restore.name)
     with contextlib.ExitStack() as stack:
@@ -101,9 +100,9 @@ def live(
             if shown_on is not None:
                 shown_on.tell(row)
 
-        with contextlib.suppress(KeyboardInterrupt):  # the ordinary end
+        with contextlib.suppress(KeyboardInterrupt):  # the usual way to stop
             for shown in loop:
-                if newest is not None and report.due():  # figures are of frames whose work is done
+                if newest is not None and report.due():  # figures cover only finished frames
                     tell(shown)
                 newest = shown
                 if output is not None:
@@ -117,7 +116,7 @@ def live(
 
 
 def _finish(restore: Derainer, protect: Path | None) -> Finish | None:
-    """What applies the strength and the mask, which must have the size of the frames."""
+    """A function that applies the strength and the mask, which must have the size of the frames."""
     from derain.restore.protecting import Protection
 
     if protect is None:
@@ -149,7 +148,7 @@ def _page(port: int) -> LivePage:
 
 
 def _writer(output: Path, pipes: Pipes, shown: Shown, overwrite: bool) -> FrameWriter:
-    """To standard output, or to a growing file: what has been recorded stays, whatever happens."""
+    """A writer to standard output, or to a growing file, which keeps what was recorded whatever happens."""
     from derain.pictures.streams import FILE_SUFFIXES, FrameWriter
 
     raw_format = pipes.raw or "rgb24"
@@ -164,7 +163,7 @@ def _writer(output: Path, pipes: Pipes, shown: Shown, overwrite: bool) -> FrameW
 
 
 class _Report:
-    """Reports while it runs: a line that updates itself on a terminal, or one line of JSON per second."""
+    """Reports once per second: a line that is updated in place on a terminal, or a line of JSON."""
 
     def __init__(self, as_json: bool, lines: Any, quiet: bool, name: str) -> None:
         self._as_json, self._lines, self._quiet, self._name = as_json, lines, quiet, name
@@ -173,7 +172,7 @@ class _Report:
         self._status = sys.stderr.isatty() and not quiet and not (as_json and lines.isatty())
 
     def say(self, text: str) -> None:
-        """What happens, on standard error."""
+        """Prints a message on standard error, unless the user gave `-q`."""
         from derain.cli.messages import printable
 
         if not self._quiet:
@@ -184,7 +183,7 @@ class _Report:
         return time.monotonic() - self._told >= EVERY
 
     def tell(self, figures: Figures, rain: Rain | None) -> dict[str, Any]:
-        """Reports on the time since the last report, `rain` if there was a frame; returns the figures."""
+        """Reports figures since the last report, with `rain` if there was a frame; returns the JSON row."""
         now = time.monotonic()
         seconds, self._told = now - self._told, now
         self._count(figures)
@@ -209,11 +208,11 @@ class _Report:
 
     @property
     def nothing_told(self) -> bool:
-        """Whether there was no report yet: a source may be shorter than a second."""
+        """Whether nothing was reported yet, as a source may be shorter than a second."""
         return not self._frames
 
     def end(self, figures: Figures) -> None:
-        """Sums up."""
+        """Prints a summary."""
         from derain.cli.progress import duration
 
         self._count(figures)

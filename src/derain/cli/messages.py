@@ -14,7 +14,7 @@ from types import FrameType
 
 from derain.errors import DerainError, Remedy
 
-JOINERS = "\u200c\u200d"  # invisible, and part of names in some scripts and of emoji
+JOINERS = "\u200c\u200d"  # invisible, but part of emoji, and of names in some scripts
 
 
 def printable(text: str) -> str:
@@ -27,7 +27,7 @@ def printable(text: str) -> str:
     )
 
 
-# Secrets are named by their variable: other users of the machine can read the options of a command.
+# Secrets are given as environment variables, as other users of the machine can read a command's options.
 SECRETS = {"token": "DERAIN_TOKEN"}
 
 
@@ -53,8 +53,8 @@ def complain(error: DerainError) -> None:
 def terminal() -> Iterator[None]:
     """Escapes characters that the terminal cannot show, and lets SIGTERM end a command as Ctrl-C does.
 
-    Warnings that packages have for programmers are shown only where Python was asked for them (-W).
-    A command that a signal ends exits with 128 + its number.
+    Warnings that packages issue for programmers are shown only if Python was asked for them (-W).
+    A command that is ended by a signal exits with 128 + the signal's number.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -65,20 +65,20 @@ def terminal() -> Iterator[None]:
             if not sys.warnoptions:
                 warnings.simplefilter("ignore")
             yield
-    # Ctrl-C may come while the command is still being put together, or already left.
+    # Ctrl-C may arrive while the command is still being set up, or is already exiting.
     except (SystemExit, KeyboardInterrupt) as end:
         if isinstance(end, SystemExit) and end.code != 130:
             raise
         print("derain: stopped; no half-written results were left behind.", file=sys.stderr)
         sys.exit(128 + (received or [signal.SIGINT])[0])
     finally:
-        # Python remembers that an exec was interrupted, as dataclasses use it, and would end by SIGINT.
+        # Python remembers an interrupted exec, which dataclasses use, and would end itself with SIGINT.
         exec("")
 
 
 @contextmanager
 def _interrupting(received: list[int]) -> Iterator[None]:
-    """SIGINT, unless it is ignored, and SIGTERM are noted and raise `KeyboardInterrupt`."""
+    """Makes SIGTERM, and SIGINT unless ignored, raise `KeyboardInterrupt`; adds them to `received`."""
     parent = os.getpid()
 
     def interrupt(number: int, _: FrameType | None) -> None:
@@ -104,5 +104,5 @@ def _interrupting(received: list[int]) -> Iterator[None]:
 
 
 def _pytorch_is_loading() -> bool:
-    """Whether its modules are being executed: an exception between their C++ parts can abort the process."""
+    """Whether PyTorch is being imported, when an exception between its C++ parts can abort the process."""
     return bool(getattr(getattr(sys.modules.get("torch"), "__spec__", None), "_initializing", False))

@@ -1,4 +1,4 @@
-"""`derain models`: the known models."""
+"""`derain models`: lists the known models."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def models(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="NAME", help="Show this one, with published figures and sources.", show_default=False
+            metavar="NAME", help="Show this model, with published figures and sources.", show_default=False
         ),
     ] = None,
     as_json: AsJson = False,
@@ -46,7 +46,7 @@ def models(
 def _print_list(rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
-    table = Table("network", "from", box=None, pad_edge=False, header_style="bold")
+    table = Table("network", "method", box=None, pad_edge=False, header_style="bold")
     for title in ("parameters", "weights"):
         table.add_column(title, justify="right", no_wrap=True)
     for row in rows:
@@ -54,16 +54,16 @@ def _print_list(rows: list[dict[str, Any]]) -> None:
         title = row["method"].partition(" (")[0]
         table.add_row(row["network"], title, f"{row['parameters']:,}", weights)
     tables().print(table)
-    typer.echo("\nderain models NAME shows multiply-adds, published figures and where weights are.")
+    typer.echo("\nderain models NAME shows multiply-adds, published figures and where to get weights.")
 
 
 def _print_one(row: dict[str, Any]) -> None:
     lines = {
         "network": row["network"],
-        "from": row["method"],
+        "method": row["method"],
         "paper": row["paper"],
         "parameters": f"{row['parameters']:,}",
-        "multiply-adds": f"{row['multiply_adds_per_megapixel'] / 1e9:,.0f} G a megapixel",
+        "multiply-adds": f"{row['multiply_adds_per_megapixel'] / 1e9:,.0f} G per megapixel",
         "bundled weights": row["bundled_weights"] or "none",
     }
     for key, value in lines.items():
@@ -86,7 +86,7 @@ def _names() -> list[str]:
 
 
 def _row(name: str, in_short: bool) -> dict[str, Any]:
-    """What is known of a model; `in_short` without its multiply-adds, whose counting takes a second each."""
+    """What is known about a model; `in_short` leaves out multiply-adds, which take a second to count."""
     from derain.checkpoints.bundled import bundled_names
     from derain.methods import create_network, method_of, network_names
     from derain.nn.unfilled import unfilled

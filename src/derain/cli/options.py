@@ -88,11 +88,12 @@ class ModelOptions:
     ] = 1.0
     full_size: FullSize = False
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU cores to use, of those there are. Default: the idle ones.")
+        int | None,
+        typer.Option(min=1, help="CPU cores to use, at most all there are. Default: the idle ones."),
     ] = None
 
     def settings(self) -> Settings:
-        """The same for the library; `threads` is set for the whole process."""
+        """The options as the library takes them; `threads` is set for the whole process."""
         import cv2
         import torch
 

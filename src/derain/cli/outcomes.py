@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def follow(outcomes: Iterable[Outcome], progress: Bar, as_json: bool, advance: bool = True) -> list[Outcome]:
     """Collects outcomes as they arrive; errors and notes appear above the bar at once.
 
-    Results that exist already are counted at the end: after an interruption there may be thousands.
+    Results that exist already are only counted, as there may be thousands after an interruption.
     """
     done, existing = [], []
     for outcome in outcomes:
@@ -54,11 +54,11 @@ def follow(outcomes: Iterable[Outcome], progress: Bar, as_json: bool, advance: b
     return done
 
 
-# Of a target, by what would become of it.
+# What is printed after a target, by the status that it would get.
 PLANNED: Mapping[str, str] = {
     "restored": "",
     "skipped": " (exists already, would be skipped)",
-    "failed": " (exists already, but is not whole, would fail)",
+    "failed": " (exists already but is incomplete, would fail)",
 }
 
 

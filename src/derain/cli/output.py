@@ -1,4 +1,4 @@
-"""How much a command prints: `-q` only errors and what was asked for, `-v` also how things were done."""
+"""How much a command prints: with `-q` only errors and what was asked for, with `-v` also how it was done."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def say(text: str) -> None:
 
 
 def tell(*lines: str) -> None:
-    """Prints lines that were asked for, with any names in them made safe."""
+    """Prints lines that were asked for, safe on any terminal whatever names they contain."""
     for line in lines:
         typer.echo(printable(line))
 

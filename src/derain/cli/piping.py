@@ -1,4 +1,4 @@
-"""Frames in and out of pipes, for `derain run -` and `derain live`."""
+"""Reads frames from pipes and writes them to pipes, for `derain run -` and `derain live`."""
 
 from __future__ import annotations
 
@@ -32,10 +32,12 @@ class Pipes:
 
     raw: Annotated[
         str | None,
-        typer.Option(metavar="rgb24|yuv420p", help="Format of frames without a header on standard input."),
+        typer.Option(
+            metavar="rgb24|yuv420p", help="Format of raw frames, without a header, on standard input."
+        ),
     ] = None
     size: Annotated[str | None, typer.Option(metavar="WIDTHxHEIGHT", help="Size of raw frames.")] = None
-    rate: Annotated[str | None, typer.Option(help="Raw frames per second: 25, 30000/1001.")] = None
+    rate: Annotated[str | None, typer.Option(help="Raw frames per second, such as 25 or 30000/1001.")] = None
     to: Annotated[
         str | None,
         typer.Option(
@@ -67,7 +69,7 @@ class Pipes:
 
 
 def refuse_options(names: Sequence[str]) -> None:
-    """Raises `UsageError` if there is any option that cannot be used with a pipe."""
+    """Raises `UsageError` if any options are named; these cannot be used with a pipe."""
     if names:
         named = " and ".join(f"--{name.replace('_', '-')}" for name in names)
         remedy = Remedy("restore them", dict.fromkeys(names))
@@ -95,7 +97,7 @@ def frame_writer(
 
 
 def refuse_target(output: Path, pipes: Pipes, overwrite: bool, suffixes: tuple[str, ...]) -> str:
-    """The suffix of a file that frames may be written to. Raises `UsageError` for any other."""
+    """The suffix of a file that frames can be written to. Raises `UsageError` for any other file."""
     from derain.atomic import refuse_existing
 
     suffix = output.suffix.lower()
@@ -131,10 +133,10 @@ def standard_output() -> BinaryIO:
 def restore_pipe(
     derainer: Derainer, output: Path, pipes: Pipes, options: VideoOptions, overwrite: bool, as_json: bool
 ) -> None:
-    """`derain run -`: every frame of standard input, restored, in order.
+    """`derain run -`: restores every frame of standard input, in order.
 
     Raises:
-        DerainError: frames cannot be read or written, or only partly read.
+        DerainError: frames cannot be read or written, or only some could be read.
     """
     from derain.cli.messages import printable
     from derain.cli.output import is_quiet

@@ -1,4 +1,4 @@
-"""`derain preview PHOTO`: one sheet for choosing a model and a strength."""
+"""`derain preview PHOTO`: makes one sheet for choosing a model and a strength."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def preview(
             "--model",
             "-m",
             metavar="MODEL",
-            help="As in `derain run`; may be given several times. Default: all bundled models.",
+            help="A model as in `derain run`; may be given several times. Default: all bundled models.",
         ),
     ] = None,
     strength: Annotated[
@@ -38,7 +38,9 @@ def preview(
     crops: Annotated[int, typer.Option(min=1, max=8, help="Number of crops.")] = 2,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Default: beside the photo, as NAME-derained-preview.jpg."),
+        typer.Option(
+            "--output", "-o", help="The sheet. Default: beside the photo, as NAME-derained-preview.jpg."
+        ),
     ] = None,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -47,7 +49,7 @@ def preview(
 ) -> None:
     """Show what models do to a picture, at several strengths, on one sheet of crops.
 
-    The crops are where most of the picture changes; each row is one of them with one model.
+    The crops are taken where the picture changes most; each row shows one crop with one model.
 
     Example: derain preview photo.jpg --model everyday --strength 0.7 --strength 1
     """

@@ -19,7 +19,7 @@ LINES = 60.0  # seconds between lines where there is no terminal
 
 
 class Bar:
-    """A running bar of whole steps, each of which may have parts."""
+    """A progress bar of whole steps, each of which may have parts."""
 
     def __init__(self, progress: Progress, title: str, total: int | None) -> None:
         self._progress, self._title = progress, title
@@ -28,22 +28,22 @@ class Bar:
         self._whole = self._first = 0
 
     def part(self, done: int, total: int | None, note: str = "") -> None:
-        """Part of the current step is done; `note` describes it."""
+        """Shows that part of the current step is done; `note` describes it."""
         share = min(done / total, 1.0) if total else 0.0
         self._show(self._whole + share, note=printable(note))
 
     def advance(self) -> None:
-        """The current step is done."""
+        """Shows that the current step is done."""
         self._whole += 1
         self._show(self._whole, note="")
 
     def reach(self, done: int, total: int | None, note: str = "") -> None:
-        """This many whole steps are done, of a total that may be known only now."""
+        """Shows that this many whole steps are done, of a total that may be known only now."""
         self._whole = done
         self._show(done, total=total, note=printable(note))
 
     def restart(self, done: int, total: int | None) -> None:
-        """Starts again after `done` earlier steps, which do not count for the time left."""
+        """Starts again after `done` earlier steps, which are left out of the estimate of the time left."""
         self._whole = self._first = done
         self._began = time.monotonic()
         self._progress.reset(self._task, completed=done, total=total)
@@ -96,7 +96,7 @@ def bar(title: str, total: int | None) -> Iterator[Bar]:
 
 
 def duration(seconds: float) -> str:
-    """12.0 s, 3 min 20 s, 2 h 5 min."""
+    """A duration in words: 12.0 s, 3 min 20 s, 2 h 5 min."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

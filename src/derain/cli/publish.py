@@ -1,4 +1,4 @@
-"""`derain publish MODEL OWNER/NAME`: share weights on the Hugging Face Hub."""
+"""`derain publish MODEL OWNER/NAME`: shares weights on the Hugging Face Hub."""
 
 from __future__ import annotations
 

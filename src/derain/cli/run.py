@@ -52,12 +52,12 @@ class PictureFlags:
         bool,
         typer.Option(
             "--sequence",
-            help="The pictures of a folder are the frames of a clip, in the order of their names.",
+            help="Treat the pictures of a folder as the frames of a clip, in the order of their names.",
         ),
     ] = False
 
     def options(self) -> PictureOptions:
-        """The same for the library."""
+        """The options as the library takes them."""
         from derain.restore import PictureOptions
 
         return PictureOptions(**vars(self))
@@ -76,7 +76,9 @@ class VideoFlags:
     ] = None
     crf: Annotated[
         int | None,
-        typer.Option(help="Quality of videos, lower is better; 18 for h264, 20 for h265, 24 for vp9."),
+        typer.Option(
+            help="Quality of videos; lower is better. Default: 18 for h264, 20 for h265, 24 for vp9."
+        ),
     ] = None
     frame_by_frame: FrameByFrame = False
     temporal: Annotated[
@@ -94,7 +96,7 @@ class VideoFlags:
     )
 
     def options(self) -> VideoOptions:
-        """The same for the library."""
+        """The options as the library takes them."""
         from derain.restore import VideoOptions
 
         return VideoOptions(**vars(self))
@@ -122,11 +124,14 @@ class RunFlags:
     protect: Annotated[
         Path | None,
         typer.Option(
-            help="A mask, or a folder with masks of the same names; their white areas stay unchanged.",
+            help="A mask, or a folder of masks named like the inputs; their white areas stay unchanged.",
         ),
     ] = None
     watch: Annotated[
-        bool, typer.Option("--watch", help="Watch a folder and restore what arrives there, until Ctrl-C.")
+        bool,
+        typer.Option(
+            "--watch", help="Restore what is in a folder, then new files as they arrive, until Ctrl-C."
+        ),
     ] = False
 
 
@@ -198,20 +203,20 @@ class Request:
     result: ResultOptions
 
     def derainer(self) -> Derainer:
-        """The network, opened, which may take seconds."""
+        """Opens the network, which may take seconds."""
         from derain.restore import load
 
         return load(self.model.model, **vars(self.model.settings()), own_code=self.flags.own_code)
 
     def protection(self) -> Protection | None:
-        """The masks of what stays unchanged."""
+        """The masks of what stays unchanged; None if there are none."""
         from derain.restore.protecting import Protection
 
         return None if self.flags.protect is None else Protection(self.flags.protect)
 
 
 def _watch(request: Request, dry_run: bool) -> None:
-    """Restores what is in a folder and arrives there, until Ctrl-C."""
+    """Restores what is in a folder, then new files as they arrive, until Ctrl-C."""
     from derain.cli.watching import follow_arrivals
     from derain.errors import UsageError
     from derain.restore.watching import watch
@@ -222,7 +227,9 @@ def _watch(request: Request, dry_run: bool) -> None:
     if len(inputs) != 1 or not inputs[0].is_dir() or flags.cluster is not None or dry_run:
         raise UsageError("--watch takes one folder, and cannot be combined with --cluster or --dry-run.")
     if request.picture.sequence:
-        raise UsageError("--watch restores pictures as they arrive, and --sequence needs the next ones.")
+        raise UsageError(
+            "--watch cannot be combined with --sequence, which needs the pictures that come next."
+        )
     arriving = watch(
         request.derainer(),
         inputs[0],
@@ -242,7 +249,7 @@ def _restore(request: Request, given: Collection[str], dry_run: bool) -> None:
     Args:
         request: what to restore, and how.
         given: names of the options that were typed.
-        dry_run: only show it.
+        dry_run: only show what would be done.
     """
     from derain.cli.outcomes import in_folders, print_plan, summarise
     from derain.restore.jobs import plan
@@ -295,7 +302,7 @@ def _outcomes(
 
 
 def _refuse_beside_frames(inputs: Sequence[Path], given: Collection[str]) -> None:
-    """Raises `UsageError` for what does not go with frames from standard input."""
+    """Raises `UsageError` for what cannot be combined with frames from standard input."""
     from derain.errors import UsageError
 
     if len(inputs) > 1:
@@ -306,7 +313,7 @@ def _refuse_beside_frames(inputs: Sequence[Path], given: Collection[str]) -> Non
 
 
 def _refuse_pipe_options(pipes: Pipes, output: Path | None) -> None:
-    """Raises `UsageError` for an option of frames where files are restored."""
+    """Raises `UsageError` for an option that is only for frames, where files are restored."""
     from derain.errors import UsageError
 
     given = [name for name, value in vars(pipes).items() if value is not None]
@@ -354,12 +361,12 @@ def _follow(
             if at_work and at_work[0].is_video:
                 parts = parts_of(at_work[0].target)
                 if exists(parts):
-                    progress.say(f"{parts}: finished parts are kept; --resume continues.", error=True)
+                    progress.say(f"{parts}: finished parts are kept; give --resume to continue.", error=True)
             raise
 
 
 def _used(derainer: Derainer, done: Sequence[Outcome]) -> tuple[str, dict[str, Any]]:
-    """What was restored with, in words and as data."""
+    """What the results were restored with, in words and as entries of the JSON."""
     import torch
 
     precisions = "".join(f", {name}" for name in dict.fromkeys(o.precision for o in done if o.precision))

@@ -1,4 +1,4 @@
-"""`derain score RESTORED CLEAN`: pictures under the published protocols."""
+"""`derain score RESTORED CLEAN`: scores pictures under the published protocols."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def score(
         Path | None, typer.Argument(help="The clean picture, video or folder; NIQE and BRISQUE need none.")
     ] = None,
     rainy: Annotated[
-        Path | None, typer.Option(help="The rainy picture, video or folder, for real rain without truth.")
+        Path | None,
+        typer.Option(help="The rainy picture, video or folder, for real rain without clean pictures."),
     ] = None,
     masks: Annotated[
         Path | None, typer.Option(help="The rain mask, or a folder of masks; white is rain.")
@@ -49,13 +50,13 @@ def score(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, a row per picture and protocol.")] = False,
     _: Annotated[
         bool,
-        typer.Option("--list", help="List the protocols and stop.", is_eager=True, callback=_list_protocols),
+        typer.Option("--list", help="List the protocols and exit.", is_eager=True, callback=_list_protocols),
     ] = False,
 ) -> None:
     """Score restored pictures under one or more published protocols.
 
-    Folders are paired by name, never by order; a picture without a partner is an error. One that cannot be
-    read or scored is reported and left out.
+    Pictures are paired by name, never by order; one without a partner is an error. One that cannot be read
+    or scored is reported and left out.
 
     Example: derain score restored/ clean/ -p matlab_y_uint8 -p matlab_y_double --json
 

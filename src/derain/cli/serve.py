@@ -1,4 +1,4 @@
-"""`derain serve`: the web page."""
+"""`derain serve`: runs the web page and the HTTP API."""
 
 from __future__ import annotations
 
@@ -21,15 +21,17 @@ KEEP = LIMITS.keep_seconds // 60
 
 def serve(
     host: Annotated[
-        str, typer.Option(help="Address to listen on; all but this machine's own need a token.")
+        str, typer.Option(help="Address to listen on; all but loopback addresses need a token.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 chooses a free port.")] = 8000,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 chooses a free one.")
+    ] = 8000,
     token: Annotated[
         str | None,
         typer.Option(
             envvar="DERAIN_TOKEN",
             help="Secret shared by all users: password of the page, bearer token of the API. "
-            "Set it as DERAIN_TOKEN: others on this machine can read options.",
+            "Set it as DERAIN_TOKEN: other users of this machine can read options.",
             show_default=False,
         ),
     ] = None,
@@ -38,7 +40,7 @@ def serve(
         typer.Option(
             "--model",
             "-m",
-            help=f"{MODEL} Give several to choose from; the first is the default.",
+            help=f"{MODEL} May be given several times; users choose, and the first is the default.",
             show_default="all bundled",
         ),
     ] = None,
@@ -69,8 +71,8 @@ def serve(
 ) -> None:
     """Serve a web page and an HTTP API that remove rain from pictures and short clips.
 
-    Each request and each job is logged as a line of JSON on standard error. Ctrl-C and SIGTERM end the
-    server with exit code 0.
+    Each request and each job is logged as a line of JSON on standard error. Ctrl-C and SIGTERM stop
+    the server with exit code 0.
 
     Example: derain serve --port 8080
 
@@ -78,7 +80,7 @@ def serve(
 
     Example: export DERAIN_TOKEN=$(openssl rand -hex 16); echo $DERAIN_TOKEN; derain serve --host 0.0.0.0
     """
-    with suppress(KeyboardInterrupt):  # the usual end of a server, from its first moment on
+    with suppress(KeyboardInterrupt):  # the usual way to stop a server, even while it starts
         from derain.extras import extra
 
         for module in ("fastapi", "python_multipart", "uvicorn"):
@@ -117,5 +119,5 @@ def serve(
 
 
 def _millions(number: float) -> int:
-    """Rounded; 0, which no limit can be, for what is not a number."""
+    """This many millions, rounded; 0, which no limit can be, for a number that is not finite."""
     return round(number * 1e6) if math.isfinite(number) else 0

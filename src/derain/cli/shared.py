@@ -18,7 +18,7 @@ from derain.cli.output import be_quiet, be_verbose, log
 from derain.errors import number_wanted
 from derain.paths import exists
 
-# What a user may name as a model; the help of all commands that take one.
+# What a user can name as a model: the help of all options and arguments that take one.
 MODEL = "A name that `derain models` lists, a checkpoint or exported file, or hf:OWNER/NAME."
 CHECKPOINT = "A name that `derain models` lists, a checkpoint, or hf:OWNER/NAME."
 # Options that mean the same in every command that has them.
@@ -26,7 +26,7 @@ Device: TypeAlias = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Precision: TypeAlias = Annotated[
     str,
     typer.Option(
-        help="auto, float32, bfloat16 or float16. auto: bfloat16 for pictures of 8 bits where the processor "
+        help="auto, float32, bfloat16 or float16. auto: bfloat16 for 8-bit pictures where the processor "
         "supports it and the model tolerates it, else float32."
     ),
 ]
@@ -52,11 +52,11 @@ OwnCode: TypeAlias = Annotated[
     bool, typer.Option("--own-code", help="Run the Python code of a custom network that the weights name.")
 ]
 DryRun: TypeAlias = Annotated[
-    bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")
+    bool, typer.Option("--dry-run", help="Show what would be done, without doing it.")
 ]
 # Spellings of earlier versions, which still work but are not documented.
 OLD_OPTIONS = ("--weights", "--from")
-_DEFAULTS = "derain.defaults"  # key in the context's notes
+_DEFAULTS = "derain.defaults"  # key in the context's `meta`
 
 
 def _shared(
@@ -64,7 +64,8 @@ def _shared(
         bool, typer.Option("--quiet", "-q", help="Print only errors and what was asked for.")
     ] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Also print how work is done, and where errors come from.")
+        bool,
+        typer.Option("--verbose", "-v", help="Also print how the work is done, and where errors come from."),
     ] = False,
 ) -> None:
     """Not a command: its options are those of all commands."""
@@ -77,7 +78,7 @@ def _shared_options() -> list[Any]:
 
 
 class Command(TyperCommand):
-    """A command with the options of all commands."""
+    """A command that also has the options common to all commands."""
 
     def __init__(self, *args: Any, **keywords: Any) -> None:
         super().__init__(*args, **keywords)
@@ -109,7 +110,7 @@ class Command(TyperCommand):
         return rest
 
     def get_help(self, ctx: Any) -> str:
-        """A list of values has the type of one of them: <path>, not <list[Path]>; columns stay as wide."""
+        """The help, with <path>, not <list[Path]>, as the type of several values; columns stay aligned."""
 
         def of_one(found: re.Match[str]) -> str:
             return f"<{found[1].lower()}>" + (found[2] and found[2] + " " * len("list[]"))
@@ -129,10 +130,10 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """A group of commands, each listed with a whole sentence."""
+    """A group of commands, each listed with its whole summary."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """A picture in the place of a command is an error that says what to write."""
+        """A file in place of a command is an error that says what to type instead."""
         if ctx.parent is None and args[0] not in self.commands and exists(Path(args[0])):
             run = f"derain run {shlex.join(args)}"
             ctx.fail(f"unknown command '{args[0]}'. To restore this file, run: {run}")
@@ -149,9 +150,9 @@ class Group(TyperGroup):
 
 
 def _exactly(parameter: Any) -> Callable[[Any, Any], Any]:
-    """The parameter's `process_value`; for text that is not the number wanted, the error says which is.
+    """The parameter's `process_value`; for text that is not a valid number, the error says which are valid.
 
-    What Python does not take for a number never reaches pydantic, which drops zeros in front, and so reads
+    What Python does not accept as a number never reaches pydantic, which drops leading zeros and so reads
     0-20 as -20.
     """
     read: Callable[[Any, Any], Any] = parameter.process_value
@@ -208,10 +209,10 @@ def _in_force(ctx: Any) -> list[Default]:
 
 
 def typed(ctx: typer.Context) -> set[str]:
-    """The parameters given with the command itself.
+    """The parameters given on the command line.
 
-    The others are defaults, which are not used where they do not suit: `compare = true` in a derain.toml
-    must not keep anybody from restoring a clip.
+    The others are defaults, which are ignored where they do not apply: `compare = true` in a derain.toml
+    must not keep anyone from restoring a clip.
     """
     return {
         name for name in ctx.params if getattr(ctx.get_parameter_source(name), "name", "") == "COMMANDLINE"

@@ -35,21 +35,21 @@ def synth(
         str | None,
         typer.Option(
             metavar="LOW,HIGH",
-            help="Degrees from vertical, drawn for each picture or clip; positive leans right going down. "
-            "Default: the preset's.",
+            help="Degrees from vertical, drawn at random for each picture or clip; positive falls to the "
+            "right. Default: the preset's.",
         ),
     ] = None,
     density: Annotated[
         str,
         typer.Option(
             metavar="LOW,HIGH",
-            help="Amount of rain, relative to the preset, up to 10: 2 is twice as much. From 4 on "
+            help="Amount of rain relative to the preset, up to 10; 2 is twice as much. From 4 up, "
             "dense presets turn much of a picture white.",
         ),
     ] = "1",
     brightness: Annotated[
         str,
-        typer.Option(metavar="LOW,HIGH", help="Brightness of its streaks, relative to the preset, up to 10."),
+        typer.Option(metavar="LOW,HIGH", help="Brightness of the streaks relative to the preset, up to 10."),
     ] = "1",
     overwrite: Overwrite = False,
     dry_run: DryRun = False,
@@ -107,7 +107,7 @@ def synth(
 
 
 def _range(name: str, text: str) -> tuple[float, float]:
-    """LOW,HIGH, or one number for both."""
+    """The range in LOW,HIGH, or in one number for both."""
     from derain.errors import UsageError
 
     try:

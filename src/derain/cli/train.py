@@ -29,13 +29,15 @@ def train(
     ] = None,
     change: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="PART.KEY=VALUE", help="Replace a value: --set data.clean=FOLDER."),
+        typer.Option(
+            "--set", metavar="PART.KEY=VALUE", help="Replace a value of the recipe: --set data.clean=FOLDER."
+        ),
     ] = None,
     sweep: Annotated[
         list[str] | None,
         typer.Option(
             metavar="PART.KEY=[...]",
-            help="A run for each value; given several times, for each combination: --sweep seed=[0,1,2].",
+            help="Run once per value: --sweep seed=[0,1,2]; given several times, once per combination.",
         ),
     ] = None,
     dry_run: Annotated[
@@ -43,17 +45,17 @@ def train(
         typer.Option("--dry-run", help="Show what would be read and what a step costs, without training."),
     ] = False,
     find_rate: Annotated[
-        bool, typer.Option("--find-rate", help="Only try increasing learning rates, and suggest one of them.")
+        bool, typer.Option("--find-rate", help="Only try increasing learning rates, and suggest one.")
     ] = False,
     own_code: Annotated[
         bool, typer.Option("--own-code", help="Run the Python code that the recipe names: network or loss.")
     ] = False,
     plot: Annotated[
-        Path | None, typer.Option(help="Plot the run in this folder, to RUN/plot.png.", show_default=False)
+        Path | None, typer.Option(help="Plot the run in this folder to RUN/plot.png.", show_default=False)
     ] = None,
     show_list: Annotated[bool, typer.Option("--list", help="List the published recipes.")] = False,
 ) -> None:
-    """Train a network. An interrupted run resumes exactly where it stopped: give the command again.
+    """Train a network. To resume an interrupted run exactly where it stopped, give the command again.
 
     Example: derain train spanet/synthetic --set data.clean=PHOTOS -o runs/first
 
@@ -98,7 +100,7 @@ def train(
 def _train(wanted: Recipe, output: Path, own_code: bool) -> None:
     from derain.training import train as run
 
-    last, begun_at = "", None  # the figures of the last step, and the steps that were done before
+    last, begun_at = "", None  # the figures of the last step, and the steps done in earlier runs
 
     with _progress() as progress:
 
@@ -110,7 +112,7 @@ def _train(wanted: Recipe, output: Path, own_code: bool) -> None:
                 progress(done, steps, note)
 
         run(wanted, output, shown, own_code)
-    if begun_at == wanted.steps:  # which has been said
+    if begun_at == wanted.steps:  # already reported
         return
     say(f"{output}: {wanted.steps} steps done{last}; weights in {output / 'last.safetensors'}.")
 
@@ -140,7 +142,7 @@ def _progress() -> Iterator[TrainingProgress | None]:
 def _say_how_to_go_on(stopped: Stopped, own_code: bool, is_sweep: bool) -> None:
     recipe = str(stopped.run / "recipe.yaml")
     again = shlex.join(["derain", "train", recipe, "-o", str(stopped.run), *["--own-code"][: int(own_code)]])
-    how = "give the command again" if is_sweep else f"go on with: {again}"
+    how = "give the command again" if is_sweep else f"continue with: {again}"
     stopped.message = f"stopped after step {stopped.step}, saved; {how}"
 
 

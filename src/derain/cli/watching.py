@@ -36,7 +36,7 @@ def follow_arrivals(outcomes: Iterator[Outcome], as_json: bool) -> None:
                 said = f"{outcome.job.source} -> {outcome.job.target}" + (f" ({note})" if note else "")
                 say(printable(said))
                 sys.stdout.flush()
-    except KeyboardInterrupt:  # the ordinary end
+    except KeyboardInterrupt:  # the usual way to stop
         if not as_json:
             say(", ".join(f"{counts[status]} {status}" for status in STATUSES))
     if counts["failed"]:
