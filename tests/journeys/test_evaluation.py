@@ -81,6 +81,15 @@ def test_wrong_requests_are_one_line(arguments: list[str], code: int, words: str
     assert done.stderr.count("\n") == 1
 
 
+def test_a_report_as_json_is_not_combined_with_tables(rain100l: Path, tmp_path: Path) -> None:
+    for others in (["--table", "latex"], ["--with", tmp_path]):
+        done = derain_here("evaluate", rain100l, "--json", *others, "-o", tmp_path / "report")
+        assert done.returncode == 2
+        assert "cannot be combined" in done.stderr
+        assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "report").exists()
+
+
 def test_the_list_of_protocols() -> None:
     done = derain_here("score", "--list")
     assert done.returncode == 0

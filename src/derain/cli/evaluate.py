@@ -144,6 +144,8 @@ def evaluate(
         refuse_unknown("table format", table, FORMATS)
     if as_json and table:
         raise UsageError("--json and --table cannot be combined; give one.")
+    if as_json and printing.others:
+        raise UsageError("--json prints this report alone and cannot be combined with --with.")
     chosen = [*map(_named_model, models)] if models else [] if results else [None]
     earlier = [read_report(folder) for folder in printing.others or ()]
     with bar("evaluating", None) as progress:
