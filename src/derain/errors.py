@@ -190,7 +190,7 @@ def foreign(error: Exception) -> str:
 def errors_of(path: str | Path, *others: str | Path) -> Iterator[None]:
     """Turns whatever goes wrong with one file into one `DerainError` that names it, or one of `others`.
 
-    For loops over many files, which report it and go on:
+    For loops over many files, which report it and continue:
 
         try:
             with errors_of(job.source):

@@ -287,7 +287,7 @@ def train(
             `Recipe`, or its content as a dictionary.
         run: the folder of the run. Give the same one, with more `steps`, to continue.
         progress: called with the number of updates done and of all, and words: first, if a run is resumed,
-            where it goes on; after each update, the last loss and validation.
+            where it continues; after each update, the last loss and validation.
         own_code: run the Python code that the recipe names (`package.module:name`), its network or its loss.
         changes: parts of the recipe to replace, as in its file; a dictionary replaces only the keys that it
             contains.

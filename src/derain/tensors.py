@@ -100,8 +100,9 @@ _HARMLESS: list[Any] = [
     (_dictionary, "collections.defaultdict"),
     (_list, "collections.deque"),
 ]
-# Functions that PyTorch allows and that can fill the memory: one makes as many bytes as it is told, which no
-# weights need; one makes bytes of text, and with these codecs ever more bytes of bytes, or takes very long.
+# Functions that PyTorch allows and that can fill the memory: one makes as many bytes as it is asked
+# for, which no weights need; one makes bytes of text, and with these codecs ever more bytes of bytes, or
+# takes very long.
 _GROWING = "builtins.bytearray"
 _ENCODE = "_codecs.encode"
 _GROWING_CODECS = {

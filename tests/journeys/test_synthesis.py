@@ -53,7 +53,7 @@ def test_pairs_are_made_and_trained_on(
     assert open_checkpoint(run / "best.safetensors").checkpoint.facts["step"] == 2
     capsys.readouterr()
     assert derain(monkeypatch, "train", run / "recipe.yaml", "-o", run, "--set", "steps=3") == 0
-    assert capsys.readouterr().out.startswith(f"{run}: goes on after step 2 of 3, from last.pt.\n")
+    assert capsys.readouterr().out.startswith(f"{run}: continues after step 2 of 3, from last.pt.\n")
     assert derain(monkeypatch, "train", run / "recipe.yaml", "-o", run, "--set", "steps=3") == 0
     assert capsys.readouterr().out.startswith(f"{run}: all 3 steps were done before (state in last.pt).\n")
     assert open_checkpoint(run / "last.safetensors").checkpoint.facts["step"] == 3

@@ -145,7 +145,7 @@ def test_a_damaged_last_state_falls_back_on_the_one_before(photos: Path, tmp_pat
     train(recipe(photos), tmp_path, lambda done, steps, words: told.append(words))
     assert (
         told[0]
-        == f"{tmp_path}: goes on after step 4 of 6, from previous.pt, as last.pt is damaged or missing"
+        == f"{tmp_path}: continues after step 4 of 6, from previous.pt, as last.pt is damaged or missing"
     )
     assert_equal(weights(tmp_path), before)
     last.write_bytes(b"")

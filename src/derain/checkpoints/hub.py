@@ -128,7 +128,7 @@ def hub_errors(source: Repository) -> Iterator[None]:
     import httpx2
     from huggingface_hub import errors
 
-    told = huggingface_hub.logging.get_verbosity()
+    verbosity = huggingface_hub.logging.get_verbosity()
     huggingface_hub.logging.set_verbosity(logging.ERROR)
     try:
         yield
@@ -154,7 +154,7 @@ def hub_errors(source: Repository) -> Iterator[None]:
     except OSError as error:
         raise DerainError(f"{source}: the cache cannot be used ({reason(error)}).") from None
     finally:
-        huggingface_hub.logging.set_verbosity(told)
+        huggingface_hub.logging.set_verbosity(verbosity)
 
 
 def _refusal(code: int) -> str:

@@ -200,8 +200,8 @@ def _load(architecture: Architecture, config: dict[str, Any], tensors: Tensors, 
         with unfilled():
             network = architecture.build(**config)
     except (ValueError, ZeroDivisionError, RuntimeError) as error:
-        told = first_line(error).rstrip(".")
-        raise DerainError(f"{source}: looks like {architecture.name} but does not fit: {told}.") from None
+        reason = first_line(error).rstrip(".")
+        raise DerainError(f"{source}: looks like {architecture.name} but does not fit: {reason}.") from None
     wanted = {name: tensor.shape for name, tensor in network.state_dict().items()}
     problems = [f"{name} is missing" for name in wanted if name not in tensors.state]
     problems += [f"{name} is not part of it" for name in tensors.state if name not in wanted]

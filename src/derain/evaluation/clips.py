@@ -36,8 +36,8 @@ def with_frames(paths: Mapping[str, Path | None]) -> Iterator[dict[str, Path | N
             counts[path] = _write_frames(path, folder)
             found[name] = folder
         if len(set(counts.values())) > 1:
-            told = " and ".join(f"{path} has {count} frames" for path, count in counts.items())
-            raise DerainError(f"{told}; clips that are compared must have the same frames.")
+            counted = " and ".join(f"{path} has {count} frames" for path, count in counts.items())
+            raise DerainError(f"{counted}; clips that are compared must have the same frames.")
         yield found
 
 

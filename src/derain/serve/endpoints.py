@@ -254,8 +254,8 @@ def _add_jobs(api: APIRouter) -> None:
     async def follow(jobs: JobsDep, server: ServerDep) -> Response:
         # FastAPI's own event stream fails if a client disconnects while an event is being sent.
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # the second is for nginx
-        told = events([job.id for job in jobs], server.store)
-        return StreamingResponse(told, media_type=EVENT_STREAM, headers=headers)
+        followed = events([job.id for job in jobs], server.store)
+        return StreamingResponse(followed, media_type=EVENT_STREAM, headers=headers)
 
     @api.get("/jobs/{job_id}/result", summary="The restored file", responses=_BINARY)
     def result(job: FinishedDep) -> Response:

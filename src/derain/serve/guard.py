@@ -20,7 +20,7 @@ COOKIE = "derain_session"
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 # Everything except the page itself needs the token, if there is one.
 LOGIN = f"{VERSION}/login"
-# How long a refused client may go on sending, so that it gets to read why.
+# How long a refused client may continue sending, so that it gets to read why.
 DRAIN_SECONDS = 10.0
 SILENCE = 1.0  # seconds after which it is assumed to have stopped
 HEADERS = {

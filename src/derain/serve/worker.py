@@ -165,19 +165,19 @@ class Workers:
 
 @dataclass
 class _Steps:
-    """Called with the fraction of a job that is done: reports it, and ends work that should not go on.
+    """Called with the fraction of a job that is done: reports it, and ends work that should not continue.
 
     Attributes:
         seconds: the time that the job may take, for the message.
         deadline: when that time is over, by `time.monotonic`.
-        told: the fraction reported last.
+        reported: the fraction reported last.
     """
 
     job_id: str
     store: Store
     seconds: float
     deadline: float
-    told: float = 0.0
+    reported: float = 0.0
 
     def __call__(self, fraction: float) -> None:
         """Raises `DerainError` when the time is up, and `Cancelled` when the job is gone."""
@@ -187,13 +187,13 @@ class _Steps:
             )
         if not self.store.holds(self.job_id):
             raise Cancelled
-        if fraction >= self.told + STEP:
-            self.told = fraction
+        if fraction >= self.reported + STEP:
+            self.reported = fraction
             self.store.change(self.job_id, fraction=fraction)
 
     def go_on(self) -> None:
         """As calling it with the fraction reported last."""
-        self(self.told)
+        self(self.reported)
 
 
 def _restore_picture(

@@ -269,8 +269,8 @@ def fresh_network(recipe: Recipe, architecture: Architecture, config: dict[str, 
     try:
         network = architecture.build(**config)
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # the last if memory runs out
-        told = first_line(error).rstrip(".")
-        raise UsageError(f"'options': {recipe.network}: {told}.") from None
+        reason = first_line(error).rstrip(".")
+        raise UsageError(f"'options': {recipe.network}: {reason}.") from None
     if recipe.start is None:
         return network
     try:

@@ -101,7 +101,7 @@ class _Trainer:
         if loaded is not None:
             state, file = loaded
             self._restore(state)
-            self.resumed = f"{run}: goes on after step {state.step} of {recipe.steps}, from {file.name}"
+            self.resumed = f"{run}: continues after step {state.step} of {recipe.steps}, from {file.name}"
             if state.step == recipe.steps:
                 self.resumed = f"{run}: all {recipe.steps} steps were done before (state in {file.name})"
             if file.name != "last.pt":

@@ -52,8 +52,8 @@ def _wanted(kind: str, message: str, limits: Mapping[str, Any]) -> str:
     """What would be right there: in our own words for the most common values, otherwise in pydantic's."""
     if kind not in WANTED:
         return message[0].lower() + message[1:]
-    told = {name: f"{limit:g}" if isinstance(limit, float) else limit for name, limit in limits.items()}
-    return f"give {WANTED[kind].format(**told)}"
+    shown = {name: f"{limit:g}" if isinstance(limit, float) else limit for name, limit in limits.items()}
+    return f"give {WANTED[kind].format(**shown)}"
 
 
 def _keys_at(schema: type[BaseModel], place: Sequence[int | str]) -> list[str]:
