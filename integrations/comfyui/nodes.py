@@ -8,6 +8,9 @@ from typing import Any
 from torch import Tensor
 
 import derain
+from derain.restore.blending import blended
+
+SHOWN = 4  # factor that makes faint rain visible in the mask
 
 
 class RemoveRain:
@@ -53,14 +56,22 @@ class RemoveRain:
         """Restores a batch, (B, H, W, 3) float RGB in [0, 1]; values outside are clamped.
 
         Returns:
-            The restored images of the same shape, and the rain, (B, H, W) in [0, 1]: the network's own map,
-            or, for networks without one, the mean change of the three channels.
+            The restored images (B, H, W, 3), and the rain, (B, H, W) in [0, 1]: `SHOWN` times the mean change
+            of the three channels at full strength.
+
+        Raises:
+            ValueError: the image has another shape, or is not of floats.
         """
-        restore = _opened(model).with_settings(strength=strength, tile=tile or None)
+        if image.ndim != 4 or image.shape[-1] not in (3, 4) or not image.is_floating_point():
+            raise ValueError(
+                f"the image is {tuple(image.shape)} of {image.dtype}; give (B, H, W, 3), float RGB in [0, 1]."
+            )
+        restore = _opened(model).with_settings(tile=tile or None)
         rainy = image[..., :3].detach().cpu().float().clamp(0, 1).permute(0, 3, 1, 2).contiguous()
-        found = restore.restore(rainy, with_maps="mask" in restore.network.spec.maps)
-        rain = found.maps.get("mask", (found.image - rainy).abs().mean(1, keepdim=True))
-        return found.image.permute(0, 2, 3, 1).contiguous(), rain[:, 0].clamp(0, 1)
+        dry = restore.restore(rainy).image
+        rain = SHOWN * (dry - rainy).abs().mean(1)
+        image = blended(rainy, dry, strength, None)
+        return image.permute(0, 2, 3, 1).contiguous(), rain.clamp(max=1)
 
 
 @functools.lru_cache(maxsize=1)

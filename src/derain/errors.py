@@ -110,7 +110,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """The error for a name that does not exist; suggests the nearest ones that do."""
     known = sorted(known)
     by_lower_case = {one.lower(): one for one in known}
-    near = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.4)
+    near = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.55)
     hint = f" Did you mean '{by_lower_case[near[0]]}'?" if near else ""
     return UsageError(f"unknown {kind} '{name}'.{hint} Known: {', '.join(known)}.")
 

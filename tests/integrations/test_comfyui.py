@@ -42,8 +42,18 @@ def test_a_batch_with_the_widgets_as_they_start(pack: ModuleType) -> None:
     assert torch.allclose(image, direct, atol=1e-6)
     assert rain.min() >= 0
     assert rain.max() <= 1
-    half, _ = node().remove(batch, "spanet", 0.5, 64)
+    half, same = node().remove(batch, "spanet", 0.5, 64)
     assert torch.allclose(half, (image + batch) / 2, atol=0.02)
+    assert torch.allclose(same, rain, atol=0.1)
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 3), (1, 3, 8, 8), (1, 8, 8, 1), (1, 8, 8)])
+def test_another_layout_is_refused_in_words(pack: ModuleType, shape: tuple[int, ...]) -> None:
+    node = pack.NODE_CLASS_MAPPINGS["DerainRemoveRain"]()
+    with pytest.raises(ValueError, match=r"give \(B, H, W, 3\)"):
+        node.remove(torch.rand(shape), "spanet", 1.0, 0)
+    with pytest.raises(ValueError, match="uint8"):
+        node.remove(torch.zeros(1, 8, 8, 3, dtype=torch.uint8), "spanet", 1.0, 0)
 
 
 def test_values_outside_the_range_and_transparency(pack: ModuleType) -> None:

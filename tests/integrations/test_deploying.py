@@ -44,7 +44,7 @@ def test_systemd_reads_the_unit(tmp_path: Path) -> None:
     if program is None:
         pytest.skip("systemd-analyze is not installed")
     text = (FOLDER / "derain.service").read_text("utf-8")
-    assert text.count("/opt/derain/bin/derain serve ") == 1
+    assert text.count("/opt/derain/bin/derain serve\n") == 1
     unit = tmp_path / "derain.service"
     unit.write_text(text.replace("/opt/derain/bin/derain", sys.executable))
     done = subprocess.run([program, "verify", unit], capture_output=True, text=True, timeout=120)

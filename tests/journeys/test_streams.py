@@ -149,7 +149,7 @@ def test_one_line_for_what_cannot_be(
         (y4m, ("-", "--maps"), 2, "--maps: cannot be used with frames from standard input. To restore them"),
         (y4m, ("-", "--raw", "rgb24"), 2, "give their --size and --rate"),
         (y4m, ("-", "--size", "64x48"), 2, "for raw frames; give their format as --raw"),
-        (y4m, ("-", "-o", str(tmp_path / "a.gif")), 2, "frames are written as"),
+        (y4m, ("-", "-o", str(tmp_path / "a.gif")), 2, "unknown suffix for frames"),
         (y4m, (str(clip), "--to", "y4m"), 2, "--to is for frames from standard input"),
     ]
     for content, arguments, code, message in cases:

@@ -127,7 +127,7 @@ def test_a_source_that_goes_is_tried_again_and_one_that_never_was_is_an_error(cl
         with open_file(clip) as stream:
             yield stream
 
-    live = Live(LiveSource("garden", open_it), through, told=told.append, wait=waits.append)
+    live = Live(LiveSource("garden", open_it), through, on_message=told.append, wait=waits.append)
     for _ in live:
         if opened >= 4:
             break

@@ -15,7 +15,7 @@ import derain
 from derain.errors import UsageError
 from derain.restore.jobs import Outcome
 from derain.restore.run import PictureOptions
-from derain.restore.watching import SETTLED, Arrivals, watch
+from derain.restore.watching import SETTLED, SETTLED_EMPTY, Arrivals, watch
 
 
 @pytest.fixture
@@ -60,6 +60,29 @@ def test_unfinished_names_wait_for_their_renaming(tmp_path: Path) -> None:
     assert arrivals.complete(13) == [tmp_path / "a.jpg", tmp_path / "sub/c.jpg"]
     (tmp_path / "a-derained.jpg").write_bytes(b"a result beside its source")
     assert arrivals.complete(14) == arrivals.complete(24) == []
+
+
+def test_empty_and_dangling_files_are_reported_after_a_while(tmp_path: Path) -> None:
+    arrivals = Arrivals(tmp_path)
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "link.png").symlink_to(tmp_path / "nowhere.png")
+    assert arrivals.complete(0) == arrivals.complete(SETTLED_EMPTY - 1) == []
+    assert arrivals.complete(SETTLED_EMPTY) == [tmp_path / "empty.jpg", tmp_path / "link.png"]
+    picture(0).save(tmp_path / "nowhere.png")
+    picture(1).save(tmp_path / "empty.jpg")
+    assert arrivals.complete(61) == []
+    assert len(arrivals.complete(61 + SETTLED)) == 3
+
+
+def test_results_in_the_watched_folder_itself_are_refused(tmp_path: Path, restore: derain.Derainer) -> None:
+    with pytest.raises(UsageError, match="is the watched folder itself"):
+        next(watch(restore, tmp_path, tmp_path / "sub" / ".."))
+    inner = tmp_path / "in"
+    inner.mkdir()
+    (inner / "a.jpg").write_bytes(b"x")
+    arrivals = Arrivals(inner, tmp_path)  # results above the watched folder leave nothing out
+    assert arrivals.complete(0) == []
+    assert arrivals.complete(SETTLED) == [inner / "a.jpg"]
 
 
 class Script:

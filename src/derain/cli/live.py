@@ -88,7 +88,7 @@ def live(
             lambda rainy, bits: restore.frame_restorer(bits)(rainy),
             frame_by_frame=frame_by_frame,
             finish=_finish(restore, protect),
-            told=report.say,
+            on_message=report.say,
             idle=lambda: tell(newest) if newest is not None and report.due() else None,
         )
         writer: FrameWriter | None = None

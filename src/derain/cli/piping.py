@@ -102,7 +102,9 @@ def refuse_target(output: Path, pipes: Pipes, overwrite: bool, suffixes: tuple[s
 
     suffix = output.suffix.lower()
     if suffix not in suffixes:
-        raise UsageError(f"{output}: frames are written as {' '.join(suffixes)}, or to - as a pipe.")
+        raise UsageError(
+            f"{output}: unknown suffix for frames; give {' '.join(suffixes)}, or - for standard output."
+        )
     if pipes.to is not None:
         raise UsageError("--to is for standard output; the format of a file follows from its suffix.")
     refuse_existing(output, overwrite)

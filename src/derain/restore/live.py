@@ -183,7 +183,7 @@ class Live:
         *,
         frame_by_frame: bool = False,
         finish: Finish | None = None,
-        told: Callable[[str], None] = lambda text: None,
+        on_message: Callable[[str], None] = lambda text: None,
         idle: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[float], object] | None = None,
@@ -196,12 +196,12 @@ class Live:
             frame_by_frame: do not correct each frame by the two shown before it, see
                 `derain.restore.neighbours`: faster, but more rain stays.
             finish: makes the final frame from the rainy and the corrected one, both (1, 3, H, W).
-            told: called with messages about the source.
+            on_message: called with messages about the source.
             idle: called in the loop's thread while no frame comes, once a second.
             clock: seconds that never go back.
             wait: waits for this many seconds; by default it returns early when the loop ends.
         """
-        self._source, self._restore, self._told, self._clock = source, restore, told, clock
+        self._source, self._restore, self._on_message, self._clock = source, restore, on_message, clock
         self._idle = idle
         self._following = None if frame_by_frame else Following()
         self._finish = finish
@@ -262,7 +262,7 @@ class Live:
                     with self._source.open() as stream:
                         self._newest.reconnects += was_open
                         if was_open:
-                            self._told(f"{self._source.name}: back again.")
+                            self._on_message(f"{self._source.name}: back again.")
                         was_open, delay = True, FIRST_DELAY
                         self._pass_on(stream)
                     gone = "no more frames"
@@ -272,7 +272,7 @@ class Live:
                     gone = failure.message.removeprefix(f"{self._source.name}: ").rstrip(".")
                 if self._source.ends or self._stop.is_set():
                     return
-                self._told(f"{self._source.name}: {gone}; trying again in {delay:g} s.")
+                self._on_message(f"{self._source.name}: {gone}; trying again in {delay:g} s.")
                 self._wait(delay)
                 delay = min(2 * delay, LONGEST_DELAY)
         except BaseException as failure:

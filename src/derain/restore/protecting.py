@@ -92,7 +92,7 @@ class Protection:
     def __init__(self, place: Path) -> None:
         """Raises `UsageError` if the place does not exist."""
         if not place.exists():
-            raise UsageError(f"{place}: no such mask, nor a folder of masks.")
+            raise UsageError(f"{place}: no such mask or folder of masks.")
         self._place, self._last = place, (Path(), torch.empty(0))
 
     def keep(self, size: tuple[int, int], name: Path | None = None) -> Tensor | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from derain.errors import UsageError
-from derain.paths import is_folder, real, written_beside
+from derain.paths import is_folder, is_link, real, same, written_beside
 from derain.pictures import Unread
 from derain.pictures.finding import classify, walk
 from derain.restore.derainer import Derainer
@@ -17,6 +17,8 @@ from derain.restore.jobs import Job, Outcome, beside, mirrored, with_full_name
 from derain.restore.run import restore_all
 
 SETTLED = 2.0  # seconds without a change after which a file counts as complete
+# The same for a file that is empty or cannot be read: programs that are slow to write create it first.
+SETTLED_EMPTY = 60.0
 EVERY = 1.0  # seconds between checks
 # Suffixes that programs use until a file is complete.
 UNFINISHED = (".part", ".partial", ".filepart", ".crdownload", ".download", ".tmp", ".temp", ".upload")
@@ -34,17 +36,20 @@ class _Seen:
 class Arrivals:
     """The files that have become complete in a folder and its subfolders.
 
-    A file is complete once its size and modification time have not changed for `SETTLED` seconds, unless its
-    name is one that programs give to unfinished files. One that changes later is returned again.
+    A file is complete once its size and modification time have not changed for `SETTLED` seconds, or for
+    `SETTLED_EMPTY` if there is nothing in it, unless its name is one that programs give to unfinished files.
+    One that changes later is returned again.
     """
 
     def __init__(self, folder: Path, leave_out: Path | None = None) -> None:
         """
         Args:
             folder: the folder to watch.
-            leave_out: a folder in it to skip, for the results.
+            leave_out: the folder of the results, which is skipped if it is in `folder`.
         """
         self._folder, self._leave_out = folder, None if leave_out is None else real(leave_out)
+        if self._leave_out in real(folder).parents:
+            self._leave_out = None
         self._seen: dict[Path, _Seen] = {}
 
     def complete(self, now: float) -> list[Path]:
@@ -66,13 +71,17 @@ class Arrivals:
                 continue
             try:
                 status = path.stat()
+                state = (status.st_size, status.st_mtime_ns)
+            except FileNotFoundError:
+                if not is_link(path):
+                    continue  # removed since
+                state = (0, 0)
             except OSError:
-                continue  # removed since, or not readable
-            state = (status.st_size, status.st_mtime_ns)
+                state = (0, 0)
             seen = before.get(path)
             if seen is None or seen.state != state:
                 seen = _Seen(state, now)
-            elif not seen.handed_out and status.st_size and now - seen.since >= SETTLED:
+            elif not seen.handed_out and now - seen.since >= (SETTLED if state[0] else SETTLED_EMPTY):
                 seen = replace(seen, handed_out=True)
                 found.append(path)
             self._seen[path] = seen
@@ -109,12 +118,15 @@ def watch(
         The outcome of each file; those that are neither pictures nor videos are silently skipped.
 
     Raises:
-        UsageError: the folder does not exist, or no longer does; or its pictures are to be frames of a clip.
+        UsageError: the folder does not exist, or no longer does; the results would go into it; or its
+            pictures are to be frames of a clip.
     """
     pictures = options.get("pictures")
     if pictures is not None and pictures.sequence:
         raise UsageError("frames of a clip are restored together, and not as they arrive.")
     target = beside(folder) if output is None else output
+    if same(folder, target):
+        raise UsageError(f"{target}: is the watched folder itself; write to another folder.")
     arrivals, made, owners = Arrivals(folder, target), set[Path](), dict[Path, Path]()
     while True:
         for path in arrivals.complete(clock()):
