@@ -78,13 +78,16 @@ def test_the_command(tmp_path: Path) -> None:
     assert "Example: derain serve" in " ".join(told.stdout.split())
     open_to_all = derain("serve", "--host", "0.0.0.0")
     assert open_to_all.returncode == 2
-    assert open_to_all.stderr.startswith("derain: 0.0.0.0 can be reached by others")
+    assert open_to_all.stderr.startswith("derain: 0.0.0.0 is open to other machines, so it needs a token")
     assert len(open_to_all.stderr.splitlines()) == 1
     with as_command(tmp_path, stop=signal.SIGTERM) as address:
         port = address.rpartition(":")[2]
         taken = derain("serve", "--port", port)
         assert taken.returncode == 1
-        assert taken.stderr.startswith(f"derain: cannot listen on 127.0.0.1:{port}")
+        assert taken.stderr == (
+            f"derain: cannot listen on 127.0.0.1:{port} (another program uses this port). "
+            "To use any free port, give --port 0.\n"
+        )
         # Stopped in the middle of a job that someone follows.
         write_picture(tmp_path / "large.png", Picture(np.full((1500, 1500, 3), 90, np.uint8)))
         client = httpx.Client(base_url=address, timeout=120)

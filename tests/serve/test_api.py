@@ -26,12 +26,12 @@ import clips
 from clips import moving_scene, write_clip
 from derain.checkpoints.bundled import DEFAULT
 from derain.cli.messages import in_words
-from derain.errors import DerainError, UsageError
+from derain.errors import DerainError, Remedy, UsageError
 from derain.pictures import Picture, encode_picture, read_picture, to_tensor
 from derain.pictures.picture import grey_pixels
 from derain.restore import Settings, load
 from derain.serve.limits import Limits
-from derain.serve.server import serve
+from derain.serve.server import in_address, listen, serve
 from serving import ended, events, in_thread, send, submit, until
 
 LIMITS = Limits(upload_bytes=400_000, pixels=1_200_000, clip_seconds=1, waiting=2)
@@ -350,6 +350,26 @@ def test_what_is_no_way_to_start() -> None:
             serve("127.0.0.1", 0, LIMITS, callback_hosts=[host])
     with pytest.raises(DerainError, match=r"missing\.pth"):
         serve("127.0.0.1", 0, LIMITS, models=["missing.pth"])
+
+
+def test_a_place_where_it_cannot_listen() -> None:
+    """Another port is advised only where it may help."""
+    remedy = Remedy("use any free port", {"port": 0})
+    for host in ("nosuch.invalid", "a..b", f"{'x' * 64}.invalid", "192.0.2.1", "ü" * 70):
+        with pytest.raises(DerainError) as failed:
+            listen(host, 0, remedy)
+        assert failed.value.remedy is None
+        assert str(failed.value) == (
+            f"cannot listen on {in_address(host)}:0 "
+            "(neither an address nor a name of this machine; 127.0.0.1 is one)."
+        )
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for wrong, why in ((port, "another program uses this port"), (70_000, "ports end at 65535")):
+            with pytest.raises(DerainError) as failed:
+                listen("127.0.0.1", wrong, remedy)
+            assert failed.value.message == f"cannot listen on 127.0.0.1:{wrong} ({why})."
+            assert failed.value.remedy == remedy
 
 
 def test_headers_page_and_description(client: httpx.Client) -> None:
