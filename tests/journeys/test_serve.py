@@ -78,13 +78,16 @@ def test_the_command(tmp_path: Path) -> None:
     assert "Example: derain serve" in " ".join(told.stdout.split())
     open_to_all = derain("serve", "--host", "0.0.0.0")
     assert open_to_all.returncode == 2
-    assert open_to_all.stderr.startswith("derain: 0.0.0.0 can be reached by others")
+    assert open_to_all.stderr.startswith("derain: 0.0.0.0 is open to other machines, so it needs a token")
     assert len(open_to_all.stderr.splitlines()) == 1
     with as_command(tmp_path, stop=signal.SIGTERM) as address:
         port = address.rpartition(":")[2]
         taken = derain("serve", "--port", port)
         assert taken.returncode == 1
-        assert taken.stderr.startswith(f"derain: cannot listen on 127.0.0.1:{port}")
+        assert taken.stderr == (
+            f"derain: cannot listen on 127.0.0.1:{port} (another program uses this port). "
+            "To use any free port, give --port 0.\n"
+        )
         # Stopped in the middle of a job that someone follows.
         write_picture(tmp_path / "large.png", Picture(np.full((1500, 1500, 3), 90, np.uint8)))
         client = httpx.Client(base_url=address, timeout=120)
@@ -240,6 +243,7 @@ def test_the_page(tmp_path: Path) -> None:
         tab.run("document.querySelectorAll('.delete')[1].click()")
         tab.until("document.querySelectorAll('.job').length === 1")
         assert tab.run("document.querySelector('#archives a').hidden") is True
+        assert tab.run("document.querySelector('#spoken').textContent") == "second.png was removed."
         assert [p for p in tab.problems() if "415" not in p] == []
     done = derain("run", picture, second, "-o", tmp_path / "dry", "--device", "cpu")
     assert done.returncode == 0, done.stderr
@@ -294,11 +298,14 @@ def test_a_result_is_finished_by_keyboard_alone(tmp_path: Path) -> None:
         half = downloaded(tab, tmp_path, "a-derained.png")
         assert np.abs(half - (rainy + whole) / 2).max() <= 1
 
-        at_keyboard(tab, ".zoom-in", ("+", 187), ("+", 187))
+        at_keyboard(tab, ".zoom-in", ("+", 187))  # past 100 %, at which the picture is shown already
         assert tab.run("document.querySelector('.zoom output').textContent") == "200 %"
         assert tab.run("document.querySelector('.sheet').clientWidth") == 600
-        tab.press("0", 48)
-        assert tab.run("document.querySelector('.zoom output').textContent") == "Fit"
+        for key in (("0", 48), ("+", 187), ("-", 189)):
+            tab.press(*key)
+            fitted = tab.run("document.querySelector('.zoom output').textContent")
+            assert fitted == ("200 %" if key[0] == "+" else "Fit")
+        assert tab.run("document.querySelector('.sheet').clientWidth") == 300
 
         tab.press("p", 80)
         assert tab.run("document.activeElement.matches('.brush')")
@@ -377,6 +384,12 @@ def test_pasting_folders_clips_and_languages(tmp_path: Path) -> None:
                 (document.querySelector('#language'))""")
         tab.until("document.querySelector('.download:not([hidden])')?.textContent === 'Herunterladen'")
         assert tab.run("document.documentElement.lang") == "de"
+        assert tab.run("document.title") == "derain: Regen aus Bildern entfernen"
+        assert texts(tab, "footer a, footer label") == ["HTTP-API", "Sprache"]
+        assert tab.run("document.activeElement.id") == "language"  # the focus survives the reload
+        tab.open(address)
+        settled(tab, 4)
+        assert tab.run("document.activeElement === document.body")
         assert tab.run("document.querySelector('#model option').textContent").endswith("die meisten Bilder")
         assert tab.problems() == []
 
@@ -572,6 +585,25 @@ def test_a_server_that_goes_away_and_comes_back(tmp_path: Path) -> None:
             assert set(texts(tab, ".problem")) == {"It was deleted on the server."}
 
 
+def test_a_server_that_is_gone_is_missed_without_a_click(tmp_path: Path) -> None:
+    """Even if no job is open; another one in its place does not have the results."""
+    write_picture(tmp_path / "a.png", rainy_picture(60, 80))
+    look = "document.dispatchEvent(new Event('visibilitychange'))"  # as now and then by itself
+    with chromium(tmp_path / "profile") as tab:
+        with as_command(tmp_path) as address:
+            tab.open(address)
+            tab.until("document.querySelector('#model option')")
+            tab.drop("#drop", [tmp_path / "a.png"])
+            settled(tab, 1)
+        tab.run(look)
+        tab.until("!document.querySelector('#connection').hidden")
+        assert texts(tab, "#connection") == ["The server cannot be reached; trying again."]
+        with as_command(tmp_path, "--port", address.rpartition(":")[2]):
+            tab.run(look)
+            tab.until("document.querySelector('#connection').hidden")
+            tab.until("document.querySelector('.state').textContent === 'No longer on the server'")
+
+
 def test_every_width_and_shape(tmp_path: Path) -> None:
     """Nothing is cut off at 390 pixels in any language, and labels leave the picture to be seen."""
     shapes = {"usual": (300, 400), "tall": (2400, 300), "wide": (100, 1000)}
@@ -666,7 +698,7 @@ def test_keys_after_the_mouse(tmp_path: Path) -> None:
         tab.press("m", 77)
         assert tab.run("document.querySelector('.show-mask').ariaPressed") == "true"
         tab.press("+", 187)
-        assert tab.run("document.querySelector('.zoom output').textContent") == "100 %"
+        assert tab.run("document.querySelector('.zoom output').textContent") == "200 %"
 
         # A change and a reload at once.
         tab.run("""(slider => {

@@ -26,12 +26,12 @@ import clips
 from clips import moving_scene, write_clip
 from derain.checkpoints.bundled import DEFAULT
 from derain.cli.messages import in_words
-from derain.errors import DerainError, UsageError
+from derain.errors import DerainError, Remedy, UsageError
 from derain.pictures import Picture, encode_picture, read_picture, to_tensor
 from derain.pictures.picture import grey_pixels
 from derain.restore import Settings, load
 from derain.serve.limits import Limits
-from derain.serve.server import serve
+from derain.serve.server import in_address, listen, serve
 from serving import ended, events, in_thread, send, submit, until
 
 LIMITS = Limits(upload_bytes=400_000, pixels=1_200_000, clip_seconds=1, waiting=2)
@@ -133,6 +133,8 @@ def test_a_picture_from_upload_to_deletion(client: httpx.Client, folder: Path, t
         with Image.open(io.BytesIO(preview.content)) as image:
             assert (image.format, image.size) == ("JPEG", (56, 40))
 
+    refused(client.get(f"/api/jobs/{job}/before?full=maybe"), 422, "'full' must be true or false.")
+
     assert len(jobs_in(folder)) == 1
     assert client.delete(f"/api/jobs/{job}").status_code == 204
     for path in ("", "/result", "/mask", "/before", "/after"):
@@ -176,7 +178,10 @@ def test_a_zip_of_several(client: httpx.Client) -> None:
         for job, name in zip((first, second, third), archive.namelist(), strict=True):
             assert archive.read(name) == client.get(f"/api/jobs/{job}/result").content
     refused(client.get("/api/results.zip", params=[("id", first), ("id", "x")]), 404)
-    refused(client.get("/api/results.zip"), 422)
+    for path in ("/api/results.zip", "/api/events"):
+        refused(client.get(path), 422, "'id' is missing; add it to the address: ?id=...")
+        many = client.get(path, params=[("id", "x")] * 501)
+        refused(many, 422, "'id' was given 501 times; at most 500.")
     for job in (first, second, third):
         client.delete(f"/api/jobs/{job}")
 
@@ -234,7 +239,7 @@ def test_what_is_no_picture_is_refused_by_its_content(client: httpx.Client, tmp_
 
 
 def test_too_large(client: httpx.Client, tmp_path: Path) -> None:
-    refused(send(client, "x.png", bytes(2_000_000)), 413, "larger than the 0.4 MB")
+    refused(send(client, "x.png", bytes(2_000_000)), 413, "the upload is larger than the 0.4 MB limit.")
 
     def chunks() -> Iterator[bytes]:
         yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
@@ -255,9 +260,15 @@ def test_uploads_that_are_no_form(client: httpx.Client) -> None:
     refused(client.post("/api/jobs"), 415)
     refused(client.post("/api/jobs", json={"file": "http://example.org/x.png"}), 415)
     refused(client.post("/api/jobs", content=b"abc", headers={"Content-Type": "multipart/form-data"}), 400)
-    refused(client.post("/api/jobs", data={"model": "spanet"}, files={"x": b"1"}), 422, "'file'")
-    for second, said in {"file": "'file' takes 1 file; more", "protect": "'protect' is not a field"}.items():
+    refused(client.post("/api/jobs", data={"model": "spanet"}, files={"x": b"1"}), 422, "unknown field 'x'. ")
+    for second, said in {
+        "file": "'file' takes 1 file; more",
+        "protect": "unknown field 'protect'. ",
+        "model": "'model' must be text; it was sent as a file.",
+    }.items():
         refused(client.post("/api/jobs", files=[("file", b"1"), (second, b"2")]), 422, said)
+    as_text = client.post("/api/jobs", files={"file": (None, "a.png")})
+    refused(as_text, 422, "'file' must be a file; it was sent as text.")
     refused(client.post("/api/jobs", files=[("file", b"1")] * 3), 400, "too many parts")
     refused(send(client, "a.png", png(), model="spanett"), 422, "Did you mean 'spanet'")
     refused(send(client, "a.png", png(), model="../weights/spanet.safetensors"), 422, "unknown model")
@@ -352,6 +363,26 @@ def test_what_is_no_way_to_start() -> None:
         serve("127.0.0.1", 0, LIMITS, models=["missing.pth"])
 
 
+def test_a_place_where_it_cannot_listen() -> None:
+    """Another port is advised only where it may help."""
+    remedy = Remedy("use any free port", {"port": 0})
+    for host in ("nosuch.invalid", "a..b", f"{'x' * 64}.invalid", "192.0.2.1", "ü" * 70):
+        with pytest.raises(DerainError) as failed:
+            listen(host, 0, remedy)
+        assert failed.value.remedy is None
+        assert str(failed.value) == (
+            f"cannot listen on {in_address(host)}:0 "
+            "(neither an address nor a name of this machine; 127.0.0.1 is one)."
+        )
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for wrong, why in ((port, "another program uses this port"), (70_000, "ports end at 65535")):
+            with pytest.raises(DerainError) as failed:
+                listen("127.0.0.1", wrong, remedy)
+            assert failed.value.message == f"cannot listen on 127.0.0.1:{wrong} ({why})."
+            assert failed.value.remedy == remedy
+
+
 def test_headers_page_and_description(client: httpx.Client) -> None:
     for path in ("/", "/docs", "/page/app.js", "/health", "/api/models", "/nothing"):
         answer = client.get(path)
@@ -417,7 +448,10 @@ def test_the_token(tmp_path: Path) -> None:
         bearer = {"Authorization": "Bearer secret ü".encode("latin-1")}
         assert client.get("/api/models", headers=bearer).status_code == 200
         refused(client.post("/api/login", json={"token": "wrong"}), 401)
-        refused(client.post("/api/login", json={}), 422)
+        refused(client.post("/api/login", json={}), 422, "'token' is missing.")
+        refused(client.post("/api/login", json={"token": 3}), 422, "'token' must be text.")
+        refused(client.post("/api/login", json=[]), 422, "the body must be a JSON object.")
+        refused(client.post("/api/login", content=b"token=x"), 422, "the body must be JSON.")
         for odd in (b'{"token": "\\ud800"}', b'{"token": 3}', b"[]", b"", b"\xff", b'"' * 3):
             status = client.post("/api/login", content=odd).status_code
             assert status in (401, 422), odd

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from derain.errors import UsageError
 from derain.pictures import EXTENSIONS
 from derain.pictures.kinds import VIDEO_KINDS
 from derain.serve.jobs import ServerJob, Store
-from derain.serve.limits import Limits, Refused
+from derain.serve.limits import IN_WORDS, Limits, Refused
 from derain.serve.uploads import Upload, kind_and_suffix, safe_folder, safe_name
 
 
@@ -98,9 +99,16 @@ def test_an_upload_that_fails_leaves_nothing_and_its_place_is_free(tmp_path: Pat
 
 
 def test_limits_are_positive() -> None:
-    for wrong in ({"keep_seconds": 0}, {"waiting": -1}, {"pixels": 0}, {"job_seconds": math.nan}):
-        with pytest.raises(UsageError, match="positive"):
+    for wrong, said in (
+        ({"upload_bytes": -2_000_000}, "the limit for one upload is -2 MB; give a positive number."),
+        ({"keep_seconds": 0}, "the limit for keeping a result is 0 minutes; give a positive number."),
+        ({"waiting": -1}, "the limit for the queue is -1 pictures and clips; give a positive number."),
+        ({"pixels": 0}, "the limit for one picture or frame is 0 megapixels; give a positive number."),
+        ({"job_seconds": math.nan}, "the limit for the work on one picture or clip is nan s; give"),
+    ):
+        with pytest.raises(UsageError, match=f"^{said}"):
             Limits(**wrong)
+    assert IN_WORDS.keys() == {field.name for field in fields(Limits)}
 
 
 def test_ids_cannot_be_guessed(tmp_path: Path) -> None:

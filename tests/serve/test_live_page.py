@@ -98,7 +98,7 @@ def test_a_browser_shows_the_newest_picture_and_what_is_known(tab: Tab, tmp_path
             while abs(middle(tab, tmp_path / "shot.png") - red) > 9:
                 assert time.monotonic() < deadline, "the picture never came"
         said = "document.querySelector('p').textContent"
-        tab.until(f"{said} === 'Live 24.8 frames a second, rain on 9.1 % of the picture'")
+        tab.until(f"{said} === 'Live 24.8 frames per second, rain on 9.1\u00a0% of the picture'")
         page.tell(row(0))
         tab.until(f"{said} === 'Waiting for the source '")
         assert tab.run("getComputedStyle(document.querySelector('img')).opacity") == "0.5"
@@ -115,7 +115,7 @@ def test_the_page_speaks_the_language_of_the_browser(tab: Tab) -> None:
         tab.call("Page.addScriptToEvaluateOnNewDocument", source="localStorage['derain-language'] = 'de'")
         visit(tab, page)
         said = "document.querySelector('p').textContent"
-        tab.until(f"{said} === 'Live 24,8 Bilder pro Sekunde, Regen auf 9,1 % des Bildes'")
+        tab.until(f"{said} === 'Live 24,8 Bilder pro Sekunde, Regen auf 9,1\u00a0% des Bildes'")
         assert tab.run("document.documentElement.lang") == "de"
         assert tab.run("document.querySelector('img').alt") == "Livebilder ohne ihren Regen"
         assert tab.problems() == []

@@ -10,7 +10,7 @@ import socket
 import threading
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -22,11 +22,12 @@ from PIL import Image
 
 import clips
 from clips import moving_scene, write_clip
+from derain.errors import DerainError
 from derain.pictures import Picture, encode_picture
 from derain.pictures.picture import Text
 from derain.restore import load
 from derain.serve import callbacks
-from derain.serve.finishing import finished
+from derain.serve.finishing import finished, refuse_other_shape
 from derain.serve.kept import held_by_picture
 from derain.serve.limits import Limits, Refused
 from derain.serve.models import offered
@@ -168,9 +169,11 @@ def test_waiting_for_a_picture(client: httpx.Client, tmp_path: Path) -> None:
         load(model, device="cpu", strength=strength)(tmp_path / "a.png", target)
         assert answer.content == target.read_bytes()
     assert "derain_stored_bytes 0" in client.get("/metrics").text  # nothing is kept
+    clip = write_clip(tmp_path / "a.mp4", list(moving_scene(6, 48, 64)))
     for files, data, said in (
         ({"file": ("a.png", b"no picture")}, {}, "neither a known kind of picture"),
-        ({"file": ("a.png", noise())}, {"callback": "http://127.0.0.1"}, "not a field"),
+        ({"file": ("a.mp4", clip.read_bytes())}, {}, "takes pictures only; send clips to /api/v1/jobs."),
+        ({"file": ("a.png", noise())}, {"callback": "http://127.0.0.1"}, "unknown field 'callback'. "),
         ({"file": ("a.png", noise())}, {"strength": "1.6"}, "strength 1.6"),
         ({"file": ("a.png", noise())}, {"strength": "much"}, "strength 'much'"),
     ):
@@ -209,7 +212,8 @@ def test_a_batch(client: httpx.Client) -> None:
 
 
 def test_unknown_and_repeated_fields_are_refused(client: httpx.Client) -> None:
-    assert "'quality' is not a field" in send(client, "a.png", noise(), quality="9").json()["error"]
+    unknown = send(client, "a.png", noise(), quality="9").json()["error"]
+    assert unknown == "unknown field 'quality'. Known: callback, file, folder, model, strength."
     twice = client.post(
         "/api/jobs", files={"file": ("a.png", noise())}, data={"model": ["spanet", "everyday"]}
     )
@@ -283,6 +287,8 @@ def test_a_model_of_ones_own(tmp_path: Path) -> None:
 def test_figures_of_time(client: httpx.Client) -> None:
     client.get("/health")
     text = client.get("/metrics").text
+    client.get("/api/openapi.json")
+    assert 'route="/api/v1/openapi.json"' in client.get("/metrics").text
     name = 'derain_http_answer_seconds_bucket{method="GET",route="/health",le="'
     counts = [int(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(name)]
     assert len(counts) == 8
@@ -301,6 +307,8 @@ def test_the_description_says_how_to_sign_in_and_what_comes_back(
     assert all(field.get("description") for field in fields.values())
     body = described["paths"]["/api/v1/jobs"]["post"]["requestBody"]["content"]["multipart/form-data"]
     assert set(body["schema"]["properties"]) == {"file", "model", "strength", "folder", "callback"}
+    for path in ("jobs", "batches", "restore"):
+        assert "503" in described["paths"][f"/api/v1/{path}"]["post"]["responses"], path
     with in_thread(tmp_path, LIMITS, token="t") as guarded:
         described = guarded.get("/api/v1/openapi.json", headers={"Authorization": "Bearer t"}).json()
     assert described["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
@@ -345,7 +353,8 @@ def test_less_of_the_change_and_none_in_places(client: httpx.Client, tmp_path: P
         assert answer.json()["error"] == said
     for files, status in (
         ({"protect": ("p.png", b"no picture")}, 422),
-        ({"protect": ("p.png", noise())}, 422),  # a photograph by mistake
+        ({"protect": ("p.png", noise(20, 30))}, 422),  # a photograph by mistake
+        ({"protect": ("p.png", encode_picture(Picture(mask[:, :20]), ".png"))}, 422),  # of another shape
         ({"strength": (None, "2")}, 422),
         ({"file": ("p.png", noise())}, 422),
     ):
@@ -357,6 +366,27 @@ def test_less_of_the_change_and_none_in_places(client: httpx.Client, tmp_path: P
     assert client.get(f"{path}/result").content == whole
     assert client.get(f"{path}/protect").status_code == 404
     client.delete(path)
+
+
+@pytest.mark.parametrize(
+    ("mask", "picture", "fits"),
+    [
+        ((320, 480), (320, 480), True),
+        ((683, 1024), (2000, 3000), True),  # as the page draws them, rounded
+        ((13, 1024), (30, 2300), True),
+        ((1, 1024), (2, 5000), True),
+        ((670, 1000), (2000, 3000), True),  # enlarged from 67 x 100
+        ((10, 10), (320, 480), False),
+        ((480, 320), (320, 480), False),
+        ((320, 500), (320, 480), False),
+        ((1, 1024), (20, 5000), False),
+    ],
+)
+def test_a_mask_has_the_shape_of_its_picture(
+    mask: tuple[int, int], picture: tuple[int, int], fits: bool
+) -> None:
+    with nullcontext() if fits else pytest.raises(DerainError, match="aspect ratio"):
+        refuse_other_shape(mask, picture)
 
 
 def pixels(content: bytes) -> np.ndarray:

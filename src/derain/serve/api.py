@@ -84,7 +84,7 @@ def create_app(
         description="Removes rain from pictures and short clips.",
         docs_url=None,
         redoc_url=None,
-        openapi_url=f"{VERSION}/openapi.json",
+        openapi_url=None,
         lifespan=lifespan,
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
@@ -93,7 +93,12 @@ def create_app(
     say_problems(app, "/docs lists the addresses of the API, and the page is at /.")
     add_page(app)
     add_api(app)
-    app.openapi = lambda: _description(app, token is not None)  # type: ignore[method-assign]
+
+    # FastAPI's own address for it has no route, by which the log and the metrics name it.
+    @app.get(f"{VERSION}/openapi.json", include_in_schema=False)
+    def description() -> dict[str, Any]:
+        return _description(app, token is not None)
+
     return app
 
 

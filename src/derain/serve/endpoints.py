@@ -180,6 +180,7 @@ def _add_uploads(api: APIRouter) -> None:
         "/jobs",
         summary="Send a picture or a short clip",
         status_code=201,
+        responses=_NO_ROOM,
         openapi_extra=form_body(("model", "strength", "folder", "callback")),
     )
     async def submit(request: Request, server: ServerDep) -> JobView:
@@ -194,6 +195,7 @@ def _add_uploads(api: APIRouter) -> None:
         description="Together no larger than the limit of one upload. Each file becomes its own job or "
         "is refused separately.",
         status_code=201,
+        responses=_NO_ROOM,
         openapi_extra=form_body(("model", "strength", "folder", "callback"), several=True),
     )
     async def batch(request: Request, server: ServerDep) -> list[BatchEntry]:
@@ -212,7 +214,7 @@ def _add_uploads(api: APIRouter) -> None:
         description="The response is the file that a job would give; the header Derain-Note has its note, "
         "percent-encoded. Nothing is stored. The request waits in the queue like a job; clips are refused.",
         response_class=Response,
-        responses=_BINARY,
+        responses=_BINARY | _NO_ROOM,
         openapi_extra=form_body(("model", "strength")),
     )
     async def restore(request: Request, server: ServerDep) -> Response:
@@ -324,6 +326,9 @@ def _add_jobs(api: APIRouter) -> None:
 _BINARY: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/octet-stream": {}}, "description": "The file"}
 }
+_NO_ROOM: dict[int | str, dict[str, Any]] = {
+    503: {"model": Problem, "description": "The store is full, or the server is stopping"}
+}
 _EVENTS: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {
@@ -373,7 +378,7 @@ async def _add(
     async with server.checking:
         upload = await run_in_threadpool(_take, file.file, file.filename or "", folder, server.limits)
     if upload.kind == "clip" and not clips:
-        raise Refused(415, "clips take too long to wait for; send it as a job.")
+        raise Refused(415, "this address takes pictures only; send clips to /api/v1/jobs.")
     server.metrics.uploaded(file.size or 0)
     return server.store.add(folder, upload, request_id=request.scope["request_id"], **vars(wishes))
 

@@ -18,6 +18,8 @@ from derain.restore.protecting import keep_map
 from derain.serve.jobs import Finish, ServerJob
 from derain.serve.limits import Limits, Refused
 
+SLACK = 0.01  # difference of aspect ratios that is not seen, as a fraction
+
 
 def finish(job: ServerJob, strength: float, protect: BinaryIO | None, limits: Limits) -> Finish | None:
     """Writes the result with the job's change scaled by `strength`, and none of it where `protect` is white.
@@ -25,14 +27,14 @@ def finish(job: ServerJob, strength: float, protect: BinaryIO | None, limits: Li
     Args:
         job: the finished job of a picture.
         strength: 0 (the rainy picture) to `MAX_STRENGTH`; 1 is the result of the job.
-        protect: a mask of any size, stretched over the whole picture; None protects nothing.
+        protect: a mask in the shape of the picture, of any size; None protects nothing.
         limits: they limit the pixels that `protect` may have.
 
     Returns:
         What was written, under new names; None if it would equal the job's own result.
 
     Raises:
-        Refused: 422 `protect` is not a picture, or not a mask.
+        Refused: 422 `protect` is not a picture, not a mask, or of another shape.
         DerainError: a file cannot be read or written.
     """
     if strength == 1 and protect is None:
@@ -55,16 +57,34 @@ def finished(rainy: Picture, restored: Picture, strength: float, keep: Tensor | 
 
 
 def _read_mask(file: BinaryIO, place: Path, size: tuple[int, int], limits: Limits) -> tuple[Picture, Tensor]:
-    """A mask as 8-bit grey, and its keep map stretched to a picture of this height and width; leaves nothing
+    """A mask as 8-bit grey, and its keep map scaled to a picture of this height and width; leaves nothing
     at `place`."""
     try:
         with errors_of("protect", place):
             place.write_bytes(file.read())
             picture = read_picture(place, limits.pixels)
+        refuse_other_shape(picture.size, size)
         levels = to_rgb8(picture)
-        stretched = Image.fromarray(levels).resize(size[::-1], Image.Resampling.BILINEAR)
-        return Picture(levels[..., :1]), keep_map(to_tensor(Picture(np.array(stretched))), "protect")
+        scaled = Image.fromarray(levels).resize(size[::-1], Image.Resampling.BILINEAR)
+        return Picture(levels[..., :1]), keep_map(to_tensor(Picture(np.array(scaled))), "protect")
     except DerainError as error:
         raise Refused(422, str(error).replace(str(place), "protect")) from None
     finally:
         place.unlink(missing_ok=True)
+
+
+def refuse_other_shape(mask: tuple[int, int], picture: tuple[int, int]) -> None:
+    """Checks that two sizes (height, width) have the same aspect ratio.
+
+    Sides that were rounded may be wrong by a pixel, and those of an enlarged mask by a few.
+
+    Raises:
+        DerainError: they differ by more than that.
+    """
+    (high, wide), (height, width) = mask, picture
+    rounding = max(height + width, SLACK * high * width)
+    if abs(high * width - wide * height) > rounding:
+        raise DerainError(
+            f"protect: the mask is {wide}x{high} and the picture {width}x{height}; they may differ in size, "
+            "but not in aspect ratio."
+        )

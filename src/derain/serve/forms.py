@@ -19,6 +19,7 @@ from derain.restore import Settings
 from derain.serve.callbacks import refuse_unless_allowed
 from derain.serve.limits import Limits, Refused
 from derain.serve.models import OfferedModel
+from derain.serve.problems import wrong_part
 from derain.serve.uploads import safe_folder
 from derain.serve.views import Login
 from derain.strength import MAX_STRENGTH
@@ -87,7 +88,7 @@ def finish_body() -> dict[str, Any]:
     protect = {
         "type": "string",
         "format": "binary",
-        "description": "A mask of any size, scaled to the picture: its white areas do not change.",
+        "description": "A mask of any size, in the aspect ratio of the picture; white areas do not change.",
     }
     return _body({"type": "object", "properties": {"strength": _FIELDS["strength"], "protect": protect}})
 
@@ -186,11 +187,12 @@ def _sorted_out(
     for name, value in parts:
         if name == file and isinstance(value, UploadFile):
             files.append(value)
-        elif name not in fields or not isinstance(value, str):
-            known = ", ".join(f"'{field}'" for field in (file, *fields))
-            raise Refused(
-                422, f"'{name}' is not a field of this form, or not of its type; the fields are {known}."
-            )
+        elif name == file:
+            raise Refused(422, f"'{name}' must be a file; it was sent as text.")
+        elif name not in fields:
+            raise Refused(422, str(unknown_name("field", name, (file, *fields))))
+        elif not isinstance(value, str):
+            raise Refused(422, f"'{name}' must be text; it was sent as a file.")
         elif name in given:
             raise Refused(422, f"'{name}' was given twice.")
         else:
@@ -204,7 +206,7 @@ async def _bounded(request: Request, limits: Limits, timeout: asyncio.Timeout) -
     """The body as it arrives, up to the size limit; each byte extends the time limit a little."""
     began = asyncio.get_running_loop().time()
     most = limits.upload_bytes + FORM_BYTES
-    too_large = Refused(413, f"larger than the {limits.upload_bytes / 1e6:g} MB that are accepted.")
+    too_large = Refused(413, f"the upload is larger than the {limits.upload_bytes / 1e6:g} MB limit.")
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > most:
         raise too_large
@@ -257,6 +259,4 @@ async def read_login(request: Request) -> Login:
     except ClientDisconnect:
         raise Refused(400, "the login was cut short.") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "body"
-        raise Refused(422, f"{place}: {first['msg']}.") from None
+        raise Refused(422, wrong_part(error.errors()[0])) from None

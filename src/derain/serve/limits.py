@@ -7,6 +7,19 @@ from dataclasses import dataclass
 
 from derain.errors import DerainError, UsageError
 
+# What each limit is for, and the unit that people think in: its size and its name.
+IN_WORDS = {
+    "upload_bytes": ("one upload", 1e6, "MB"),
+    "upload_seconds": ("the time of an upload", 1, "s"),
+    "upload_pace": ("the pace of an upload", 1e3, "kB per second"),
+    "pixels": ("one picture or frame", 1e6, "megapixels"),
+    "clip_seconds": ("the length of a clip", 1, "s"),
+    "job_seconds": ("the work on one picture or clip", 1, "s"),
+    "waiting": ("the queue", 1, "pictures and clips"),
+    "storage_bytes": ("all stored files together", 1e6, "MB"),
+    "keep_seconds": ("keeping a result", 60, "minutes"),
+}
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -41,7 +54,10 @@ class Limits:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if not 0 < value < math.inf:
-                raise UsageError(f"limit {name} is {value}; give a positive number.")
+                what, unit, written = IN_WORDS[name]
+                raise UsageError(
+                    f"the limit for {what} is {value / unit:g} {written}; give a positive number."
+                )
 
 
 class Refused(DerainError):

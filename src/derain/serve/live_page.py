@@ -55,7 +55,7 @@ class LivePage:
             port: a port of 127.0.0.1; 0 for any free one.
 
         Raises:
-            DerainError: the port is taken.
+            DerainError: the port is taken or not permitted.
         """
         self._listener = listen("127.0.0.1", port, Remedy("use any free port", {"page": 0}))
         self.address = f"http://127.0.0.1:{self._listener.getsockname()[1]}"

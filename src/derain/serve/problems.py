@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -15,6 +16,14 @@ from derain.serve.limits import Refused
 
 LONGEST_SHOWN = 80  # characters shown of an address that does not exist
 METHODS = ("GET", "POST", "PUT", "DELETE")
+# What is wrong with a part of a request, by the kinds of errors of pydantic.
+FAULTS = {
+    "missing": "is missing",
+    "bool_parsing": "must be true or false",
+    "string_type": "must be text",
+    "json_invalid": "must be JSON",
+    "model_type": "must be a JSON object",
+}
 
 
 def refusal(refused: Refused) -> JSONResponse:
@@ -44,12 +53,26 @@ def _saying(app: FastAPI, addresses: str) -> Callable[[Request, Exception], Awai
         if isinstance(error, HTTPException):
             return _of_http(app, addresses, request, error)
         if isinstance(error, RequestValidationError):
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            return refusal(Refused(422, f"{where}: {first['msg']}."))
+            return refusal(Refused(422, wrong_part(error.errors()[0])))
         return refusal(Refused(422, str(error)))
 
     return say
+
+
+def wrong_part(error: Mapping[str, Any]) -> str:
+    """What is wrong with a part of a request, in one sentence.
+
+    Args:
+        error: as pydantic describes it; its place is that of a parameter of the address, or of a value in the
+            body.
+    """
+    kind, place, facts = error["type"], error["loc"], error.get("ctx", {})
+    name = f"'{place[-1]}'" if place else "the body"
+    if kind == "missing" and place[0] == "query":
+        return f"{name} is missing; add it to the address: ?{place[-1]}=..."
+    if kind == "too_long":
+        return f"{name} was given {facts['actual_length']} times; at most {facts['max_length']}."
+    return f"{name} {FAULTS.get(kind, error['msg'])}."
 
 
 def _of_http(app: FastAPI, addresses: str, request: Request, error: HTTPException) -> Response:

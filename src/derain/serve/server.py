@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import logging
 import socket
@@ -62,7 +63,7 @@ def serve(
         raise UsageError("the token is empty; give a long random one, such as from 'openssl rand -hex 16'.")
     if not is_loopback(host) and token is None:
         raise UsageError(
-            f"{host} can be reached by others, so a token is needed; 127.0.0.1 cannot.",
+            f"{host} is open to other machines, so it needs a token; 127.0.0.1 does not.",
             Remedy("listen there", {"token": "SECRET"}),
         )
     work = WorkerSettings(offered(models), settings, threads, workers)
@@ -157,16 +158,31 @@ def listen(host: str, port: int, remedy: Remedy) -> socket.socket:
     """A socket that listens on an address or name of this machine, and on a port; 0 for any free one.
 
     Raises:
-        DerainError: it cannot listen there; the error has the given remedy.
+        DerainError: it cannot listen there; the error has the given remedy if another port would help.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)
-    except OSError as error:
-        why = reason(error)
     except OverflowError:
-        why = "ports end at 65535"
-    raise DerainError(f"cannot listen on {in_address(host)}:{port} ({why}).", remedy)
+        why, is_port = "ports end at 65535", True
+    except (OSError, TypeError) as error:
+        why, is_port = _why_not(error)
+    raise DerainError(f"cannot listen on {in_address(host)}:{port} ({why}).", remedy if is_port else None)
+
+
+def _why_not(error: OSError | TypeError) -> tuple[str, bool]:
+    """Why nothing can listen at an address, and whether that is because of the port.
+
+    Args:
+        error: of `socket.create_server`; a `TypeError` for a name that cannot be encoded.
+    """
+    cause = error.__context__  # the system's error; Python replaces it by one that repeats the address
+    system = cause if isinstance(cause, OSError) else error
+    if isinstance(system, socket.gaierror | TypeError) or system.errno == errno.EADDRNOTAVAIL:
+        return "neither an address nor a name of this machine; 127.0.0.1 is one", False
+    if system.errno == errno.EADDRINUSE:
+        return "another program uses this port", True
+    return reason(system), system.errno == errno.EACCES
 
 
 def in_address(host: str) -> str:

@@ -9,6 +9,7 @@ const byId = (id) => document.getElementById(id);
 const KEPT = "derain-cards"; // [id, name, folder] of each in the tab's storage, so that a reload loses nothing
 const MOST = 500; // jobs that one request may name
 const RETRY = 5; // seconds
+const WATCH = 15; // seconds
 const LONGEST = 2 ** 31 - 1; // milliseconds that browsers can wait
 const cards = new Map(); // job id -> card
 const queue = []; // cards whose files wait to be sent
@@ -16,6 +17,7 @@ const early = []; // files that came before the login
 let limits = null;
 let sending = false;
 let following = null;
+let lost = false; // whether the server did not answer to `watch`
 let wake = null; // ends the pause of the sender
 
 const say = (text) => { byId("spoken").textContent = text; };
@@ -79,6 +81,17 @@ function reached(yes) {
   byId("connection").hidden = yes;
 }
 
+// While no job is followed, nothing else would tell that the server, and with it the results, are gone.
+async function watch() {
+  if (document.hidden || following || !allDone().length) return;
+  const was = lost;
+  lost = !await fetch("/health").then((answer) => answer.ok, () => false);
+  if (lost) return reached(false);
+  if (!was) return;
+  reached(true);
+  look(allDone()); // another server does not have them
+}
+
 // Whether all results of some finished cards can be downloaded, with their last changes; tells if not.
 async function stillThere(some) {
   await Promise.all(some.map((card) => card.finished));
@@ -102,6 +115,7 @@ async function remove(card) {
   if (queue.includes(card)) queue.splice(queue.indexOf(card), 1);
   card.item.remove();
   (next?.querySelector(".delete") ?? byId("choose")).focus();
+  say(word("spoken_removed", { name: card.name }));
   cards.delete(card.job.id);
   keep();
   overview();
@@ -209,7 +223,7 @@ function pause(seconds) {
 
 // Helpers
 
-const megabytes = (bytes) => `${Math.round(bytes / 1e6)} MB`;
+const megabytes = (bytes) => word("megabytes", { count: Math.round(bytes / 1e6) });
 const keep = () =>
   sessionStorage.setItem(KEPT, JSON.stringify([...cards].map(([id, { name, folder }]) => [id, name, folder])));
 
@@ -229,7 +243,7 @@ function time(seconds) {
 function askForToken() {
   byId("work").hidden = true;
   byId("login").hidden = false;
-  byId("token").focus();
+  if (document.activeElement !== byId("language")) byId("token").focus();
 }
 
 byId("login").addEventListener("submit", async (event) => {
@@ -315,6 +329,7 @@ async function start() {
   byId("work").hidden = false;
   await restoreCards();
   overview();
+  if (document.activeElement === byId("language")) byId("language").scrollIntoView(false); // cards are above it
   follow();
   byId("early").hidden = true;
   if (early.length) take(early.splice(0));
@@ -344,6 +359,8 @@ function names(kind) {
   }).join(", ");
 }
 
+setInterval(watch, 1000 * WATCH);
+document.addEventListener("visibilitychange", watch);
 translate(document);
 offerLanguages(byId("language"));
 whenLocked(askForToken);

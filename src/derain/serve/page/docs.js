@@ -59,6 +59,6 @@ if (answer.ok) {
     }
   }
 } else {
-  byId("problem").textContent = "The list needs the token; sign in on the first page.";
+  byId("problem").textContent = "Sign in on the start page to see the endpoints.";
   byId("problem").hidden = false;
 }

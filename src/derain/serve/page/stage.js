@@ -16,13 +16,17 @@ export function stage(item, spoken) {
   let zoom = 0; // of LEVELS; 0 fits the picture into the page
   let addresses = null;
 
-  // CSS pixels for each of the picture.
-  function scale() {
-    if (zoom) return zoom / devicePixelRatio;
+  // CSS pixels for each of the picture, where it fits into the page.
+  function fitting() {
     const room = Math.min(item.querySelector(".head").clientWidth / size.width, (HIGHEST * innerHeight) / size.height);
     if (room <= 1) return room;
     return Math.min(Math.floor(room), Math.max(1, Math.ceil(LEAST / size.width)));
   }
+
+  const scale = () => (zoom ? zoom / devicePixelRatio : fitting());
+
+  // The levels at which the picture is larger than that.
+  const steps = () => LEVELS.filter((level) => level / devicePixelRatio > fitting());
 
   function layout() {
     if (!size || figure.hidden) return;
@@ -41,7 +45,7 @@ export function stage(item, spoken) {
     figure.classList.toggle("small", figure.clientWidth < NARROW || figure.clientHeight < LOW);
     part(".zoom output").textContent = zoom ? `${100 * zoom} %` : word("fit");
     part(".zoom-out").disabled = !zoom;
-    part(".zoom-in").disabled = zoom === LEVELS.at(-1);
+    part(".zoom-in").disabled = zoom >= (steps().at(-1) ?? 0);
     slide();
   }
 
@@ -65,8 +69,8 @@ export function stage(item, spoken) {
     if (zoom) await sharpen();
   }
 
-  const closer = () => setZoom(LEVELS.find((level) => level > zoom) ?? zoom);
-  const farther = () => setZoom(LEVELS.findLast((level) => level < zoom) ?? 0);
+  const closer = () => setZoom(steps().find((level) => level > zoom) ?? zoom);
+  const farther = () => setZoom(steps().findLast((level) => level < zoom) ?? 0);
 
   // All pixels, once zoomed in; until they have loaded, the smaller preview stays.
   async function sharpen() {

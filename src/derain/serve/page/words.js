@@ -1,6 +1,7 @@
 // The words of the page in the reader's language. words.json has them: key -> language -> text.
 
 const CHOSEN = "derain-language"; // in the browser's storage
+const CHANGED = "derain-language-changed"; // in the tab's storage, from a choice to the reload
 
 const { languages, words } = await (await fetch(new URL("words.json", import.meta.url))).json();
 
@@ -59,13 +60,16 @@ export function translate(root) {
   for (const part of root.querySelectorAll("[data-label]")) part.setAttribute("aria-label", word(part.dataset.label));
 }
 
-// Fills the list of languages; a choice is remembered, and the page reloads.
+// Fills the list of languages; a choice is remembered, and the page reloads with the focus where it was.
 export function offerLanguages(list) {
   list.replaceChildren(...Object.entries(languages).map(([name, title]) => new Option(title, name, false, name === language)));
   list.addEventListener("change", () => {
     localStorage.setItem(CHOSEN, list.value);
+    sessionStorage.setItem(CHANGED, "");
     location.reload();
   });
+  if (sessionStorage.getItem(CHANGED) !== null) list.focus();
+  sessionStorage.removeItem(CHANGED);
 }
 
-export const percent = (fraction) => `${Math.floor(100 * fraction + 1e-6)} %`;
+export const percent = (fraction) => `${Math.floor(100 * fraction + 1e-6)}\u00a0%`;
