@@ -69,10 +69,11 @@ _QUICK = {
     "libx265": {"preset": "veryfast", "tune": "zerolatency"},
     "libvpx-vp9": {"deadline": "realtime", "lag-in-frames": "0"},
 }
+FRAGMENT = 1_000_000  # microseconds of MP4 or QuickTime that are lost if the program is killed
 _CONTAINERS = {
     # The file is complete after every fragment, whatever happens later.
-    "mp4": {"movflags": "frag_keyframe+empty_moov+default_base_moof"},
-    "mov": {"movflags": "frag_keyframe+empty_moov"},
+    "mp4": {"movflags": "empty_moov+default_base_moof", "frag_duration": str(FRAGMENT)},
+    "mov": {"movflags": "empty_moov", "frag_duration": str(FRAGMENT)},
     "matroska": {"cluster_time_limit": "200"},  # milliseconds that the reader of a pipe waits at most
 }
 
