@@ -145,7 +145,7 @@ def test_one_line_for_what_cannot_be(
     cases = [
         (b"", ("-",), 1, "standard input: nothing arrived"),
         (b"YUV4MPEG2 Wx H48 F25:1\nFRAME\n" + bytes(9999), ("-",), 1, "no readable video (impossible size)"),
-        (b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", ("-",), 1, "no readable video"),
+        (b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", ("-",), 1, "AVI, FLV, Motion JPEG, H.264, H.265"),
         (y4m, ("-", "--maps"), 2, "--maps: cannot be used with frames from standard input. To restore them"),
         (y4m, ("-", "--raw", "rgb24"), 2, "give their --size and --rate"),
         (y4m, ("-", "--size", "64x48"), 2, "for raw frames; give their format as --raw"),

@@ -300,8 +300,9 @@ def _why_no_pipe(reading: _Reading, error: Exception) -> str:
     if reading.length == 0:
         return "nothing arrived; check the output of the program before the pipe."
     return (
-        f"no readable video ({why_not_opened(error)}); known are y4m, Matroska, WebM, NUT, MPEG-TS, MP4 with "
-        "its index in front, and raw frames whose format and size are given."
+        f"no readable video ({why_not_opened(error)}); known are y4m, Matroska, WebM, NUT, MPEG-TS, AVI, "
+        "FLV, Motion JPEG, H.264, H.265, MP4 with its index in front, and raw frames whose format and size "
+        "are given."
     )
 
 
