@@ -24,6 +24,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
 from derain.errors import DerainError, UsageError, reason, refuse_unknown, unknown_name
+from derain.pictures.matroska_elements import MATROSKA, Elements
 from derain.pictures.video import Frame, pixels_of
 from derain.pictures.video_decoding import (
     Tally,
@@ -150,14 +151,14 @@ class FrameStream:
     @property
     def damaged(self) -> bool:
         """Whether something could not be decoded so far, or the last frame is incomplete."""
-        # FFmpeg does not report a remainder of a y4m stream that is too short for a frame.
-        is_cut = (
-            self._format == "yuv4mpegpipe"
-            and self._reading is not None
-            and self._reading.has_ended
-            and self._reading.length != self._tally.end
-        )
-        return self._tally.damaged or is_cut
+        return self._tally.damaged or (self._reading is not None and self._is_cut(self._reading))
+
+    def _is_cut(self, reading: _Reading) -> bool:
+        """Whether a pipe ended too early, in the formats where FFmpeg does not report it."""
+        if self._format == MATROSKA:
+            return reading.elements.broken or (reading.has_ended and reading.elements.cut)
+        # A remainder that is too short for a frame.
+        return self._format == "yuv4mpegpipe" and reading.has_ended and reading.length != self._tally.end
 
     def stop(self) -> None:
         """Ends the frames of a pipe, even while another thread waits for the next one."""
@@ -190,6 +191,7 @@ class _Reading:
 
     Attributes:
         length: how many bytes have arrived so far.
+        elements: what they are, if they are Matroska or WebM.
         has_ended: whether the other side has closed the pipe.
         stop: set to end the stream, even while it waits.
     """
@@ -200,6 +202,7 @@ class _Reading:
         self._read: Callable[[int], bytes] = unbuffered.read
         self._descriptor = _descriptor(unbuffered)
         self.length, self.has_ended, self.stop = 0, False, threading.Event()
+        self.elements = Elements()
 
     def read(self, size: int) -> bytes:
         try:
@@ -209,6 +212,7 @@ class _Reading:
         except KeyboardInterrupt:
             raise _Interrupted from None
         self.length += len(content)
+        self.elements.add(content)
         self.has_ended = not content
         return content
 
