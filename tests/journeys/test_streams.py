@@ -173,6 +173,17 @@ def test_a_stream_that_breaks_off_is_restored_as_far_as_it_goes(clip: Path, weig
     assert piped(stream[:-frame], "run", "-", "--model", weights).returncode == 0
 
 
+def test_live_frames_that_break_off_are_recorded_as_far_as_they_go(
+    clip: Path, weights: Path, tmp_path: Path
+) -> None:
+    stream, target = through_a_pipe(clip, "yuv4mpegpipe", "wrapped_avframe"), tmp_path / "dry.mkv"
+    done = piped(stream[:-100], "live", "-", "-o", target, "--model", weights)
+    assert done.returncode == 1
+    assert b"standard input: damaged or cut off; what could be read was restored" in done.stderr
+    assert stored(target)[0]
+    assert piped(stream, "live", "-", "-o", tmp_path / "all.mkv", "--model", weights).returncode == 0
+
+
 def test_a_reader_that_goes_ends_it(clip: Path, weights: Path) -> None:
     long = through_a_pipe(clip, "yuv4mpegpipe", "wrapped_avframe")
     head, frames = long.split(b"FRAME", 1)

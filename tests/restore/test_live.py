@@ -94,7 +94,7 @@ def test_frames_that_come_meanwhile_are_dropped_and_counted(clip: Path) -> None:
         """The clip's frames, of which all but the first come while the first is in work."""
 
         def __init__(self, stream: LiveStream) -> None:
-            self.facts, self.rgb, self._stream = stream.facts, stream.rgb, stream
+            self.facts, self.rgb, self.damaged, self._stream = stream.facts, stream.rgb, False, stream
 
         def decoded(self) -> Iterator[object]:
             yield from self._stream.decoded()
