@@ -41,7 +41,7 @@ WORDS = {
     "duration": "the time for which its last frame stays",
     "subtitles": "subtitle",
     "attachments": "attachment",
-    "aspect": "the shape of its pixels",
+    "aspect": "its pixel aspect ratio",
     "depth": "bits per sample",
     "HDR10": "mastering display",
     "alpha": "transparency",

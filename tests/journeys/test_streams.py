@@ -145,7 +145,7 @@ def test_one_line_for_what_cannot_be(
     cases = [
         (b"", ("-",), 1, "standard input: nothing arrived"),
         (b"YUV4MPEG2 Wx H48 F25:1\nFRAME\n" + bytes(9999), ("-",), 1, "no readable video (impossible size)"),
-        (b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", ("-",), 1, "no readable video"),
+        (b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", ("-",), 1, "AVI, FLV, Motion JPEG, H.264, H.265"),
         (y4m, ("-", "--maps"), 2, "--maps: cannot be used with frames from standard input. To restore them"),
         (y4m, ("-", "--raw", "rgb24"), 2, "give their --size and --rate"),
         (y4m, ("-", "--size", "64x48"), 2, "for raw frames; give their format as --raw"),
@@ -171,6 +171,17 @@ def test_a_stream_that_breaks_off_is_restored_as_far_as_it_goes(clip: Path, weig
         assert done.returncode == 1
         assert b"standard input: damaged or cut off; what could be read was restored" in done.stderr
     assert piped(stream[:-frame], "run", "-", "--model", weights).returncode == 0
+
+
+def test_live_frames_that_break_off_are_recorded_as_far_as_they_go(
+    clip: Path, weights: Path, tmp_path: Path
+) -> None:
+    stream, target = through_a_pipe(clip, "yuv4mpegpipe", "wrapped_avframe"), tmp_path / "dry.mkv"
+    done = piped(stream[:-100], "live", "-", "-o", target, "--model", weights)
+    assert done.returncode == 1
+    assert b"standard input: damaged or cut off; what could be read was restored" in done.stderr
+    assert stored(target)[0]
+    assert piped(stream, "live", "-", "-o", tmp_path / "all.mkv", "--model", weights).returncode == 0
 
 
 def test_a_reader_that_goes_ends_it(clip: Path, weights: Path) -> None:

@@ -44,6 +44,24 @@ def test_the_facts_of_a_clip(tmp_path: Path) -> None:
     assert len(list(VideoReader(facts, skip=4))) == 2
 
 
+def test_places_without_a_frame_in_avi_do_not_count_for_its_rate(tmp_path: Path) -> None:
+    """`ffmpeg -c copy` leaves every other place empty where frames were reordered."""
+    clip = write_clip(
+        tmp_path / "a.avi",
+        list(moving_scene(24, 48, 64)),
+        rate=Fraction(8),
+        time_base=Fraction(1, 16),
+        times=range(0, 48, 2),
+    )
+    facts, eighths = video_facts(clip), [k / 8 for k in range(24)]
+    assert (facts.rate, facts.expected_frames) == (8, 24)
+    assert [float(frame.pts * facts.time_base) for frame in VideoReader(facts)] == eighths
+    for suffix in (".mkv", ".avi"):
+        copy = tmp_path / f"b{suffix}"
+        restore_video(clip, copy, lambda rainy: rainy, VideoOptions(frame_by_frame=True))
+        assert (content(copy).rate, content(copy).times) == (8, eighths)
+
+
 @pytest.mark.parametrize("colour", [(1, 1), (1, 2), (5, 1), (5, 2)])
 def test_colours_are_read_by_the_matrix_and_range_of_the_file(
     tmp_path: Path, colour: tuple[int, int]

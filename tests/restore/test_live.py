@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -92,7 +94,7 @@ def test_frames_that_come_meanwhile_are_dropped_and_counted(clip: Path) -> None:
         """The clip's frames, of which all but the first come while the first is in work."""
 
         def __init__(self, stream: LiveStream) -> None:
-            self.facts, self.rgb, self._stream = stream.facts, stream.rgb, stream
+            self.facts, self.rgb, self.damaged, self._stream = stream.facts, stream.rgb, False, stream
 
         def decoded(self) -> Iterator[object]:
             yield from self._stream.decoded()
@@ -155,6 +157,19 @@ def test_what_was_turned_is_written_upright(tmp_path: Path) -> None:
     assert (written.rotation, written.frames[0].shape) == (0, (64, 48, 3))
     for before, after in zip(shown, written.frames, strict=True):
         assert abs(after.astype(int) - before).mean() < 4
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_what_was_recorded_can_be_played_while_it_grows(tmp_path: Path, clip: Path, suffix: str) -> None:
+    growing, found = tmp_path / f"grows{suffix}", tmp_path / f"found{suffix}"
+    with open_file(clip) as stream, FrameWriter(growing, suffix, stream.facts) as writer:
+        first = next(iter(stream))
+        second = round(1 / stream.facts.time_base)
+        for number in range(33):  # 8 per second; x264 puts 250 frames between key frames
+            writer.write(replace(first, pts=number * second // 8))
+        shutil.copy(growing, found)  # what a power cut would leave
+    assert len(content(found).frames) >= 33 - 9
+    assert len(content(growing).frames) == 33
 
 
 @pytest.mark.parametrize("address", ["concat:a|b", "file:///etc/passwd", "gopher://a/b", "data://text"])

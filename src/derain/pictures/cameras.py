@@ -24,6 +24,7 @@ class CameraStream:
 
     Attributes:
         facts: its frame size, and the frame rate that it states.
+        damaged: False; a camera delivers whole frames.
     """
 
     def __init__(self, capture: cv2.VideoCapture, name: str) -> None:
@@ -31,7 +32,7 @@ class CameraStream:
         Raises:
             DerainError: it delivers no frames.
         """
-        self._capture = capture
+        self._capture, self.damaged = capture, False
         capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # the newest frame, not a buffered one
         works, first = capture.read()
         if not works:

@@ -178,7 +178,7 @@ def _with_chunk(carried: Picture, kind: bytes, content: bytes, checksum: bytes) 
                 across, down, unit = struct.unpack(">IIB", content)
                 if unit == 1:
                     return replace(carried, dpi=(across * INCH, down * INCH))
-                return carried if across == down else _with_loss(carried, "the shape of its pixels")
+                return carried if across == down else _with_loss(carried, "its pixel aspect ratio")
             case b"cICP":
                 primaries, transfer, matrix, full = struct.unpack(">4B", content)
                 if matrix == 0:  # RGB, as everything in PNG

@@ -24,6 +24,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
 from derain.errors import DerainError, UsageError, reason, refuse_unknown, unknown_name
+from derain.pictures.matroska_elements import MATROSKA, Elements
 from derain.pictures.video import Frame, pixels_of
 from derain.pictures.video_decoding import (
     Tally,
@@ -69,10 +70,11 @@ _QUICK = {
     "libx265": {"preset": "veryfast", "tune": "zerolatency"},
     "libvpx-vp9": {"deadline": "realtime", "lag-in-frames": "0"},
 }
+FRAGMENT = 1_000_000  # microseconds of MP4 or QuickTime that are lost if the program is killed
 _CONTAINERS = {
     # The file is complete after every fragment, whatever happens later.
-    "mp4": {"movflags": "frag_keyframe+empty_moov+default_base_moof"},
-    "mov": {"movflags": "frag_keyframe+empty_moov"},
+    "mp4": {"movflags": "empty_moov+default_base_moof", "frag_duration": str(FRAGMENT)},
+    "mov": {"movflags": "empty_moov", "frag_duration": str(FRAGMENT)},
     "matroska": {"cluster_time_limit": "200"},  # milliseconds that the reader of a pipe waits at most
 }
 
@@ -149,14 +151,14 @@ class FrameStream:
     @property
     def damaged(self) -> bool:
         """Whether something could not be decoded so far, or the last frame is incomplete."""
-        # FFmpeg does not report a remainder of a y4m stream that is too short for a frame.
-        is_cut = (
-            self._format == "yuv4mpegpipe"
-            and self._reading is not None
-            and self._reading.has_ended
-            and self._reading.length != self._tally.end
-        )
-        return self._tally.damaged or is_cut
+        return self._tally.damaged or (self._reading is not None and self._is_cut(self._reading))
+
+    def _is_cut(self, reading: _Reading) -> bool:
+        """Whether a pipe ended too early, in the formats where FFmpeg does not report it."""
+        if self._format == MATROSKA:
+            return reading.elements.broken or (reading.has_ended and reading.elements.cut)
+        # A remainder that is too short for a frame.
+        return self._format == "yuv4mpegpipe" and reading.has_ended and reading.length != self._tally.end
 
     def stop(self) -> None:
         """Ends the frames of a pipe, even while another thread waits for the next one."""
@@ -189,6 +191,7 @@ class _Reading:
 
     Attributes:
         length: how many bytes have arrived so far.
+        elements: what they are, if they are Matroska or WebM.
         has_ended: whether the other side has closed the pipe.
         stop: set to end the stream, even while it waits.
     """
@@ -199,6 +202,7 @@ class _Reading:
         self._read: Callable[[int], bytes] = unbuffered.read
         self._descriptor = _descriptor(unbuffered)
         self.length, self.has_ended, self.stop = 0, False, threading.Event()
+        self.elements = Elements()
 
     def read(self, size: int) -> bytes:
         try:
@@ -208,6 +212,7 @@ class _Reading:
         except KeyboardInterrupt:
             raise _Interrupted from None
         self.length += len(content)
+        self.elements.add(content)
         self.has_ended = not content
         return content
 
@@ -299,8 +304,9 @@ def _why_no_pipe(reading: _Reading, error: Exception) -> str:
     if reading.length == 0:
         return "nothing arrived; check the output of the program before the pipe."
     return (
-        f"no readable video ({why_not_opened(error)}); known are y4m, Matroska, WebM, NUT, MPEG-TS, MP4 with "
-        "its index in front, and raw frames whose format and size are given."
+        f"no readable video ({why_not_opened(error)}); known are y4m, Matroska, WebM, NUT, MPEG-TS, AVI, "
+        "FLV, Motion JPEG, H.264, H.265, MP4 with its index in front, and raw frames whose format and size "
+        "are given."
     )
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from derain.errors import DerainError
+from derain.pictures.matroska_elements import MATROSKA, is_whole
 from derain.pictures.picture import quantised
 from derain.pictures.video_decoding import Tally, decoded_frames, deinterlaced, open_video, video_stream
 from derain.pictures.video_facts import RANGE_FULL, VideoFacts, has_alpha
@@ -132,6 +133,8 @@ class VideoReader:
                     pixels, alpha = pixels_of(frame, facts, to_rgb, self.frames)
                     self.transparent |= alpha is not None
                     yield Frame(pixels, pts, duration, alpha)
+            if container.format.name == MATROSKA:
+                tally.damaged |= not is_whole(facts.path)
         self.shortfall = self._shortfall(tally, (pts + duration) * facts.time_base)
 
     def _shortfall(self, tally: Tally, end: Fraction) -> str:

@@ -73,8 +73,8 @@ def video_stream(container: InputContainer, path: Path) -> VideoStream:
 
 @dataclass
 class Tally:
-    """What has been read so far: the number of packets that were not empty, where the last of them ends in
-    the source, in bytes, if known, and whether anything could not be decoded."""
+    """What has been read so far: the number of whole packets that were not empty, where the last of them ends
+    in the source, in bytes, if known, and whether anything was incomplete or could not be decoded."""
 
     packets: int = 0
     end: int | None = None
@@ -82,13 +82,22 @@ class Tally:
 
 
 def decoded_frames(container: InputContainer, stream: VideoStream, tally: Tally) -> Iterator[VideoFrame]:
-    """The frames of a stream as far as they can be read."""
+    """The frames of a stream as far as they can be read.
+
+    Damage within a frame is noticed where the decoder reports that it filled something in: in H.264, and in
+    MPEG-1, MPEG-2, MPEG-4 and their relatives.
+    """
     # AVI stores no times: the n-th frame shown takes the time of the n-th packet that is not empty.
     places: deque[int | None] | None = deque() if container.format.name == "avi" else None
     packets, decoder = container.demux(stream), _alpha_decoder(stream)
     while True:
         try:
             packet = next(packets)
+            # Its end is missing; decoding it would cost frames before it, too. In MPEG-TS, the mark only says
+            # that something may be missing before it, as where recordings were joined.
+            if packet.is_corrupt and container.format.name != "mpegts":
+                tally.damaged = True
+                continue
             if packet.size:
                 tally.packets += 1
                 tally.end = None if packet.pos is None else packet.pos + packet.size
@@ -103,6 +112,7 @@ def decoded_frames(container: InputContainer, stream: VideoStream, tally: Tally)
             for frame in packet.decode() if decoder is None else decoder.decode(packet):
                 if places is not None:
                     frame.pts = places.popleft() if places else None
+                tally.damaged |= frame.is_corrupt  # in part made up from other frames
                 yield frame
         except av.error.FFmpegError:
             tally.damaged = True

@@ -153,7 +153,10 @@ def facts_of(
     """
     if first is None:
         raise DerainError(f"{path}: contains no readable frame.")
-    rate = stream.average_rate or rate or stream.guessed_rate or Fraction(25)
+    stated = stream.average_rate
+    if container.format.name == "avi":  # which counts empty places between frames, too
+        stated = stream.guessed_rate or stated
+    rate = stated or rate or stream.guessed_rate or Fraction(25)
     if not stream.time_base or not 0 < rate <= _MAX_RATE:
         raise DerainError(f"{path}: states {float(rate):,.0f} frames per second, which is not plausible.")
     matrix = _display_matrix(first)

@@ -129,7 +129,7 @@ def _not_held(
     if facts.spherical and container not in ("mp4", "mov") and not marks(facts, encoding):
         lost.append("its mark as a 360-degree video")
     if facts.aspect not in (None, 1) and codec in SILENT_ON_ASPECT:
-        lost.append("the shape of its pixels")
+        lost.append("its pixel aspect ratio")
     if has_chapters and container not in HOLD_CHAPTERS:
         lost.append("its chapters")
     shown = float((times.max() - times.min() + 1 / facts.rate / facts.time_base) * facts.time_base)

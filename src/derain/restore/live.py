@@ -38,6 +38,10 @@ class LiveStream(Protocol):
 
     facts: VideoFacts
 
+    @property
+    def damaged(self) -> bool:
+        """Whether something could not be decoded so far."""
+
     def decoded(self) -> Iterator[Any]:
         """The frames as they arrive."""
 
@@ -173,7 +177,8 @@ class Live:
             ...  # shown.frame.pixels: (H, W, 3), the newest frame without its rain
 
     What the loop does with a frame counts towards latency. It is an error if the source cannot be opened at
-    first; if it is lost later, it is reopened.
+    first; if it is lost later, it is reopened. A file or pipe that was damaged or cut off is an error after
+    its last frame.
     """
 
     def __init__(
@@ -265,6 +270,10 @@ class Live:
                             self._on_message(f"{self._source.name}: back again.")
                         was_open, delay = True, FIRST_DELAY
                         self._pass_on(stream)
+                        if self._source.ends and stream.damaged and not self._stop.is_set():
+                            raise DerainError(
+                                f"{self._source.name}: damaged or cut off; what could be read was restored."
+                            )
                     gone = "no more frames"
                 except DerainError as failure:
                     if self._source.ends or not was_open:
