@@ -180,6 +180,7 @@ def test_live_frames_that_break_off_are_recorded_as_far_as_they_go(
     done = piped(stream[:-100], "live", "-", "-o", target, "--model", weights)
     assert done.returncode == 1
     assert b"standard input: damaged or cut off; what could be read was restored" in done.stderr
+    assert b"frames restored" in done.stdout + done.stderr
     assert stored(target)[0]
     assert piped(stream, "live", "-", "-o", tmp_path / "all.mkv", "--model", weights).returncode == 0
 

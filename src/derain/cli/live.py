@@ -100,7 +100,8 @@ def live(
             if shown_on is not None:
                 shown_on.tell(row)
 
-        with contextlib.suppress(KeyboardInterrupt):  # the usual way to stop
+        problem: DerainError | None = None
+        try:
             for shown in loop:
                 if newest is not None and report.due():  # figures cover only finished frames
                     tell(shown)
@@ -110,9 +111,17 @@ def live(
                     writer.write(shown.frame)
                 if shown_on is not None:
                     shown_on.show(shown.frame.pixels)
+        except KeyboardInterrupt:
+            pass  # the usual way to stop
+        except DerainError as error:
+            if newest is None:
+                raise
+            problem = error
         if newest is not None and (report.due() or report.nothing_told):
             tell(newest)
         report.end(loop.figures())
+        if problem is not None:
+            raise problem
 
 
 def _finish(restore: Derainer, protect: Path | None) -> Finish | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 MATROSKA = "matroska,webm"  # what FFmpeg calls both when it reads them
 HEADER, SEGMENT, CLUSTER = "1a45dfa3", "18538067", "1f43b675"
-BLOCK = 1 << 20  # bytes read at once
+BLOCK = 4096  # bytes of a file read at once; elements are mostly longer, and passed over
 
 
 class Elements:
@@ -20,11 +20,12 @@ class Elements:
 
     Attributes:
         broken: whether there was something that is no element.
+        position: the number of bytes that arrived or were passed over.
     """
 
     def __init__(self) -> None:
         self.broken = False
-        self._position = 0  # bytes that arrived
+        self.position = 0
         self._next = 0  # where the next element begins
         self._end: int | None = None  # of the segment, if it states its size
         self._head = b""  # what arrived of the kind and size of an element
@@ -32,18 +33,24 @@ class Elements:
     @property
     def cut(self) -> bool:
         """Whether the stream is incomplete if nothing more arrives."""
-        return bool(self._head) or self._position < max(self._next, self._end or 0)
+        return bool(self._head) or self.position < max(self._next, self._end or 0)
 
     def add(self, content: bytes) -> None:
         """Follows the next bytes of the stream."""
-        start = self._position
-        self._position += len(content)
+        start = self.position
+        self.position += len(content)
         at = self._next - start
         while not self.broken and at < len(content) and (self._end is None or self._next < self._end):
             self._head += content[at : at + 1]
             self._next += 1
             self._follow()
             at = self._next - start
+
+    def pass_over(self, length: int) -> int:
+        """Skips to the next element, which `add` need not get, or to the end of `length` bytes; returns where
+        that is."""
+        self.position = min(max(self._next, self.position), length)
+        return self.position
 
     def _follow(self) -> None:
         """Finds where the next element begins, once the kind and size of one are complete."""
@@ -69,8 +76,9 @@ class Elements:
 
 def is_whole(path: Path) -> bool:
     """Whether all elements of a Matroska or WebM file can be followed to its end."""
-    elements = Elements()
+    elements, length = Elements(), path.stat().st_size
     with path.open("rb") as file:
-        while content := file.read(BLOCK):
+        while not elements.broken and (content := file.read(BLOCK)):
             elements.add(content)
+            file.seek(elements.pass_over(length))
     return not elements.broken and not elements.cut
