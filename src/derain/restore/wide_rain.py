@@ -18,12 +18,11 @@ from derain.restore.rain import Rain, measure_rain
 from derain.restore.reduced import enlarged_rows
 
 # The signal (see `derain.restore.rain`) of the rain that remains must be above this, and above the threshold
-# of the weights. In results for synthetic rain of the usual width it stays below a twentieth of this, and in
-# a clip of a grainy scene below half of it.
-MIN_REMAINING_SIGNAL = 0.002
-# What remains may have at most this many times the signal of the rain that was found at first: more is a
-# pattern of the scene, as in six of 388 dry photographs.
-MAX_RATIO = 2
+# of the weights. In results for Rain100L, whose rain has the usual width, it stays below this.
+MIN_REMAINING_SIGNAL = 0.0015
+# What remains may have at most this many times the signal of the rain that was found at first: more is mostly
+# a pattern of the scene.
+MAX_RATIO = 0.6
 SMALLEST = 128  # pixels: shorter side of a copy in which rain can be told from the scene
 NOTE = "removed wide streaks in a second pass at half the size"
 
