@@ -54,7 +54,7 @@ def _print_list(rows: list[dict[str, Any]]) -> None:
         title = row["method"].partition(" (")[0]
         table.add_row(row["network"], title, f"{row['parameters']:,}", weights)
     tables().print(table)
-    typer.echo("\nderain models NAME shows multiply-adds, published figures and where to get weights.")
+    typer.echo("\nderain models NAME: multiply-adds, published figures, where to get weights.")
 
 
 def _print_one(row: dict[str, Any]) -> None:

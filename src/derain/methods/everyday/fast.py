@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from derain.methods.everyday.network import SHOWN, Block, Everyday, certain
+from derain.methods.everyday.network import FAINTEST, SHOWN, Block, Everyday
 from derain.methods.network import Rows
 from derain.nn.convolution import Convolution, laid_out_by_precision, mixed_precision
 from derain.nn.halo_windows import Sides, conv, crop, crop_to, padding
@@ -84,8 +84,9 @@ class FastEveryday(Everyday):
         """As `RainNetwork.in_bands`; for large pictures, memory grows only with the width."""
         self._refuse_size(height, width)
         top = 0
-        for predicted in self._rain(rainy, height, width):
-            rain = predicted if self.training else certain(predicted)
+        for rain in self._rain(rainy, height, width):
+            if not self.training:
+                _keep_certain(rain)
             seen = rainy(top, top + rain.shape[2])
             found = {"image": seen - rain}
             if with_maps:
@@ -144,6 +145,12 @@ def _through(blocks: tuple[_Layers, ...], x: Iterator[Tensor], height: int) -> I
     for block in blocks:
         x = _flow(x, height, 2, functools.partial(_block, block))
     return x
+
+
+def _keep_certain(rain: Tensor) -> None:
+    """`certain`, in place."""
+    rain.clamp_(min=FAINTEST)
+    rain.sub_(rain.reciprocal(), alpha=FAINTEST**2)
 
 
 def _on_pixels(weight: Tensor) -> Tensor:
