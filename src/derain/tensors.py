@@ -215,7 +215,7 @@ def _refuse_compressed(path: Path) -> None:
             is_checkpoint = any(entry.filename.endswith("data.pkl") for entry in file.infolist())
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
         raise DerainError(f"{path}: not a checkpoint, or damaged ({_first_line(error)}).") from None
-    if path.suffix.lower() == ".dtmodel":
+    if not is_checkpoint and path.suffix.lower() == ".dtmodel":
         raise DerainError(f"{path}: a package for darktable; give the weights that it was made from instead.")
     if not is_checkpoint:
         raise DerainError(f"{path}: a zip file without a checkpoint in it.")

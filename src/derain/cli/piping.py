@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from derain.errors import DerainError, Remedy, UsageError, refuse_unknown
+from derain.errors import Remedy, UsageError, refuse_unknown
 
 if TYPE_CHECKING:
     from derain.pictures.streams import FrameWriter, RawFrames
@@ -144,7 +144,7 @@ def restore_pipe(
     from derain.cli.output import is_quiet
     from derain.cli.progress import bar, duration
     from derain.pictures.streams import KINDS, open_pipe
-    from derain.restore.stream import restore_stream
+    from derain.restore.stream import broken_off, restore_stream
 
     began = time.monotonic()
     source = standard_input()
@@ -170,4 +170,4 @@ def restore_pipe(
         told = f"{done} frames restored in {duration(seconds)} with {derainer.name}"
         print(printable(told), file=sys.stderr)
     if stream.damaged:
-        raise DerainError("standard input: damaged or cut off; what could be read was restored.")
+        raise broken_off("standard input")

@@ -25,6 +25,7 @@ from derain.pictures.streams import RawFrames, open_address, open_file, open_pip
 from derain.pictures.video import Frame, frame_from_tensor, frame_to_tensor
 from derain.pictures.video_facts import VideoFacts
 from derain.restore.neighbours import Following, Seen
+from derain.restore.stream import broken_off
 from derain.restore.video import Finish, finished
 
 FIRST_DELAY, LONGEST_DELAY = 1.0, 15.0  # seconds before trying to reopen a lost source
@@ -271,9 +272,7 @@ class Live:
                         was_open, delay = True, FIRST_DELAY
                         self._pass_on(stream)
                         if self._source.ends and stream.damaged and not self._stop.is_set():
-                            raise DerainError(
-                                f"{self._source.name}: damaged or cut off; what could be read was restored."
-                            )
+                            raise broken_off(self._source.name)
                     gone = "no more frames"
                 except DerainError as failure:
                     if self._source.ends or not was_open:

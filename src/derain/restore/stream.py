@@ -5,9 +5,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
+from derain.errors import DerainError
 from derain.pictures.streams import FrameStream, FrameWriter
 from derain.restore.prefetch import prefetch
 from derain.restore.video import Finish, RestoreBatch, restored_frames
+
+
+def broken_off(name: str) -> DerainError:
+    """The error for a stream of this name that was restored, but was damaged or ended too early."""
+    return DerainError(f"{name}: damaged or cut off; what could be read was restored.")
 
 
 def restore_stream(
