@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from derain.methods.contract import Loss
+from derain.nn.similarity import structural_similarity
 
 # 42 dB. Above that the logarithm is so steep that the dry pictures of a batch, which are nearly perfect,
 # would outweigh all others.
@@ -33,11 +34,13 @@ class EverydayLoss(Loss):
             clean picture; the brighter the rain, the smaller it is. Without it, a network leaves whatever
             it is not sure is rain; if it applied to bright rain as well, the network would remove more than
             the rain and leave dark traces.
+        dissimilarity: weight of 1 - SSIM of the means of the colour channels, which preserves fine texture.
     """
 
     log_mse: float = 0.05
     colour: float = 0.2
     residual: float = 0.3
+    dissimilarity: float = 0.0
 
     def __call__(self, outputs: Mapping[str, Tensor], clean: Tensor, rainy: Tensor) -> dict[str, Tensor]:
         image = outputs["image"]
@@ -45,8 +48,12 @@ class EverydayLoss(Loss):
         rain = rainy - clean
         faint = (1 - (rain - RAIN) / (BRIGHT_RAIN - RAIN)).clamp(min=0)
         error = torch.where((error > 0) & (rain > RAIN), (1 + self.residual * faint) * error, error)
-        return {
+        terms = {
             "l1": error.abs().mean(),
             "log_mse": self.log_mse * torch.log10(error.square().mean((1, 2, 3)) + SMALLEST_MSE).mean(),
             "colour": self.colour * F.l1_loss(F.avg_pool2d(image, 16), F.avg_pool2d(clean, 16)),
         }
+        if self.dissimilarity:
+            similarity = structural_similarity(image.mean(1, keepdim=True), clean.mean(1, keepdim=True))
+            terms["dissimilarity"] = self.dissimilarity * (1 - similarity)
+        return terms

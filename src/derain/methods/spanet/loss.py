@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from derain.methods.contract import Loss
+from derain.nn.similarity import structural_similarity
 
 SMALLEST_MSE = 1e-5  # 50 dB: a picture as good as that adds nothing to the loss
 
@@ -45,24 +46,3 @@ def rain_mask(rainy: Tensor, clean: Tensor) -> Tensor:
     """1 where any channel of the two 8-bit pictures differs at all, else 0; (B, 1, H, W)."""
     differs = (rainy - clean).abs().amax(1, keepdim=True) > 0.5 / 255
     return differs.to(rainy.dtype)
-
-
-def structural_similarity(a: Tensor, b: Tensor) -> Tensor:
-    """Mean SSIM with an 11x11 Gaussian (sigma 1.5), zero padding and range 1, as trained with."""
-    axis = torch.arange(11, dtype=torch.float32, device=a.device) - 5
-    g = torch.exp(-(axis**2) / (2 * 1.5**2))
-    g = (g / g.sum()).to(a.dtype)
-    channels = a.shape[1]
-    rows = g.view(1, 1, 11, 1).expand(channels, 1, 11, 1)
-
-    def blur(x: Tensor) -> Tensor:
-        x = F.conv2d(x, rows, padding=(5, 0), groups=channels)
-        return F.conv2d(x, rows.transpose(2, 3), padding=(0, 5), groups=channels)
-
-    mean_a, mean_b = blur(a), blur(b)
-    var_a, var_b = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2
-    cov = blur(a * b) - mean_a * mean_b
-    c1, c2 = 0.01**2, 0.03**2
-    return (
-        (2 * mean_a * mean_b + c1) * (2 * cov + c2) / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))
-    ).mean()
