@@ -389,7 +389,7 @@ class Derainer:
             DerainError: as for restoring.
         """
         rainy, bits = self._planes(picture)
-        return self._looks(TENSORS, Work(self.dtype_for(bits))).best(rainy).rain
+        return self._looks(TENSORS, Work(self.dtype_for(bits))).better(rainy).rain
 
     def _keep(self, protect: Any) -> Tensor | None:
         return None if protect is None else keep_map(self._planes(protect)[0])
@@ -424,9 +424,8 @@ class Derainer:
                 restores in float32.
             protect: how much of each pixel stays unchanged, (1, 1, H, W); see
                 `derain.restore.protecting.keep_map`.
-            one_pass: look neither for rain that falls sideways (`derain.restore.sideways`) nor for wide
-                streaks in a copy of half the size (`derain.restore.wide_rain`); for frames of a clip, which
-                must all be treated alike.
+            one_pass: do not look for rain that falls sideways (`derain.restore.sideways`); for frames of a
+                clip, which must all be treated alike.
 
         Returns:
             The pictures (B, 3, H, W) float32, on the CPU.
@@ -439,23 +438,23 @@ class Derainer:
         if protect is not None:
             refuse_other_size(protect, rainy.shape[-2:])
         work = Work(self.dtype_for(bits), with_maps, progress)
-        found = self._restore_once(rainy, work) if one_pass else self._restore_best(rainy, work)
+        found = self._restore_once(rainy, work) if one_pass else self._restore_better(rainy, work)
         return replace(found, image=blended(rainy, found.image, self.settings.strength, protect))
 
     def _restore_once(self, rainy: Tensor, work: Work) -> Restored:
         return self._inference.restore(rainy, *work)
 
-    def _restore_best(self, rainy: Tensor, work: Work) -> Restored:
-        """The best look at each of the pictures (B, 3, H, W), at full strength; see `Looks`."""
+    def _restore_better(self, rainy: Tensor, work: Work) -> Restored:
+        """The better look at each of the pictures (B, 3, H, W), at full strength; see `Looks`."""
         found = self._restore_once(rainy, work)
         if self.rain_threshold is None:
             return found
         looks, parts = self._looks(TENSORS, work), rainy.split(1)
         firsts = [seen_in(part, found.part(at), self.rain_threshold) for at, part in enumerate(parts)]
-        bests = [looks.best(part, first) for part, first in zip(parts, firsts, strict=True)]
-        if all(best is first for best, first in zip(bests, firsts, strict=True)):
+        better = [looks.better(part, first) for part, first in zip(parts, firsts, strict=True)]
+        if not any(look.is_turned for look in better):
             return found
-        return joined([Restored(b.image, b.maps, b.note, (0,) if b.is_turned else ()) for b in bests])
+        return joined([Restored(b.image, b.maps, b.note, (0,) if b.is_turned else ()) for b in better])
 
     def _looks(self, form: Form[Seen], work: Work) -> Looks[Seen]:
         return Looks(form, self._inference, work, self.rain_threshold)
@@ -481,10 +480,10 @@ class Derainer:
         if protect is not None:
             refuse_other_size(protect, picture.size)
         work = Work(self.dtype_for(picture.bits), with_maps, progress)
-        best = self._looks(PICTURES, work).best(picture)
-        upright = replace(best.image, alpha=picture.alpha)
+        look = self._looks(PICTURES, work).better(picture)
+        upright = replace(look.image, alpha=picture.alpha)
         restored = blended_picture(picture, upright, self.settings.strength, protect)
-        return RestoredPicture(restored, best.maps, best.rain, best.note)
+        return RestoredPicture(restored, look.maps, look.rain, look.note)
 
     def _restore_file(self, source: Path, output: str | Path | None, overwrite: bool, protect: Any) -> Path:
         target = _target(source, output, overwrite)

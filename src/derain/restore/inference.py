@@ -15,7 +15,7 @@ from derain.methods.network import RainNetwork, Rows
 from derain.nn.padding import padded_rows, round_up
 from derain.notes import join_notes
 from derain.restore import memory
-from derain.restore.reduced import enlarged_rows, halved_size, reduced, reduced_size, rows_at_once
+from derain.restore.reduced import enlarged_rows, reduced, reduced_size, rows_at_once
 from derain.restore.settings import Settings
 from derain.restore.test_time import Position, join_phases, split_phases, turned, turned_back
 from derain.restore.tiles import OVERLAP, Axis, even_axis, published_axis, run_tiles, tile_bands
@@ -106,14 +106,12 @@ class Inference:
         settings: only those for tiles, phases and sizes are used here.
         device: where it computes.
         turns: the positions of the picture over which results are averaged.
-        halved: whether the network sees pictures at half the usual size; see `derain.restore.wide_rain`.
     """
 
     network: RainNetwork
     settings: Settings
     device: torch.device
     turns: Sequence[Position]
-    halved: bool = False
 
     def restore(
         self,
@@ -169,16 +167,9 @@ class Inference:
 
     def seen_size(self, height: int, width: int) -> tuple[int, int]:
         """The height and width at which the network sees a picture."""
-        side = self.network.spec.working_side if self.chooses_size else None
-        size = reduced_size(height, width, side) or (height, width)
-        return halved_size(*size) if self.halved else size
-
-    @property
-    def chooses_size(self) -> bool:
-        """Whether the network may see a picture at another size than its own."""
-        # Phases are already half as large.
-        fixed = self.settings.full_size or self.settings.phases
-        return self.network.spec.working_side is not None and not fixed
+        if self.settings.full_size or self.settings.phases:  # phases are already half as large
+            return height, width
+        return reduced_size(height, width, self.network.spec.working_side) or (height, width)
 
     def at_working_size(self, source: BandSource) -> BandSource:
         """The picture as the network sees it: reduced if it is large; see `derain.restore.reduced`."""

@@ -1,5 +1,5 @@
-"""The best of up to three passes over a picture, here called looks: upright; on its side, if its rain falls
-sideways; and again at half the size, if wide streaks remain.
+"""The better of up to two passes over a picture, here called looks: upright, and on its side if its rain
+falls sideways.
 
 Generic over the two forms in which pictures are restored: tensors, and integers from files in bands of rows.
 """
@@ -19,12 +19,11 @@ from torch import Tensor
 from derain.notes import join_notes
 from derain.pictures import Picture, to_tensor
 from derain.pictures.picture import grey_pixels, to_pixels
-from derain.restore import sideways, wide_rain
+from derain.restore import sideways
 from derain.restore.inference import BandSource, Inference, Restored, source_of
 from derain.restore.rain import Change, Rain, measure_rain
 from derain.restore.sideways import ON_ITS_SIDE, falls_sideways, may_fall_sideways
 from derain.restore.test_time import turned, turned_back
-from derain.restore.wide_rain import wide_streaks_remain
 
 Image = TypeVar("Image")
 
@@ -64,14 +63,12 @@ class Form(Generic[Image]):
         source: gives the rows of a picture as the network takes them.
         turned: turns a picture by `ON_ITS_SIDE`.
         turned_back: undoes `turned`.
-        lighter: takes the larger of two values in every pixel.
         look: restores a picture, given it, its `source` and the rain threshold.
     """
 
     source: Callable[[Image], BandSource]
     turned: Callable[[Image], Image]
     turned_back: Callable[[Image], Image]
-    lighter: Callable[[Image, Image], Image]
     look: Callable[[Inference, Image, BandSource, Work, float | None], Look[Image]]
 
 
@@ -96,10 +93,6 @@ def _picture_turned(picture: Picture) -> Picture:
 
 def _picture_turned_back(picture: Picture) -> Picture:
     return replace(picture, pixels=np.ascontiguousarray(np.rot90(picture.pixels)))
-
-
-def _lighter_picture(one: Picture, other: Picture) -> Picture:
-    return replace(one, pixels=np.maximum(one.pixels, other.pixels))
 
 
 def _picture_look(
@@ -130,11 +123,10 @@ TENSORS = Form(
     source_of,
     functools.partial(turned, position=ON_ITS_SIDE),
     functools.partial(turned_back, position=ON_ITS_SIDE),
-    torch.maximum,
     _tensor_look,
 )
 # For integers, with no more floats in memory than the network needs. Turning drops the transparency.
-PICTURES = Form(_picture_source, _picture_turned, _picture_turned_back, _lighter_picture, _picture_look)
+PICTURES = Form(_picture_source, _picture_turned, _picture_turned_back, _picture_look)
 
 
 @dataclass(frozen=True)
@@ -153,26 +145,19 @@ class Looks(Generic[Image]):
     work: Work
     threshold: float | None
 
-    def best(self, image: Image, first: Look[Image] | None = None) -> Look[Image]:
-        """The best look at a picture, at full strength.
+    def better(self, image: Image, first: Look[Image] | None = None) -> Look[Image]:
+        """The better look at a picture, at full strength.
 
         Args:
             image: the picture.
-            first: the upright look, if there already is one; returned itself if it is the best.
+            first: the upright look, if there already is one; returned itself if it is the better one.
         """
         source = self.form.source(image)
         first = first or self._look(image, source)
         if self.threshold is None:  # nothing tells which is better
             return first
         side = self._on_its_side(image, source, first, self.threshold)
-        look, notes = (first, ()) if side is None else (side, (sideways.NOTE,))
-        again = self._at_half(look, self.threshold)
-        if again is not None:
-            look, notes = again, (*notes, wide_rain.NOTE)
-        if not notes:
-            return first
-        look = replace(look, note=join_notes(*notes, look.note))
-        return self._upright(look) if look.is_turned else look
+        return first if side is None else self._upright(side)
 
     def _look(self, image: Image, source: BandSource) -> Look[Image]:
         return self.form.look(self.inference, image, source, self.work, self.threshold)
@@ -186,20 +171,9 @@ class Looks(Generic[Image]):
             return None
         side = self.form.turned(image)
         found = self._look(side, self.form.source(side))
-        return replace(found, is_turned=True) if falls_sideways(found.rain, first.rain, threshold) else None
-
-    def _at_half(self, look: Look[Image], threshold: float) -> Look[Image] | None:
-        """The look with its result restored again at half the size; None where no wide streaks remain."""
-        if not (look.rain.is_raining and self.inference.chooses_size):
+        if not falls_sideways(found.rain, first.rain, threshold):
             return None
-        halved, seen = replace(self.inference, halved=True), self.form.source(look.image)
-        size = self.inference.seen_size(seen.height, seen.width)
-        if not wide_streaks_remain(look.rain, halved.at_working_size(seen), size, self._trial, threshold):
-            return None
-        quiet = Work(self.work.dtype, self.work.with_maps)
-        again = self.form.look(halved, look.image, seen, quiet, threshold)
-        maps = {name: self.form.lighter(values, again.maps[name]) for name, values in look.maps.items()}
-        return replace(look, image=again.image, maps=maps, note=join_notes(look.note, again.note))
+        return replace(found, note=join_notes(sideways.NOTE, found.note), is_turned=True)
 
     def _trial(self, rainy: Tensor) -> Restored:
         return self.inference.restore(rainy, self.work.dtype)

@@ -47,11 +47,6 @@ def rows_at_once(height: int, width: int) -> int:
     return height if height * width <= WHOLE else min(ROWS, height)
 
 
-def halved_size(height: int, width: int) -> tuple[int, int]:
-    """Half the height and half the width, rounded up."""
-    return (height + 1) // 2, (width + 1) // 2
-
-
 def reduced(rows: Rows, height: int, size: tuple[int, int]) -> Tensor:
     """A picture reduced by averaging over areas.
 

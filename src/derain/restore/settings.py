@@ -30,9 +30,9 @@ class Settings:
         phases: pixel-shuffle-down: restore the four half-size phases (even and odd rows and columns) one by
             one; said to help networks that were trained on synthetic rain with real pictures, and to cost
             detail. Large pictures are then not reduced.
-        full_size: look for rain at full size only: not in reduced copies of pictures larger than the
-            network's working size (`Spec.working_side`), nor for wide streaks in a copy of half the size.
-            Finds thinner streaks but hardly any wide ones, and takes longer.
+        full_size: look for rain at full size, not in reduced copies of pictures larger than the network's
+            working size (`Spec.working_side`). Finds thinner streaks but hardly any wide ones, and takes
+            longer.
         strength: how much of the change to apply, 0 (none) to 1.5; 0.5 is half-way between the rainy
             and the restored picture, and above 1 the change is exaggerated, at the user's own risk.
 
