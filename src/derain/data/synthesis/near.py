@@ -46,6 +46,7 @@ class NearRanges:
         tail: standard deviation of the logarithm of a single mark's opacity.
         light: brightness of lit water, where white is 1.
         ambient: share of pictures whose water is only about as bright as the brightest parts of the scene.
+        tinted: share of pictures whose water has taken on a colour of the scene; above 0, it never darkens.
         adds: whether it adds its light to what is behind, clipped at white, instead of hiding it.
     """
 
@@ -60,6 +61,7 @@ class NearRanges:
     tail: float = 0.4
     light: Range = (0.55, 1.0)
     ambient: float = 0.4
+    tinted: float = 0.0
     adds: bool = False
 
 
@@ -72,11 +74,14 @@ def add_near_rain(rng: np.random.Generator, picture: FloatArray, ranges: NearRan
         light = min(light, float(np.quantile(picture[::4, ::4], 0.97)) * rng.uniform(0.9, 1.3) + 0.08)
     blue = rng.uniform(-0.02, 0.1)  # water reflects the sky
     color = np.clip(light + np.array([-blue, 0, blue]), 0, 1)
+    if ranges.tinted and rng.random() < ranges.tinted:
+        part_of_scene = picture[rng.integers(height), rng.integers(width)]
+        color += rng.uniform(0.2, 0.9) * (part_of_scene - color)
     lit = in_color(cover, color)
     rainy: FloatArray = (
         np.minimum(picture + lit, np.float32(1)) if ranges.adds else picture * in_color(1 - cover) + lit
     )
-    return rainy
+    return np.maximum(rainy, picture) if ranges.tinted else rainy
 
 
 def near_cover(rng: np.random.Generator, height: int, width: int, ranges: NearRanges) -> FloatArray:

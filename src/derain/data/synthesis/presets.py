@@ -199,6 +199,12 @@ DRAWN_BARS = NearRanges(
     "lines", count=(0.3, 6), length=(20, 90), width=(1.5, 5), blur=(0.4, 0.7), opacity=(0.12, 0.7),
     angle=(-12, 12), tail=0.5, adds=True,
 )  # fmt: skip
+# The same when they hide what is behind them; each layer has one colour.
+PAINTED_LINES = NearRanges(
+    "lines", count=(0.5, 20), length=(8, 60), width=(1, 1.7), blur=(0.4, 0.6), opacity=(0.12, 2.5),
+    angle=(-5, 5), tail=0.7, tinted=0.6,
+)  # fmt: skip
+PAINTED_BARS = replace(PAINTED_LINES, count=(0.05, 0.8), length=(25, 110), width=(2, 5), opacity=(0.3, 3.0))
 MIST = VeilRanges()
 THIN_MIST = VeilRanges(near=(0.0, 0.05), far=(0.0, 0.25))
 CAMERA = CameraRanges()
@@ -266,6 +272,8 @@ PRESETS: dict[str, tuple[RainKind, ...]] = {
     "short": (
         RainKind(near=(DRAWN_LINES, DRAWN_BARS)),
         RainKind(near=(DRAWN_LINES, DRAWN_BARS), scene=BRIGHT),
+        RainKind(near=(PAINTED_LINES, PAINTED_LINES, PAINTED_BARS, PAINTED_BARS)),
+        RainKind(near=(DRAWN_LINES, PAINTED_LINES, PAINTED_LINES, PAINTED_BARS), scene=BRIGHT),
     ),
     "real": REAL,
     "drops": DROPS,
