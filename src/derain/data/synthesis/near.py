@@ -22,6 +22,7 @@ MEDIAN = 120  # level of a typical mark on the canvas; one twice as bright still
 MOST = 400  # marks per picture, before each is split into several
 DRAWN = 1.35  # pixels: width of OpenCV's anti-aliased line
 FADE = ((1.0, 0.3), (0.85, 0.55), (0.7, 0.8), (0.5, 1.0))  # relative length and light of a ribbon's layers
+AROUND = (15, 61)  # width and height in pixels of what tints a streak
 LINES, BEADS, SPARKS = 9, 6, 10  # in a bundle, a string, a splash
 Kind = Literal["lines", "ribbons", "bundles", "beads", "splashes", "spots"]
 
@@ -46,7 +47,7 @@ class NearRanges:
         tail: standard deviation of the logarithm of a single mark's opacity.
         light: brightness of lit water, where white is 1.
         ambient: share of pictures whose water is only about as bright as the brightest parts of the scene.
-        tinted: share of pictures whose water has taken on a colour of the scene; above 0, it never darkens.
+        tinted: share of pictures whose water has the colour of what is around it, only lighter.
         adds: whether it adds its light to what is behind, clipped at white, instead of hiding it.
     """
 
@@ -75,13 +76,14 @@ def add_near_rain(rng: np.random.Generator, picture: FloatArray, ranges: NearRan
     blue = rng.uniform(-0.02, 0.1)  # water reflects the sky
     color = np.clip(light + np.array([-blue, 0, blue]), 0, 1)
     if ranges.tinted and rng.random() < ranges.tinted:
-        part_of_scene = picture[rng.integers(height), rng.integers(width)]
-        color += rng.uniform(0.2, 0.9) * (part_of_scene - color)
+        around = cv2.blur(picture, AROUND)
+        tinted = around + np.float32(rng.uniform(0.1, 0.7)) * (color.astype(np.float32) - around)
+        return np.maximum(picture + cover[..., None] * (tinted - picture), picture)
     lit = in_color(cover, color)
     rainy: FloatArray = (
         np.minimum(picture + lit, np.float32(1)) if ranges.adds else picture * in_color(1 - cover) + lit
     )
-    return np.maximum(rainy, picture) if ranges.tinted else rainy
+    return rainy
 
 
 def near_cover(rng: np.random.Generator, height: int, width: int, ranges: NearRanges) -> FloatArray:
