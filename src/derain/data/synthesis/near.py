@@ -47,7 +47,7 @@ class NearRanges:
         tail: standard deviation of the logarithm of a single mark's opacity.
         light: brightness of lit water, where white is 1.
         ambient: share of pictures whose water is only about as bright as the brightest parts of the scene.
-        tinted: share of pictures whose water has the colour of what is around it, only lighter.
+        tinted: whether the water has the colour of what is around it, only lighter.
         adds: whether it adds its light to what is behind, clipped at white, instead of hiding it.
     """
 
@@ -62,7 +62,7 @@ class NearRanges:
     tail: float = 0.4
     light: Range = (0.55, 1.0)
     ambient: float = 0.4
-    tinted: float = 0.0
+    tinted: bool = False
     adds: bool = False
 
 
@@ -75,7 +75,7 @@ def add_near_rain(rng: np.random.Generator, picture: FloatArray, ranges: NearRan
         light = min(light, float(np.quantile(picture[::4, ::4], 0.97)) * rng.uniform(0.9, 1.3) + 0.08)
     blue = rng.uniform(-0.02, 0.1)  # water reflects the sky
     color = np.clip(light + np.array([-blue, 0, blue]), 0, 1)
-    if ranges.tinted and rng.random() < ranges.tinted:
+    if ranges.tinted:
         around = cv2.blur(picture, AROUND)
         tinted = around + np.float32(rng.uniform(0.1, 0.7)) * (color.astype(np.float32) - around)
         return np.maximum(picture + cover[..., None] * (tinted - picture), picture)

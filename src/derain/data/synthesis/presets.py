@@ -202,7 +202,7 @@ DRAWN_BARS = NearRanges(
 # The same when they hide what is behind them; each layer has one colour.
 PAINTED_LINES = NearRanges(
     "lines", count=(0.5, 20), length=(8, 60), width=(1, 1.7), blur=(0.4, 0.6), opacity=(0.12, 2.5),
-    angle=(-5, 5), tail=0.7, tinted=0.7,
+    angle=(-5, 5), tail=0.7, tinted=True,
 )  # fmt: skip
 PAINTED_BARS = replace(PAINTED_LINES, count=(0.05, 0.8), length=(25, 110), width=(2, 5), opacity=(0.3, 3.0))
 MIST = VeilRanges()
