@@ -27,8 +27,8 @@ MIN_TURNED_SIGNAL = 0.005
 MIN_TURNED_SIGNAL_IN_RAIN = 0.02  # the same if rain was found in the upright picture
 # How many times as much rain, as signal times contrast, the turned picture must show. The signal alone missed
 # dense sideways rain, in which a network also takes faint vertical patterns for rain. With all three limits,
-# 49 of 50 pictures of Rain100L on their side are turned, 3 of 388 dry photographs, and 2 of 208 upright
-# pictures of rain: one in which it falls at 60 degrees, and one of snow.
+# 49 of 50 pictures of Rain100L on their side are turned, 3 of 388 dry photographs, and 1 of 208 upright
+# pictures of rain, in which it falls at 60 degrees.
 MIN_RATIO = 12
 # Only "seems to", because some dry pictures are turned by mistake.
 NOTE = "its rain seems to fall sideways, so it was restored on its side"
