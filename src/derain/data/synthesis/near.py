@@ -40,7 +40,8 @@ class NearRanges:
         length: length of a mark in pixels, log-uniform.
         width: width of a typical mark before the blur, in pixels, log-uniform.
         blur: standard deviation of the circle of confusion, in pixels, log-uniform.
-        opacity: opacity of a typical mark, log-uniform.
+        opacity: opacity of a typical mark, log-uniform; it saturates, so 1 hides 63 % of what is behind and
+            2.5 hides 92 %.
         spread: how far the lines of a bundle, the pieces of a string or the marks of a splash lie from
             their middle, in pixels (standard deviation), log-uniform.
         angle: angle of the fall, in degrees from vertical.

@@ -78,7 +78,7 @@ class Weather:
                 ranges,
                 angle=self.angle or ranges.angle,
                 count=_times(ranges.count, self.density),
-                opacity=_times(ranges.opacity, self.brightness, most=1.0),
+                opacity=_times(ranges.opacity, self.brightness, most=max(1.0, ranges.opacity[1])),
             )
             for ranges in rain.near
         )
