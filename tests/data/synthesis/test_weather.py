@@ -64,9 +64,11 @@ def test_every_preset_takes_it_and_nothing_changes_unasked(name: str) -> None:
             with pytest.raises(UsageError, match="has no effect here"):
                 Weather(**change).applied_to(PRESETS[name])
         return
-    for rain in Weather(angle=(5, 6), density=(0.5, 2), brightness=(1, 9)).applied_to(PRESETS[name]):
+    changed = Weather(angle=(5, 6), density=(0.5, 2), brightness=(1, 9)).applied_to(PRESETS[name])
+    for rain, before in zip(changed, PRESETS[name], strict=True):
         assert all(ranges.angle == (5, 6) for ranges in (*rain.streaks, *rain.near))
-        assert all(ranges.opacity[1] <= 1 for ranges in rain.near)
+        for ranges, usual in zip(rain.near, before.near, strict=True):
+            assert ranges.opacity[1] <= max(1, usual.opacity[1])
 
 
 def test_more_drops_but_not_more_of_no_rain() -> None:
