@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import torch
 
-from derain.errors import UsageError
 from derain.training.learner import Learner
 from derain.training.loop import accelerated
 from derain.training.recipe import Recipe, load_recipe, published_recipes
@@ -66,14 +65,9 @@ def report(name: str, patch: int, steps: int) -> None:
     recipe, base = load_recipe(name), 0.0
     for way in WAYS:
         mark = "*" if way == (recipe.precision, recipe.channels_last) else ""
-        line = f"{name:<26} {f'{way}{mark}':<26}"
-        try:
-            seconds = seconds_of(recipe, way, patch, steps)
-        except UsageError as error:
-            print(line, error, flush=True)
-            continue
+        seconds = seconds_of(recipe, way, patch, steps)
         base = base or seconds
-        print(f"{line} {seconds:>12.2f} {seconds / base:>6.2f}", flush=True)
+        print(f"{name:<26} {f'{way}{mark}':<26} {seconds:>12.2f} {seconds / base:>6.2f}", flush=True)
 
 
 def seconds_of(recipe: Recipe, way: Way, patch: int, steps: int) -> float:

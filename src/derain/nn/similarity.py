@@ -10,7 +10,7 @@ from torch import Tensor
 def structural_similarity(a: Tensor, b: Tensor) -> Tensor:
     """Mean SSIM of two batches (B, C, H, W) in [0, 1]: 11x11 Gaussian of sigma 1.5, zero padding.
 
-    Differs from the measured SSIM (`evaluation.similarity`) at the borders, and because gradients flow
+    Differs from the measured SSIM (`derain.evaluation.similarity`) at the borders, and because gradients flow
     through it (Wang et al., "Image quality assessment", 2004).
     """
     axis = torch.arange(11, dtype=torch.float32, device=a.device) - 5

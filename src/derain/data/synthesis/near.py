@@ -79,7 +79,7 @@ def add_near_rain(rng: np.random.Generator, picture: FloatArray, ranges: NearRan
     if ranges.tinted:
         around = cv2.blur(picture, AROUND)
         tinted = around + np.float32(rng.uniform(0.1, 0.7)) * (color.astype(np.float32) - around)
-        return np.maximum(picture + cover[..., None] * (tinted - picture), picture)
+        return np.maximum(picture + in_color(cover) * (tinted - picture), picture)
     lit = in_color(cover, color)
     rainy: FloatArray = (
         np.minimum(picture + lit, np.float32(1)) if ranges.adds else picture * in_color(1 - cover) + lit

@@ -199,7 +199,7 @@ DRAWN_BARS = NearRanges(
     "lines", count=(0.3, 6), length=(20, 90), width=(1.5, 5), blur=(0.4, 0.7), opacity=(0.12, 0.7),
     angle=(-12, 12), tail=0.5, adds=True,
 )  # fmt: skip
-# The same when they hide what is behind them; each layer has one colour.
+# The same when they hide what is behind them, in the colour of what is around.
 PAINTED_LINES = NearRanges(
     "lines", count=(0.5, 20), length=(8, 60), width=(1, 1.7), blur=(0.4, 0.6), opacity=(0.12, 2.5),
     angle=(-5, 5), tail=0.7, tinted=True,
